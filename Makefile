@@ -1,0 +1,39 @@
+# Sugar over the lines in README.md; every target can be run by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: help setup demo test lint wheel clean
+
+help:
+	@echo "make demo   set up, train the demo models, run the suite, print the leaderboard"
+	@echo "make test   set up and run the tests"
+	@echo "make lint   ruff, mypy and the import contract"
+	@echo "make wheel  build the wheel and try it in a bare environment"
+	@echo "make clean  remove the environment and what was built (runs/ stays)"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+setup: $(STAMP)
+
+demo: setup
+	$(BIN)/iqa-harness demo
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: setup
+	$(BIN)/python tests/wheel_check.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The conductor: data, metrics, runner, training and the command line."""

@@ -1,0 +1,1 @@
+"""Data sets: what an image set is, the embedded one, and a user's own CSV."""

@@ -1,0 +1,78 @@
+"""What a data set is to the harness: records and pixels, nothing hidden."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageRecord(NamedTuple):
+    """One image of a set and its label."""
+
+    image_id: str
+    """Unique within the set and stable across machines: seeds are drawn from it."""
+    mos: float
+    """Label on the set's own scale, higher is better."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    reference: str
+    """Content the image shows; images of one content never cross splits. The id itself if unknown."""
+    distortion: str | None
+    """Type of distortion, None if unknown, ``pristine`` for an original."""
+    level: int | None
+    """Strength 1..5, 0 for an original, None if unknown."""
+    sha256: str
+    """Of the decoded pixels (height, width and RGB bytes), so that a re-encoded file is the same image."""
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What a reader of a result must know about the images and labels."""
+
+    name: str
+    """Name that tables show."""
+    label: Literal["MOS", "pseudo-MOS"]
+    """Human opinion, or a computed stand-in; every table that shows a pseudo-MOS set says so."""
+    mos_range: tuple[float, float]
+    """Nominal ends of the label scale; objectives see (mos - low) / (high - low)."""
+    summary: str
+    """One line."""
+    source: str
+    """Where the images and labels come from, with licences."""
+    notes: tuple[str, ...] = ()
+    """Caveats."""
+
+
+class ImageSet(ABC):
+    """Images of one data set (or of one split of it) in a fixed order: the test order.
+
+    Pixels are uint8 RGB (H, W, 3); images of one set may differ in size. Reading an image that
+    cannot be decoded, or whose pixels no longer match the record, raises `DataError` with its path.
+    """
+
+    card: DataCard
+    fingerprint: str
+    """sha256 over name, label range and all records (ids, labels, splits, pixel hashes), before `subset`."""
+    records: Sequence[ImageRecord]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @abstractmethod
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, 3) of image `index`."""
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> ImageSet:
+        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
+
+    def split(self, name: str) -> ImageSet:
+        """Return the images of one split, in the set's order."""
+        return self.subset([i for i, record in enumerate(self.records) if record.split == name])

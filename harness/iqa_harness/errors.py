@@ -1,0 +1,47 @@
+"""What can go wrong in the conductor, and the exit code of everything that can go wrong anywhere.
+
+HarnessError
+├── DataError        an image, label file or data set that cannot be used (path, row, key)
+├── TrainingError    a preset or training run that cannot go on
+└── RunError         a run that cannot be planned, started or read back
+
+Exit codes of `iqa-harness`:
+
+====  ==================================================================================
+0     everything asked for was done
+1     a check says no: a finding, not a failure
+2     wrong usage of the command line (unknown option, missing argument)
+3     bad input: unknown name, unreadable or damaged file, bad TOML, checkpoint of another model
+4     partial: some cells failed, the others are stored; the same command goes on
+130   interrupted (Ctrl-C); what was finished is stored, the same command goes on
+====  ==================================================================================
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line, documented above."""
+
+    OK = 0
+    FOUND = 1
+    USAGE = 2
+    BAD_INPUT = 3
+    PARTIAL = 4
+    INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """Base of everything the conductor raises for a user's mistake."""
+
+
+class DataError(HarnessError):
+    """An image, a label file or a data set cannot be used."""
+
+
+class TrainingError(HarnessError):
+    """A preset or a training run cannot go on."""
+
+
+class RunError(HarnessError):
+    """A run cannot be planned, started or read back."""

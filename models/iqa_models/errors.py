@@ -1,0 +1,33 @@
+"""What can go wrong with a model, as one tree.
+
+ModelError
+├── UnknownModel      no model of that name is registered
+├── BadModelOption    the builder refuses an option or its value
+├── BadInput          images outside the contract (shape, dtype, range, size)
+├── BadCheckpoint     a checkpoint that is missing, damaged or of another model
+└── MissingWeights    pretrained weights that are neither cached nor reachable
+"""
+
+
+class ModelError(Exception):
+    """Base of everything this package raises for a user's mistake."""
+
+
+class UnknownModel(ModelError):
+    """No model of that name is registered."""
+
+
+class BadModelOption(ModelError):
+    """The model's builder refuses an option or its value."""
+
+
+class BadInput(ModelError):
+    """Images do not fit the contract of a model under test."""
+
+
+class BadCheckpoint(ModelError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+class MissingWeights(ModelError):
+    """Pretrained weights are neither on this machine nor reachable."""

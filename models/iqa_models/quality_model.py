@@ -1,0 +1,81 @@
+"""The contract of a model under test."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from iqa_models.errors import BadInput, ModelError
+from iqa_models.spec import ModelSpec
+
+
+class QualityModel(nn.Module, ABC):
+    """An NR-IQA model: images in pixel space in, one score per image out, higher is better.
+
+    ``scores = model(images)`` with images float (B, 3, H, W), RGB in [0, 1]. Resizing, cropping and
+    normalisation happen inside and are differentiable, so that an attack acts on the pixels of the
+    evaluated image. In eval mode the score of an image does not depend on the others in its batch.
+
+    A subclass writes `predict` only; the checks and the direction of the score are `forward`'s.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("_mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self._mean: Tensor
+        self._std: Tensor
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether two evaluations of one image may differ (the suite must then use EOT)."""
+        return self.spec.is_stochastic
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Apply the card's mean and std to images (B, 3, H, W) in [0, 1]."""
+        return (images - self._mean) / self._std
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) in [0, 1] to the network's own output (B,), DMOS left as it is."""
+
+    @final
+    def forward(self, images: Tensor) -> Tensor:
+        """Score images (B, 3, H, W) in [0, 1]: (B,), higher is better.
+
+        Raises:
+            BadInput: wrong shape, dtype, size, or values outside [0, 1] (NaN included).
+            ModelError: `predict` returned something else than one number an image.
+        """
+        self._check_images(images)
+        scores = self.predict(images)
+        if scores.shape != images.shape[:1]:
+            raise ModelError(
+                f"{self.spec.name}: predict() must return shape ({len(images)},), not {tuple(scores.shape)}"
+            )
+        return scores if self.spec.higher_is_better else -scores
+
+    def _check_images(self, images: Tensor) -> None:
+        name, spec = self.spec.name, self.spec
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise BadInput(f"{name}: images must have shape (B, 3, H, W), not {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise BadInput(f"{name}: images must be floating point in [0, 1], not {images.dtype}")
+        height, width = images.shape[-2:]
+        if spec.fixed_size is not None and (height, width) != (spec.fixed_size, spec.fixed_size):
+            raise BadInput(
+                f"{name}: takes {spec.fixed_size}x{spec.fixed_size} pixels only, not {height}x{width}"
+            )
+        if min(height, width) < spec.min_size:
+            raise BadInput(f"{name}: needs at least {spec.min_size} pixels a side, not {height}x{width}")
+        if images.numel():
+            low, high = torch.aminmax(images.detach())
+            # NaN fails both comparisons, so the test is written for what is allowed.
+            if not (low >= 0 and high <= 1):
+                raise BadInput(
+                    f"{name}: pixel values must lie in [0, 1], found [{low.item():g}, {high.item():g}]"
+                )

@@ -1,0 +1,86 @@
+"""Names to models: register once, create by name, never guess."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
+from iqa_models.errors import BadModelOption, UnknownModel
+from iqa_models.quality_model import QualityModel
+
+Builder = Callable[..., QualityModel]
+B = TypeVar("B", bound=Builder)
+
+_BUILDERS: dict[str, Builder] = {}
+
+
+def register_model(name: str) -> Callable[[B], B]:
+    """Register a builder under a name; a name can be taken once.
+
+    The builder takes keyword options only and returns a `QualityModel` whose card carries `name`
+    and those options. Its docstring's first line is what `iqa-harness models` shows.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(builder: B) -> B:
+        if name in _BUILDERS:
+            raise ValueError(f"model {name!r} is registered already, by {_BUILDERS[name].__qualname__}")
+        _BUILDERS[name] = builder
+        return builder
+
+    return register
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the registered names that match a shell pattern (``swin*``), sorted."""
+    return sorted(fnmatch.filter(_BUILDERS, pattern))
+
+
+def describe_model(name: str) -> str:
+    """Return the first line of a registered builder's docstring, without building anything.
+
+    Raises:
+        UnknownModel: no such name; the message holds the nearest one.
+    """
+    return (inspect.getdoc(_builder(name)) or "").split("\n", 1)[0]
+
+
+def create_model(name: str, **options: object) -> QualityModel:
+    """Create a registered model in eval mode.
+
+    Args:
+        name: a name of `list_models`.
+        **options: keyword options of that model's builder.
+
+    Raises:
+        UnknownModel: no such name; the message holds the nearest one.
+        BadModelOption: the builder has no such option, or refuses its value.
+    """
+    builder = _builder(name)
+    known = inspect.signature(builder).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for option in options:
+            if option not in known:
+                near = did_you_mean(option, known)
+                raise BadModelOption(
+                    f"model {name!r} has no option {option!r}{near}; it takes: {', '.join(known) or 'none'}"
+                )
+    return builder(**options).eval()
+
+
+def _builder(name: str) -> Builder:
+    if name not in _BUILDERS:
+        near = did_you_mean(name, _BUILDERS)
+        raise UnknownModel(f"no model {name!r}{near}; `iqa-harness models list` shows them all")
+    return _BUILDERS[name]
+
+
+def did_you_mean(name: str, known: object) -> str:
+    """Return ``, did you mean 'x'?`` for the nearest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
+    return f", did you mean {close[0]!r}?" if close else ""

