@@ -1,1 +1,38 @@
-"""."""
+"""What was measured: documented columns, Parquet parts, manifests."""
+
+from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
+from iqa_results.manifest import CellRecord, DataRecord, ModelRecord, Provenance, RunManifest
+from iqa_results.schema import (
+    INTERVAL_COLUMNS,
+    INTERVAL_SCHEMA,
+    ROW_COLUMNS,
+    ROW_SCHEMA,
+    SCHEMA_VERSION,
+    TABLE_COLUMNS,
+    TABLE_SCHEMA,
+    Column,
+    describe,
+)
+from iqa_results.store import ResultStore
+
+__all__ = [
+    "INTERVAL_COLUMNS",
+    "INTERVAL_SCHEMA",
+    "ROW_COLUMNS",
+    "ROW_SCHEMA",
+    "SCHEMA_VERSION",
+    "TABLE_COLUMNS",
+    "TABLE_SCHEMA",
+    "BadManifest",
+    "BadPart",
+    "CellRecord",
+    "Column",
+    "DataRecord",
+    "ModelRecord",
+    "Provenance",
+    "ResultStore",
+    "ResultsError",
+    "RunManifest",
+    "UnknownRun",
+    "describe",
+]
