@@ -43,7 +43,7 @@ class QualityModel(nn.Module, ABC):
     def predict(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) in [0, 1] to the network's own output (B,), DMOS left as it is."""
 
-    @final
+    @final  # type: ignore[misc]  # torch types forward as a writable attribute
     def forward(self, images: Tensor) -> Tensor:
         """Score images (B, 3, H, W) in [0, 1]: (B,), higher is better.
 

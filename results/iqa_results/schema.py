@@ -70,6 +70,12 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("projection_moved", _F, False, "largest pixel change made when the harness projected again"),
     Column("forwards", _I, False, "model evaluations on this image up to `steps`, shared by all objectives"),
     Column("backwards", _I, False, "of them with a gradient, shared by all objectives of the cell"),
+    Column(
+        "zero_gradients",
+        _I,
+        False,
+        "of the gradients, how many were exactly zero in every pixel: a masked gradient cannot move an attack",
+    ),
     Column("seconds", _F, False, "wall time of the cell divided by its images"),
     Column("device", _S, False, "device the cell ran on"),
 )

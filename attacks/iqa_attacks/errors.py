@@ -1,0 +1,23 @@
+"""What can go wrong with an attack, as one tree.
+
+AttackError
+├── UnknownAttack     no attack, objective or norm of that name
+├── BadAttackOption   a setting out of its range, or one that contradicts another
+└── AttackFailed      the model gave scores or gradients no attack can use
+"""
+
+
+class AttackError(Exception):
+    """Base of everything this package raises for a user's mistake."""
+
+
+class UnknownAttack(AttackError):
+    """No attack, objective or norm of that name."""
+
+
+class BadAttackOption(AttackError):
+    """A setting is out of its range, or contradicts another."""
+
+
+class AttackFailed(AttackError):
+    """The model gave scores or gradients that no attack can use."""

@@ -1,0 +1,324 @@
+"""The engine against a model whose optimum is known, and against runs of one objective at a time."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from iqa_attacks import (
+    HIGHEST_SEEN,
+    LOWEST_SEEN,
+    AttackError,
+    AttackFailed,
+    BadAttackOption,
+    ThreatModel,
+    UnknownAttack,
+    create_attack,
+    measure,
+)
+from iqa_models import ModelSpec, QualityModel, create_model
+
+ALL = ("mse", "drift", "pairwise_inversion", "raise", "lower")
+SIZES = [(8, 8)] * 11
+
+
+class Wavy(QualityModel):
+    """A smooth non-linear model, one image after another: bit-equal for every batch size."""
+
+    def __init__(self, **card: object) -> None:
+        linear = create_model("linear", dtype="float64")
+        super().__init__(
+            ModelSpec(**{**linear.spec.model_dump(), "name": "wavy", "score_range": (0, 1), **card})
+        )
+        self.linear = linear
+
+    def predict(self, images: Tensor) -> Tensor:
+        waves = [torch.sin(9 * image).mul(image.roll(1, -1)).mean() for image in images]
+        return 0.3 * self.linear(images) + torch.stack(waves)
+
+
+def _targets(sizes=SIZES, seed=0, low=0.0, high=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    images = [low + (high - low) * torch.rand(3, *s, generator=generator, dtype=torch.float64) for s in sizes]
+    return (
+        images,
+        [f"image-{i}" for i in range(len(sizes))],
+        torch.rand(len(sizes), generator=generator).double(),
+    )
+
+
+def _pgd(norm="inf", epsilon=4 / 255, **settings):
+    settings = {"objectives": ALL, "steps": 6, "step_size": epsilon / 3, "restarts": 2, "seed": 7, **settings}
+    return create_attack("pgd", threat=ThreatModel(norm, epsilon), **settings)
+
+
+def _by_key(result):
+    return {(f.image, f.objective, f.steps): f for f in result.found}
+
+
+def _same(a, b):
+    """Whether two found entries are the same, bit for bit."""
+    return (
+        a.loss == b.loss
+        and a.example.score == b.example.score
+        and (a.example.restart, a.example.step) == (b.example.restart, b.example.step)
+        and torch.equal(a.example.pixels, b.example.pixels)
+    )
+
+
+@pytest.mark.parametrize("box", ["inactive", "active"])
+@pytest.mark.parametrize("kind", ["fgsm", "pgd"])
+def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
+    """Raise and lower end at clip(x +- eps sign(w), 0, 1) and its exact score."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = _targets(low=0.2, high=0.8) if box == "inactive" else _targets()
+    epsilon = 8 / 255
+    threat = ThreatModel("inf", epsilon)
+    settings = {} if kind == "fgsm" else {"steps": 12, "step_size": epsilon / 4, "restarts": 2}
+    attack = create_attack(kind, threat=threat, objectives=("raise", "lower"), **settings)
+    found = _by_key(attack.run(model, images, ids, mos))
+    weight = model.weight(8, 8).detach()
+    steps = attack.schedule.steps
+    for i, image in enumerate(images):
+        for objective, side in (("raise", 1), ("lower", -1)):
+            best = (image + side * epsilon * weight.sign()).clamp(0, 1)
+            optimum = model(best.unsqueeze(0)).item()
+            example = found[i, objective, steps].example
+            assert example.score == pytest.approx(optimum, abs=1e-12)
+            moves = weight != 0  # where w is 0 every value is optimal
+            assert torch.allclose(example.pixels[moves], best[moves], atol=1e-12)
+
+
+def test_the_2_norm_optimum_of_a_linear_model_is_reached():
+    """Far from the box the ends are f(x) +- eps ||w||_2 / n."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = _targets(low=0.4, high=0.6)
+    epsilon = 0.2
+    attack = _pgd("2", epsilon, objectives=("raise", "lower"), steps=60, step_size=epsilon / 4)
+    result = attack.run(model, images, ids, mos)
+    reach = epsilon * float(model.weight(8, 8).detach().norm()) / 192
+    for (i, objective, _), found in _by_key(result).items():
+        side = {"raise": 1, "lower": -1, HIGHEST_SEEN: 1, LOWEST_SEEN: -1}[objective]
+        assert found.example.score == pytest.approx(float(result.clean[i]) + side * reach, abs=1e-9)
+
+
+def test_mse_and_drift_take_the_farther_end():
+    """On a linear model, with a start at the clean image, mse goes to the side away from the label."""
+    model = create_model("linear", dtype="float64")
+    images, ids, _ = _targets(low=0.2, high=0.8)
+    clean = torch.stack([model(x.unsqueeze(0)).detach().squeeze() for x in images])
+    mos = torch.tensor([0.0, 1.0] * 6, dtype=torch.float64)[: len(images)]
+    found = _by_key(_pgd(objectives=("mse",), random_start=False, restarts=1).run(model, images, ids, mos))
+    for i in range(len(images)):
+        assert (found[i, "mse", 6].example.score > float(clean[i])) == (float(mos[i]) == 0.0)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_shared_equals_separate_runs(norm, keep):
+    """A run of five objectives gives, bit for bit, what five runs of one objective give."""
+    model, targets = Wavy().eval(), _targets()
+    settings = {"epsilon": 0.05 if norm == "inf" else 0.5, "keep": keep, "report_steps": (1, 3)}
+    together = _by_key(_pgd(norm, **settings).run(model, *targets))
+    for objective in ALL:
+        alone = _by_key(_pgd(norm, **settings, objectives=(objective,)).run(model, *targets))
+        for i, steps in itertools.product(range(len(SIZES)), (1, 3, 6)):
+            assert _same(together[i, objective, steps], alone[i, objective, steps])
+
+
+def test_sharing_saves_gradients():
+    """Five objectives cost far less than five runs: at most two points an image and restart after a step."""
+    model, targets = Wavy().eval(), _targets()
+    attack = _pgd(steps=6)
+    shared = attack.run(model, *targets)
+    separate = sum(_pgd(objectives=(o,)).run(model, *targets).cost[0, 6].backwards for o in ALL)
+    assert separate == 5 * 6 * 2
+    assert all(shared.cost[i, 6].backwards <= 0.5 * separate for i in range(len(SIZES)))
+    assert shared.cost[0, 6].forwards > shared.cost[0, 6].backwards
+
+
+def test_prefixes_equal_shorter_runs():
+    """What is reported after T steps is what a run of T steps gives."""
+    model, targets = Wavy().eval(), _targets()
+    long = _by_key(_pgd(report_steps=(1, 2, 4)).run(model, *targets))
+    for steps in (1, 2, 4):
+        short = _by_key(_pgd(steps=steps).run(model, *targets))
+        assert short.keys() <= long.keys()
+        assert all(_same(found, long[key]) for key, found in short.items())
+
+
+def test_results_do_not_depend_on_chunk_grouping_or_company():
+    """Chunk size, restarts run together or apart, and which other batches are in the run change nothing."""
+    model, (images, ids, mos) = Wavy().eval(), _targets([(8, 8)] * 16)
+    attack = _pgd(restarts=3)
+    whole = _by_key(attack.run(model, images, ids, mos))
+    for chunk, max_states in ((1, 1), (5, 32), (64, 1000)):
+        other = _by_key(attack.run(model, images, ids, mos, chunk=chunk, max_states=max_states))
+        assert all(_same(found, other[key]) for key, found in whole.items())
+    second = _by_key(attack.run(model, images[8:], ids[8:], mos[8:]))
+    assert all(_same(found, whole[i + 8, o, s]) for (i, o, s), found in second.items())
+
+
+def test_image_sizes_may_differ():
+    """Images of several sizes, in any order, give what they give alone."""
+    sizes = [(8, 8), (6, 9), (8, 8), (10, 5), (6, 9)]
+    model, (images, ids, mos) = Wavy().eval(), _targets(sizes)
+    per_image = ("mse", "drift", "raise", "lower")
+    mixed = _by_key(_pgd(objectives=per_image).run(model, images, ids, mos))
+    for i in range(len(sizes)):
+        alone = _by_key(
+            _pgd(objectives=per_image).run(model, images[i : i + 1], ids[i : i + 1], mos[i : i + 1])
+        )
+        assert all(_same(found, mixed[i, o, s]) for (_, o, s), found in alone.items())
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_everything_found_is_admissible_and_scored_as_stored(norm):
+    """Every example lies in ball and box, and its score is the model's own."""
+    model, (images, ids, mos) = Wavy().eval(), _targets()
+    epsilon = 0.05 if norm == "inf" else 0.5
+    for found in _pgd(norm, epsilon, report_steps=(1, 2)).run(model, images, ids, mos).found:
+        pixels = found.example.pixels.unsqueeze(0)
+        budget = measure(pixels, images[found.image].unsqueeze(0))
+        assert float(budget.linf if norm == "inf" else budget.l2) <= epsilon * (1 + 1e-9)
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
+        assert found.example.score == model(pixels).item()
+
+
+def test_the_best_iterate_is_the_best_of_a_replay():
+    """A replay written here, step by step, finds the same best loss, its start and end included."""
+    model, (images, ids, mos) = Wavy().eval(), _targets()
+    attack = _pgd(objectives=("drift",), restarts=1, steps=9, step_size=0.02)
+    found = _by_key(attack.run(model, images, ids, mos))
+    first = _by_key(
+        _pgd(objectives=("drift",), restarts=1, steps=1, step_size=1e-300).run(model, images, ids, mos)
+    )
+    for i, image in enumerate(images):
+        clean = model(image.unsqueeze(0)).item()
+        x = first[i, "drift", 1].example.pixels.clone()
+        losses = []
+        for _ in range(10):
+            x = x.detach().requires_grad_()
+            value = model(x.unsqueeze(0)).squeeze()
+            losses.append((value.item() - clean) ** 2)
+            (gradient,) = torch.autograd.grad((value - clean) ** 2, x)
+            x = (x + 0.02 * gradient.sign()).clamp(image - 4 / 255, image + 4 / 255).clamp(0, 1)
+        assert found[i, "drift", 9].loss == pytest.approx(max(losses), rel=1e-9)
+        assert found[i, "drift", 9].example.step == max(range(10), key=losses.__getitem__)
+
+
+def test_keep_last_is_the_last_iterate():
+    """For parity with other tools the end of the path can be asked for, better or not."""
+    model, targets = Wavy().eval(), _targets()
+    last = _pgd(keep="last", restarts=1, step_size=0.03).run(model, *targets)
+    kept = [f for f in last.found if f.objective in ALL]
+    assert {f.example.step for f in kept} == {6}
+
+
+def test_best_is_never_below_last_and_restarts_never_hurt():
+    """Keeping the best iterate and adding restarts can only raise the loss."""
+    model, targets = Wavy().eval(), _targets()
+    last = _by_key(_pgd(keep="last", restarts=1).run(model, *targets))
+    best = _by_key(_pgd(restarts=1).run(model, *targets))
+    more = _by_key(_pgd(restarts=4).run(model, *targets))
+    for key, found in last.items():
+        if found.loss is not None:
+            assert found.loss <= best[key].loss <= more[key].loss
+
+
+def test_pairwise_inversion_keeps_one_moment_for_a_batch():
+    """All images of a batch of 8 come from the same restart and iterate, the last short batch included."""
+    model, targets = Wavy().eval(), _targets([(8, 8)] * 19)
+    result = _pgd(objectives=("pairwise_inversion",), restarts=3).run(model, *targets)
+    moments = {
+        f.image: (f.example.restart, f.example.step, f.loss)
+        for f in result.found
+        if f.objective == "pairwise_inversion"
+    }
+    for first in (0, 8, 16):
+        assert len({moments[i] for i in range(first, min(first + 8, 19))}) == 1
+    assert len(set(moments.values())) == 3
+
+
+def test_seen_ends_hold_everything():
+    """The lowest and highest seen scores enclose every example of every objective and prefix."""
+    model, targets = Wavy().eval(), _targets()
+    found = _by_key(_pgd(report_steps=(2,)).run(model, *targets))
+    for (i, _, steps), entry in found.items():
+        low, high = found[i, LOWEST_SEEN, steps], found[i, HIGHEST_SEEN, steps]
+        assert low.example.score <= entry.example.score <= high.example.score
+
+
+def test_zero_gradients_are_counted_not_hidden():
+    """A model that ignores its input through the graph shows as many zero gradients as gradients."""
+
+    class Flat(Wavy):
+        def predict(self, images: Tensor) -> Tensor:
+            return (images * 0).sum((1, 2, 3)) + 0.5
+
+    cost = _pgd().run(Flat().eval(), *_targets()).cost[0, 6]
+    assert cost.zero_gradients == cost.backwards > 0
+
+
+def test_unusable_models_are_refused():
+    """No number is made from a detached graph, a NaN, a training-mode or a stochastic model."""
+
+    class Detached(Wavy):
+        def predict(self, images: Tensor) -> Tensor:
+            return images.detach().sum((1, 2, 3))
+
+    class Broken(Wavy):
+        def predict(self, images: Tensor) -> Tensor:
+            return images.sum((1, 2, 3)).sub(1e9).sqrt()
+
+    targets = _targets()
+    with pytest.raises(AttackFailed, match="detached"):
+        _pgd().run(Detached().eval(), *targets)
+    with pytest.raises(AttackFailed, match="not finite"):
+        _pgd().run(Broken().eval(), *targets)
+    with pytest.raises(AttackError, match="training mode"):
+        _pgd().run(Wavy().train(), *targets)
+    with pytest.raises(AttackError, match="EOT"):
+        _pgd().run(Wavy(is_stochastic=True).eval(), *targets)
+
+
+def test_unusable_targets_are_refused():
+    """Lengths must agree, ids be unique and labels lie on [0, 1]."""
+    model, (images, ids, mos) = Wavy().eval(), _targets()
+    with pytest.raises(AttackError, match="must be equal"):
+        _pgd().run(model, images, ids[1:], mos)
+    with pytest.raises(AttackError, match="unique"):
+        _pgd().run(model, images, ["same"] * len(ids), mos)
+    with pytest.raises(AttackError, match=r"\[0, 1\]"):
+        _pgd().run(model, images, ids, mos * 100)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "start at 1"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"step_size": float("nan")}, "step_size"),
+        ({"keep": "first"}, "keep"),
+        ({"objectives": ()}, "at least one"),
+        ({"objectives": ("mse", "mse")}, "twice"),
+        ({"random_start": False}, "all do the same"),
+        ({"report_steps": (7,)}, "within 1..6"),
+        ({"stepsize": 1}, "did you mean 'step_size'"),
+        ({"batch": 1}, "batch"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    """A setting that makes no sense is refused with the reason."""
+    with pytest.raises(BadAttackOption, match=message):
+        _pgd(**settings)
+
+
+def test_unknown_attack_names_the_nearest():
+    """A mistyped attack is answered with the one meant."""
+    with pytest.raises(UnknownAttack, match="did you mean 'pgd'"):
+        create_attack("pdg")
+    with pytest.raises(BadAttackOption, match="missing"):
+        create_attack("pgd", threat=ThreatModel("inf", 0.1))

@@ -1,0 +1,133 @@
+"""Threat models as facts: what is inside stays, what is outside lands on the nearest point."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from iqa_attacks import BadAttackOption, ThreatModel, UnknownAttack, measure, parse_epsilon
+
+
+def _pair(seed: int, spread: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.rand(4, 3, 5, 7, generator=generator, dtype=torch.float64)
+    return clean + spread * torch.randn(clean.shape, generator=generator, dtype=torch.float64), clean
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4/255", 4 / 255), (".5/255", 0.5 / 255), ("0.03", 0.03), (0.25, 0.25), (" 1 / 255 ", 1 / 255)],
+)
+def test_epsilon_is_read_as_written(text, value):
+    """A radius may be a number or a fraction, and means exactly that."""
+    assert parse_epsilon(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-1/255", "1/0", "eps", "4/255/2", "nan", "inf", "", "1e9999", math.nan, -0.1]
+)
+def test_bad_epsilon_is_refused(text):
+    """A radius that is not positive, finite and plain is refused."""
+    with pytest.raises(BadAttackOption):
+        parse_epsilon(text)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_projection_leaves_what_is_inside(norm):
+    """A point of the threat model is its own projection, bit for bit."""
+    images, clean = _pair(0)
+    threat = ThreatModel(norm, 0.2 if norm == "inf" else 1.0)
+    inside = threat.project(images, clean)
+    assert torch.equal(threat.project(clean, clean), clean)
+    assert torch.allclose(threat.project(inside, clean), inside, rtol=0, atol=1e-15)
+
+
+@given(seed=st.integers(0, 10_000), norm=st.sampled_from(["inf", "2"]), epsilon=st.floats(1e-3, 3))
+@settings(max_examples=60, deadline=None)
+def test_projection_lands_in_ball_and_box(seed, norm, epsilon):
+    """Whatever goes in, what comes out is within the radius and within [0, 1]."""
+    images, clean = _pair(seed, spread=2.0)
+    out = ThreatModel(norm, epsilon).project(images, clean)
+    size = measure(out, clean).linf if norm == "inf" else measure(out, clean).l2
+    assert (size <= epsilon * (1 + 1e-12)).all()
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outside_lands_on_the_sphere(dtype):
+    """A point outside a 2-ball that does not touch the box lands at the radius, in its own direction."""
+    clean = torch.full((2, 3, 4, 4), 0.5, dtype=dtype)
+    direction = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    out = ThreatModel("2", 0.3).project(clean + direction, clean)
+    expected = clean + 0.3 * direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    assert torch.allclose(out, expected, atol=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+def test_the_2_norm_projection_is_the_nearest_point():
+    """Where ball and box both bind, a general optimiser finds no nearer point of the intersection."""
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.tensor([0.02, 0.5, 0.97, 0.1, 0.9, 0.4], dtype=torch.float64).view(1, 1, 2, 3)
+    target = clean + torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    epsilon = 0.4
+    ours = ThreatModel("2", epsilon).project(target, clean).flatten()
+    x, y = clean.flatten().numpy(), target.flatten().numpy()
+    best = minimize(
+        lambda z: ((z - y) ** 2).sum(),
+        x,
+        jac=lambda z: 2 * (z - y),
+        bounds=[(0, 1)] * 6,
+        constraints={
+            "type": "ineq",
+            "fun": lambda z: epsilon**2 - ((z - x) ** 2).sum(),
+            "jac": lambda z: -2 * (z - x),
+        },
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    assert best.success
+    assert torch.allclose(ours, torch.from_numpy(best.x), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_a_start_is_inside_and_repeats(norm):
+    """A random start lies in the threat model and is the same for the same generator state."""
+    clean = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(5))
+    threat = ThreatModel(norm, 0.1)
+    first = threat.random_start(clean, torch.Generator().manual_seed(9))
+    again = threat.random_start(clean, torch.Generator().manual_seed(9))
+    other = threat.random_start(clean, torch.Generator().manual_seed(10))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    budget = measure(first.unsqueeze(0), clean.unsqueeze(0))
+    assert float(budget.linf if norm == "inf" else budget.l2) <= 0.1 * (1 + 1e-6)
+
+
+def test_directions_are_unit_and_survive_extremes():
+    """The steepest step has size one for tiny gradients too, and a zero gradient has no direction."""
+    gradient = torch.full((3, 3, 4, 4), 1e-30)
+    gradient[1] *= -1e25
+    gradient[2] = 0
+    steepest = ThreatModel("2", 1.0).direction(gradient)
+    assert torch.allclose(steepest.flatten(1).norm(dim=1), torch.tensor([1.0, 1.0, 0.0]))
+    assert torch.equal(
+        ThreatModel("inf", 1.0).direction(gradient)[:, 0, 0, 0], torch.tensor([1.0, -1.0, 0.0])
+    )
+
+
+def test_measured_sizes_agree_with_their_definitions():
+    """A constant change c has linf c, l2 c sqrt(n) and rmse c."""
+    clean = torch.full((1, 3, 4, 5), 0.5, dtype=torch.float64)
+    budget = measure(clean + 0.1, clean)
+    assert float(budget.linf) == pytest.approx(0.1, abs=1e-15)
+    assert float(budget.l2) == pytest.approx(0.1 * math.sqrt(60), abs=1e-14)
+    assert float(budget.rmse) == pytest.approx(0.1, abs=1e-15)
+
+
+def test_unknown_norm_is_refused():
+    """Only norms that exist can be asked for."""
+    with pytest.raises(UnknownAttack, match="no norm '1'"):
+        ThreatModel("1", 0.1)  # type: ignore[arg-type]
