@@ -1,0 +1,115 @@
+"""Metrics against SciPy and closed forms; what does not exist is said so."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap, kendalltau, pearsonr, spearmanr
+
+from iqa_harness.metrics import Bootstrap, Logistic, fit_logistic, krocc, plcc, srocc
+
+
+@given(st.integers(0, 10_000), st.integers(3, 40), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_correlations_equal_scipy(seed, n, ties):
+    """SROCC, KROCC and PLCC are SciPy's, ties included."""
+    generator = np.random.default_rng(seed)
+    scores, mos = generator.random(n), generator.random(n)
+    if ties:
+        scores = np.round(scores, 1)
+    if np.ptp(scores) == 0:
+        return
+    assert srocc(scores, mos).value == pytest.approx(spearmanr(scores, mos).statistic, abs=1e-12)
+    assert krocc(scores, mos).value == pytest.approx(kendalltau(scores, mos).statistic, abs=1e-12)
+    assert plcc(scores, mos).value == pytest.approx(pearsonr(scores, mos).statistic, abs=1e-10)
+
+
+@pytest.mark.parametrize("measure", [srocc, krocc, plcc])
+@pytest.mark.parametrize(
+    ("scores", "mos", "reason"),
+    [
+        ([0.1, 0.2], [1, 2], "only 2 images"),
+        ([0.3, 0.3, 0.3], [1, 2, 3], "all scores are equal"),
+        ([0.1, 0.2, 0.3], [2, 2, 2], "all labels are equal"),
+        ([0.1, np.nan, 0.3], [1, 2, 3], "not finite"),
+        ([0.1, np.inf, 0.3], [1, 2, 3], "not finite"),
+    ],
+)
+def test_undefined_has_a_reason(measure, scores, mos, reason):
+    """A correlation that does not exist is neither 0 nor NaN but a stated reason."""
+    value = measure(np.array(scores, dtype=float), np.array(mos, dtype=float))
+    assert value.value is None
+    assert reason in value.undefined
+
+
+def test_lengths_must_agree():
+    """Vectors of different length are a programming error, not an undefined value."""
+    with pytest.raises(ValueError, match="3 scores and 2 labels"):
+        srocc(np.zeros(3), np.zeros(2))
+
+
+def test_the_logistic_recovers_its_own_curve():
+    """Data made by a five-parameter logistic are fitted to rounding error."""
+    truth = Logistic(0.5, 0.2, (3.0, 2.0, 0.3, 0.1, 2.5), 0.0)
+    scores = np.linspace(0, 1, 60)
+    fit = fit_logistic(scores, truth(scores))
+    assert fit is not None
+    assert fit.rmse < 1e-6
+    assert np.allclose(fit(scores), truth(scores), atol=1e-5)
+
+
+def test_the_logistic_straightens_a_curved_scale():
+    """On a saturating scale the mapped PLCC beats the raw one, and the map rises."""
+    generator = np.random.default_rng(0)
+    mos = generator.random(200)
+    scores = 1 / (1 + np.exp(-12 * (mos - 0.5))) + 0.01 * generator.standard_normal(200)
+    fit = fit_logistic(scores, mos)
+    assert plcc(fit(scores), mos).value > plcc(scores, mos).value + 0.01
+    line = fit(np.linspace(scores.min(), scores.max(), 100))
+    assert (np.diff(line) > 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_fit_does_not_depend_on_the_scores_unit(scale):
+    """Scores in another unit give the same mapped values."""
+    generator = np.random.default_rng(1)
+    mos = generator.random(50)
+    scores = mos + 0.1 * generator.standard_normal(50)
+    assert np.allclose(
+        fit_logistic(scores * scale, mos)(scores * scale), fit_logistic(scores, mos)(scores), atol=1e-4
+    )
+
+
+def test_no_fit_without_substance():
+    """Too few images or constant scores give no fit."""
+    assert fit_logistic(np.linspace(0, 1, 9), np.linspace(0, 1, 9)) is None
+    assert fit_logistic(np.full(30, 0.5), np.linspace(0, 1, 30)) is None
+
+
+@pytest.mark.parametrize(("metric", "oracle"), [("srocc", spearmanr), ("plcc", pearsonr)])
+def test_intervals_agree_with_scipys_bootstrap(metric, oracle):
+    """The percentile interval is SciPy's within the noise of the draws."""
+    generator = np.random.default_rng(2)
+    mos = generator.random(80)
+    scores = mos + 0.4 * generator.standard_normal(80)
+    ours = Bootstrap(mos, resamples=4000, seed=3).interval(scores, metric)
+    theirs = bootstrap(
+        (scores, mos),
+        lambda a, b: oracle(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.03)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03)
+    assert ours.low < oracle(scores, mos).statistic < ours.high
+
+
+def test_intervals_repeat_and_can_be_undefined():
+    """The same seed gives the same interval; constant scores have none."""
+    mos = np.linspace(0, 1, 30)
+    scores = mos**2
+    assert Bootstrap(mos, seed=5).interval(scores, "plcc") == Bootstrap(mos, seed=5).interval(scores, "plcc")
+    assert Bootstrap(mos, seed=5).interval(np.ones(30), "srocc") == (None, None)
