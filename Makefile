@@ -11,7 +11,7 @@ help:
 	@echo "make test   set up and run the tests"
 	@echo "make lint   ruff, mypy and the import contract"
 	@echo "make wheel  build the wheel and try it in a bare environment"
-	@echo "make clean  remove the environment and what was built (runs/ stays)"
+	@echo "make clean  remove the environment and what was built (iqa-store/ stays)"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,227 @@
+"""One cell: attack, project again, measure, score, score after 8 bits, rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iqa_attacks import Example, ThreatModel, measure, score
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Cell
+from iqa_models import QualityModel
+
+BUDGET_SLACK = 1e-6
+"""Absolute slack on a measured radius: rounding of float32 pixels, .0003 of a grey level."""
+
+
+class Runtime(NamedTuple):
+    """How cells are computed; nothing here may change a result beyond rounding."""
+
+    device: str = "cpu"
+    """Torch device."""
+    chunk: int = 8
+    """Images in one forward or backward pass."""
+    max_states: int = 64
+    """Starts run together, images times restarts."""
+
+
+class _Verified(NamedTuple):
+    """What the harness itself found of an example; the attack is never trusted."""
+
+    adv_score: float
+    adv_score_8bit: float
+    linf: float
+    l2: float
+    rmse: float
+    projection_moved: float
+
+
+def run_cell(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> list[dict[str, Any]]:
+    """Compute the rows of a cell (columns of `iqa_results.ROW_COLUMNS`).
+
+    Args:
+        cell: what to compute.
+        model: the cell's model, in eval mode on the runtime's device.
+        images: the evaluated images of the cell's split.
+        runtime: device and chunk sizes.
+
+    Raises:
+        AttackError, AttackFailed: the attack cannot be run on this model.
+        DataError: an image cannot be read.
+        RunError: an attacked image lies outside its threat model after projection.
+    """
+    started = time.perf_counter()
+    indices = range(cell.first, cell.first + cell.count)
+    pixels = [to_tensor(images.read(i), runtime.device) for i in indices]
+    if cell.attack is None:
+        rows = _clean_rows(cell, model, images, pixels, runtime)
+    else:
+        rows = _attack_rows(cell, model, images, pixels, runtime)
+    seconds = (time.perf_counter() - started) / cell.count
+    return [{**row, "seconds": seconds} for row in rows]
+
+
+def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:
+    """Turn uint8 pixels (H, W, 3) into a float32 image (3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float().div(255).contiguous()
+
+
+def _clean_rows(
+    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
+) -> list[dict[str, Any]]:
+    # One by one, as the attack does: the clean score of an image is one number in every row.
+    scores = [float(score(model, image.unsqueeze(0), chunk=1)) for image in pixels]
+    return [
+        {
+            **_image_columns(cell, images, i),
+            **_attack_columns(cell, runtime),
+            "objective": "none",
+            "steps": 0,
+            "final": True,
+            "clean_score": value,
+            "adv_score": value,
+            "adv_score_8bit": value,
+            "attack_score": value,
+            "loss": None,
+            "best_restart": 0,
+            "best_step": 0,
+            "linf": 0.0,
+            "l2": 0.0,
+            "rmse": 0.0,
+            "projection_moved": 0.0,
+            "forwards": 1,
+            "backwards": 0,
+            "zero_gradients": 0,
+        }
+        for i, value in enumerate(scores)
+    ]
+
+
+def _attack_rows(
+    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
+) -> list[dict[str, Any]]:
+    assert cell.attack is not None  # noqa: S101 - the caller's branch
+    records = [images.records[cell.first + i] for i in range(cell.count)]
+    low, high = images.card.mos_range
+    mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
+    result = cell.attack.run(
+        model,
+        pixels,
+        [record.image_id for record in records],
+        mos,
+        chunk=runtime.chunk,
+        max_states=runtime.max_states,
+    )
+    verified = _verify(cell, model, pixels, [(f.image, f.example) for f in result.found], runtime)
+    full = cell.attack.schedule.steps
+    rows = []
+    for found in result.found:
+        cost = result.cost[found.image, found.steps]
+        rows.append(
+            {
+                **_image_columns(cell, images, found.image),
+                **_attack_columns(cell, runtime),
+                "objective": found.objective,
+                "steps": found.steps,
+                "final": found.steps == full,
+                "clean_score": float(result.clean[found.image]),
+                "attack_score": found.example.score,
+                "loss": found.loss,
+                "best_restart": found.example.restart,
+                "best_step": found.example.step,
+                "forwards": cost.forwards,
+                "backwards": cost.backwards,
+                "zero_gradients": cost.zero_gradients,
+                **verified[id(found.example)]._asdict(),
+            }
+        )
+    return rows
+
+
+def _verify(
+    cell: Cell,
+    model: QualityModel,
+    pixels: Sequence[Tensor],
+    found: Sequence[tuple[int, Example]],
+    runtime: Runtime,
+) -> dict[int, _Verified]:
+    """Project, measure and score every distinct example again, by its identity."""
+    assert cell.attack is not None  # noqa: S101 - the caller's branch
+    threat = cell.attack.threat
+    distinct = {id(example): (image, example) for image, example in found}
+    verified = {}
+    for key, (image, example) in distinct.items():
+        clean = pixels[image].unsqueeze(0)
+        stored = threat.project(example.pixels.unsqueeze(0), clean)
+        budget = measure(stored, clean)
+        _require_inside(cell, threat, stored, float(budget.linf), float(budget.l2))
+        rounded = (stored * 255).round() / 255
+        # One image at a time, as the clean score: no other image of the cell can change it.
+        verified[key] = _Verified(
+            float(score(model, stored, chunk=1)),
+            float(score(model, rounded, chunk=1)),
+            float(budget.linf),
+            float(budget.l2),
+            float(budget.rmse),
+            float((stored - example.pixels).abs().max()),
+        )
+    return verified
+
+
+def _require_inside(cell: Cell, threat: ThreatModel, stored: Tensor, linf: float, l2: float) -> None:
+    size = linf if threat.norm == "inf" else l2
+    inside_box = bool((stored >= 0).all()) and bool((stored <= 1).all())
+    if not (inside_box and size <= threat.epsilon + BUDGET_SLACK):
+        raise RunError(
+            f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
+            f"(size {size:g}, radius {threat.epsilon:g}); this is a bug in the attack"
+        )
+
+
+def _image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
+    record = images.records[cell.first + offset]
+    return {
+        "cell": cell.key,
+        "model": cell.label,
+        "model_sha256": cell.model_sha256,
+        "data": images.card.name,
+        "data_sha256": images.fingerprint,
+        "split": record.split,
+        "image_id": record.image_id,
+        "position": cell.first + offset,
+        "reference": record.reference,
+        "distortion": record.distortion,
+        "level": record.level,
+        "mos": record.mos,
+    }
+
+
+def _attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
+    attack = cell.attack
+    if attack is None:
+        return {
+            "attack": cell.attack_name,
+            "kind": "clean",
+            "norm": "none",
+            "epsilon": 0.0,
+            "step_size": 0.0,
+            "restarts": 0,
+            "seed": 0,
+            "device": runtime.device,
+        }
+    return {
+        "attack": cell.attack_name,
+        "kind": attack.kind,
+        "norm": attack.threat.norm,
+        "epsilon": attack.threat.epsilon,
+        "step_size": attack.schedule.step_size,
+        "restarts": attack.schedule.restarts,
+        "seed": attack.seed,
+        "device": runtime.device,
+    }

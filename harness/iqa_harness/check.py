@@ -1,0 +1,103 @@
+"""What must hold before a number about a model can be believed, measured before any attack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iqa_attacks import AttackFailed, score, score_and_gradient
+from iqa_models import QualityModel
+
+PROBE = 1 / 255
+"""Pixel step of the finite difference: a step an 8-bit image can make."""
+
+
+class Check(NamedTuple):
+    """One thing measured, with the bound it is held against."""
+
+    value: float | None
+    """What was measured, None if it could not be."""
+    threshold: float
+    """The bound."""
+    passed: bool
+    """Whether the value is on the right side of it."""
+    detail: str
+    """What the value is, in words."""
+
+
+BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite")
+"""Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
+
+
+def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Check]:
+    """Measure what the harness assumes of a model, on a few images of one size.
+
+    Args:
+        model: in eval mode.
+        images: at least two images (3, H, W) of equal size in [0, 1].
+
+    Returns:
+        finite_scores, repeatable, batch_independent, gradient_finite, gradient_alive,
+        gradient_agrees: measured value, bound, verdict and meaning of each. Differences of scores are
+        in units of the card's score range.
+    """
+    batch = torch.stack(list(images))
+    low, high = model.spec.score_range
+    first = score(model, batch, chunk=len(batch))
+    checks = {
+        "finite_scores": _at_most(
+            float((~first.isfinite()).sum()), 0, "number of images whose score is not finite"
+        )
+    }
+    again = score(model, batch, chunk=len(batch))
+    checks["repeatable"] = _at_most(
+        float((again - first).abs().max()) / (high - low), 0, "largest difference between two evaluations"
+    )
+    alone = score(model, batch, chunk=1)
+    checks["batch_independent"] = _at_most(
+        float((alone - first).abs().max()) / (high - low),
+        1e-4,
+        "largest difference between an image alone and in a batch",
+    )
+    try:
+        gradients = score_and_gradient(model, batch, chunk=len(batch)).gradients
+    except AttackFailed as error:
+        checks["gradient_finite"] = Check(None, 0, False, str(error))
+        return checks
+    assert gradients is not None  # noqa: S101 - asked for one line above
+    checks["gradient_finite"] = _at_most(0.0, 0, "number of input gradients that are not finite")
+    dead = (gradients.flatten(1) == 0).all(dim=1)
+    checks["gradient_alive"] = _at_most(
+        float(dead.double().mean()), 0, "share of images whose input gradient is exactly zero"
+    )
+    checks["gradient_agrees"] = _gradient_agrees(model, batch)
+    return checks
+
+
+def _gradient_agrees(model: QualityModel, batch: Tensor, directions: int = 4) -> Check:
+    """Compare the gradient with central differences along random signs, one grey level in every pixel."""
+    inside = batch.clamp(PROBE, 1 - PROBE)
+    gradients = score_and_gradient(model, inside, chunk=len(batch)).gradients
+    assert gradients is not None  # noqa: S101 - asked for one line above
+    generator = torch.Generator().manual_seed(0)
+    measured, predicted = [], []
+    for _ in range(directions):
+        signs = torch.randint(0, 2, batch.shape[1:], generator=generator).to(batch) * 2 - 1
+        # Rounding could leave the box by one unit in the last place.
+        up = score(model, (inside + PROBE * signs).clamp(0, 1), chunk=len(batch))
+        down = score(model, (inside - PROBE * signs).clamp(0, 1), chunk=len(batch))
+        measured.append((up - down) / (2 * PROBE))
+        predicted.append((gradients * signs).flatten(1).sum(dim=1).double().cpu())
+    difference, slope = torch.cat(measured), torch.cat(predicted)
+    scale = max(float(difference.norm()), float(slope.norm()))
+    error = float((difference - slope).norm()) / scale if scale else 0.0
+    return _at_most(error, 0.5, "relative difference between the gradient and finite differences")
+
+
+def _at_most(value: float, threshold: float, detail: str) -> Check:
+    # A NaN fails the comparison, as it should.
+    return Check(None if math.isnan(value) else value, threshold, value <= threshold, detail)

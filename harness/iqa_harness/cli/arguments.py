@@ -1,0 +1,112 @@
+"""Arguments that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from urllib.parse import unquote
+
+import typer
+
+from iqa_harness.errors import RunError
+
+if TYPE_CHECKING:
+    from iqa_harness.plan import Entrant
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="Folder of Parquet parts, manifests, reports and demo models.")
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of the embedded data [default: $IQA_HARNESS_CACHE or the user's cache]."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Torch device: cpu, cuda, cuda:1, ...")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads within one operation [default: torch's own].")
+]
+ModelsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model under test: a registered NAME, NAME?option=value&..., or a checkpoint FOLDER; "
+        "LABEL=... gives it another name in tables. Repeat for more.",
+    ),
+]
+
+DEFAULT_STORE = Path("iqa-store")
+
+
+class ModelArgument(NamedTuple):
+    """A model as the user named it."""
+
+    label: str
+    name: str
+    """Registered name, or the folder of a checkpoint."""
+    options: dict[str, Any]
+    is_checkpoint: bool
+
+
+def parse_model(text: str) -> ModelArgument:
+    """Read ``[LABEL=]NAME[?option=value&...]`` or ``[LABEL=]FOLDER``.
+
+    Values are JSON (``true``, ``0.5``, ``null``) and otherwise text.
+
+    Raises:
+        RunError: an empty name, or an option that is not ``key=value``.
+    """
+    head, question, query = text.partition("?")
+    label, equals, name = head.rpartition("=") if "=" in head else ("", "", head)
+    if not name or (equals and not label):
+        raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
+    is_checkpoint = not question and ("/" in name or Path(name).is_dir())
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, sign, value = part.partition("=")
+        if not (key and sign):
+            raise RunError(f"model {text!r}: option {part!r} is not key=value")
+        options[key] = _value(unquote(value))
+    default = Path(name).resolve().name if is_checkpoint else text.rpartition("=")[2] if not query else name
+    return ModelArgument(label or default, name, options, is_checkpoint)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def load_entrant(argument: ModelArgument) -> Entrant:
+    """Create or load the model a user named.
+
+    Raises:
+        ModelError: unknown name or option, or an unusable checkpoint.
+    """
+    from iqa_harness.plan import Entrant
+    from iqa_models import create_model, load_checkpoint
+
+    if argument.is_checkpoint:
+        folder = Path(argument.name)
+        return Entrant(argument.label, load_checkpoint(folder), folder)
+    return Entrant(argument.label, create_model(argument.name, **argument.options))
+
+
+def set_up_torch(device: str, threads: int | None) -> None:
+    """Set the number of threads and make sure the device is there.
+
+    Raises:
+        RunError: no such device.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).split("\n", 1)[0]
+        raise RunError(f"device {device!r} cannot be used: {first}") from error

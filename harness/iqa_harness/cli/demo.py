@@ -1,0 +1,47 @@
+"""`iqa-harness demo`: the whole way, from photographs to a leaderboard."""
+
+from __future__ import annotations
+
+import typer
+
+from iqa_harness.cli.arguments import (
+    DEFAULT_STORE,
+    CacheOption,
+    DeviceOption,
+    ModelArgument,
+    StoreOption,
+    ThreadsOption,
+    load_entrant,
+    set_up_torch,
+)
+
+
+def demo(
+    store: StoreOption = DEFAULT_STORE,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Make the embedded data, train the demo models, run the demo suite, print and write the report.
+
+    Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
+    """
+    from iqa_harness.cli.attack import run_and_report
+    from iqa_harness.cli.train import demo_presets, train_one
+
+    set_up_torch(device, threads)
+    folders = [train_one(name, store, cache, overwrite=False) for name in demo_presets()]
+    entrants = [load_entrant(ModelArgument(f.name, str(f), {}, is_checkpoint=True)) for f in folders]
+    code = run_and_report(
+        "demo",
+        entrants,
+        run=None,
+        data=None,
+        mos_range=None,
+        store=store,
+        device=device,
+        chunk=8,
+        max_states=64,
+        cache=cache,
+    )
+    raise typer.Exit(code)

@@ -1,0 +1,29 @@
+"""`iqa-harness score`: what a model says of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iqa_harness.cli.arguments import DeviceOption, ThreadsOption, load_entrant, parse_model, set_up_torch
+
+
+def score(
+    model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+) -> None:
+    """Print the score of image files, one line each: score, tab, file; higher is better."""
+    from iqa_attacks import score as score_images
+    from iqa_harness.cell import to_tensor
+    from iqa_harness.data.decoding import decode
+
+    set_up_torch(device, threads)
+    entrant = load_entrant(parse_model(model))
+    entrant.model.to(device)
+    for path in images:
+        pixels = to_tensor(decode(path), device).unsqueeze(0)
+        typer.echo(f"{float(score_images(entrant.model, pixels, chunk=1)):.6f}\t{path}")

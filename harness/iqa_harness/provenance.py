@@ -1,0 +1,68 @@
+"""Where and with what a run is made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from iqa_results import Provenance
+
+PACKAGES = (
+    "iqa-harness",
+    "torch",
+    "timm",
+    "numpy",
+    "scipy",
+    "pillow",
+    "scikit-image",
+    "pandas",
+    "pyarrow",
+    "torchattacks",
+)
+
+
+def collect_provenance(device: str, threads: int) -> Provenance:
+    """Return versions, platform and the checkout's commit."""
+    commit, dirty = _checkout(Path(__file__).resolve().parent)
+    return Provenance(
+        packages=installed_versions(PACKAGES),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device,
+        threads=threads,
+        commit=commit,
+        dirty=dirty,
+    )
+
+
+def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed version of each package, 'not installed' where there is none."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _checkout(folder: Path) -> tuple[str | None, bool | None]:
+    """Return commit and dirtiness of the checkout this file is in; None, None for an installed package."""
+    git = shutil.which("git")
+    if git is None:
+        return None, None
+
+    def run(*arguments: str) -> str | None:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            [git, "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An environment inside somebody else's checkout must not pass for ours: the file must be tracked.
+    if run("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    commit, status = run("rev-parse", "HEAD"), run("status", "--porcelain")
+    return commit, None if status is None else bool(status)

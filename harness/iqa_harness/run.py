@@ -1,0 +1,237 @@
+"""Compute the cells that are missing, and record the run."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from iqa_harness.cell import Runtime, run_cell, to_tensor
+from iqa_harness.check import BLOCKING, Check, check_model
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.provenance import collect_provenance
+from iqa_results import BadPart, CellRecord, DataRecord, ModelRecord, ResultStore, RunManifest
+
+OnCell = Callable[[Cell, str], None]
+"""Told after every cell: the cell and `cached`, `done` or `failed`."""
+
+
+def run_suite(
+    work: Work,
+    entrants: Sequence[Entrant],
+    suite_text: str,
+    store: ResultStore,
+    run: str,
+    runtime: Runtime,
+    on_cell: OnCell = lambda cell, status: None,
+) -> RunManifest:
+    """Compute the missing cells of a plan and write the run's manifest.
+
+    A cell that fails is recorded with its error and the others go on. An interrupt (Ctrl-C) leaves the
+    finished parts and a manifest that says `interrupted`; the same call later computes the rest.
+
+    Args:
+        work: what `plan` returned.
+        entrants: the models of the plan.
+        suite_text: the suite as TOML, kept in the manifest.
+        store: where parts and manifest go.
+        run: name of the run.
+        runtime: device and chunk sizes.
+        on_cell: told after every cell.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        RunError: a model fails a check without which no number can be made, or a run of that name is
+            of another suite or data set.
+        KeyboardInterrupt: after the manifest is written.
+    """
+    former = _former(store, run, work)
+    models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
+    records = [_model_record(entrant, work.images, runtime) for entrant in entrants]
+    started = former.started if former else _now()
+    errors: dict[str, str] = {}
+
+    def record(status: str | None) -> RunManifest:
+        manifest = _manifest(work, records, suite_text, store, run, runtime, started, errors, status)
+        store.write_manifest(manifest)
+        return manifest
+
+    record("running")
+    try:
+        for cell in work.cells:
+            if _is_stored(store, cell):
+                on_cell(cell, "cached")
+                continue
+            images = work.validation if cell.split == "val" and cell.attack is None else work.images
+            try:
+                store.write_cell(cell.key, run_cell(cell, models[cell.label], images, runtime))
+            except Exception as error:  # noqa: BLE001 - recorded in full; the other cells go on
+                errors[cell.key] = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+                on_cell(cell, "failed")
+            else:
+                on_cell(cell, "done")
+    except KeyboardInterrupt:
+        record("interrupted")
+        raise
+    return record(None)
+
+
+def missing_cells(work: Work, store: ResultStore) -> list[Cell]:
+    """Return the cells of a plan whose part is not in the store."""
+    return [cell for cell in work.cells if not store.has_cell(cell.key)]
+
+
+def _is_stored(store: ResultStore, cell: Cell) -> bool:
+    """Whether a cell's part is in the store and readable; a damaged one is computed again."""
+    if not store.has_cell(cell.key):
+        return False
+    try:
+        store.read_cell(cell.key)
+    except BadPart:
+        return False
+    return True
+
+
+def _former(store: ResultStore, run: str, work: Work) -> RunManifest | None:
+    """Return the manifest of an earlier start of this run, refusing another suite's or data's."""
+    if run not in store.list_runs():
+        return None
+    former = store.read_manifest(run)
+    same = (work.suite.sha256, work.images.fingerprint)
+    if (former.suite_sha256, former.data.sha256) != same:
+        raise RunError(
+            f"run {run!r} in {store.root} is of suite {former.suite!r} ({former.suite_sha256[:12]}) on data "
+            f"{former.data.name!r} ({former.data.sha256[:12]}), not of suite {work.suite.name!r} "
+            f"({same[0][:12]}) on {work.images.card.name!r} ({same[1][:12]}); choose another --run name"
+        )
+    return former
+
+
+def _model_record(entrant: Entrant, images: ImageSet, runtime: Runtime) -> ModelRecord:
+    pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
+    same_size = [image for image in pixels if image.shape == pixels[0].shape]
+    if len(same_size) < 2:
+        same_size = [pixels[0], pixels[0].flip(-1)]
+    checks = check_model(entrant.model, same_size)
+    for name in BLOCKING:
+        check = checks.get(name, Check(None, 0, False, "not measured"))
+        if not check.passed:
+            measured = "not measurable" if check.value is None else f"{check.value:g}"
+            raise RunError(
+                f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
+                f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
+            )
+    return ModelRecord(
+        name=entrant.label,
+        sha256=entrant.sha256,
+        card=entrant.model.spec.model_dump(mode="json"),
+        checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
+        checks={name: check._asdict() for name, check in checks.items()},
+    )
+
+
+def _manifest(
+    work: Work,
+    models: Sequence[ModelRecord],
+    suite_text: str,
+    store: ResultStore,
+    run: str,
+    runtime: Runtime,
+    started: str,
+    errors: dict[str, str],
+    status: str | None,
+) -> RunManifest:
+    cells = [_cell_record(cell, store, errors) for cell in work.cells]
+    if status is None:
+        status = "complete" if all(cell.status == "done" for cell in cells) else "partial"
+    suite, card = work.suite, work.images.card
+    cost = _cost(store, cells) if status != "running" else {"forwards": 0, "backwards": 0, "seconds": 0.0}
+    return RunManifest.model_validate(
+        {
+            "run": run,
+            "suite": suite.name,
+            "suite_sha256": suite.sha256,
+            "suite_text": suite_text,
+            "main_epsilon": suite.main_epsilon,
+            "suite_min": suite.suite_min,
+            "step_sweep": suite.step_sweep,
+            "seed": suite.seed,
+            "models": models,
+            "data": DataRecord(
+                name=card.name,
+                sha256=work.images.fingerprint,
+                split=suite.data.split,
+                images=len(work.images),
+                label=card.label,
+                card={
+                    "summary": card.summary,
+                    "source": card.source,
+                    "mos_range": list(card.mos_range),
+                    "notes": list(card.notes),
+                },
+            ),
+            "cells": cells,
+            "status": status,
+            "started": started,
+            "ended": None if status == "running" else _now(),
+            **cost,
+            "provenance": collect_provenance(runtime.device, torch.get_num_threads()),
+            "notes": _notes(work),
+        }
+    )
+
+
+def _cell_record(cell: Cell, store: ResultStore, errors: dict[str, str]) -> CellRecord:
+    failed = cell.key in errors
+    return CellRecord(
+        key=cell.key,
+        model=cell.label,
+        attack=cell.attack_name,
+        epsilon=cell.epsilon,
+        split=cell.split,
+        first=cell.first,
+        count=cell.count,
+        status="failed" if failed else "done" if store.has_cell(cell.key) else "missing",
+        error=errors.get(cell.key),
+    )
+
+
+def _cost(store: ResultStore, cells: Sequence[CellRecord]) -> dict[str, Any]:
+    """Add up the work of the stored cells: every image of a cell once, at the full number of steps."""
+    forwards = backwards = 0
+    seconds = 0.0
+    for cell in cells:
+        if cell.status != "done":
+            continue
+        columns = ("image_id", "final", "forwards", "backwards", "seconds")
+        part = store.read_cell(cell.key).select(columns).to_pandas()
+        each = part[part["final"]].drop_duplicates("image_id")
+        forwards += int(each["forwards"].sum())
+        backwards += int(each["backwards"].sum())
+        seconds += float(each["seconds"].sum())
+    if not math.isfinite(seconds):
+        raise RunError("the stored seconds of a cell are not finite")
+    return {"forwards": forwards, "backwards": backwards, "seconds": seconds}
+
+
+def _notes(work: Work) -> list[str]:
+    notes = []
+    if work.images.card.label == "pseudo-MOS":
+        notes.append("labels are pseudo-MOS: good for comparing models on equal terms, no human quality")
+    if not any("transfer" in member for member in work.suite.suite_min):
+        notes.append("suite_min has no transfer attack: the papers' minimum has one more member")
+    if not len(work.validation):
+        notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")
+    return notes
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,108 @@
+"""Suites by name or by path, with every mistake in a file told at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from iqa_suites.errors import BadSuite, UnknownSuite
+from iqa_suites.schema import DataSettings, FGSMSettings, PGDSettings, Suite, _AttackSettings
+
+_DEFINITIONS = files("iqa_suites") / "definitions"
+
+
+class LoadedSuite(NamedTuple):
+    """A suite and the text it was read from."""
+
+    suite: Suite
+    text: str
+
+    def on_data(self, name: str, mos_range: tuple[float, float] | None) -> LoadedSuite:
+        """Return the suite on another image set; it is another suite, with a hash of its own.
+
+        The limit on the number of images goes with the old set: all images of the split are attacked.
+        """
+        data = self.suite.data.model_copy(update={"name": name, "images": None, "mos_range": mos_range})
+        text = (
+            f"# data.name = {json.dumps(name)}, all images, by the command line; below as read\n{self.text}"
+        )
+        return LoadedSuite(self.suite.model_copy(update={"data": data}), text)
+
+
+def list_suites() -> list[str]:
+    """Return the names of the suites that ship, sorted."""
+    return sorted(f.name.removesuffix(".toml") for f in _DEFINITIONS.iterdir() if f.name.endswith(".toml"))
+
+
+def load_suite(name: str) -> LoadedSuite:
+    """Load a suite that ships by its name, or one of the user's by the path of its TOML file.
+
+    Raises:
+        UnknownSuite: neither; the message holds the nearest name.
+        BadSuite: broken TOML, or keys that are unknown, missing or out of range: all of them, by name.
+    """
+    if name in list_suites():
+        text, where = (_DEFINITIONS / f"{name}.toml").read_text(encoding="utf-8"), f"suite {name!r}"
+    else:
+        path = Path(name)
+        if not path.is_file():
+            close = difflib.get_close_matches(name, list_suites(), n=1)
+            near = f", did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(list_suites())
+            raise UnknownSuite(f"no suite {name!r}{near}; there are {known}, or give the path of a TOML file")
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSuite(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    return LoadedSuite(parse_suite(text, where), text)
+
+
+def parse_suite(text: str, where: str) -> Suite:
+    """Validate the TOML text of a suite; `where` names it in messages.
+
+    Raises:
+        BadSuite: see `load_suite`.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSuite(f"{where}: not valid TOML: {error}") from error
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(item["loc"], item["type"], item["msg"]) for item in _worth_telling(error.errors())]
+        raise BadSuite(
+            "\n".join([f"{where}: {len(lines)} mistake(s)", *(f"  {line}" for line in lines)])
+        ) from error
+
+
+def _worth_telling(items: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out "too short" for a list whose own items are the mistakes: it only says they did not count."""
+    nested = {item["loc"][0] for item in items if len(item["loc"]) > 1}
+    return [item for item in items if item["type"] != "too_short" or item["loc"][0] not in nested]
+
+
+def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Say where in the file something is wrong, and for an unknown key which one was meant."""
+    union_tags = ("fgsm", "pgd")
+    parts = [p for i, p in enumerate(location) if i < 2 or p not in union_tags]
+    where = ".".join(str(part) for part in parts) or "the file"
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(location[-1]), _keys(location), n=1)
+        return f"{where}: unknown key{f', did you mean {close[0]!r}?' if close else ''}"
+    return f"{where}: {message.removeprefix('Value error, ')}"
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    if location[0] == "attacks":
+        return list({**_AttackSettings.model_fields, **FGSMSettings.model_fields, **PGDSettings.model_fields})
+    if location[0] == "data" and len(location) > 1:
+        return list(DataSettings.model_fields)
+    return list(Suite.model_fields)
