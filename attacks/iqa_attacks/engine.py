@@ -193,8 +193,9 @@ def _ascend_group(
         _Lane(o, start.clone(), [[None] * n for _ in range(r)], torch.full((r, n), -torch.inf).double())
         for o in objectives
     ]
-    lowest: list[Example | None] = [None] * n
-    highest: list[Example | None] = [None] * n
+    # By restart, as the lanes are: ties then go to the earlier restart however restarts are grouped.
+    lowest: dict[tuple[int, int], Example] = {}
+    highest: dict[tuple[int, int], Example] = {}
     spent = torch.zeros(n, 3, dtype=torch.long)
     snapshots = []
 
@@ -205,11 +206,11 @@ def _ascend_group(
 
         examples: dict[int, Example] = {}
         for s, value in enumerate(scores.tolist()):
-            i = int(states.image[s])
-            if lowest[i] is None or value < lowest[i].score:  # type: ignore[union-attr]
-                lowest[i] = _example(examples, states, scores, s, restarts, step)
-            if highest[i] is None or value > highest[i].score:  # type: ignore[union-attr]
-                highest[i] = _example(examples, states, scores, s, restarts, step)
+            at = (int(states.restart[s]), int(states.image[s]))
+            if at not in lowest or value < lowest[at].score:
+                lowest[at] = _example(examples, states, scores, s, restarts, step)
+            if at not in highest or value > highest[at].score:
+                highest[at] = _example(examples, states, scores, s, restarts, step)
 
         signs: list[Tensor] = []
         for lane in lanes:
@@ -226,7 +227,7 @@ def _ascend_group(
         if step in schedule.report_steps:
             found = [f for lane in lanes for f in _chosen(lane, step)]
             for name, ends in ((LOWEST_SEEN, lowest), (HIGHEST_SEEN, highest)):
-                found += [Found(i, name, step, None, e) for i, e in enumerate(ends) if e is not None]
+                found += [Found(i, name, step, None, example) for (_, i), example in sorted(ends.items())]
             snapshots.append((step, found, [Cost(*row) for row in spent.tolist()]))
 
         if not last:

@@ -127,20 +127,16 @@ def _judge(model: str, clean: pd.DataFrame, rows: pd.DataFrame, manifest: RunMan
     if any(c.split == "val" and c.model == model and c.status != "done" for c in manifest.cells):
         validation = validation.iloc[:0]  # fitted on all of them or not at all
     scores, mos = _column(clean, "clean_score"), _column(clean, "mos")
-    logistic, mapping = None, "none"
-    if manifest.data.split != "val" and len(validation):
-        logistic = fit_logistic(_column(validation, "clean_score"), _column(validation, "mos"))
-        mapping = "logistic on val" if logistic else "none"
-    if logistic is None:
-        logistic = fit_logistic(scores, mos)
-        mapping = f"logistic on {manifest.data.split}" if logistic else "none"
+    fitted_on = "val" if manifest.data.split != "val" and len(validation) else manifest.data.split
+    on = validation if fitted_on == "val" and len(validation) else clean
+    logistic = fit_logistic(_column(on, "clean_score"), _column(on, "mos"))
     return _Set(
         model,
         tuple(clean["image_id"]),
         mos,
         scores,
         logistic,
-        mapping,
+        f"logistic on {fitted_on}" if logistic else "none",
         Bootstrap(mos, seed=manifest.seed),
     )
 

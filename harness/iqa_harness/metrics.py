@@ -115,8 +115,9 @@ def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
         mos: (n,) labels.
 
     Returns:
-        The best fit, or None if the input is degenerate, has fewer than 10 images (five parameters
-        through fewer points say nothing), or no start converges.
+        The best rising fit, or None if the input is degenerate, has fewer than 10 images (five
+        parameters through fewer points say nothing), no start converges, or scores fall with the
+        labels. A falling curve is not allowed: it would turn a reversed order into a good PLCC.
     """
     if len(scores) < 10 or _degenerate(scores, mos):
         return None
@@ -146,6 +147,9 @@ def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
     if best is None:
         return None
     b = [float(value) for value in best.x]
+    # A predictor that falls with opinion is fitted best by a constant, which correlates with nothing.
+    if np.ptp(_logistic(best.x, q)) < 1e-3 * spread:
+        return None
     return Logistic(centre, scale, (b[0], b[1], b[2], b[3], b[4]), float(np.sqrt(2 * best.cost / len(q))))
 
 

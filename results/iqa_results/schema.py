@@ -74,7 +74,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "zero_gradients",
         _I,
         False,
-        "of the gradients, how many were exactly zero in every pixel: a masked gradient cannot move an attack",
+        "gradients that were exactly zero in every pixel: a masked gradient moves no attack",
     ),
     Column("seconds", _F, False, "wall time of the cell divided by its images"),
     Column("device", _S, False, "device the cell ran on"),
@@ -135,5 +135,8 @@ INTERVAL_SCHEMA = _schema(INTERVAL_COLUMNS, SCHEMA_VERSION)
 def describe(columns: tuple[Column, ...]) -> str:
     """Return the columns as a Markdown table: name, type, meaning."""
     lines = ["| column | type | meaning |", "|---|---|---|"]
-    lines += [f"| `{c.name}` | {c.type}{' or null' if c.nullable else ''} | {c.doc} |" for c in columns]
+    for c in columns:
+        kind = f"{c.type} or null" if c.nullable else str(c.type)
+        meaning = c.doc.replace("|", "\\|")  # a bare one would end the cell
+        lines.append(f"| `{c.name}` | {kind} | {meaning} |")
     return "\n".join(lines)

@@ -102,9 +102,16 @@ class ResultStore:
         return sorted(p.parent.name for p in self.root.glob("runs/*/manifest.json"))
 
     def write_manifest(self, manifest: RunManifest) -> Path:
-        """Write a run's manifest, replacing the former one whole."""
+        """Write a run's manifest, replacing the former one whole.
+
+        Raises:
+            BadManifest: it holds NaN or an infinity, which JSON has no word for.
+        """
         path = self.run_folder(manifest.run) / "manifest.json"
-        text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=False, allow_nan=False)
+        try:
+            text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=False, allow_nan=False)
+        except ValueError as error:
+            raise BadManifest(f"{path}: {error}") from error
         return _replace(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
 
     def read_manifest(self, run: str) -> RunManifest:
@@ -157,7 +164,7 @@ def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> p
         for field in schema:
             if not field.nullable and table.column(field.name).null_count:
                 raise BadPart(f"{what}: column {field.name!r} holds null")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError) as error:
         raise BadPart(f"{what}: {error}") from error
     return table
 
@@ -187,11 +194,14 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if not path.is_file():
         raise BadPart(f"{path}: no such file")
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
+        part = pq.ParquetFile(path, page_checksum_verification=True)
+        table = part.read()
+    except (pa.ArrowException, OSError, UnicodeError) as error:  # UnicodeError: a damaged column name
         raise BadPart(f"{path}: damaged ({error}); delete the file and run again") from error
-    if not table.schema.equals(schema) or table.schema.metadata.get(b"schema_version") != schema.metadata.get(
-        b"schema_version"
-    ):
+    # Checksums cover pages, not the footer: a row group's damaged count would give fewer rows in silence.
+    if table.num_rows != part.metadata.num_rows:
+        raise BadPart(f"{path}: damaged (row counts disagree); delete the file and run again")
+    version = (table.schema.metadata or {}).get(b"schema_version")
+    if not table.schema.equals(schema) or version != schema.metadata[b"schema_version"]:
         raise BadPart(f"{path}: written by another version of iqa-harness (schema differs)")
     return table

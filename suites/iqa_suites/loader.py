@@ -85,8 +85,11 @@ def parse_suite(text: str, where: str) -> Suite:
 
 def _worth_telling(items: list[ErrorDetails]) -> list[ErrorDetails]:
     """Leave out "too short" for a list whose own items are the mistakes: it only says they did not count."""
-    nested = {item["loc"][0] for item in items if len(item["loc"]) > 1}
-    return [item for item in items if item["type"] != "too_short" or item["loc"][0] not in nested]
+
+    def has_own_mistakes(place: tuple[int | str, ...]) -> bool:
+        return any(len(item["loc"]) > len(place) and item["loc"][: len(place)] == place for item in items)
+
+    return [item for item in items if item["type"] != "too_short" or not has_own_mistakes(item["loc"])]
 
 
 def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:

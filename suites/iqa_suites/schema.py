@@ -13,9 +13,9 @@ from iqa_attacks import Attack, AttackError, Norm, ThreatModel, create_attack, c
 
 
 def _radius(value: object) -> object:
-    """Read '4/255' before pydantic sees it; what cannot be read is left for its own message."""
+    """Read a number or a fraction such as '4/255'."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return value
+        raise ValueError(f"a radius is a number or a fraction such as '4/255', not {value!r}")
     try:
         return parse_epsilon(value)
     except AttackError as error:
@@ -118,7 +118,10 @@ class PGDSettings(_AttackSettings):
     def _one_step_size(self) -> PGDSettings:
         if (self.step_size is None) == (self.relative_step_size is None):
             raise ValueError("give exactly one of step_size and relative_step_size")
-        self.attack(self.epsilons[0], 0)
+        try:
+            self.attack(self.epsilons[0], 0)
+        except AttackError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def attack(self, epsilon: float, seed: int) -> Attack:

@@ -80,6 +80,13 @@ def test_the_fit_does_not_depend_on_the_scores_unit(scale):
     )
 
 
+def test_a_reversed_predictor_is_not_turned_round():
+    """Scores that fall with the labels get no map, so that PLCC stays negative."""
+    generator = np.random.default_rng(3)
+    mos = generator.random(60)
+    assert fit_logistic(-mos + 0.2 * generator.standard_normal(60), mos) is None
+
+
 def test_no_fit_without_substance():
     """Too few images or constant scores give no fit."""
     assert fit_logistic(np.linspace(0, 1, 9), np.linspace(0, 1, 9)) is None

@@ -1,0 +1,94 @@
+"""A small image set in memory, and a suite on it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from iqa_harness.data import DataCard, ImageRecord, ImageSet
+from iqa_suites import parse_suite
+
+SUITE = """
+name = "tiny"
+summary = "for tests"
+seed = 3
+main_epsilon = "4/255"
+suite_min = ["pgd/mse", "pgd/drift", "pgd/pairwise_inversion"]
+step_sweep = "pgd"
+cell_images = 4
+
+[data]
+name = "tiny"
+images = 12
+
+[[attacks]]
+name = "fgsm"
+kind = "fgsm"
+epsilons = ["4/255"]
+objectives = ["raise", "lower"]
+batch = 2
+
+[[attacks]]
+name = "pgd"
+kind = "pgd"
+epsilons = ["2/255", "4/255"]
+objectives = ["mse", "drift", "pairwise_inversion", "raise", "lower"]
+steps = 4
+report_steps = [1, 2]
+relative_step_size = 0.6
+restarts = 2
+batch = 4
+"""
+
+
+class ArrayImageSet(ImageSet):
+    """Images held in memory."""
+
+    def __init__(self, records, pixels, card, fingerprint):
+        self.records, self.pixels, self.card, self.fingerprint = records, pixels, card, fingerprint
+
+    def read(self, index):
+        return self.pixels[index]
+
+    def subset(self, indices):
+        chosen = list(indices)
+        return ArrayImageSet(
+            [self.records[i] for i in chosen], [self.pixels[i] for i in chosen], self.card, self.fingerprint
+        )
+
+
+def make_images(test=12, val=12, size=16, seed=0):
+    """Return random images whose label is their mean brightness plus noise."""
+    generator = np.random.default_rng(seed)
+    records, pixels = [], []
+    for split, count in (("test", test), ("val", val)):
+        for i in range(count):
+            image = generator.integers(0, 256, (size, size, 3)) * generator.uniform(0.3, 1)
+            array = image.astype(np.uint8)
+            mos = 1 + 4 * float(np.clip(array.mean() / 255 + generator.normal(0, 0.05), 0, 1))
+            digest = hashlib.sha256(array.tobytes()).hexdigest()
+            records.append(ImageRecord(f"{split}-{i}", mos, split, f"scene-{split}-{i}", None, None, digest))
+            pixels.append(array)
+    card = DataCard("tiny", "pseudo-MOS", (1.0, 5.0), "random images", "made by the test")
+    text = repr([card, records]).encode()
+    return ArrayImageSet(records, pixels, card, hashlib.sha256(text).hexdigest())
+
+
+@pytest.fixture
+def images():
+    """Twelve test and twelve validation images of 16 x 16 pixels."""
+    return make_images()
+
+
+@pytest.fixture
+def suite():
+    """A suite of 12 images in cells of 4."""
+    return parse_suite(SUITE, "tiny")
+
+
+@pytest.fixture
+def suite_text():
+    """The TOML of `suite`."""
+    return SUITE

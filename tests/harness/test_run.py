@@ -1,0 +1,301 @@
+"""Runs as facts: resumed equals uninterrupted, failures leave holes, keys name everything that matters."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+import torch
+from torch import Tensor
+
+from iqa_attacks import PGD, ThreatModel
+from iqa_harness.aggregate import robustness_table
+from iqa_harness.cell import Runtime, run_cell
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Cell, Entrant, plan
+from iqa_harness.run import missing_cells, run_suite
+from iqa_models import LinearQuality, QualityModel, create_model
+from iqa_results import ROW_SCHEMA, ResultStore
+from iqa_suites import parse_suite
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+
+def _entrants():
+    return [
+        Entrant("first", create_model("linear", seed=1)),
+        Entrant("second", create_model("linear", seed=2)),
+    ]
+
+
+def _run(store, images, suite, text="", entrants=None, on_cell=lambda *_: None, runtime=Runtime(), run="r"):  # noqa: B008
+    entrants = entrants or _entrants()
+    return run_suite(plan(suite, entrants, images), entrants, text, store, run, runtime, on_cell)
+
+
+def _rows(store, manifest):
+    """All rows without the one column that is a timing."""
+    return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
+
+
+def test_a_run_computes_every_cell_once(tmp_path, images, suite, suite_text):
+    """A complete run has a part for every cell; a second call computes nothing and changes no row."""
+    store, seen = ResultStore(tmp_path), []
+    manifest = _run(store, images, suite, suite_text, on_cell=lambda cell, status: seen.append(status))
+    assert manifest.status == "complete"
+    # 2 models x (3 val + 3 clean + 3 fgsm + 2 radii x 3 pgd)
+    assert seen == ["done"] * 30
+    assert manifest.suite_text == suite_text
+    before = _rows(store, manifest)
+    assert before.schema.names == [n for n in ROW_SCHEMA.names if n != "seconds"]
+    again = _run(store, images, suite, suite_text, on_cell=lambda cell, status: seen.append(status))
+    assert seen[30:] == ["cached"] * 30
+    assert _rows(store, again).equals(before)
+    assert (again.started, again.forwards) == (manifest.started, manifest.forwards)
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 29])
+def test_resumed_equals_uninterrupted(tmp_path, images, suite, stop_after):
+    """An interrupt between any two cells loses nothing: the resumed run has the same rows."""
+    whole = ResultStore(tmp_path / "whole")
+    expected = _rows(whole, _run(whole, images, suite))
+    store, done = ResultStore(tmp_path / "cut"), []
+
+    def stop(cell: Cell, status: str) -> None:
+        done.append(status)
+        if len(done) == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, images, suite, on_cell=stop)
+    cut = store.read_manifest("r")
+    assert cut.status == "interrupted"
+    assert sum(c.status == "done" for c in cut.cells) == stop_after
+    assert len(missing_cells(plan(suite, _entrants(), images), store)) == 30 - stop_after
+    resumed = _run(store, images, suite)
+    assert resumed.status == "complete"
+    assert _rows(store, resumed).equals(expected)
+
+
+def test_results_do_not_depend_on_order_chunk_or_cell_size(tmp_path, images, suite, suite_text):
+    """Models in another order, other chunks and other cells give the same numbers."""
+    columns = [n for n in ROW_SCHEMA.names if n not in ("cell", "seconds")]
+    order = [
+        (n, "ascending") for n in ("model", "attack", "epsilon", "objective", "steps", "split", "position")
+    ]
+
+    def numbers(name, entrants, text, runtime):
+        store = ResultStore(tmp_path / name)
+        rows = _rows(store, _run(store, images, parse_suite(text, name), entrants=entrants, runtime=runtime))
+        return rows.select(columns).sort_by(order)
+
+    expected = numbers("a", _entrants(), suite_text, Runtime())
+    assert numbers("b", _entrants()[::-1], suite_text, Runtime(chunk=1, max_states=1)).equals(expected)
+    larger = suite_text.replace("cell_images = 4", "cell_images = 12")
+    assert numbers("c", _entrants(), larger, Runtime(chunk=3, max_states=100)).equals(expected)
+
+
+def test_a_damaged_part_is_computed_again(tmp_path, images, suite):
+    """A part that does not read back is a missing cell, not an error and not a number."""
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite)
+    expected = _rows(store, manifest)
+    store.cell_path(manifest.cells[5].key).write_bytes(b"PAR1 nothing PAR1")
+    seen = []
+    again = _run(store, images, suite, on_cell=lambda cell, status: seen.append(status))
+    assert seen.count("done") == 1
+    assert _rows(store, again).equals(expected)
+
+
+class Fragile(LinearQuality):
+    """Cannot score one of the images."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        if bool(((images[:, :, 0] - self.hates).abs().amax((1, 2)) < 0.05).any()):
+            raise RuntimeError("this image breaks me")
+        return super().predict(images)
+
+
+def test_a_failed_cell_leaves_a_hole_not_a_number(tmp_path, images, suite):
+    """One failing cell: the others are stored, the run is partial, its values are undefined with a reason."""
+    model = create_model("linear", seed=1)
+    model.__class__ = Fragile
+    model.hates = torch.from_numpy(images.pixels[9][0] / 255).float().T
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite, entrants=[Entrant("fragile", model)])
+    assert manifest.status == "partial"
+    failed = [c for c in manifest.cells if c.status == "failed"]
+    assert {c.first for c in failed} == {8}
+    assert all("this image breaks me" in c.error for c in failed)
+    table = robustness_table(store, manifest).table.to_pylist()
+    assert [r["value"] for r in table] == [None] * len(table)
+    assert "4 of 12 images have no clean score" in table[0]["undefined"]
+
+
+def test_a_missing_member_leaves_no_minimum(tmp_path, images, suite):
+    """If an attack's part is lost, its value and the minimum over it are undefined, others stay."""
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite)
+    lost = next(c for c in manifest.cells if c.attack == "pgd" and c.epsilon > 0.01 and c.model == "first")
+    cells = tuple(replace_status(c, "missing") if c.key == lost.key else c for c in manifest.cells)
+    table = robustness_table(store, manifest.model_copy(update={"cells": cells})).table.to_pylist()
+    mine = [r for r in table if r["model"] == "first" and r["metric"] == "srocc" and r["final"]]
+    at_main = [r for r in mine if r["epsilon"] == suite.main_epsilon]
+    assert {r["value"] for r in at_main if r["row"] == "suite_min"} == {None}
+    assert any("4 of 12 images are missing" in (r["undefined"] or "") for r in at_main)
+    assert all(r["value"] is not None for r in at_main if r["attack"] == "fgsm")
+    assert all(r["value"] is not None for r in table if r["model"] == "second")
+
+
+def replace_status(cell, status):
+    return cell.model_copy(update={"status": status})
+
+
+def test_the_harness_measures_and_scores_again(images, suite):
+    """What an attack claims is projected, measured and scored again, once more after 8 bits."""
+
+    class Cheat(PGD):
+        """Attacks a ball twice the size it says."""
+
+        @property
+        def schedule(self):
+            return replace(super().schedule, threat=ThreatModel("inf", 2 * self.threat.epsilon))
+
+    epsilon = 4 / 255
+    attack = Cheat(
+        threat=ThreatModel("inf", epsilon), objectives=("raise",), steps=5, step_size=epsilon, restarts=1
+    )
+    cell = Cell("0" * 64, "m", "1" * 64, "cheat", attack, "test", 0, 4)
+    model = create_model("linear", seed=1)
+    rows = run_cell(cell, model, images.split("test"), Runtime())
+    assert rows
+    for row in rows:
+        assert row["linf"] <= epsilon + 1e-7
+        assert row["linf"] == pytest.approx(epsilon, rel=1e-4)
+        assert 0 < row["projection_moved"] <= epsilon + 1e-6
+        if row["objective"] == "raise":
+            clean = torch.from_numpy(images.read(row["position"])).permute(2, 0, 1).double() / 255
+            weight = model.weight(16, 16).detach().double()
+            best = (clean + epsilon * weight.sign()).clamp(0, 1)
+            optimum = 0.5 + float((weight * best).mean())
+            assert row["adv_score"] == pytest.approx(optimum, abs=1e-5)
+            rounded = (best * 255).round() / 255
+            assert row["adv_score_8bit"] == pytest.approx(0.5 + float((weight * rounded).mean()), abs=1e-4)
+            assert row["attack_score"] > row["adv_score"]
+
+
+def test_budgets_and_scores_of_all_rows(tmp_path, images, suite):
+    """No stored example exceeds its radius, and the harness's score is the attack's up to rounding."""
+    store = ResultStore(tmp_path)
+    rows = _rows(store, _run(store, images, suite)).to_pandas()
+    assert (rows["linf"] <= rows["epsilon"] + 1e-6).all()
+    assert (rows["projection_moved"] <= 1e-6).all()
+    assert ((rows["adv_score"] - rows["attack_score"]).abs() <= 1e-6).all()
+    attacked = rows[rows["attack"] != "clean"]
+    assert (attacked["zero_gradients"] == 0).all()
+    assert (attacked.groupby(["model", "image_id"])["clean_score"].nunique() == 1).all()
+    clean = rows[(rows["attack"] == "clean") & (rows["split"] == "test")]
+    both = attacked.merge(clean[["model", "image_id", "clean_score"]], on=["model", "image_id"])
+    assert (both["clean_score_x"] == both["clean_score_y"]).all()
+
+
+def _keys(images, suite, entrants=None):
+    return {c.key for c in plan(suite, entrants or _entrants(), images).cells}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shared"),
+    [
+        ("seed = 3", "seed = 4", 12),  # clean cells are drawn from no seed ... but carry it
+        ("steps = 4", "steps = 5", 18),
+        ("batch = 4", "batch = 2", 18),
+        ('summary = "for tests"', 'summary = "other words"', 30),
+        ('main_epsilon = "4/255"', 'main_epsilon = "2/255"', 30),
+        ("images = 12", "images = 8", 22),
+    ],
+)
+def test_what_a_cell_depends_on_changes_its_key(images, suite, suite_text, old, new, shared):
+    """Attack settings and images are in the key; words and the choice of the main radius are not."""
+    changed = parse_suite(suite_text.replace(old, new), "changed")
+    common = _keys(images, suite) & _keys(images, changed)
+    expected = 0 if old.startswith("seed") else shared
+    assert len(common) == expected
+
+
+def test_other_models_data_and_names_are_other_cells(images, suite):
+    """Weights, labels and the model's name in the run are in the key; another model adds cells only."""
+    base = _keys(images, suite)
+    heavier = create_model("linear", seed=1)
+    heavier.bias.data += 1e-3
+    assert not base & _keys(images, suite, [Entrant("first", heavier)])
+    assert not base & _keys(images, suite, [Entrant("renamed", create_model("linear", seed=1))])
+    assert not base & _keys(tiny.make_images(seed=1), suite)
+    more = _keys(images, suite, [*_entrants(), Entrant("third", create_model("linear", seed=3))])
+    assert base < more
+
+
+def test_impossible_plans_are_refused(images, suite):
+    """No model, two of one name, or more images than there are: one clear reason each."""
+    twice = [Entrant("same", create_model("linear")), Entrant("same", create_model("linear", seed=2))]
+    with pytest.raises(RunError, match="no model"):
+        plan(suite, [], images)
+    with pytest.raises(RunError, match="two models are called 'same'"):
+        plan(suite, twice, images)
+    with pytest.raises(RunError, match="wants 12 images of split 'test', 'tiny' has 5"):
+        plan(suite, _entrants(), tiny.make_images(test=5))
+
+
+def test_a_run_name_belongs_to_one_suite(tmp_path, images, suite, suite_text):
+    """A second suite cannot silently take over a run's name."""
+    store = ResultStore(tmp_path)
+    _run(store, images, suite)
+    other = parse_suite(suite_text.replace("steps = 4", "steps = 5"), "other")
+    with pytest.raises(RunError, match="choose another --run name"):
+        _run(store, images, other)
+
+
+class Unsound(QualityModel):
+    """Breaks one assumption of the harness at a time."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(create_model("linear").spec.replace(name="unsound"))
+        self.fault, self.calls = fault, 0
+
+    def predict(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        scores = images.mean((1, 2, 3))
+        if self.fault == "repeatable":
+            return scores + 1e-3 * self.calls
+        if self.fault == "batch_independent":
+            return scores + 0.01 * len(images)
+        if self.fault == "finite_scores":
+            return scores * float("nan")
+        return scores.detach()
+
+
+@pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
+def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suite, fault):
+    """Without repeatable, independent, finite scores and a gradient nothing is run and nothing stored."""
+    store = ResultStore(tmp_path)
+    with pytest.raises(RunError, match=f"fails the check '{fault}'"):
+        _run(store, images, suite, entrants=[Entrant("bad", Unsound(fault).eval())])
+    assert store.list_runs() == []
+
+
+def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
+    """Checks, provenance and the number of gradients are in the record."""
+    manifest = _run(ResultStore(tmp_path), images, suite)
+    checks = manifest.models[0].checks
+    first = ["finite_scores", "repeatable", "batch_independent", "gradient_finite"]
+    assert list(checks) == [*first, "gradient_alive", "gradient_agrees"]
+    assert all(check["passed"] for check in checks.values())
+    assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear
+    rows = ResultStore(tmp_path).read_cells(c.key for c in manifest.cells)
+    final = rows.filter(pc.field("final")).to_pandas().drop_duplicates(["cell", "image_id"])
+    assert manifest.backwards == final["backwards"].sum() > 0
+    assert manifest.provenance.packages["torch"] == torch.__version__.split("+")[0]
+    assert any("pseudo-MOS" in note for note in manifest.notes)
+    assert any("transfer" in note for note in manifest.notes)

@@ -1,0 +1,106 @@
+"""Suites as data: what ships is valid, what is wrong is told by name, all at once."""
+
+import pytest
+
+from iqa_attacks import FGSM, PGD
+from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
+
+SMOKE = load_suite("smoke").text
+
+
+@pytest.mark.parametrize("name", list_suites())
+def test_a_suite_that_ships_is_valid_and_named_after_its_file(name):
+    """Every definition loads, and its attacks can be built at every radius."""
+    suite = load_suite(name).suite
+    assert suite.name == name
+    for settings in suite.attacks:
+        for epsilon in settings.epsilons:
+            attack = settings.attack(epsilon, suite.seed)
+            assert isinstance(attack, FGSM | PGD)
+            assert attack.threat.epsilon == epsilon
+            assert attack.seed == suite.seed
+
+
+def test_the_demo_suite_is_what_it_says():
+    """Five radii in fractions of 255, step size a quarter of each, minimum over the three objectives."""
+    suite = load_suite("demo").suite
+    pgd = next(a for a in suite.attacks if a.name == "pgd")
+    assert [round(e * 255, 9) for e in pgd.epsilons] == [0.25, 0.5, 1, 2, 4]
+    assert pgd.attack(pgd.epsilons[2], 0).step_size == pytest.approx(0.25 / 255)
+    assert suite.main_epsilon == 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("report_steps = [1]", "report_step = [1]", "did you mean 'report_steps'"),
+        ("seed = 0", "sead = 0", "sead: unknown key, did you mean 'seed'"),
+        ("seed = 0", "", "seed: Field required"),
+        ('split = "test"', 'splt = "test"', "data.splt: unknown key, did you mean 'split'"),
+        ("steps = 3", "steps = 0", "attacks.1.steps"),
+        ("steps = 3", "steps = 2.5", "attacks.1.steps"),
+        ('"mse", "raise"', '"mze", "raise"', "no objective 'mze'"),
+        ('epsilons = ["2/255"]', 'epsilons = ["2/0"]', "divides by zero"),
+        ('epsilons = ["2/255"]', "epsilons = [true]", "attacks.0.epsilons.0"),
+        ('epsilons = ["2/255"]', "epsilons = []", "attacks.0.epsilons"),
+        ('epsilons = ["2/255"]', 'epsilons = ["2/255", "2/255"]', "named twice"),
+        ("relative_step_size = 0.5", 'relative_step_size = 0.5\nstep_size = "1/255"', "exactly one"),
+        ("relative_step_size = 0.5", "", "exactly one"),
+        ("report_steps = [1]", "report_steps = [9]", "within 1..3"),
+        ("cell_images = 8", "cell_images = 12", "not a multiple of the batch"),
+        ('kind = "fgsm"', 'kind = "fgms"', "attacks.0"),
+        ('name = "fgsm"', 'name = "pgd"', "'pgd' is named twice"),
+        ('name = "fgsm"', 'name = "clean"', "'clean'"),
+        ("pgd/drift", "pgd/dirft", "did you mean 'pgd/drift'"),
+        ('main_epsilon = "2/255"', 'main_epsilon = "3/255"', "does not run at main_epsilon"),
+        ('step_sweep = "pgd"', 'step_sweep = "fgsm"', "no attack with report_steps"),
+        ("images = 16", "images = 2", "data.images"),
+        ("[data]", "[data", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_told_by_name(old, new, message):
+    """The message names the file, the key and what would be right."""
+    assert old in SMOKE
+    with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
+        parse_suite(SMOKE.replace(old, new, 1), "mine.toml")
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once():
+    """A file with three mistakes is answered with three lines."""
+    broken = (
+        SMOKE.replace("steps = 3", "steps = 0")
+        .replace("seed = 0", "seed = -1")
+        .replace('"mse", "r', '"x", "r')
+    )
+    with pytest.raises(BadSuite, match="3 mistake") as caught:
+        parse_suite(broken, "mine.toml")
+    assert str(caught.value).count("\n  ") == 3
+
+
+def test_the_hash_is_of_the_content_not_the_spelling():
+    """Comments, order and the spelling of a radius do not change a suite; a seed does."""
+    base = parse_suite(SMOKE, "a").sha256
+    assert parse_suite("# comment\n" + SMOKE.replace('"2/255"', '"4/510"'), "b").sha256 == base
+    assert parse_suite(SMOKE.replace("seed = 0", "seed = 1"), "c").sha256 != base
+
+
+def test_a_suite_can_be_a_file(tmp_path):
+    """A path loads the user's own suite; a missing or unreadable one is one clear error."""
+    path = tmp_path / "mine.toml"
+    path.write_text(SMOKE)
+    assert load_suite(str(path)).suite.sha256 == load_suite("smoke").suite.sha256
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadSuite, match="UTF-8"):
+        load_suite(str(path))
+    with pytest.raises(UnknownSuite, match="did you mean 'smoke'"):
+        load_suite("smok")
+
+
+def test_other_images_make_another_suite():
+    """A suite moved to other images has another hash and says so in its text."""
+    moved = load_suite("smoke").on_data("my.csv", (0.0, 100.0))
+    assert moved.suite.data.name == "my.csv"
+    assert moved.suite.data.images is None
+    assert moved.suite.sha256 != load_suite("smoke").suite.sha256
+    assert "my.csv" in moved.text
