@@ -230,7 +230,7 @@ def _minimum(
 def _composed_rows(
     manifest: RunManifest, judged: _Set, attacked: Mapping[_Key, _Attacked]
 ) -> tuple[list[Record], list[Record]]:
-    """Compose the worst case at every radius, and at every number of steps of the sweep."""
+    """Compose the worst case at every radius, and at the main one for every number of steps of the sweep."""
     table: list[Record] = []
     intervals: list[Record] = []
     for norm, epsilon in sorted({(k.norm, k.epsilon) for k in attacked}):
@@ -238,7 +238,9 @@ def _composed_rows(
         inside = {k: a for k, a in attacked.items() if k.norm == norm and k.epsilon <= epsilon}
         sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
         full = max(k.steps for k in inside)
-        for steps in sorted(sweep | {full}):
+        # The sweep is shown at the main radius; elsewhere full strength is what counts.
+        swept = sweep if epsilon == manifest.main_epsilon else set()
+        for steps in sorted(swept | {full}):
             upto = [a for k, a in inside.items() if k.steps <= steps]
             key = _Key("", "", norm, epsilon, steps)
             composed = {m: _compose(judged, upto, m) for m in METRICS}

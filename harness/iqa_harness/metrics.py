@@ -129,14 +129,21 @@ def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
     def residuals(b: Vector) -> Vector:
         return _logistic(b, q) - mos
 
+    def jacobian(b: Vector) -> Vector:
+        rise = expit(b[1] * (q - b[2]))
+        slope = b[0] * rise * (1 - rise)
+        columns = (rise - 0.5, slope * (q - b[2]), -slope * b[1], q, np.ones_like(q))
+        return np.stack(columns, axis=1)
+
     best = None
-    for steepness in (0.5, 1.0, 2.0, 5.0):
-        for shift in (-0.5, 0.0, 0.5):
+    for steepness in (0.5, 1.5, 5.0):
+        for shift in (-0.5, 0.5):
             start = np.array([spread, steepness, shift, 0.0, mos.mean()])
             # Bounds keep the curve rising and its parts from cancelling each other out of range.
             fit = least_squares(
                 residuals,
                 start,
+                jac=jacobian,
                 bounds=(
                     [0.0, 1e-3, -5.0, 0.0, mos.min() - 3 * spread],
                     [10 * spread, 50.0, 5.0, slope * 4, mos.max() + 3 * spread],

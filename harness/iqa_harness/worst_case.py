@@ -21,6 +21,9 @@ from iqa_harness.metrics import Metric, Value, Vector, plcc, srocc
 
 Choice = NDArray[np.intp]
 
+DESCENTS = 3
+"""How many of the given starts, the lowest first, are descended from; all count as they are."""
+
 _GAIN = 1e-12  # smaller gains are rounding; without it two equal choices could alternate for ever
 
 
@@ -50,23 +53,21 @@ def composed_worst_case(
         The lowest value found with its choice; undefined if no choice has a defined correlation.
     """
     measure = srocc if metric == "srocc" else plcc
-    best: Composed | None = None
-    ours = [_ends_by_mos(candidates, mos), *_walks_by_mos(candidates, mos)]
-    for start in [*ours, *starts]:
-        descend = _descend_srocc if metric == "srocc" else _descend_plcc
-        for choice in (start, descend(candidates, mos, start)):
-            scores = np.array([c[i] for c, i in zip(candidates, choice, strict=True)])
-            value = measure(scores, mos)
-            if best is None or _lower(value, best.value):
-                best = Composed(value, choice, scores)
-    assert best is not None  # noqa: S101 - the first start always exists
-    return best
+    descend = _descend_srocc if metric == "srocc" else _descend_plcc
+
+    def judged(choice: Choice) -> Composed:
+        scores = np.array([c[i] for c, i in zip(candidates, choice, strict=True)])
+        return Composed(measure(scores, mos), choice, scores)
+
+    ours = [judged(c) for c in (_ends_by_mos(candidates, mos), *_walks_by_mos(candidates, mos))]
+    given = sorted((judged(c) for c in starts), key=_height)
+    descents = [judged(descend(candidates, mos, c.choice)) for c in (*ours, *given[:DESCENTS])]
+    return min((*descents, *ours, *given), key=_height)
 
 
-def _lower(a: Value, b: Value) -> bool:
-    if a.value is None:
-        return False
-    return b.value is None or a.value < b.value
+def _height(composed: Composed) -> float:
+    """Order by value, undefined last."""
+    return np.inf if composed.value.value is None else composed.value.value
 
 
 def _ends_by_mos(candidates: Sequence[Vector], mos: Vector) -> Choice:
@@ -130,7 +131,9 @@ def _srocc_of(
     below = np.searchsorted(ranked, trial, side="left")
     upto = np.searchsorted(ranked, trial, side="right")
     sums = np.concatenate([[0.0], np.cumsum(pull)])
-    base = float(pull @ rankdata(ranked))
+    left = np.searchsorted(ranked, ranked, side="left")
+    right = np.searchsorted(ranked, ranked, side="right")
+    base = float(pull @ (left + right + 1)) / 2
     ties_here = upto - below
     covariance = (
         base
@@ -138,9 +141,8 @@ def _srocc_of(
         + 0.5 * (sums[upto] - sums[below])
         + own * (below + 1 + 0.5 * ties_here)
     )
-    _, groups = np.unique(ranked, return_counts=True)
-    groups = groups.astype(np.float64)
-    ties = float((groups**3 - groups).sum()) / 12
+    # Every member of a group of t equal scores adds t^2 - 1: together t^3 - t.
+    ties = float(((right - left) ** 2 - 1).sum()) / 12
     # A group of t equal scores that gains one member: ((t+1)^3 - (t+1)) - (t^3 - t) = 3 t (t + 1).
     spread = (n**3 - n) / 12 - ties - ties_here * (ties_here + 1) / 4
     result = np.full(len(trial), np.inf)

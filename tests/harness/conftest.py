@@ -76,19 +76,19 @@ def make_images(test=12, val=12, size=16, seed=0):
     return ArrayImageSet(records, pixels, card, hashlib.sha256(text).hexdigest())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def images():
     """Twelve test and twelve validation images of 16 x 16 pixels."""
     return make_images()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def suite():
     """A suite of 12 images in cells of 4."""
     return parse_suite(SUITE, "tiny")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def suite_text():
     """The TOML of `suite`."""
     return SUITE

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import importlib.metadata
-import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from iqa_harness.cli import attack, data, demo, models, report, score, suites, train
 from iqa_harness.errors import ExitCode
 
+
+class _Commands(TyperGroup):
+    """Runs a command; a user's mistake ends in one line on stderr and a documented exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command line that was parsed."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; what was finished is stored, the same command goes on from there")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except Exception as error:
+            if not _is_foreseen(error):
+                raise
+            _say(str(error))
+            raise typer.Exit(ExitCode.BAD_INPUT) from error
+
+
 app = typer.Typer(
     name="iqa-harness",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -45,26 +64,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line on stderr and a documented exit code."""
-    try:
-        # Not standalone: typer would turn Ctrl-C into an exit code of its own.
-        code = app(standalone_mode=False)
-    except typer.Exit as request:
-        code = request.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; what was finished is stored, the same command goes on from there")
-        code = ExitCode.INTERRUPTED
-    except Exception as error:
-        code = _explain(error)
-        if code is None:
-            raise
-    sys.exit(int(code or 0))
+    """Run the command line."""
+    app()
 
 
-def _explain(error: Exception) -> int | None:
-    """Print a foreseen error and return its exit code; None for a bug, which keeps its traceback."""
-    import click
-
+def _is_foreseen(error: Exception) -> bool:
+    """Whether an error is a user's mistake; anything else is a bug and keeps its traceback."""
     from iqa_attacks.errors import AttackError
     from iqa_harness.errors import HarnessError
     from iqa_models.errors import ModelError
@@ -72,14 +77,8 @@ def _explain(error: Exception) -> int | None:
     from iqa_results.errors import ResultsError
     from iqa_suites.errors import SuiteError
 
-    if isinstance(error, click.ClickException):
-        error.show()
-        return ExitCode.USAGE
     foreseen = (AttackError, HarnessError, ModelError, ReportsError, ResultsError, SuiteError)
-    if isinstance(error, foreseen):
-        _say(str(error))
-        return ExitCode.BAD_INPUT
-    return None
+    return isinstance(error, foreseen)
 
 
 def _say(message: str) -> None:

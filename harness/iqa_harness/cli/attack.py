@@ -82,13 +82,14 @@ def run_and_report(
     from iqa_suites import load_suite
 
     console = Console(stderr=True)
+    results = ResultStore(store)
     loaded = load_suite(suite)
+    results.run_folder(run or loaded.suite.name)  # refuses a bad name before anything is made
     if data is not None:
         loaded = loaded.on_data(data, mos_range)
     settings = loaded.suite.data
     images = open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)
     work = plan(loaded.suite, entrants, images)
-    results = ResultStore(store)
     missing = missing_cells(work, results)
     console.print(
         f"suite {loaded.suite.name}: {len(entrants)} model(s), {len(work.images)} images of "

@@ -1,0 +1,299 @@
+"""The command line as a user meets it: what it prints, writes and returns."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from iqa_harness.cli import main
+from iqa_models import create_model, save_checkpoint
+from iqa_results import ResultStore
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache of embedded data for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, cache, tmp_path):
+    """Run a command line in a folder of its own; return exit code, stdout, stderr."""
+    monkeypatch.setenv("IQA_HARNESS_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["iqa-harness", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+SMOKE = ("attack", "--suite", "smoke", "--model", "linear", "--model", "other=linear?seed=1")
+
+
+@pytest.fixture(scope="session")
+def smoked(tmp_path_factory, cache):
+    """A store in which SMOKE has run, to be copied."""
+    folder = tmp_path_factory.mktemp("smoked")
+    subprocess.run(
+        [sys.executable, "-m", "iqa_harness", *SMOKE],
+        cwd=folder,
+        env={**os.environ, "IQA_HARNESS_CACHE": str(cache)},
+        check=True,
+        capture_output=True,
+    )
+    return folder / "iqa-store"
+
+
+@pytest.fixture
+def after_smoke(smoked, tmp_path):
+    """The working folder holds a copy of that store."""
+    shutil.copytree(smoked, tmp_path / "iqa-store")
+
+
+@pytest.mark.usefixtures("after_smoke")
+def test_a_smoke_run_end_to_end(cli, tmp_path):
+    """Attack again, report: all is in the store, files are where the command says, with numbers in them."""
+    code, out, err = cli(*SMOKE)
+    assert code == 0
+    assert "20 cells, 20 in the store, 0 to compute" in " ".join(err.split())
+    assert "Leaderboard" in out
+    assert "pseudo-MOS" in out
+    folder = tmp_path / "iqa-store" / "runs" / "smoke"
+    page = (folder / "report" / "index.html").read_text()
+    assert "other" in page
+    assert (folder / "report" / "report.md").is_file()
+    table = pq.read_table(folder / "table.parquet").to_pylist()
+    assert {r["row"] for r in table} == {"clean", "attack", "suite_min", "composed"}
+    assert {r["model"] for r in table} == {"linear", "other"}
+    report_code, report_out, _ = cli("report", "smoke", "--full", "--out", "elsewhere")
+    assert report_code == 0
+    assert (tmp_path / "elsewhere" / "index.html").is_file()
+    assert len(report_out) > len(out)
+
+
+@pytest.mark.usefixtures("after_smoke")
+def test_adding_a_model_computes_only_its_cells(cli):
+    """A third model in the same run leaves the others' cells alone."""
+    code, _, err = cli(*SMOKE, "--model", "third=linear?seed=2")
+    assert code == 0
+    assert "30 cells, 20 in the store, 10 to compute" in " ".join(err.split())
+
+
+def test_a_dry_run_computes_nothing(cli, tmp_path):
+    """`--dry-run` says what is to do and writes nothing."""
+    code, out, err = cli(*SMOKE, "--dry-run")
+    assert (code, out) == (0, "")
+    assert "20 to compute" in " ".join(err.split())
+    assert not (tmp_path / "iqa-store").exists()
+
+
+def test_a_checkpoint_folder_is_a_model(cli, tmp_path):
+    """A saved model is attacked under its folder's name, and the manifest says where it came from."""
+    save_checkpoint(create_model("linear", seed=4), tmp_path / "mine", training={})
+    code, _, _ = cli("attack", "-s", "smoke", "-m", "./mine", "--run", "own")
+    assert code == 0
+    manifest = ResultStore(tmp_path / "iqa-store").read_manifest("own")
+    assert [m.name for m in manifest.models] == ["mine"]
+    assert manifest.models[0].checkpoint == "mine"
+    assert manifest.models[0].card["options"]["seed"] == 4
+
+
+def test_a_users_own_images(cli, tmp_path):
+    """A CSV of images and labels can be attacked with any suite; its labels are MOS, not pseudo-MOS."""
+    lines = ["path,mos,split"]
+    for i in range(14):
+        Image.effect_noise((32, 32), 10 * (i + 1)).convert("RGB").save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{i * 5},{'val' if i % 7 == 0 else 'test'}")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    code, out, _ = cli(
+        "attack", "-s", "smoke", "-m", "linear", "--data", "own.csv", "--mos-range", "0", "100"
+    )
+    assert code == 0
+    assert "pseudo" not in out
+    assert ResultStore(tmp_path / "iqa-store").read_manifest("smoke").data.images == 12
+
+
+def _lines(text):
+    return [line for line in text.strip().splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["attack", "-s", "smok", "-m", "linear"], 3, "did you mean 'smoke'"),
+        (["attack", "-s", "smoke", "-m", "linea"], 3, "did you mean 'linear'"),
+        (["attack", "-s", "smoke", "-m", "linear?sead=1"], 3, "did you mean 'seed'"),
+        (["attack", "-s", "smoke", "-m", "linear?seed"], 3, "not key=value"),
+        (["attack", "-s", "smoke", "-m", "no/such/folder"], 3, "no/such/folder"),
+        (["attack", "-s", "smoke", "-m", "linear", "-m", "linear"], 3, "two models are called 'linear'"),
+        (["attack", "-s", "smoke", "-m", "linear", "--data", "smoke2"], 3, "did you mean 'smoke'"),
+        (
+            ["attack", "-s", "smoke", "-m", "linear", "--device", "cuda:7"],
+            3,
+            "device 'cuda:7' cannot be used",
+        ),
+        (["attack", "-s", "smoke", "-m", "linear", "--run", "../up"], 3, "run's name"),
+        (["report", "nothing"], 3, "no run 'nothing'"),
+        (["models", "show", "lineer"], 3, "did you mean 'linear'"),
+        (["suites", "show", "demmo"], 3, "did you mean 'demo'"),
+        (["data", "info", "smoek"], 3, "did you mean 'smoke'"),
+        (["train", "demo_lite"], 3, "demo_lite0"),
+        (["score", "linear", "missing.png"], 3, "missing.png"),
+        (["attack", "-s", "smoke"], 2, "Missing option '--model'"),
+        (["atack"], 2, "No such command 'atack'"),
+        (["attack", "-s", "smoke", "-m", "linear", "--chunk", "0"], 2, "--chunk"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(cli, tmp_path, arguments, code, message):
+    """A user's mistake has a documented exit code, names what is meant, and writes nothing."""
+    found, out, err = cli(*arguments)
+    assert found == code
+    assert message in err
+    assert "Traceback" not in err + out
+    if code == 3:
+        assert len(_lines(err)) == 1
+    assert not (tmp_path / "iqa-store").exists()
+
+
+def test_bad_files_are_clear_errors(cli, tmp_path):
+    """A broken suite, a broken image and a checkpoint of something else are told by name."""
+    (tmp_path / "bad.toml").write_text("name = ")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "card.json").write_text("{}")
+    for arguments, name in (
+        (("attack", "-s", "bad.toml", "-m", "linear"), "bad.toml"),
+        (("score", "linear", "bad.png"), "bad.png"),
+        (("attack", "-s", "smoke", "-m", "./folder"), "card.json"),
+    ):
+        code, _, err = cli(*arguments)
+        assert code == 3
+        assert name in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("after_smoke")
+def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
+    """Failed cells are told, the rest is stored, the code says partial, and the page shows the hole."""
+    import iqa_harness.run
+
+    whole = iqa_harness.run.run_cell
+
+    def sometimes(cell, *rest):
+        if cell.attack_name == "fgsm" and cell.first == 0:
+            raise RuntimeError("out of luck")
+        return whole(cell, *rest)
+
+    monkeypatch.setattr(iqa_harness.run, "run_cell", sometimes)
+    store = ResultStore(tmp_path / "iqa-store")
+    for lost in (c for c in store.read_manifest("smoke").cells if c.attack == "fgsm"):
+        store.cell_path(lost.key).unlink()
+    code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
+    assert code == 4
+    assert "failed: linear, fgsm, images from 0: RuntimeError: out of luck" in " ".join(err.split())
+    assert store.read_manifest("smoke").status == "partial"
+    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    assert cli("attack", "-s", "smoke", "-m", "linear")[0] == 0
+
+
+def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
+    """Ctrl-C ends in one line; the same command goes on."""
+    import iqa_harness.run
+
+    whole, calls = iqa_harness.run.run_cell, []
+
+    def until_third(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(iqa_harness.run, "run_cell", until_third)
+    code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
+    assert code == 130
+    assert "interrupted" in err
+    assert ResultStore(tmp_path / "iqa-store").read_manifest("smoke").status == "interrupted"
+    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
+    assert code == 0
+    assert "2 in the store, 8 to compute" in " ".join(err.split())
+
+
+def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smoked):
+    """Killed in the middle, a run leaves whole parts; resumed, its rows are those of a whole run."""
+    command = [
+        sys.executable,
+        "-m",
+        "iqa_harness",
+        "attack",
+        "-s",
+        "smoke",
+        "-m",
+        "linear",
+        "--store",
+        "killed",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "IQA_HARNESS_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    cells = tmp_path / "killed" / "cells"
+    deadline = time.monotonic() + 60
+    while len(list(cells.glob("*/[0-9a-f]*.parquet"))) < 3 and process.poll() is None:
+        assert time.monotonic() < deadline, "no cell was written in a minute"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert cli("attack", "-s", "smoke", "-m", "linear", "--store", "killed")[0] == 0
+    keys = [c.key for c in ResultStore(tmp_path / "killed").read_manifest("smoke").cells]
+    killed, whole = (
+        ResultStore(root).read_cells(keys).drop_columns(["seconds"]) for root in (tmp_path / "killed", smoked)
+    )
+    assert killed.equals(whole)
+
+
+def test_lists_and_cards(cli):
+    """Models, suites and data can be listed and described."""
+    code, out, _ = cli("models", "list", "lin*")
+    assert code == 0
+    assert "LinearQuality" in out
+    code, out, err = cli("models", "show", "linear")
+    assert json.loads(out)["score_range"] == [0.0, 1.0]
+    assert "parameters 193" in err
+    assert "smoke" in cli("suites", "list")[1]
+    assert 'name = "smoke"' in cli("suites", "show", "smoke")[1]
+    assert "pseudo-MOS" in cli("data", "list")[1]
+    info = cli("data", "info", "smoke")[1]
+    assert "fingerprint" in info
+    assert "CC0" in info or "public domain" in info.lower()
+    code, out, _ = cli("data", "check", "smoke")
+    assert code == 0
+    assert "0 problem(s)" in out
+    assert json.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
+
+
+def test_score_prints_what_the_model_says(cli, tmp_path):
+    """Each file is a line: score, tab, path."""
+    Image.new("RGB", (24, 24), (255, 255, 255)).save(tmp_path / "white.png")
+    code, out, _ = cli("score", "linear", "white.png")
+    assert code == 0
+    value, name = out.strip().split("\t")
+    assert name == "white.png"
+    weight = create_model("linear").weight(24, 24).detach()
+    assert float(value) == pytest.approx(0.5 + float(weight.mean()), abs=1e-5)

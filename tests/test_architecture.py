@@ -1,0 +1,121 @@
+"""The house itself: floors, names, and what starting the command line costs."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {
+    "iqa_models": set(),
+    "iqa_results": set(),
+    "iqa_attacks": {"iqa_models"},
+    "iqa_reports": {"iqa_results"},
+    "iqa_suites": {"iqa_attacks", "iqa_models"},
+    "iqa_harness": {"iqa_models", "iqa_results", "iqa_attacks", "iqa_reports", "iqa_suites"},
+}
+FOLDERS = {name: ROOT / name.removeprefix("iqa_") / name for name in FLOORS}
+
+
+def _imports(path):
+    """Yield the full name of every module a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_imports_go_down_the_floors(package):
+    """No file imports a package of its own floor or above, not even inside a function."""
+    for path in FOLDERS[package].rglob("*.py"):
+        for module in _imports(path):
+            root = module.split(".")[0]
+            if root.startswith("iqa_") and root != package:
+                assert root in FLOORS[package], f"{path} imports {module}"
+
+
+def test_modules_form_no_circle():
+    """No module reaches itself through module-level imports."""
+    modules = {}
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            name = ".".join((package, *path.relative_to(folder).with_suffix("").parts)).removesuffix(
+                ".__init__"
+            )
+            modules[name] = path
+    graph = {}
+    for name, path in modules.items():
+        body = ast.parse(path.read_text()).body
+        targets = set()
+        for node in body:
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {t for t in inner if t in modules} or {node.module}
+        graph[name] = {t for t in targets if t in modules and t != name}
+    state = {}
+
+    def visit(name, trail):
+        if state.get(name) == "done":
+            return
+        assert state.get(name) != "open", " -> ".join([*trail, name])
+        state[name] = "open"
+        for target in sorted(graph[name]):
+            # A package imports its own modules to re-export them; they import siblings by full name.
+            visit(target, [*trail, name])
+        state[name] = "done"
+
+    for name in sorted(graph):
+        visit(name, [])
+
+
+def test_help_imports_no_torch():
+    """The command line starts without the heavy libraries."""
+    code = (
+        "import sys\n"
+        "sys.argv = ['iqa-harness', '--help']\n"
+        "from iqa_harness.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'timm', 'pandas', 'scipy', 'matplotlib', 'pyarrow', 'skimage'}\n"
+        "heavy &= set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    path = [str(folder.parent) for folder in FOLDERS.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "attack" in done.stdout
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_exported_names_exist(package):
+    """Everything a package says it exports is there."""
+    module = importlib.import_module(package)
+    for name in getattr(module, "__all__", ()):
+        assert hasattr(module, name), f"{package}.{name}"
+
+
+@pytest.mark.parametrize("folder", [p.parent.name for p in FOLDERS.values()])
+def test_every_folder_has_a_readme_of_a_screen(folder):
+    """A stranger finds out what lives in a folder in one look; the results' schema may be longer."""
+    lines = (ROOT / folder / "README.md").read_text().splitlines()
+    assert lines
+    assert folder == "results" or len(lines) <= 60
+
+
+def test_no_file_holds_more_than_500_lines():
+    """A file that long holds two ideas."""
+    for root in [*FOLDERS.values(), ROOT / "tests"]:
+        for path in root.rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 500, path
