@@ -1,0 +1,13 @@
+"""What can go wrong with a report, as one tree.
+
+ReportsError
+└── InconsistentRun   manifest, table and intervals do not belong together
+"""
+
+
+class ReportsError(Exception):
+    """Base of everything this package raises."""
+
+
+class InconsistentRun(ReportsError):
+    """The table or the intervals do not belong to the manifest, or name one value twice."""

@@ -1,0 +1,225 @@
+"""Selection: from a run's stored tables to the typed values a report shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from iqa_reports.errors import InconsistentRun
+from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA, RunManifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Metric = Literal["srocc", "plcc"]
+WorstCase = Literal["suite_min", "composed"]
+
+METRICS: tuple[Metric, ...] = ("srocc", "plcc")
+WORST_CASES: tuple[WorstCase, ...] = ("suite_min", "composed")
+
+
+class Estimate(NamedTuple):
+    """One row of a run's table; the fields are the columns of TABLE_SCHEMA."""
+
+    model: str
+    data: str
+    split: str
+    images: int
+    row: str
+    attack: str
+    objective: str
+    norm: str
+    epsilon: float
+    steps: int
+    final: bool
+    metric: str
+    clean: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    value_8bit: float | None
+    undefined: str | None
+    mapping: str
+
+
+class Reach(NamedTuple):
+    """What an adversary can reach on one image; fields are columns of INTERVAL_SCHEMA."""
+
+    image_id: str
+    mos: float
+    clean: float
+    s_min: float
+    s_max: float
+    composed_srocc: float
+
+
+class Line(NamedTuple):
+    """One line of the step sweep: (steps, SROCC or None if undefined), by rising steps."""
+
+    label: str
+    points: tuple[tuple[int, float | None], ...]
+
+
+class Member(NamedTuple):
+    """An attack with one of its objectives."""
+
+    attack: str
+    objective: str
+
+    @property
+    def label(self) -> str:
+        """The member as the suite writes it."""
+        return f"{self.attack}/{self.objective}"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as reports see it: the manifest and its values, looked up by name."""
+
+    manifest: RunManifest
+    estimates: tuple[Estimate, ...]
+    norm: str
+    """Norm of the run's balls; '' if no attacked value is there."""
+
+    def clean(self, model: str, metric: Metric) -> Estimate | None:
+        """Return the value without attack, None if the table has none."""
+        return self._only(e for e in self._of(model, metric) if e.row == "clean")
+
+    def worst(self, model: str, case: WorstCase, epsilon: float, metric: Metric) -> Estimate | None:
+        """Return a worst case at full strength, None if the table has none."""
+        return self._only(
+            e for e in self._of(model, metric) if e.row == case and e.final and same(e.epsilon, epsilon)
+        )
+
+    def attacked(self, model: str, member: Member, epsilon: float, metric: Metric) -> Estimate | None:
+        """Return the value under one attack and objective at full strength, None if the table has none."""
+        return self._only(
+            e
+            for e in self._of(model, metric)
+            if e.row == "attack"
+            and e.final
+            and (e.attack, e.objective) == member
+            and same(e.epsilon, epsilon)
+        )
+
+    def epsilons(self) -> list[float]:
+        """Return the radii of the plan and the table, rising, the main one always among them."""
+        planned = {c.epsilon for c in self.manifest.cells if c.attack != "clean"}
+        found = {e.epsilon for e in self.estimates if e.row != "clean"}
+        distinct: list[float] = []
+        for epsilon in sorted(planned | found | {self.manifest.main_epsilon}):
+            if not distinct or not same(distinct[-1], epsilon):
+                distinct.append(epsilon)
+        return distinct
+
+    def members(self, epsilon: float) -> list[Member]:
+        """Return the members of the suite's minimum, then the other attacks the table has at this radius."""
+        named = [Member(*name.partition("/")[::2]) for name in self.manifest.suite_min]
+        found = [
+            Member(e.attack, e.objective)
+            for e in self.estimates
+            if e.row == "attack" and e.final and same(e.epsilon, epsilon)
+        ]
+        return list(dict.fromkeys(named + found))
+
+    def ranking(self) -> list[tuple[int | None, str]]:
+        """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
+
+        A model whose value is undefined or missing has no rank and stands last, in the manifest's order.
+        """
+        values: dict[str, float] = {}
+        for record in self.manifest.models:
+            found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
+            if found is not None and found.value is not None:
+                values[record.name] = found.value
+        ranked: list[tuple[int | None, str]] = [
+            (1 + sum(other > values[name] for other in values.values()), name)
+            for name in sorted(values, key=lambda name: -values[name])
+        ]
+        return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
+
+    def step_lines(self, model: str) -> list[Line]:
+        """Return SROCC against steps at the main radius.
+
+        A line an objective of the manifest's `step_sweep`, then each worst case that has prefixes.
+        """
+        rows = [
+            e
+            for e in self._of(model, "srocc")
+            if e.row != "clean" and same(e.epsilon, self.manifest.main_epsilon)
+        ]
+        swept = [e for e in rows if e.row == "attack" and e.attack == self.manifest.step_sweep]
+        lines = [
+            _line(name, [e for e in swept if e.objective == name])
+            for name in dict.fromkeys(e.objective for e in swept)
+        ]
+        for case in WORST_CASES:
+            points = [e for e in rows if e.row == case]
+            if any(not e.final for e in points):
+                lines.append(_line(case, points))
+        return lines
+
+    def _of(self, model: str, metric: Metric) -> list[Estimate]:
+        return [e for e in self.estimates if e.model == model and e.metric == metric]
+
+    @staticmethod
+    def _only(found: Iterable[Estimate]) -> Estimate | None:
+        rows = list(found)
+        if len(rows) > 1:
+            first = rows[0]
+            raise InconsistentRun(
+                f"the table has {len(rows)} rows for {first.model}, {first.row}, "
+                f"{first.attack}/{first.objective}, epsilon {first.epsilon:g}, {first.metric}; expected one"
+            )
+        return rows[0] if rows else None
+
+
+def view_run(manifest: RunManifest, table: pa.Table) -> RunView:
+    """Return the view of a run's manifest and table (TABLE_SCHEMA).
+
+    Raises:
+        InconsistentRun: the table has other columns, models the manifest does not name, or several norms.
+    """
+    _require(table, TABLE_SCHEMA, "table")
+    estimates = tuple(Estimate(**row) for row in table.to_pylist())
+    strangers = {e.model for e in estimates} - {m.name for m in manifest.models}
+    if strangers:
+        raise InconsistentRun(f"the table has models the manifest does not name: {sorted(strangers)}")
+    norms = sorted({e.norm for e in estimates if e.row != "clean"})
+    if len(norms) > 1:
+        raise InconsistentRun(f"a report shows one norm, the table has {norms}")
+    return RunView(manifest, estimates, norms[0] if norms else "")
+
+
+def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
+    """Return what can be reached on a model's images at a radius, by rising MOS.
+
+    Raises:
+        InconsistentRun: the intervals have other columns than INTERVAL_SCHEMA.
+    """
+    _require(intervals, INTERVAL_SCHEMA, "interval table")
+    rows = [
+        Reach(**{name: row[name] for name in Reach._fields})
+        for row in intervals.to_pylist()
+        if row["model"] == model and same(row["epsilon"], epsilon)
+    ]
+    return sorted(rows, key=lambda r: (r.mos, r.image_id))
+
+
+def same(first: float, second: float) -> bool:
+    """Whether two radii are one: 2/255 may have been written 0.00784313725490196."""
+    return math.isclose(first, second, rel_tol=1e-9)
+
+
+def _line(label: str, rows: list[Estimate]) -> Line:
+    points = sorted((e.steps, e.value) for e in rows)
+    if len({steps for steps, _ in points}) < len(points):
+        raise InconsistentRun(f"the step sweep of {label} has two values at one number of steps")
+    return Line(label, tuple(points))
+
+
+def _require(table: pa.Table, schema: pa.Schema, what: str) -> None:
+    if not table.schema.equals(schema):
+        raise InconsistentRun(f"the {what} has other columns than this version of iqa-harness writes")

@@ -1,0 +1,139 @@
+"""How values and facts of a run are worded, the same in every format."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from iqa_results import ModelRecord, RunManifest
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EM DASH}"
+
+
+def number(value: float) -> str:
+    """Write a correlation with three decimals and a true minus sign; no minus before zero."""
+    text = f"{value:.3f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    text = number(value)
+    return f"+{text}" if float(f"{value:.3f}") > 0 else text
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval."""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def radius(epsilon: float) -> str:
+    """Write a radius in grey levels of 8 bits where it is quarters of them: 2/255, 0.5/255, else as it is."""
+    levels = epsilon * 255
+    quarters = round(levels * 4) / 4
+    if math.isclose(levels, quarters, rel_tol=1e-6) and quarters < 255:
+        return f"{quarters:g}/255"
+    return f"{epsilon:.4g}"
+
+
+def count(amount: int, thing: str) -> str:
+    """Write an amount with its noun: 1 cell, 2,000 cells."""
+    return f"{amount:,} {thing}{'' if amount == 1 else 's'}"
+
+
+def labels(manifest: RunManifest) -> str:
+    """Say what the labels are."""
+    if manifest.data.label == "pseudo-MOS":
+        return "labels are pseudo-MOS, computed and not given by people"
+    return "labels are MOS"
+
+
+def setting(manifest: RunManifest) -> str:
+    """Say what was evaluated: it ends every caption, so that a table copied alone still says it."""
+    data = manifest.data
+    return f"Data {data.name}, {data.split} split, {count(data.images, 'image')}; {labels(manifest)}."
+
+
+def warning(manifest: RunManifest) -> str | None:
+    """Say what is not there yet, None for a complete run."""
+    if manifest.status == "complete":
+        return None
+    states = Counter(cell.status for cell in manifest.cells)
+    return (
+        f"This run is not complete (status: {manifest.status}). {states['missing']:,} of "
+        f"{count(len(manifest.cells), 'cell')} missing, {states['failed']:,} failed. "
+        "Values below come from the cells that are done."
+    )
+
+
+def reading(manifest: RunManifest) -> list[str]:
+    """Say how the leaderboard is read."""
+    members = ", ".join(manifest.suite_min) or "no member"
+    transfer = (
+        ""
+        if any("transfer" in member for member in manifest.suite_min)
+        else " No transfer attack is among them: it is the minimum over attacks on the model itself."
+    )
+    return [
+        f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
+        f"{transfer}",
+        "composed lets the adversary choose for every image, among all admissible images that any attack "
+        "found for it (the clean one included), the one that makes the value over the set lowest; it is "
+        "found by a search, so the true worst case may be lower still.",
+        f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first. "
+        "Brackets are 95 % bootstrap intervals over images: where they overlap, the order is not settled. "
+        "Drop is the value minus the clean value of the same images; 8-bit is the value after rounding the "
+        "attacked images to 8 bits a channel.",
+    ]
+
+
+def checks(record: ModelRecord) -> str:
+    """Say in a few words whether a model passed the checks made before any attack."""
+    if not record.checks:
+        return "not recorded"
+    failed = [name for name, check in record.checks.items() if not _passed(check)]
+    if not failed:
+        return f"all {len(record.checks)} checks passed"
+    return f"{len(failed)} of {len(record.checks)} failed: {', '.join(failed)}"
+
+
+def _passed(check: object) -> bool:
+    return isinstance(check, dict) and check.get("passed") is True
+
+
+def provenance(manifest: RunManifest) -> list[tuple[str, str]]:
+    """Return what is needed to make the run again, as (name, value)."""
+    made = manifest.provenance
+    commit = "installed package, no checkout" if made.commit is None else made.commit
+    if made.dirty:
+        commit += ", with uncommitted changes"
+    facts = [
+        ("Run", f"{manifest.run}, {manifest.status}"),
+        ("Started, ended (UTC)", f"{manifest.started}, {manifest.ended or 'still running'}"),
+        ("Suite", f"{manifest.suite}, sha256 {manifest.suite_sha256}"),
+        (
+            "Data",
+            f"{manifest.data.name}, {manifest.data.split} split, {count(manifest.data.images, 'image')}, "
+            f"{manifest.data.label}, sha256 {manifest.data.sha256}",
+        ),
+        ("Seed", str(manifest.seed)),
+        (
+            "Cost",
+            f"{count(manifest.forwards, 'forward')}, of them {manifest.backwards:,} with a gradient; "
+            f"{manifest.seconds:,.0f} s in attacks",
+        ),
+        ("Device", f"{made.device}, {count(made.threads, 'thread')}"),
+        ("Platform", f"{made.platform}, Python {made.python}"),
+        ("Packages", ", ".join(f"{name} {made.packages[name]}" for name in sorted(made.packages))),
+        ("Commit of the harness", commit),
+        (
+            "In the result store",
+            f"runs/{manifest.run}/table.parquet (these values), runs/{manifest.run}/intervals.parquet, "
+            f"runs/{manifest.run}/manifest.json; rows an image in cells/*/*.parquet",
+        ),
+    ]
+    facts += [(f"Model {m.name}", f"{m.checkpoint or 'by name'}, sha256 {m.sha256}") for m in manifest.models]
+    return facts

@@ -1,0 +1,337 @@
+"""Terminal, Markdown and page: the same facts, each format's own dangers."""
+
+# ruff: noqa: RUF001  reports write a true minus sign
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from iqa_reports import (
+    html_report,
+    leaderboard_table,
+    markdown_report,
+    print_leaderboard,
+    print_report,
+    render_report,
+    view_run,
+)
+from iqa_reports.figures import INK, inline_svg, save_figure, steps_figure
+from iqa_reports.markdown import escape, markdown_table
+from iqa_reports.run_view import Line
+
+Make = Callable[..., Any]
+
+PSEUDO = "labels are pseudo-MOS, computed and not given by people"
+FACTS = (
+    "0.858",
+    "−0.394",
+    "[−0.494, −0.294]",
+    "undefined",
+    "constant scores",
+    "out of memory",
+    "weak",
+    "strong",
+)
+NASTY = '<script>alert("x")</script> | $a_1$ [red]*b*'
+
+
+def terminal(run: Any, *, width: int = 80, encoding: str = "utf-8", whole: bool = True) -> str:
+    """What the terminal shows."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline="")
+    show = print_report if whole else print_leaderboard
+    show(run.manifest, run.table, Console(file=file, width=width, force_terminal=False))
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    VOID = ("meta", "br", "hr", "img", "input", "link")
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] != ["style"]:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of every element of a kind."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def written(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the rendered report, only to be read."""
+    folder = tmp_path_factory.mktemp("report")
+    render_report(run.manifest, run.table, run.intervals, folder)
+    return folder
+
+
+# Every format ---------------------------------------------------------------------------------------
+
+
+def test_every_format_shows_the_same_facts(run: Any, written: Path) -> None:
+    """Numbers, intervals, undefined and missing values with their reasons, and the warning."""
+    page = Page((written / "index.html").read_text(encoding="utf-8")).text
+    markdown = (written / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    for shown in (terminal(run), markdown, page):
+        flat = " ".join(shown.split())
+        for fact in (*FACTS, PSEUDO, "0 of 6 cells missing, 1 failed", "seven scenes only"):
+            assert fact in flat, fact
+
+
+def test_a_complete_run_shows_no_warning(make_run: Make) -> None:
+    """The warning of an incomplete run is not there when every cell is done."""
+    run = make_run(status="complete")
+    view = view_run(run.manifest, run.table)
+    for shown in (terminal(run), markdown_report(view, []), html_report(view, [], [])):
+        assert "not complete" not in shown
+
+
+# Terminal -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_number_is_cut_in_a_terminal(make_run: Make, width: int) -> None:
+    """At 80 columns and more every number and interval is whole and no line is longer than the terminal."""
+    run = make_run(weak="a-model-with-a-rather-long-name-that-folds")
+    shown = terminal(run, width=width)
+    assert "…" not in shown
+    assert max(cell_len(line) for line in shown.splitlines()) <= width
+    assert shown.count("[") == shown.count("]")
+    view = view_run(run.manifest, run.table)
+    for row in leaderboard_table(view, "srocc").rows:
+        for entry in row:
+            if entry.kind == "number":
+                assert entry.text in shown
+                assert entry.interval in shown
+
+
+def test_the_leaderboard_alone_is_short(run: Any) -> None:
+    """print_leaderboard shows both metrics and how to read them, and no other table."""
+    shown = terminal(run, whole=False)
+    assert "Leaderboard in SROCC" in shown
+    assert "Leaderboard in PLCC" in shown
+    assert "suite_min is the lowest value" in shown
+    assert "Worst case by radius" not in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_another_encoding_gets_ascii(make_run: Make, encoding: str) -> None:
+    """Signs that the terminal's encoding lacks are written with ones it has, names included."""
+    shown = terminal(make_run(weak="modèle-日本"), encoding=encoding)
+    assert "-0.394" in shown
+    assert "eps = 2/255" in shown
+
+
+def test_markup_in_a_name_is_text_in_a_terminal(make_run: Make) -> None:
+    """A model called [red] is shown by that name."""
+    assert "[red]" in terminal(make_run(weak="[red]"))
+
+
+# Markdown -------------------------------------------------------------------------------------------
+
+
+def test_markdown_tables_are_well_formed(make_run: Make) -> None:
+    """Every row of every table has as many cells as its heading, whatever the names hold."""
+    run = make_run(weak=NASTY)
+    lines = markdown_report(view_run(run.manifest, run.table), []).splitlines()
+    counts: list[int] = []
+    for line in [*lines, ""]:
+        if line.startswith("|"):
+            counts.append(len(re.split(r"(?<!\\)\|", line)))
+        elif counts:
+            assert len(counts) >= 3
+            assert len(set(counts)) == 1
+            counts = []
+
+
+def test_markdown_aligns_numbers_right(run: Any) -> None:
+    """The rule under the heading aligns rank and numbers right, names left."""
+    table = markdown_table(leaderboard_table(view_run(run.manifest, run.table), "srocc")).splitlines()
+    assert table[2].startswith(r"| \# | Model | clean | suite_min | suite_min drop")
+    assert table[3].startswith("| --: | :-- | --: | --: |")
+
+
+def test_markdown_escapes_what_would_be_markup() -> None:
+    """Pipes, tags, emphasis and links are shown as written; underscores in words stay as they are."""
+    assert escape("a|b <b> *c* [d](e) `f` & #g") == r"a\|b \<b\> \*c\* \[d\](e) \`f\` \& \#g"
+    assert escape("suite_min _x_") == r"suite_min \_x\_"
+    assert escape("two\nlines") == "two lines"
+
+
+def test_the_suite_cannot_end_its_fence(run: Any) -> None:
+    """Backticks in the suite's text stay inside the code block."""
+    report = markdown_report(view_run(run.manifest, run.table), [])
+    assert '````toml\nname = "smoke"\n# ``` <b>\n````\n' in report
+
+
+# Page -----------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_but_itself(written: Path) -> None:
+    """No script, no reference that a browser would fetch, no import in a style."""
+    source = (written / "index.html").read_text(encoding="utf-8")
+    page = Page(source)
+    assert {"script", "link", "img", "iframe", "object"}.isdisjoint(tag for tag, _ in page.tags)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+            assert (attributes.get(name) or "#").startswith("#"), attributes
+    assert "@import" not in source
+    assert not re.search(r"url\((?!#)", source)
+
+
+def test_links_of_the_page_lead_somewhere_and_ids_are_unique(written: Path) -> None:
+    """Every internal reference names an element, and no two elements share an id."""
+    source = (written / "index.html").read_text(encoding="utf-8")
+    page = Page(source)
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    wanted = {a["href"] for a in page.all("a")} | {a["xlink:href"] for a in page.all("use")}
+    wanted |= {f"#{a['aria-labelledby']}" for _, a in page.tags if a.get("aria-labelledby")}
+    wanted |= set(re.findall(r"url\((#[^)]+)\)", source))
+    assert {w.removeprefix("#") for w in wanted if w} <= set(ids)
+
+
+def test_tables_of_the_page_are_tables(written: Path) -> None:
+    """Language, captions, scopes and one name for every figure: what a screen reader needs."""
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("caption")) == len(page.all("table")) == 7
+    assert all(a.get("scope") in {"col", "colgroup", "row"} for a in page.all("th"))
+    assert all(a.get("role") == "img" and a.get("aria-label") for a in page.all("svg"))
+    assert len(page.all("svg")) == 4
+
+
+def test_names_are_text_in_the_page(make_run: Make, tmp_path: Path) -> None:
+    """A model called <script> is shown by that name, in tables, captions and figures."""
+    run = make_run(weak=NASTY)
+    files = render_report(run.manifest, run.table, run.intervals, tmp_path)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert page.all("script") == []
+    assert page.text.count(NASTY) >= 8
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]+", path.name) for path in files)
+
+
+# Figures and files ----------------------------------------------------------------------------------
+
+
+def test_two_renders_are_equal_to_the_byte(run: Any, written: Path, tmp_path: Path) -> None:
+    """The same run gives the same files, whatever the user's matplotlib settings are."""
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        files = render_report(run.manifest, run.table, run.intervals, tmp_path)
+    assert [path.name for path in files[:2]] == ["index.html", "report.md"]
+    for path in files:
+        assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_drawing_leaves_the_users_matplotlib_alone() -> None:
+    """Settings after a figure was drawn and saved are those from before it."""
+    before = dict(mpl.rcParams)
+    save_figure(steps_figure("m", 0.8, [Line("mse", ((1, 0.5),))], -0.05, "MOS"), "png")
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_files_are_the_page_the_markdown_and_each_figure_twice(written: Path) -> None:
+    """Every figure is there as SVG and PNG, named by kind, rank and model; no fragment is left."""
+    names = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
+    figures = ("steps-01-strong", "steps-02-weak", "reach-01-strong", "reach-02-weak")
+    assert names == {"index.html", "report.md"} | {
+        f"figures/{f}.{k}" for f in figures for k in ("svg", "png")
+    }
+
+
+def test_a_failed_render_leaves_the_old_page(
+    make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error while writing leaves the former page as it was and no fragment."""
+    run = make_run(step_sweep=None)
+    (tmp_path / "index.html").write_text("the former page")
+
+    def fail(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        render_report(run.manifest, run.table, run.intervals.slice(0, 0), tmp_path)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["index.html"]
+    assert (tmp_path / "index.html").read_text() == "the former page"
+
+
+def test_a_run_without_sweep_and_intervals_has_no_figures(make_run: Make, tmp_path: Path) -> None:
+    """Nothing to draw is no figure and no section, not an empty one."""
+    run = make_run(step_sweep=None)
+    files = render_report(run.manifest, run.table, run.intervals.slice(0, 0), tmp_path)
+    assert [p.name for p in files] == ["index.html", "report.md"]
+    assert "<figure" not in files[0].read_text(encoding="utf-8")
+
+
+def test_figures_in_markdown_are_the_files_written(written: Path) -> None:
+    """Every image the Markdown names lies beside it."""
+    paths = re.findall(r"\]\((figures/[^)]+)\)", (written / "report.md").read_text(encoding="utf-8"))
+    assert len(paths) == 4
+    assert all((written / path).is_file() for path in paths)
+
+
+def test_an_undefined_point_breaks_the_line(run: Any) -> None:
+    """A step without value is a gap in the line, never a point at zero."""
+    figure = steps_figure("m", 0.8, [Line("mse", ((1, 0.5), (2, None), (4, 0.1)))], -0.05, "MOS")
+    drawn = next(line for line in figure.axes[0].get_lines() if line.get_label() == "mse")
+    assert [str(v) for v in drawn.get_ydata()] == ["0.5", "nan", "0.1"]
+
+
+def test_a_figure_in_the_page_takes_the_pages_text_colour(run: Any) -> None:
+    """Inline SVG has no colour of its own for text and frames, the file has; both are well-formed."""
+    figure = steps_figure("m & <m> $x$", 0.8, [Line("mse", ((0, 0.8), (1, 0.5)))], -0.05, "MOS")
+    inline, file = inline_svg(figure, "one", 'a "b" <c>'), save_figure(figure, "svg").decode()
+    assert INK not in inline
+    assert "currentColor" in inline
+    assert INK in file
+    assert ET.fromstring(inline).get("aria-label") == 'a "b" <c>'  # noqa: S314  our own output
+    ET.fromstring(file)  # noqa: S314  our own output
+
+
+def test_a_figure_alone_says_what_the_labels_are(written: Path) -> None:
+    """Every figure's file names pseudo-MOS on an axis, for it may be shown without its caption."""
+    for path in (written / "figures").glob("*.svg"):
+        assert "pseudo-MOS" in path.read_text(encoding="utf-8"), path.name
+
+
+def test_a_name_in_any_script_can_be_drawn() -> None:
+    """A name that the figure's font lacks is no failure and no warning, and stays in the SVG."""
+    figure = steps_figure("モデル", 0.8, [Line("mse", ((1, 0.5),))], -0.05, "MOS")
+    assert save_figure(figure, "png")
+    assert "モデル" in save_figure(figure, "svg").decode()
