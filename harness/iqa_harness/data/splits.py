@@ -1,0 +1,69 @@
+"""Which scenes go where, and in which order images are visited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from iqa_harness.data.image_set import Split
+from iqa_harness.errors import DataError
+
+
+def split_scenes(scenes: Sequence[str], seed: int) -> dict[str, Split]:
+    """Return the split of each scene: 17 : 4 : 7 of 28 for train, val and test, at least one each.
+
+    Raises:
+        DataError: for fewer than three scenes.
+    """
+    if len(scenes) < 3:
+        raise DataError(
+            f"{len(scenes)} photographs found, at least 3 are needed: train, val and test share none"
+        )
+    n = len(scenes)
+    val, test = max(1, round(n * 4 / 28)), max(1, round(n * 7 / 28))
+    train = n - val - test
+    shuffled = sorted(scenes, key=lambda scene: _draw(seed, scene))
+    return {
+        scene: "train" if i < train else "test" if i < train + test else "val"
+        for i, scene in enumerate(shuffled)
+    }
+
+
+def balanced_order(factors: Sequence[tuple[Hashable, ...]], seed: int) -> list[int]:
+    """Return an order of the items in which every beginning is balanced over each factor.
+
+    Greedy: next comes the item whose values (scene, type, level, ...) have so far been visited least,
+    relative to how often they occur at all; ties fall by a seeded shuffle. So batches of neighbours
+    are varied and the first n items are a fair draw.
+
+    Args:
+        factors: For each item its values, one a factor.
+        seed: Of the shuffle that breaks ties.
+    """
+    if not factors:
+        return []
+    shuffled = sorted(range(len(factors)), key=lambda i: _draw(seed, repr((i, factors[i]))))
+    columns = []
+    for column in zip(*(factors[i] for i in shuffled), strict=True):
+        code = {value: number for number, value in enumerate(dict.fromkeys(column))}
+        counts = Counter(column)
+        columns.append((np.array([code[v] for v in column]), np.array([1 / counts[v] for v in code])))
+    load = np.zeros(len(shuffled))
+    for codes, share in columns:
+        load += share[codes] / 2
+    order = []
+    for _ in shuffled:
+        chosen = int(np.argmin(load))
+        order.append(shuffled[chosen])
+        for codes, share in columns:
+            load[codes == codes[chosen]] += share[codes[chosen]]
+        load[chosen] = np.inf
+    return order
+
+
+def _draw(seed: int, name: str) -> str:
+    """Return a hash to sort by: a shuffle that no version of a random generator can change."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
