@@ -1,5 +1,6 @@
 """What is under test: models, their cards and checkpoints."""
 
+from iqa_models.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from iqa_models.errors import (
     BadCheckpoint,
     BadInput,
@@ -8,23 +9,32 @@ from iqa_models.errors import (
     ModelError,
     UnknownModel,
 )
+from iqa_models.hyper import HyperQuality, ImportReport, import_checkpoint
 from iqa_models.linear import LinearQuality
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model, describe_model, list_models, register_model
+from iqa_models.regressor import TimmRegressor
 from iqa_models.spec import ModelSpec
 
 __all__ = [
     "BadCheckpoint",
     "BadInput",
     "BadModelOption",
+    "HyperQuality",
+    "ImportReport",
     "LinearQuality",
     "MissingWeights",
     "ModelError",
     "ModelSpec",
     "QualityModel",
+    "TimmRegressor",
     "UnknownModel",
     "create_model",
     "describe_model",
+    "import_checkpoint",
     "list_models",
+    "load_checkpoint",
     "register_model",
+    "save_checkpoint",
+    "weights_sha256",
 ]

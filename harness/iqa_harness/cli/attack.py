@@ -10,6 +10,7 @@ import typer
 
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
+    BackboneOption,
     CacheOption,
     DeviceOption,
     ModelsOption,
@@ -43,13 +44,14 @@ def attack(
     chunk: Annotated[int, typer.Option(min=1, help="Images in one forward or backward pass.")] = 8,
     max_states: Annotated[int, typer.Option(min=1, help="Starts (images x restarts) run together.")] = 64,
     cache: CacheOption = None,
+    backbone_weights: BackboneOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed; compute nothing.")
     ] = False,
 ) -> None:
     """Run a suite on models; cells that are in the store already are not computed again."""
     set_up_torch(device, threads)
-    entrants = [load_entrant(parse_model(text)) for text in model]
+    entrants = [load_entrant(parse_model(text), backbone_weights) for text in model]
     code = run_and_report(
         suite, entrants, run=run, data=data, mos_range=mos_range, store=store, device=device, chunk=chunk,
         max_states=max_states, cache=cache, dry_run=dry_run,

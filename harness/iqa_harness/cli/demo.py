@@ -31,7 +31,7 @@ def demo(
 
     set_up_torch(device, threads)
     folders = [train_one(name, store, cache, overwrite=False) for name in demo_presets()]
-    entrants = [load_entrant(ModelArgument(f.name, str(f), {}, is_checkpoint=True)) for f in folders]
+    entrants = [load_entrant(ModelArgument(f.name, "", {}, checkpoint=f)) for f in folders]
     code = run_and_report(
         "demo",
         entrants,

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DeviceOption, ThreadsOption, load_entrant, parse_model, set_up_torch
+from iqa_harness.cli.arguments import (
+    BackboneOption,
+    DeviceOption,
+    ThreadsOption,
+    load_entrant,
+    parse_model,
+    set_up_torch,
+)
 
 
 def score(
@@ -15,6 +22,7 @@ def score(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    backbone_weights: BackboneOption = None,
 ) -> None:
     """Print the score of image files, one line each: score, tab, file; higher is better."""
     from iqa_attacks import score as score_images
@@ -22,7 +30,7 @@ def score(
     from iqa_harness.data.decoding import decode
 
     set_up_torch(device, threads)
-    entrant = load_entrant(parse_model(model))
+    entrant = load_entrant(parse_model(model), backbone_weights)
     entrant.model.to(device)
     for path in images:
         pixels = to_tensor(decode(path), device).unsqueeze(0)

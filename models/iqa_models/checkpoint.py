@@ -1,0 +1,254 @@
+"""Checkpoints: weights as safetensors, the card as JSON, nothing that can run.
+
+A checkpoint is a folder that holds ``card.json`` and the one file of weights the card belongs to,
+``model-HASH.safetensors``. That file is named after its own content, so a new checkpoint is written
+beside the old one and takes its place when the card is replaced, in one step: whoever reads the
+folder, or interrupts the writing, finds the old pair or the new pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from torch import Tensor
+
+from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
+from iqa_models.quality_model import QualityModel
+from iqa_models.registry import create_model
+from iqa_models.spec import ModelSpec
+
+CARD = "card.json"
+"""Name of the card in a checkpoint's folder."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+_DECISIVE = (
+    "trunk",
+    "score_range",
+    "higher_is_better",
+    "input_protocol",
+    "mean",
+    "std",
+    "min_size",
+    "fixed_size",
+    "is_stochastic",
+)
+
+
+class CheckpointCard(BaseModel):
+    """What ``card.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    """Version of this layout."""
+    model: ModelSpec
+    """The model's own card; its name and options build the model again."""
+    file_sha256: Sha256
+    """Of the file of weights, which is named after it."""
+    file_bytes: int
+    """Size of the file of weights."""
+    weights_sha256: Sha256
+    """`weights_sha256` of the model: the content, whatever the file."""
+    training: dict[str, JsonValue]
+    """How the weights came about: settings, data, versions, log."""
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file of weights; made from its hash, so a card cannot point elsewhere."""
+        return f"model-{self.file_sha256[:16]}.safetensors"
+
+
+def weights_sha256(model: QualityModel) -> str:
+    """Return the sha256 of a model's state: names, types, shapes and values, sorted by name.
+
+    It does not depend on device, memory layout or file, and is the model's part of a cell's key.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_plain_state(model).items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(model: QualityModel, folder: Path, *, training: Mapping[str, JsonValue]) -> Path:
+    """Write a model's weights and card into a folder, replacing a checkpoint that is there.
+
+    Args:
+        model: its card and state are stored.
+        folder: made if missing; other files in it are left alone.
+        training: record of how the weights came about, JSON without NaN.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BadCheckpoint: a weight is not finite.
+        ValueError: the record is no JSON.
+    """
+    folder = Path(folder)
+    state = _plain_state(model)
+    _refuse_non_finite(model.spec.name, state)
+    content = safetensors.torch.save(state)
+    card = CheckpointCard(
+        model=model.spec,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        file_bytes=len(content),
+        weights_sha256=weights_sha256(model),
+        training=dict(training),
+    )
+    text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / card.file_name, content)
+    write_atomically(folder / CARD, text.encode())
+    for old in folder.glob("model-*.safetensors"):
+        if old.name != card.file_name:
+            old.unlink()
+    return folder
+
+
+def read_card(folder: Path) -> CheckpointCard:
+    """Read and check the card of a checkpoint, without its weights.
+
+    Raises:
+        BadCheckpoint: no card, or one that breaks the layout; the message names the keys.
+    """
+    path = Path(folder) / CARD
+    try:
+        return CheckpointCard.model_validate(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadCheckpoint(f"no checkpoint in {folder}: {CARD} is missing") from error
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(f"{path}: {_why(error)}") from error
+
+
+def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
+    """Build the model of a checkpoint and load its weights, in eval mode.
+
+    Initial weights are not needed: whatever the model started from, its weights come from the file.
+
+    Args:
+        folder: what `save_checkpoint` wrote.
+        expect: name the model must have, None for any.
+
+    Raises:
+        BadCheckpoint: missing, damaged or truncated; a card that is invalid or no longer fits the code;
+            another model than expected, or one nobody registered.
+    """
+    card = read_card(folder)
+    if expect is not None and card.model.name != expect:
+        raise BadCheckpoint(f"{folder}: a checkpoint of {card.model.name!r}, expected {expect!r}")
+    state = _read_weights(Path(folder), card)
+    model = _build(Path(folder), card.model)
+    _check_fit(f"{folder}: the weights do not fit {card.model.name!r}", model.state_dict(), state)
+    _refuse_non_finite(str(folder), state)
+    model.load_state_dict(state, strict=True)
+    model.spec = card.model
+    return model
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if the machine stops."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def _plain_state(model: QualityModel) -> dict[str, Tensor]:
+    # Own storage and standard layout: shared or permuted tensors have no unique bytes.
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _refuse_non_finite(what: str, state: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise BadCheckpoint(f"{what}: weights that are not finite: {_some(bad)}")
+
+
+def _read_weights(folder: Path, card: CheckpointCard) -> dict[str, Tensor]:
+    path = folder / card.file_name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"{path}: the weights of this card cannot be read: {_why(error)}") from error
+    if len(content) != card.file_bytes:
+        raise BadCheckpoint(f"{path}: {len(content)} bytes of {card.file_bytes}: the file is not whole")
+    found = hashlib.sha256(content).hexdigest()
+    if found != card.file_sha256:
+        raise BadCheckpoint(f"{path}: damaged, its sha256 is {found}, the card says {card.file_sha256}")
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise BadCheckpoint(f"{path}: not a safetensors file: {_why(error)}") from error
+
+
+def _build(folder: Path, spec: ModelSpec) -> QualityModel:
+    options = dict(spec.options)
+    if "pretrained" in options:
+        options["pretrained"] = "none"
+    try:
+        model = create_model(spec.name, **options)
+    except UnknownModel as error:
+        raise BadCheckpoint(f"{folder}: {error}") from error
+    except (BadModelOption, TypeError) as error:
+        raise BadCheckpoint(f"{folder}: the card's options no longer build {spec.name!r}: {error}") from error
+    for field in _DECISIVE:
+        ours, theirs = getattr(model.spec, field), getattr(spec, field)
+        if ours != theirs:
+            raise BadCheckpoint(
+                f"{folder}: the card says {field} = {theirs!r}, {spec.name!r} is built with {ours!r}"
+            )
+    return model
+
+
+def _check_fit(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
+    other = [
+        f"{name} is {_form(found[name])}, not {_form(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if _form(found[name]) != _form(expected[name])
+    ]
+    parts = {"missing": missing, "unknown": surplus, "of another form": other}
+    wrong = [f"{len(names)} {kind}: {_some(names)}" for kind, names in parts.items() if names]
+    if wrong:
+        raise BadCheckpoint(f"{what}: {'; '.join(wrong)}")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON, line {error.lineno}: {error.msg}"
+    return str(error)

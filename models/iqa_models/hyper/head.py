@@ -1,0 +1,100 @@
+"""The head both families share: LDA vector, hyper-network and target network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from iqa_models.errors import BadModelOption
+from iqa_models.hyper.fusion import ATTENTION_HIDDEN, Fusion
+from iqa_models.hyper.hyper_network import HyperNetwork
+from iqa_models.hyper.lda import LocalDistortionAware
+from iqa_models.hyper.target_network import target_network
+
+
+class HeadTrace(NamedTuple):
+    """A score and everything it was made of."""
+
+    score: Tensor
+    """(B,)."""
+    lda: Tensor
+    """The target network's input v (B, 224)."""
+    attention: Tensor | None
+    """Weight of each stage (B, 4), None without attention."""
+    fused: Tensor
+    """The hyper-network's input (B, C, 7, 7)."""
+    hyper: Tensor
+    """The hyper map h (B, 112, 7, 7)."""
+    weights: tuple[Tensor, ...]
+    """Generated matrices (B, out, in), five of them."""
+    biases: tuple[Tensor, ...]
+    """Generated vectors (B, out), five of them."""
+
+
+class HyperHead(nn.Module):
+    """Four stage maps (B, C_s, H_s, W_s) to scores (B,).
+
+    Args:
+        channels: C_1..C_4.
+        hidden: widths of the first two 1x1 convolutions: (1024, 512) in HyperIQA, (512, 256) in SMART-IQA.
+        fusion: ``last``, ``afa`` or ``attention``.
+        afa: ``concat`` or ``project512``.
+        attention_activation: ``softmax`` or ``sigmoid``.
+        attention_hidden: hidden width of the attention.
+        dropout: on the hyper map and after the target network's first three layers, in training.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        hidden: tuple[int, int],
+        *,
+        fusion: str = "last",
+        afa: str = "concat",
+        attention_activation: str = "softmax",
+        attention_hidden: int = ATTENTION_HIDDEN,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise BadModelOption(f"dropout must lie in [0, 1), not {dropout!r}")
+        self.lda = LocalDistortionAware(channels)
+        self.fusion = Fusion(
+            channels,
+            fusion,
+            afa=afa,
+            attention_activation=attention_activation,
+            attention_hidden=attention_hidden,
+        )
+        self.hyper = HyperNetwork(self.fusion.out_channels, hidden, dropout)
+        self.dropout = dropout
+        self._initialise()
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the scores (B,) of four stage maps."""
+        return self.trace(maps).score
+
+    def trace(self, maps: Sequence[Tensor]) -> HeadTrace:
+        """Return the scores of four stage maps with every intermediate value."""
+        vector = self.lda(maps)
+        fused = self.fusion(maps)
+        made = self.hyper(fused.maps)
+        score = target_network(
+            vector, made.weights, made.biases, dropout=self.dropout if self.training else 0.0
+        )
+        return HeadTrace(score, vector, fused.attention, fused.maps, made.hyper, made.weights, made.biases)
+
+    def _initialise(self) -> None:
+        # As the authors' code: He et al. for the LDA and the generators, N(0, 0.01) for the attention,
+        # torch's default for the 1x1 convolutions and every other bias.
+        for part in (self.lda, self.hyper.weights, self.hyper.biases):
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(module.weight)
+        if self.fusion.attention is not None:
+            for module in self.fusion.attention.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.01)
+                    nn.init.zeros_(module.bias)

@@ -1,0 +1,206 @@
+"""A trunk, the shared head and an input protocol as a model under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from iqa_models.errors import BadModelOption
+from iqa_models.hyper.head import HeadTrace, HyperHead
+from iqa_models.protocols import Corner, InputProtocol, crop_scores
+from iqa_models.quality_model import QualityModel
+from iqa_models.spec import ModelSpec
+from iqa_models.trunks import FeatureTrunk
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CROP_BATCH = 8
+"""Crops of one image scored at once; bounds the memory of a 25-crop gradient."""
+
+
+class Explanation(NamedTuple):
+    """Why images (B, 3, H, W) got their scores, crop by crop; N crops an image."""
+
+    scores: Tensor
+    """(B, N); the model's score is the mean over N."""
+    corners: tuple[Corner, ...]
+    """(top, left) of each crop in the resized image."""
+    resized: tuple[int, int]
+    """Height and width after the resize."""
+    lda: Tensor
+    """LDA vectors (B, N, 224)."""
+    attention: Tensor | None
+    """Weight of each stage (B, N, 4), None for a model without attention."""
+    fused: Tensor
+    """The hyper-network's input (B, N, C, 7, 7)."""
+    hyper: Tensor
+    """Hyper maps (B, N, 112, 7, 7)."""
+
+
+class HyperQuality(QualityModel):
+    """An NR-IQA model whose head is generated for each image: HyperIQA and SMART-IQA.
+
+    ``model.trunk`` maps normalised patches to four stages, ``model.head`` maps those to scores (B,).
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        trunk: FeatureTrunk,
+        head: HyperHead,
+        protocol: InputProtocol,
+        crop_batch: int = CROP_BATCH,
+    ) -> None:
+        super().__init__(spec)
+        self.trunk = trunk
+        self.head = head
+        self.protocol = protocol
+        self.crop_batch = crop_batch
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the mean score of each image's crops, (B,)."""
+        return self.crop_scores(images).mean(dim=1)
+
+    def crop_scores(self, images: Tensor) -> Tensor:
+        """Return the score of every crop of images (B, 3, H, W) in [0, 1]: (B, N)."""
+        return crop_scores(
+            self.score_patches,
+            images,
+            self.protocol,
+            crop_batch=self.crop_batch,
+            # Scoring a chunk again would update batch norm's statistics twice.
+            checkpointed=not self.training,
+        )
+
+    def score_patches(self, patches: Tensor) -> Tensor:
+        """Return the scores (P,) of patches (P, 3, 224, 224) in [0, 1], without the input protocol.
+
+        What a training loop calls, which draws its own patches.
+        """
+        return self.trace_patches(patches).score
+
+    def trace_patches(self, patches: Tensor) -> HeadTrace:
+        """Return the scores of patches (P, 3, 224, 224) in [0, 1] with every intermediate value."""
+        return self.head.trace(self.trunk(self.normalise(patches)))
+
+    def explain(self, images: Tensor) -> Explanation:
+        """Return attention weights, LDA vectors and hyper maps of images (B, 3, H, W) in [0, 1].
+
+        They are the values of one ordinary forward pass; no hook is set. Gradients flow if they are
+        on, and then without the memory bound of `predict`.
+
+        Raises:
+            BadInput: as when the images are scored.
+        """
+        self._check_images(images)
+        resized = self.protocol.resized(images)
+        height, width = resized.shape[-2:]
+        corners = self.protocol.corners(height, width)
+        rows = []
+        for image in torch.split(resized, 1):
+            patches = self.protocol.patches(image, corners)
+            rows.append([self.trace_patches(chunk) for chunk in torch.split(patches, self.crop_batch)])
+
+        def gather(field: str) -> Tensor:
+            return torch.stack([torch.cat([getattr(trace, field) for trace in row]) for row in rows])
+
+        scores = gather("score")
+        return Explanation(
+            scores=scores if self.spec.higher_is_better else -scores,
+            corners=tuple(corners),
+            resized=(height, width),
+            lda=gather("lda"),
+            attention=None if self.head.fusion.attention is None else gather("attention"),
+            fused=gather("fused"),
+            hyper=gather("hyper"),
+        )
+
+
+def read_pretrained(name: str, pretrained: bool | str) -> bool:
+    """Read the option ``pretrained``: True or "hub", False or "none".
+
+    Raises:
+        BadModelOption: something else.
+    """
+    known: Mapping[object, bool] = {True: True, "hub": True, False: False, "none": False}
+    if not isinstance(pretrained, bool | str) or pretrained not in known:
+        raise BadModelOption(f"{name}: pretrained must be True ('hub') or False ('none'), not {pretrained!r}")
+    return known[pretrained]
+
+
+def origin_of_trunk(tag: str, pretrained: bool, backbone_weights: str | None) -> str:
+    """Return where a trunk's weights come from, in the words of a card."""
+    if backbone_weights is not None:
+        return f"file:{Path(backbone_weights).name}"
+    return f"timm:{tag}" if pretrained else "random"
+
+
+def check_numbers(name: str, seed: object, crop_batch: object) -> None:
+    """Refuse a seed below 0 or a crop batch below 1.
+
+    Raises:
+        BadModelOption: one of them is.
+    """
+    for option, value, low in (("seed", seed, 0), ("crop_batch", crop_batch, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise BadModelOption(f"{name}: {option} must be a whole number from {low}, not {value!r}")
+
+
+def read_range(name: str, score_range: Any) -> tuple[float, float]:
+    """Read the option ``score_range``: the ends (low, high) of the labels the weights were trained on.
+
+    Raises:
+        BadModelOption: not two ascending numbers.
+    """
+    try:
+        low, high = (float(end) for end in score_range)
+    except (TypeError, ValueError) as error:
+        raise BadModelOption(f"{name}: score_range must be (low, high), not {score_range!r}") from error
+    if not low < high:
+        raise BadModelOption(f"{name}: score_range must be (low, high) with low < high, not {score_range!r}")
+    return low, high
+
+
+def card(
+    name: str,
+    options: dict[str, JsonValue],
+    protocol: InputProtocol,
+    *,
+    tag: str,
+    origin: str,
+    score_range: tuple[float, float],
+    summary: str,
+    source: str,
+    notes: tuple[str, ...],
+) -> ModelSpec:
+    """Return the card of a hyper-network model; what both families have in common is filled in here."""
+    return ModelSpec(
+        name=name,
+        options={
+            **options,
+            "protocol": protocol.text,
+            "resize": protocol.resize_text,
+            "score_range": list(score_range),
+        },
+        summary=summary,
+        trunk=tag,
+        initial_weights=origin,
+        score_range=score_range,
+        input_protocol=protocol.summary,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        min_size=protocol.min_size,
+        fixed_size=protocol.fixed_size,
+        source=source,
+        notes=(
+            *notes,
+            "cost is counted in multiply-adds (MACs) of one 224x224 crop, attention products included",
+            "scores are unbounded, on the scale of the labels; score_range is nominal",
+        ),
+    )

@@ -1,0 +1,162 @@
+"""SMART-IQA: Swin Transformer, attention over its stages, and HyperIQA's head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from iqa_models.errors import BadModelOption
+from iqa_models.hyper.fusion import ATTENTION_HIDDEN
+from iqa_models.hyper.head import HyperHead
+from iqa_models.hyper.model import (
+    CROP_BATCH,
+    HyperQuality,
+    card,
+    check_numbers,
+    origin_of_trunk,
+    read_pretrained,
+    read_range,
+)
+from iqa_models.protocols import parse_protocol
+from iqa_models.registry import register_model
+from iqa_models.trunks import create_trunk, seeded
+
+HIDDEN = (512, 256)
+"""Widths of the first two 1x1 convolutions of the hyper-network."""
+
+PROTOCOL = "random_crops:20:0"
+"""Twenty random crops an image as in the authors' evaluation, here fixed by a seed."""
+
+SOURCE = (
+    "Chen, SMART-IQA: Swin Multi-scale Attention-guided Regression Transformer for Blind Image Quality "
+    "Assessment; where paper and author's code differ, the code"
+)
+
+
+class Size(NamedTuple):
+    """What differs between the sizes of SMART-IQA."""
+
+    trunk: str
+    """timm's name of the Swin Transformer."""
+    weights: str
+    """Tag of its weights that the author's runs resolved to."""
+    drop_path: float
+    """Largest drop-path rate of the published run; the rate rises linearly from 0 over the blocks."""
+    dropout: float
+    """Dropout of the head in the published run."""
+
+
+SIZES = {
+    "smart_iqa_tiny": Size("swin_tiny_patch4_window7_224", "ms_in1k", 0.2, 0.3),
+    "smart_iqa_small": Size("swin_small_patch4_window7_224", "ms_in22k_ft_in1k", 0.25, 0.35),
+    "smart_iqa_base": Size("swin_base_patch4_window7_224", "ms_in22k_ft_in1k", 0.3, 0.4),
+}
+"""Model name to its size."""
+
+
+def _register(name: str) -> Callable[..., HyperQuality]:
+    size = SIZES[name]
+
+    def build(
+        *,
+        fusion: str = "attention",
+        afa: str = "concat",
+        attention_activation: str = "softmax",
+        attention_hidden: int = ATTENTION_HIDDEN,
+        weights: str = size.weights,
+        drop_path: float = size.drop_path,
+        dropout: float = size.dropout,
+        dynamic_size: bool = False,
+        protocol: str = PROTOCOL,
+        resize: str | None = None,
+        crop_batch: int = CROP_BATCH,
+        score_range: Sequence[float] = (0.0, 100.0),
+        pretrained: bool | str = False,
+        backbone_weights: str | None = None,
+        seed: int = 0,
+    ) -> HyperQuality:
+        """SMART-IQA on {trunk}: stages weighted by attention, then HyperIQA's head.
+
+        Args:
+            fusion: the hyper-network's input, the rows of the paper's ablation: ``attention`` (the full
+                model), ``afa``, or ``last`` (backbone only).
+            afa: ``concat``, or ``project512`` (the paper's text).
+            attention_activation: ``softmax``, or ``sigmoid`` (the paper's text).
+            attention_hidden: hidden width of the attention.
+            weights: timm's tag of the trunk's weights, such as ``ms_in22k_ft_in1k``.
+            drop_path: largest drop-path rate, in training.
+            dropout: of the head, in training.
+            dynamic_size: let native images have any sides that are multiples of 32.
+            protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]`` or ``grid:ROWSxCOLUMNS``.
+            resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; by default ``512x384``, none for native.
+            crop_batch: crops of one image scored at once; bounds memory.
+            score_range: ends of the labels the weights are trained on.
+            pretrained: True for timm's ImageNet weights of the trunk, False for random ones.
+            backbone_weights: a file of such weights, used instead.
+            seed: of every random weight; torch's global generator is neither read nor moved.
+
+        Raises:
+            BadModelOption: an option's value is refused.
+            MissingWeights: pretrained weights are neither cached nor reachable.
+            BadCheckpoint: a file of backbone weights does not fit.
+        """
+        from_hub = read_pretrained(name, pretrained)
+        check_numbers(name, seed, crop_batch)
+        if not 0 <= drop_path < 1:
+            raise BadModelOption(f"{name}: drop_path must lie in [0, 1), not {drop_path!r}")
+        parsed = parse_protocol(protocol, resize, multiple=32 if dynamic_size else None)
+        tag = f"{size.trunk}.{weights}"
+        with seeded(seed):
+            trunk = create_trunk(
+                tag,
+                pretrained=from_hub,
+                backbone_weights=backbone_weights,
+                drop_path_rate=drop_path,
+                strict_img_size=not dynamic_size,
+            )
+            head = HyperHead(
+                trunk.channels,
+                HIDDEN,
+                fusion=fusion,
+                afa=afa,
+                attention_activation=attention_activation,
+                attention_hidden=attention_hidden,
+                dropout=dropout,
+            )
+        spec = card(
+            name,
+            {
+                "fusion": fusion,
+                "afa": afa,
+                "attention_activation": attention_activation,
+                "attention_hidden": attention_hidden,
+                "weights": weights,
+                "drop_path": drop_path,
+                "dropout": dropout,
+                "dynamic_size": dynamic_size,
+                "crop_batch": crop_batch,
+                "pretrained": "hub" if from_hub and backbone_weights is None else "none",
+                "seed": seed,
+            },
+            parsed,
+            tag=tag,
+            origin=origin_of_trunk(tag, from_hub, backbone_weights),
+            score_range=read_range(name, score_range),
+            summary=f"Swin {name.rsplit('_', 1)[1]}, fusion {fusion!r}, with HyperIQA's hyper-network",
+            source=SOURCE,
+            notes=(
+                "re-implemented from a description; the author's code and the trunk's weights are MIT",
+                "the resize to 512 high x 384 wide, as in the author's code, makes landscape images portrait",
+                "paper and code differ in fusion, attention and target network; the code is the default",
+            ),
+        )
+        return HyperQuality(spec, trunk, head, parsed, crop_batch)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (build.__doc__ or "").format(trunk=size.trunk)
+    return register_model(name)(build)
+
+
+smart_iqa_tiny = _register("smart_iqa_tiny")
+smart_iqa_small = _register("smart_iqa_small")
+smart_iqa_base = _register("smart_iqa_base")

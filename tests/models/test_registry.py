@@ -1,0 +1,42 @@
+"""The registry: one name, one builder; a wrong name or option is answered with the nearest one."""
+
+import pytest
+
+from iqa_models import BadModelOption, UnknownModel, create_model, describe_model, list_models, register_model
+
+
+def test_a_name_can_be_taken_once():
+    """Registering a second builder under a taken name is refused and leaves the first in place."""
+    with pytest.raises(ValueError, match="'linear' is registered already"):
+        register_model("linear")(lambda: create_model("linear"))
+    assert create_model("linear").spec.name == "linear"
+
+
+def test_names_are_sorted_and_filtered_by_a_shell_pattern():
+    """list_models returns sorted names, and only those a pattern matches."""
+    assert list_models() == sorted(list_models())
+    assert {"demo_lite0", "demo_resnet10t", "linear", "timm_regressor"} <= set(list_models())
+    assert list_models("demo_l*") == ["demo_lite0"]
+    assert list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_says_what_it_is_without_being_built(name):
+    """Every builder's docstring begins with one line that can stand in a list."""
+    assert 10 < len(describe_model(name)) < 120
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    """A misspelt model name raises UnknownModel and names the nearest one."""
+    with pytest.raises(UnknownModel, match=r"no model 'demo_lite', did you mean 'demo_lite0'\?"):
+        create_model("demo_lite")
+    with pytest.raises(UnknownModel):
+        describe_model("demo_lite")
+
+
+def test_an_unknown_option_is_answered_with_the_nearest():
+    """A misspelt option raises BadModelOption, names the nearest and lists what the builder takes."""
+    with pytest.raises(
+        BadModelOption, match=r"no option 'backbon', did you mean 'backbone'\?.*takes: backbone, pretrained"
+    ):
+        create_model("timm_regressor", backbon="resnet10t")
