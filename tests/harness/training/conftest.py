@@ -1,0 +1,78 @@
+"""A data set of a few synthetic images, small enough to train on within a second."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
+from iqa_harness.training import TrainConfig
+
+
+class TinySet(ImageSet):
+    """Noise of known strength on grey; the label is the strength, so a model can learn it."""
+
+    def __init__(self, records, pixels):
+        self.card = DataCard(
+            name="tiny",
+            label="pseudo-MOS",
+            mos_range=(1.0, 5.0),
+            summary="noise on grey",
+            source="made here",
+        )
+        self.fingerprint = hashlib.sha256(repr(records).encode()).hexdigest()
+        self.records = records
+        self.pixels = pixels
+
+    def read(self, index):
+        """Return the pixels of one image, and refuse the test split."""
+        assert self.records[index].split != "test", "training must not look at the test split"
+        return self.pixels[index]
+
+    def subset(self, indices):
+        """Return some of the images with the same fingerprint."""
+        part = TinySet([self.records[i] for i in indices], [self.pixels[i] for i in indices])
+        part.fingerprint = self.fingerprint
+        return part
+
+
+def make_set(counts, side=40):
+    """Make a set with so many images in each split."""
+    records, pixels = [], []
+    for split, count in counts.items():
+        for number in range(count):
+            rng = np.random.default_rng([number, len(split)])
+            strength = number / max(count - 1, 1)
+            noise = rng.normal(128, 2 + 60 * strength, (side, side, 3))
+            image = noise.clip(0, 255).astype(np.uint8)
+            name = f"{split}/{number}"
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            records.append(ImageRecord(name, 5 - 4 * strength, split, name, "noise", 1, digest))
+            pixels.append(image)
+    return TinySet(records, pixels)
+
+
+@pytest.fixture
+def tiny_set():
+    """Twelve training, six validation and two test images of 40 x 40."""
+    return make_set({"train": 12, "val": 6, "test": 2})
+
+
+@pytest.fixture
+def new_set():
+    """The function that makes a set from the number of images a split."""
+    return make_set
+
+
+@pytest.fixture
+def config():
+    """Settings for a small convolutional model, three epochs of three steps."""
+    return TrainConfig(
+        name="tiny",
+        model="timm_regressor",
+        options={"backbone": "test_efficientnet", "hidden": 8},
+        threads=1,
+        epochs=3,
+        batch_size=4,
+        crop=32,
+    )

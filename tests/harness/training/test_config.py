@@ -1,0 +1,99 @@
+"""Training settings: presets load, mistakes are named with file and key, and no torch is needed."""
+
+import ast
+import inspect
+import itertools
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from pydantic import ValidationError
+
+from iqa_harness.errors import TrainingError
+from iqa_harness.training import TrainConfig, list_presets, load_preset, load_train_config
+from iqa_models import list_models
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_is_valid_and_names_a_registered_model(name):
+    """A preset that ships carries its own name and a model that exists."""
+    config = load_preset(name)
+    assert config.name == name
+    assert config.model in list_models()
+
+
+def test_the_demo_models_have_presets():
+    """A pattern finds both demo models' presets, and nothing else."""
+    assert list_presets("demo_*") == ["demo_lite0", "demo_resnet10t"]
+    assert list_presets("nothing*") == []
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest():
+    """A misspelt preset raises TrainingError with the nearest name and all names."""
+    with pytest.raises(
+        TrainingError, match=r"'demo_lit0', did you mean 'demo_lite0'\?; there are: demo_lite0,"
+    ):
+        load_preset("demo_lit0")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            'name = "x"\nmodel = "linear"\nepochs = 1\nbatchsize = 4',
+            "batchsize: unknown key, did you mean 'batch_size'",
+        ),
+        ('name = "x"\nmodel = "linear"\nepochs = 0', "epochs: Input should be greater than or equal to 1"),
+        ('name = "x"\nmodel = "linear"', "epochs: Field required"),
+        (
+            'name = "x"\nmodel = "linear"\nepochs = 1\nbatch_norm = "warm"',
+            "batch_norm: Input should be 'frozen'",
+        ),
+        ("name = x", "line 1"),
+    ],
+)
+def test_a_bad_file_is_told_with_file_and_key(tmp_path, text, words):
+    """An unknown key, a bad value, a missing key and bad TOML raise TrainingError with file and place."""
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=words) as caught:
+        load_train_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    """Two bad keys stand in one error."""
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "x"\nmodel = "linear"\nepochs = -1\ncrop = 0')
+    with pytest.raises(TrainingError, match=r"epochs: .*; crop: "):
+        load_train_config(path)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    """A file that is not there raises TrainingError with its path."""
+    with pytest.raises(TrainingError, match=r"nowhere\.toml"):
+        load_train_config(tmp_path / "nowhere.toml")
+
+
+def test_settings_do_not_change():
+    """Assigning to a setting is refused."""
+    with pytest.raises(ValidationError):
+        load_preset("demo_lite0").epochs = 9
+
+
+def test_every_setting_is_documented():
+    """Each field is followed by its own line of documentation."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0].body
+    for field, line in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(line, ast.Expr), f"{ast.unparse(field)} has no line"
+
+
+def test_listing_presets_needs_no_torch():
+    """Importing the settings and listing presets leaves torch unloaded."""
+    code = (
+        "import sys; from iqa_harness.training import list_presets, load_preset;"
+        "[load_preset(n) for n in list_presets()]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
