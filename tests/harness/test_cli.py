@@ -18,7 +18,9 @@ from PIL import Image
 
 from iqa_harness.cli import main
 from iqa_harness.cli.arguments import parse_model
-from iqa_models import create_model, save_checkpoint
+from iqa_harness.cli.train import _train_in_processes
+from iqa_harness.errors import TrainingError
+from iqa_models import create_model, load_checkpoint, save_checkpoint, weights_sha256
 from iqa_results import ResultStore
 
 
@@ -384,3 +386,35 @@ def test_score_prints_what_the_model_says(cli, tmp_path):
     assert name == "white.png"
     weight = create_model("linear").weight(24, 24).detach()
     assert float(value) == pytest.approx(0.5 + float(weight.mean()), abs=1e-5)
+
+
+TINY = """
+name = "{name}"
+model = "demo_resnet10t"
+options = {{ pretrained = "none", seed = {seed} }}
+data = "smoke"
+epochs = 1
+images_per_epoch = 16
+crop = 64
+batch_norm = "calibrated"
+"""
+
+
+def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cache):
+    """Two trainings in processes of their own end with the weights of a training in this one."""
+    for seed, name in enumerate("ab"):
+        (tmp_path / f"{name}.toml").write_text(TINY.format(name=name, seed=seed))
+    _train_in_processes(["a.toml", "b.toml"], tmp_path / "together", cache)
+    code, out, _ = cli("train", "a.toml", "--store", "alone")
+    assert code == 0
+    assert out.strip() == str(Path("alone/models/a"))
+    together = load_checkpoint(tmp_path / "together" / "models" / "a")
+    assert weights_sha256(together) == weights_sha256(load_checkpoint(tmp_path / "alone" / "models" / "a"))
+    assert (tmp_path / "together" / "models" / "b" / "card.json").is_file()
+
+
+def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
+    """What one of them says goes to stderr, and the whole is an error that names it."""
+    with pytest.raises(TrainingError, match=r"training of no\.toml failed"):
+        _train_in_processes(["no.toml"], tmp_path, cache)
+    assert "no.toml" in capfd.readouterr().err

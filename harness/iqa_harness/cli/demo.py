@@ -27,10 +27,12 @@ def demo(
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
     """
     from iqa_harness.cli.attack import run_and_report
-    from iqa_harness.cli.train import demo_presets, train_one
+    from iqa_harness.cli.train import demo_presets, train_one, train_side_by_side
+    from iqa_harness.training import load_preset
 
     set_up_torch(device, threads)
-    folders = [train_one(name, store, cache, overwrite=False) for name in demo_presets()]
+    train_side_by_side(demo_presets(), store, cache)
+    folders = [train_one(load_preset(name), store, cache, overwrite=False) for name in demo_presets()]
     entrants = [load_entrant(ModelArgument(f.name, "", {}, checkpoint=f)) for f in folders]
     code = run_and_report(
         "demo",
