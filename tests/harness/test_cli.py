@@ -350,6 +350,37 @@ def test_an_authors_checkpoint_is_imported_and_scores(cli, tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
+PLUGIN = """
+from iqa_models import ModelSpec, QualityModel, register_model
+
+
+class Contrast(QualityModel):
+    def predict(self, images):
+        return images.flatten(1).std(dim=1)
+
+
+@register_model("contrast_of_the_test")
+def contrast():
+    \"\"\"Standard deviation of all pixels.\"\"\"
+    spec = ModelSpec(name="contrast_of_the_test", summary="contrast", score_range=(0, 0.5),
+                     input_protocol="whole image", mean=(0, 0, 0), std=(1, 1, 1), source="the test")
+    return Contrast(spec)
+"""
+
+
+def test_a_users_own_model_is_attacked(cli, tmp_path):
+    """A Python file that registers a model makes it one under test; a broken file is one clear line."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    code, out, _ = cli("attack", "-s", "smoke", "-m", "own=contrast_of_the_test", "--plugin", "mine.py")
+    assert code == 0
+    assert " own " in out
+    (tmp_path / "broken.py").write_text("\nraise ValueError('no luck')\n")
+    code, _, err = cli("score", "linear", "x.png", "--plugin", "broken.py")
+    assert code == 3
+    assert "plugin broken.py, line 2: ValueError: no luck" in err
+    assert cli("score", "linear", "x.png", "--plugin", "none.py")[0] == 3
+
+
 def test_missing_backbone_weights_are_never_replaced_by_random_ones(cli, tmp_path):
     """Weights that are not there are an error that says how to give them."""
     code, _, err = cli("models", "show", "hyperiqa?protocol=centre", "--backbone-weights", "none.pth")

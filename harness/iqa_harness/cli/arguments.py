@@ -46,6 +46,11 @@ BackboneOption = Annotated[
     ),
 ]
 
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file of yours that registers models; it is run. Repeat for more."),
+]
+
 DEFAULT_STORE = Path("iqa-store")
 
 
@@ -117,6 +122,27 @@ def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) 
     if backbone_weights is not None:
         options.setdefault("backbone_weights", str(backbone_weights))
     return Entrant(argument.label, create_model(argument.name, **options))
+
+
+def run_plugins(files: list[Path] | None) -> None:
+    """Run the user's own Python files, which register models.
+
+    Raises:
+        RunError: a file is missing, or raises; the message holds what and the line.
+    """
+    import importlib.util
+    import traceback
+
+    for file in files or ():
+        spec = importlib.util.spec_from_file_location(file.stem, file) if file.is_file() else None
+        if spec is None or spec.loader is None:
+            raise RunError(f"plugin {file}: no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno
+            raise RunError(f"plugin {file}, line {line}: {type(error).__name__}: {error}") from error
 
 
 def set_up_torch(device: str, threads: int | None) -> None:

@@ -14,10 +14,12 @@ from iqa_harness.cli.arguments import (
     CacheOption,
     DeviceOption,
     ModelsOption,
+    PluginOption,
     StoreOption,
     ThreadsOption,
     load_entrant,
     parse_model,
+    run_plugins,
     set_up_torch,
 )
 from iqa_harness.cli.report import write_report
@@ -45,12 +47,14 @@ def attack(
     max_states: Annotated[int, typer.Option(min=1, help="Starts (images x restarts) run together.")] = 64,
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed; compute nothing.")
     ] = False,
 ) -> None:
     """Run a suite on models; cells that are in the store already are not computed again."""
     set_up_torch(device, threads)
+    run_plugins(plugin)
     entrants = [load_entrant(parse_model(text), backbone_weights) for text in model]
     code = run_and_report(
         suite, entrants, run=run, data=data, mos_range=mos_range, store=store, device=device, chunk=chunk,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, load_entrant, parse_model
+from iqa_harness.cli.arguments import BackboneOption, PluginOption, load_entrant, parse_model, run_plugins
 from iqa_harness.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
@@ -35,8 +35,10 @@ def list_command(
 def show_command(
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print a model's card as JSON, with its number of parameters on stderr."""
+    run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
     typer.echo(entrant.model.spec.model_dump_json(indent=1))
     count = sum(p.numel() for p in entrant.model.parameters())

@@ -10,9 +10,11 @@ import typer
 from iqa_harness.cli.arguments import (
     BackboneOption,
     DeviceOption,
+    PluginOption,
     ThreadsOption,
     load_entrant,
     parse_model,
+    run_plugins,
     set_up_torch,
 )
 
@@ -23,6 +25,7 @@ def score(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print the score of image files, one line each: score, tab, file; higher is better."""
     from iqa_attacks import score as score_images
@@ -30,6 +33,7 @@ def score(
     from iqa_harness.data.decoding import decode
 
     set_up_torch(device, threads)
+    run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
     entrant.model.to(device)
     for path in images:
