@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
 from iqa_harness.metrics import METRICS, Bootstrap, Logistic, Metric, Value, Vector, fit_logistic, plcc, srocc
 from iqa_harness.worst_case import Composed, composed_worst_case
 from iqa_results import INTERVAL_SCHEMA, ROW_SCHEMA, TABLE_SCHEMA, ResultStore, RunManifest
+
+ENDS = (LOWEST_SEEN, HIGHEST_SEEN)
 
 Record = dict[str, Any]
 
@@ -105,6 +108,8 @@ def _of_model(model: str, rows: pd.DataFrame, manifest: RunManifest) -> tuple[li
         for m in METRICS
     ]
     for key, found in attacked.items():
+        if key.objective in ENDS:
+            continue  # candidates of the composed worst case, no attack of their own
         table += [
             _record(
                 manifest, model, "attack", m, key=key, final=found.final,
@@ -113,6 +118,8 @@ def _of_model(model: str, rows: pd.DataFrame, manifest: RunManifest) -> tuple[li
             for m in METRICS
         ]  # fmt: skip
     for key, reason in holes.items():
+        if key.objective in ENDS:
+            continue
         undefined = Value.none(reason)
         table += [
             _record(manifest, model, "attack", m, key=key, judged=judged, value=undefined) for m in METRICS

@@ -15,6 +15,7 @@ from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model, describe_model, list_models, register_model
 from iqa_models.regressor import TimmRegressor
 from iqa_models.spec import ModelSpec
+from iqa_models.srm import SRMNeck, SRMQuality
 
 __all__ = [
     "BadCheckpoint",
@@ -27,6 +28,8 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "QualityModel",
+    "SRMNeck",
+    "SRMQuality",
     "TimmRegressor",
     "UnknownModel",
     "create_model",
