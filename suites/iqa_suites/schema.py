@@ -113,11 +113,16 @@ class PGDSettings(_AttackSettings):
     """Keep the best iterate, or the last one for parity with other tools."""
     report_steps: tuple[int, ...] = ()
     """Prefixes to report besides the full number of steps: the step sweep."""
+    report_epsilons: tuple[Radius, ...] | None = None
+    """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
 
     @model_validator(mode="after")
     def _one_step_size(self) -> PGDSettings:
         if (self.step_size is None) == (self.relative_step_size is None):
             raise ValueError("give exactly one of step_size and relative_step_size")
+        for radius in self.report_epsilons or ():
+            if radius not in self.epsilons:
+                raise ValueError(f"report_epsilons: {radius:g} is not among the attack's epsilons")
         try:
             self.attack(self.epsilons[0], 0)
         except AttackError as error:
@@ -126,6 +131,7 @@ class PGDSettings(_AttackSettings):
 
     def attack(self, epsilon: float, seed: int) -> Attack:
         """Return the attack at one radius."""
+        swept = self.report_epsilons is None or epsilon in self.report_epsilons
         step = self.step_size if self.step_size is not None else (self.relative_step_size or 0) * epsilon
         return create_attack(
             "pgd",
@@ -135,7 +141,7 @@ class PGDSettings(_AttackSettings):
             restarts=self.restarts,
             random_start=self.random_start,
             keep=self.keep,
-            report_steps=self.report_steps,
+            report_steps=self.report_steps if swept else (),
         )
 
 
@@ -193,8 +199,14 @@ class Suite(_Settings):
                 )
         if self.step_sweep is not None:
             swept = next((a for a in self.attacks if a.name == self.step_sweep), None)
-            if not isinstance(swept, PGDSettings) or not swept.report_steps:
-                raise ValueError(f"step_sweep: {self.step_sweep!r} is no attack with report_steps")
+            if (
+                not isinstance(swept, PGDSettings)
+                or not swept.report_steps
+                or self.main_epsilon not in (swept.report_epsilons or swept.epsilons)
+            ):
+                raise ValueError(
+                    f"step_sweep: {self.step_sweep!r} is no attack with report_steps at main_epsilon"
+                )
         return self
 
     @property

@@ -47,6 +47,8 @@ def test_the_demo_suite_is_what_it_says():
         ("relative_step_size = 0.5", 'relative_step_size = 0.5\nstep_size = "1/255"', "exactly one"),
         ("relative_step_size = 0.5", "", "exactly one"),
         ("report_steps = [1]", "report_steps = [9]", "within 1..3"),
+        ("report_steps = [1]", 'report_steps = [1]\nreport_epsilons = ["3/255"]', "not among the attack's"),
+        ("report_steps = [1]", 'report_steps = [1]\nreport_epsilons = ["1/255"]', "at main_epsilon"),
         ("cell_images = 8", "cell_images = 12", "not a multiple of the batch"),
         ('kind = "fgsm"', 'kind = "fgms"', "attacks.0"),
         ('name = "fgsm"', 'name = "pgd"', "'pgd' is named twice"),
@@ -64,6 +66,15 @@ def test_a_mistake_is_told_by_name(old, new, message):
     with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
         parse_suite(SMOKE.replace(old, new, 1), "mine.toml")
     assert message in str(caught.value)
+
+
+def test_prefixes_are_reported_at_the_radii_that_ask_for_them():
+    """With report_epsilons the other radii report full strength only, and are the same attack otherwise."""
+    pgd = next(a for a in load_suite("demo").suite.attacks if a.name == "pgd")
+    swept, plain = pgd.attack(1 / 255, 0).schedule, pgd.attack(2 / 255, 0).schedule
+    assert swept.report_steps == (1, 2, 5, 10)
+    assert plain.report_steps == (10,)
+    assert (swept.steps, swept.restarts, swept.keep_best) == (plain.steps, plain.restarts, plain.keep_best)
 
 
 def test_all_mistakes_are_told_at_once():
