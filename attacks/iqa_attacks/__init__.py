@@ -1,16 +1,20 @@
 """Attacks on scores: threat models, objectives, the shared-gradient engine."""
 
-from iqa_attacks.attack import FGSM, PGD, Attack, AttackResult, create_attack, list_attacks
-from iqa_attacks.engine import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
+from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
+from iqa_attacks.catalogue import create_attack, list_attacks
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
+from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
+from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.gradients import score, score_and_gradient
-from iqa_attacks.objectives import Objective, create_objective, list_objectives
+from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
 from iqa_attacks.threat_model import Budget, Norm, ThreatModel, measure, parse_epsilon
 
 __all__ = [
+    "APGD",
     "FGSM",
     "HIGHEST_SEEN",
     "LOWEST_SEEN",
+    "MIFGSM",
     "PGD",
     "Attack",
     "AttackError",
@@ -19,8 +23,10 @@ __all__ = [
     "BadAttackOption",
     "Budget",
     "Cost",
+    "Effort",
     "Example",
     "Found",
+    "Noise",
     "Norm",
     "Objective",
     "ThreatModel",
@@ -31,6 +37,8 @@ __all__ = [
     "list_objectives",
     "measure",
     "parse_epsilon",
+    "register_objective",
     "score",
     "score_and_gradient",
+    "stored_score",
 ]

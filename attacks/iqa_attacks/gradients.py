@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iqa_attacks.errors import AttackFailed
+from iqa_attacks.seeding import seeded
 from iqa_models import QualityModel
 
 
 class ScoredGradient(NamedTuple):
-    """Scores (B,) float64 and, if asked for, d score_i / d image_i (B, C, H, W)."""
+    """Scores (B,) float64 and d score_i / d image_i (B, C, H, W)."""
 
     scores: Tensor
-    gradients: Tensor | None
+    gradients: Tensor
 
 
 def _chunks(images: Tensor, size: int) -> Iterator[Tensor]:
@@ -58,3 +59,29 @@ def score_and_gradient(model: QualityModel, images: Tensor, *, chunk: int) -> Sc
     if not bool(joined.isfinite().all()):
         raise AttackFailed(f"{model.spec.name}: the score is not finite")
     return ScoredGradient(joined, torch.cat(gradients))
+
+
+def expected_score(model: QualityModel, image: Tensor, seeds: Sequence[int]) -> float:
+    """Return the mean score of one image (C, H, W) over seeded draws of a stochastic model.
+
+    Every draw is a pass of its own on this image alone: a model may draw once a batch, and neither the
+    other images of a batch nor its size may touch an image's draws.
+    """
+    scores = []
+    for seed in seeds:
+        with seeded(seed, image.device):
+            scores.append(score(model, image.unsqueeze(0), chunk=1))
+    return float(torch.cat(scores).mean())
+
+
+def expected_score_and_gradient(
+    model: QualityModel, image: Tensor, seeds: Sequence[int]
+) -> tuple[float, Tensor]:
+    """Return the mean score and the mean gradient (C, H, W) over seeded draws, as `expected_score`."""
+    scores, gradients = [], []
+    for seed in seeds:
+        with seeded(seed, image.device):
+            drawn = score_and_gradient(model, image.unsqueeze(0), chunk=1)
+        scores.append(drawn.scores)
+        gradients.append(drawn.gradients)
+    return float(torch.cat(scores).mean()), torch.cat(gradients).mean(dim=0)

@@ -10,6 +10,8 @@ something else for every model.
 
 from __future__ import annotations
 
+import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -19,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from iqa_attacks.errors import BadAttackOption, UnknownAttack
+from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN
 
 
 class Evaluation(NamedTuple):
@@ -128,8 +131,59 @@ class Lower(Objective):
         return -scores
 
 
+class SoftSpearman(Objective):
+    """Minus a differentiable Spearman correlation with the labels, over the attack's whole batch.
+
+    The soft rank of f_i is 1/2 + sum_j sigmoid((f_i - f_j) / t), with t = temperature times the standard
+    deviation of the batch's scores: shifting or stretching the scores changes nothing, as for the exact
+    correlation, which it tends to as the temperature goes to 0. It is correlated with the exact average
+    ranks of the labels. List-wise: give the attack a large `batch`. Cost O(batch^2), on scores only.
+
+    Scores that are all equal have no ranks: the loss is 0 there, and every image moves against its label.
+    A batch without two different labels has loss 0 and moves no image.
+    """
+
+    name = "soft_spearman"
+    batch_level = True
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        if not temperature > 0:
+            raise BadAttackOption(f"rank_temperature of soft_spearman must be positive, not {temperature}")
+        self.temperature = temperature
+
+    def loss(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Return the batch's loss in [-1, 1], repeated B times."""
+        wanted = _centred_ranks(mos).to(scores)
+        if not (_differ(scores) and _differ(mos)):
+            return (scores * 0).sum().expand(len(scores))
+        ranks = soft_ranks(scores, self.temperature * scores.std(correction=0))
+        centred = ranks - ranks.mean()
+        correlation: Tensor = (centred * wanted).sum() / (centred.norm() * wanted.norm())
+        return -correlation.expand(len(scores))
+
+    def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Move equal scores apart, against the order of the labels."""
+        if _differ(scores):
+            return weight
+        return -_centred_ranks(mos).to(weight)
+
+
+def _differ(values: Tensor) -> bool:
+    return bool((values != values[0]).any())
+
+
+def soft_ranks(scores: Tensor, temperature: Tensor | float) -> Tensor:
+    """Return ranks (B,) from 1 to B, differentiable: 1/2 + sum_j sigmoid((f_i - f_j) / temperature)."""
+    return 0.5 + torch.sigmoid((scores.unsqueeze(1) - scores.unsqueeze(0)) / temperature).sum(dim=1)
+
+
+def _centred_ranks(labels: Tensor) -> Tensor:
+    """Return exact average ranks (B,) minus their mean: ties share their rank."""
+    return (labels.unsqueeze(1) - labels.unsqueeze(0)).sign().sum(dim=1) / 2
+
+
 _OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    cls.name: cls for cls in (MSE, Drift, PairwiseInversion, Raise, Lower)
+    cls.name: cls for cls in (MSE, Drift, PairwiseInversion, Raise, Lower, SoftSpearman)
 }
 
 
@@ -138,13 +192,41 @@ def list_objectives() -> list[str]:
     return sorted(_OBJECTIVES)
 
 
-def create_objective(name: str, *, tau: float = 0.1) -> Objective:
-    """Create an objective by name; `tau` is for `pairwise_inversion`.
+def register_objective(cls: type[Objective]) -> type[Objective]:
+    """Add an objective of your own to the catalogue, under its `name`; usable as a class decorator.
+
+    Attacks and suites in this process then take it by name. The name stands for the formula in stored
+    results: give a changed formula another name.
 
     Raises:
-        UnknownAttack: no objective of that name.
-        BadAttackOption: tau is not positive.
+        BadAttackOption: the class needs arguments, or the name is taken or not lower case with underscores.
+    """
+    name = cls.name
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        raise BadAttackOption(f"objective {name!r}: a name is lower case with underscores")
+    if name in _OBJECTIVES or name in (LOWEST_SEEN, HIGHEST_SEEN, "none"):
+        raise BadAttackOption(f"objective {name!r} is taken")
+    try:
+        cls()
+    except TypeError as error:
+        raise BadAttackOption(f"objective {name!r} must be creatable without arguments: {error}") from error
+    _OBJECTIVES[name] = cls
+    return cls
+
+
+def create_objective(name: str, *, tau: float = 0.1, rank_temperature: float = 0.1) -> Objective:
+    """Create an objective by name; `tau` is for `pairwise_inversion`, the other for `soft_spearman`.
+
+    Raises:
+        UnknownAttack: no objective of that name; the message holds the nearest one.
+        BadAttackOption: a temperature is not positive.
     """
     if name not in _OBJECTIVES:
-        raise UnknownAttack(f"no objective {name!r}; there are {', '.join(list_objectives())}")
-    return PairwiseInversion(tau) if name == PairwiseInversion.name else _OBJECTIVES[name]()
+        close = difflib.get_close_matches(name, list_objectives(), n=1)
+        near = f", did you mean {close[0]!r}?" if close else ""
+        raise UnknownAttack(f"no objective {name!r}{near}; there are {', '.join(list_objectives())}")
+    if name == PairwiseInversion.name:
+        return PairwiseInversion(tau)
+    if name == SoftSpearman.name:
+        return SoftSpearman(rank_temperature)
+    return _OBJECTIVES[name]()

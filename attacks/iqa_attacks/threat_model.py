@@ -97,6 +97,17 @@ class ThreatModel:
         start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
+    def random_noise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw noise of full size around one clean image (C, H, W), then project on the box.
+
+        Every pixel moves by epsilon up or down (inf), or the change has a random direction and length
+        epsilon (2). Drawn on the CPU in float64.
+        """
+        delta = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        delta = delta.sign() if self.norm == "inf" else delta / delta.norm()
+        start = clean + (delta * self.epsilon).to(clean)
+        return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
+
 
 def project_inf(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     """Project on {||x - clean||_inf <= epsilon} and [0, 1]: exact, pixel by pixel."""

@@ -123,7 +123,7 @@ def _attack_rows(
         max_states=runtime.max_states,
     )
     verified = _verify(cell, model, pixels, [(f.image, f.example) for f in result.found])
-    full = cell.attack.schedule.steps
+    full = cell.attack.effort.steps
     rows = []
     for found in result.found:
         cost = result.cost[found.image, found.steps]
@@ -223,8 +223,8 @@ def _attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
         "kind": attack.kind,
         "norm": attack.threat.norm,
         "epsilon": attack.threat.epsilon,
-        "step_size": attack.schedule.step_size,
-        "restarts": attack.schedule.restarts,
+        "step_size": attack.effort.step_size,
+        "restarts": attack.effort.restarts,
         "seed": attack.seed,
         "device": runtime.device,
     }

@@ -1,6 +1,8 @@
 """The engine against a model whose optimum is known, and against runs of one objective at a time."""
 
+import importlib.util
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,54 +19,18 @@ from iqa_attacks import (
     create_attack,
     measure,
 )
-from iqa_models import ModelSpec, QualityModel, create_model
+from iqa_models import create_model
 
-ALL = ("mse", "drift", "pairwise_inversion", "raise", "lower")
-SIZES = [(8, 8)] * 11
-
-
-class Wavy(QualityModel):
-    """A smooth non-linear model, one image after another: bit-equal for every batch size."""
-
-    def __init__(self, **card: object) -> None:
-        linear = create_model("linear", dtype="float64")
-        super().__init__(
-            ModelSpec(**{**linear.spec.model_dump(), "name": "wavy", "score_range": (0, 1), **card})
-        )
-        self.linear = linear
-
-    def predict(self, images: Tensor) -> Tensor:
-        waves = [torch.sin(9 * image).mul(image.roll(1, -1)).mean() for image in images]
-        return 0.3 * self.linear(images) + torch.stack(waves)
-
-
-def _targets(sizes=SIZES, seed=0, low=0.0, high=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    images = [low + (high - low) * torch.rand(3, *s, generator=generator, dtype=torch.float64) for s in sizes]
-    return (
-        images,
-        [f"image-{i}" for i in range(len(sizes))],
-        torch.rand(len(sizes), generator=generator).double(),
-    )
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+ALL, SIZES, Wavy = shared.ALL, shared.SIZES, shared.Wavy
+_targets, _by_key, _same = shared.targets, shared.by_key, shared.same
 
 
 def _pgd(norm="inf", epsilon=4 / 255, **settings):
     settings = {"objectives": ALL, "steps": 6, "step_size": epsilon / 3, "restarts": 2, "seed": 7, **settings}
     return create_attack("pgd", threat=ThreatModel(norm, epsilon), **settings)
-
-
-def _by_key(result):
-    return {(f.image, f.objective, f.steps): f for f in result.found}
-
-
-def _same(a, b):
-    """Whether two found entries are the same, bit for bit."""
-    return (
-        a.loss == b.loss
-        and a.example.score == b.example.score
-        and (a.example.restart, a.example.step) == (b.example.restart, b.example.step)
-        and torch.equal(a.example.pixels, b.example.pixels)
-    )
 
 
 @pytest.mark.parametrize("box", ["inactive", "active"])
@@ -131,11 +97,11 @@ def test_sharing_saves_gradients():
     """Five objectives cost far less than five runs: at most two points an image and restart after a step."""
     model, targets = Wavy().eval(), _targets()
     attack = _pgd(steps=6)
-    shared = attack.run(model, *targets)
+    together = attack.run(model, *targets)
     separate = sum(_pgd(objectives=(o,)).run(model, *targets).cost[0, 6].backwards for o in ALL)
     assert separate == 5 * 6 * 2
-    assert all(shared.cost[i, 6].backwards <= 0.5 * separate for i in range(len(SIZES)))
-    assert shared.cost[0, 6].forwards > shared.cost[0, 6].backwards
+    assert all(together.cost[i, 6].backwards <= 0.5 * separate for i in range(len(SIZES)))
+    assert together.cost[0, 6].forwards > together.cost[0, 6].backwards
 
 
 def test_prefixes_equal_shorter_runs():

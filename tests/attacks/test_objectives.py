@@ -4,8 +4,17 @@ import math
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from iqa_attacks import BadAttackOption, UnknownAttack, create_objective, list_objectives
+from iqa_attacks import (
+    BadAttackOption,
+    Objective,
+    UnknownAttack,
+    create_objective,
+    list_objectives,
+    objectives,
+    register_objective,
+)
 
 F = torch.tensor([0.2, 0.8, 0.5], dtype=torch.float64)
 Y = torch.tensor([0.1, 0.6, 0.9], dtype=torch.float64)
@@ -65,8 +74,92 @@ def test_large_differences_stay_finite():
 
 def test_objectives_are_known_by_name():
     """The catalogue is what the papers and the composed worst case need, and nothing else is accepted."""
-    assert list_objectives() == ["drift", "lower", "mse", "pairwise_inversion", "raise"]
-    with pytest.raises(UnknownAttack, match="no objective 'msee'"):
+    assert list_objectives() == [
+        "drift",
+        "lower",
+        "mse",
+        "pairwise_inversion",
+        "raise",
+        "soft_spearman",
+    ]
+    with pytest.raises(UnknownAttack, match="no objective 'msee', did you mean 'mse'"):
         create_objective("msee")
     with pytest.raises(BadAttackOption, match="tau"):
         create_objective("pairwise_inversion", tau=0)
+    with pytest.raises(BadAttackOption, match="rank_temperature"):
+        create_objective("soft_spearman", rank_temperature=0)
+
+
+def _scores(n=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    mos = torch.rand(n, generator=generator, dtype=torch.float64)
+    return mos + 0.3 * torch.randn(n, generator=generator, dtype=torch.float64), mos
+
+
+def test_soft_spearman_tends_to_spearman():
+    """At a low temperature the loss is minus SciPy's SROCC, ties of the labels shared."""
+    scores, mos = _scores()
+    mos = (mos * 10).round()  # ties
+    loss = create_objective("soft_spearman", rank_temperature=1e-5).evaluate(scores, mos, scores).loss
+    assert loss.tolist() == pytest.approx([-spearmanr(scores, mos).statistic] * 40, abs=1e-9)
+    usual = create_objective("soft_spearman").evaluate(scores, mos, scores).loss
+    assert float(usual[0]) == pytest.approx(float(loss[0]), abs=0.01)
+
+
+def test_soft_spearman_has_the_derivative_it_says():
+    """Its weights agree with finite differences, and no shift or stretch of the scores changes the loss."""
+    scores, mos = _scores(12)
+    objective = create_objective("soft_spearman")
+    evaluation = objective.evaluate(scores, mos, scores)
+    for i in range(12):
+        step = torch.zeros(12, dtype=torch.float64)
+        step[i] = 1e-6
+        difference = (
+            objective.loss(scores + step, mos, scores) - objective.loss(scores - step, mos, scores)
+        )[0]
+        assert float(evaluation.weight[i]) == pytest.approx(float(difference) / 2e-6, abs=1e-6)
+    other = objective.evaluate(7 * scores - 3, mos, scores)
+    assert torch.allclose(other.loss, evaluation.loss, atol=1e-12)
+
+
+def test_soft_spearman_without_an_order_is_defined():
+    """Equal scores move against the labels; equal labels, or one image, move nothing; nothing is NaN."""
+    objective = create_objective("soft_spearman")
+    equal = objective.evaluate(torch.full_like(F, 0.4), Y, CLEAN)
+    assert equal.loss.tolist() == [0.0] * 3
+    assert equal.weight.sign().tolist() == [1.0, 0.0, -1.0]
+    for n in (1, 3):
+        flat = objective.evaluate(F[:n], torch.full((n,), 0.5, dtype=torch.float64), CLEAN[:n])
+        assert flat.loss.tolist() == [0.0] * n
+        assert flat.weight.tolist() == [0.0] * n
+
+
+class FarFromMiddle(Objective):
+    """|f - 1/2|^3: an objective of a user's own."""
+
+    name = "far_from_middle"
+
+    def loss(self, scores, mos, clean):
+        return (scores - 0.5).abs() ** 3
+
+
+def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
+    """Registered once, under a free name, creatable without arguments; then it is one of the catalogue."""
+    monkeypatch.setattr("iqa_attacks.objectives._OBJECTIVES", dict(objectives._OBJECTIVES))
+    register_objective(FarFromMiddle)
+    weight = create_objective("far_from_middle").evaluate(F, Y, CLEAN).weight
+    assert torch.allclose(weight, 3 * (F - 0.5) ** 2 * (F - 0.5).sign())
+    with pytest.raises(BadAttackOption, match="taken"):
+        register_objective(FarFromMiddle)
+    for name, message in (("Bad Name", "lower case"), ("mse", "taken"), ("lowest_seen", "taken")):
+        with pytest.raises(BadAttackOption, match=message):
+            register_objective(type("Named", (FarFromMiddle,), {"name": name}))
+
+    class Needy(FarFromMiddle):
+        name = "needy"
+
+        def __init__(self, power):
+            self.power = power
+
+    with pytest.raises(BadAttackOption, match="without arguments"):
+        register_objective(Needy)

@@ -1,0 +1,91 @@
+"""What an attack is given and what it hands back, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+LOWEST_SEEN, HIGHEST_SEEN = "lowest_seen", "highest_seen"
+
+
+class Example(NamedTuple):
+    """One attacked image; objectives that chose the same point share this object."""
+
+    pixels: Tensor
+    """(C, H, W) in the threat model."""
+    score: float
+    """Score the attack saw, on the model's own scale."""
+    restart: int
+    """Restart that found it."""
+    step: int
+    """Iterate (or query) of that restart, 0 for its start."""
+
+
+class Found(NamedTuple):
+    """The example chosen for one image, objective and number of steps."""
+
+    image: int
+    """Index of the image in the attacked sequence."""
+    objective: str
+    """Objective, or `lowest_seen` / `highest_seen`: the ends of all scores met on this image."""
+    steps: int
+    """Length of the prefix it was chosen from."""
+    loss: float | None
+    """The objective's value, None for the ends."""
+    example: Example
+
+
+class Cost(NamedTuple):
+    """Work on one image up to a number of steps, shared by all objectives."""
+
+    forwards: int
+    """Evaluations of the model on this image (a gradient includes one)."""
+    backwards: int
+    """Gradients."""
+    zero_gradients: int
+    """Gradients that were exactly zero in every pixel."""
+
+
+class Targets(NamedTuple):
+    """Images under attack, in evaluation order."""
+
+    images: Sequence[Tensor]
+    """(C, H, W) each in [0, 1]; sizes may differ."""
+    ids: Sequence[str]
+    mos: Tensor
+    """(n,) float64 on [0, 1]."""
+    clean: Tensor
+    """(n,) float64: clean scores on the model's own scale."""
+
+
+@dataclass
+class Ascent:
+    """What a run found."""
+
+    found: list[Found]
+    """One entry an (image, objective, reported number of steps)."""
+    cost: dict[tuple[int, int], Cost]
+    """Work by (image, steps)."""
+
+
+def merge(best: dict[tuple[int, str, int], Found], found: Sequence[Found]) -> None:
+    """Keep the better of what is there and what another restart found; a tie goes to the earlier one.
+
+    A batch-level objective is kept a batch. Its images carry one loss, the batch's, so this choice,
+    made image by image, takes the same restart for all of them.
+    """
+    for new in found:
+        key = (new.image, new.objective, new.steps)
+        if key not in best or _rank(new) > _rank(best[key]):
+            best[key] = new
+
+
+def _rank(found: Found) -> float:
+    if found.objective == LOWEST_SEEN:
+        return -found.example.score
+    if found.loss is None:
+        return found.example.score
+    return found.loss

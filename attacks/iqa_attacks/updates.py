@@ -1,0 +1,193 @@
+"""How an iterate moves: a plain step, a step with momentum, or APGD's.
+
+An update sees an objective only through sign(dL/df) and, for APGD, through comparisons of its loss. What
+it carries from iterate to iterate (MEMORY) belongs to the state, so that two objectives share a state
+only if their whole pasts agree.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iqa_attacks.threat_model import ThreatModel
+
+
+class Decision(NamedTuple):
+    """What one objective does next, both (restarts, n)."""
+
+    halvings: Tensor
+    """Long: how often its step size has been halved."""
+    back: Tensor
+    """Bool: True where it goes on from its best iterate instead of the current one."""
+
+
+class Control:
+    """One objective's step size in every (restart, image); this one never changes it."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.halvings = torch.zeros(shape, dtype=torch.long)
+
+    def decide(self, step: int, loss: Tensor, best: Tensor) -> Decision:
+        """Return what to do after iterate `step` of loss `loss`, `best` being the best up to it."""
+        return Decision(self.halvings, torch.zeros_like(loss, dtype=torch.bool))
+
+
+class Update(ABC):
+    """How an iterate moves."""
+
+    goes_back: ClassVar[bool] = False
+    """Whether an objective may be sent back to its best iterate, whose slope must then be kept."""
+
+    def slope(self, gradient: Tensor, threat: ThreatModel) -> Tensor:
+        """Return what is kept of a gradient (B, C, H, W): here the steepest direction of unit size."""
+        return threat.direction(gradient)
+
+    def start(self, pixels: Tensor) -> Tensor:
+        """Return the memory of starts (B, C, H, W): none."""
+        return pixels[:, :0]
+
+    def control(self, shape: torch.Size) -> Control:
+        """Return an objective's step-size control for (restarts, n)."""
+        return Control(shape)
+
+    @abstractmethod
+    def move(self, now: Now, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Return the next iterates (B, C, H, W), inside the threat model, and their memory."""
+
+
+class Now(NamedTuple):
+    """Iterates that are about to move, all with B entries."""
+
+    pixels: Tensor
+    """(B, C, H, W)."""
+    memory: Tensor
+    """What `start` or the last `move` returned."""
+    slope: Tensor
+    """What `slope` kept of the gradient at `pixels`."""
+    sign: Tensor
+    """(B, 1, 1, 1): sign(dL/df)."""
+    size: Tensor
+    """(B, 1, 1, 1): length of the step."""
+    clean: Tensor
+    """(B, C, H, W): centre of the ball."""
+    step: int
+    """Iterate that moves, 0 for the start."""
+
+
+@dataclass(frozen=True)
+class Plain(Update):
+    """A step of fixed length along the steepest direction: FGSM and PGD."""
+
+    def move(self, now: Now, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Step and project."""
+        return threat.project(now.pixels + now.size * now.sign * now.slope, now.clean), now.memory
+
+
+@dataclass(frozen=True)
+class Momentum(Update):
+    """A step along accumulated gradients (Dong et al. 2018): g <- mu g + grad L / ||grad L||_1."""
+
+    decay: float
+    """mu."""
+
+    def slope(self, gradient: Tensor, threat: ThreatModel) -> Tensor:
+        """Return the gradient divided by its L1 norm, 0 where it is 0."""
+        # Divide by the largest entry first: the sum of tiny entries may be 0 in float32.
+        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
+        scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+        length = scaled.abs().flatten(1).sum(dim=1).view(-1, 1, 1, 1)
+        unit: Tensor = scaled / torch.where(length > 0, length, torch.ones_like(length))
+        return unit
+
+    def start(self, pixels: Tensor) -> Tensor:
+        """Return zeros: nothing is accumulated yet."""
+        return torch.zeros_like(pixels)
+
+    def move(self, now: Now, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Accumulate, step along the steepest direction of the sum, project."""
+        velocity = self.decay * now.memory + now.sign * now.slope
+        return threat.project(now.pixels + now.size * threat.direction(velocity), now.clean), velocity
+
+
+@dataclass(frozen=True)
+class AutoStep(Update):
+    """APGD (Croce & Hein 2020, algorithm 1): momentum .75, step halved at checkpoints, back to the best.
+
+    Memory is the previous iterate. A loss takes part by comparisons with itself only, so any objective
+    will do; one that couples a batch has the same loss in all its images, and so one decision a batch.
+    """
+
+    goes_back = True
+    steps: int
+    """Length of the run, which decides the checkpoints."""
+    momentum: float = 0.75
+    """alpha: share of the new step; 1 - alpha goes to the previous one."""
+    rho: float = 0.75
+    """Share of the steps since the last checkpoint that must have raised the loss."""
+
+    def start(self, pixels: Tensor) -> Tensor:
+        """Return the start itself: there is no previous step."""
+        return pixels
+
+    def control(self, shape: torch.Size) -> Control:
+        """Return the halving of step sizes at checkpoints."""
+        return _Halving(shape, checkpoints(self.steps), self.rho)
+
+    def move(self, now: Now, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Step, project, mix with the previous step, project."""
+        stepped = threat.project(now.pixels + now.size * now.sign * now.slope, now.clean)
+        if now.step == 0:
+            return stepped, now.pixels
+        mixed = (
+            now.pixels
+            + self.momentum * (stepped - now.pixels)
+            + (1 - self.momentum) * (now.pixels - now.memory)
+        )
+        return threat.project(mixed, now.clean), now.pixels
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """Return APGD's checkpoints w_j = ceil(p_j steps): p = 0, 22, 41, 57, 70, 80, 87, 93, 99 %.
+
+    p_0 = 0, p_1 = .22, p_{j+1} = p_j + max(p_j - p_{j-1} - .03, .06); counted in percent, so that
+    rounding cannot move a checkpoint. The first one, 0, is left out, and so are repeated ones.
+    """
+    percent = [0, 22]
+    while (following := percent[-1] + max(percent[-1] - percent[-2] - 3, 6)) < 100:
+        percent.append(following)
+    return tuple(sorted({-(-p * steps // 100) for p in percent[1:]}))
+
+
+class _Halving(Control):
+    """Halve the step and go back to the best iterate where a stretch between checkpoints was poor."""
+
+    def __init__(self, shape: torch.Size, at: tuple[int, ...], rho: float) -> None:
+        super().__init__(shape)
+        self.at, self.rho = at, rho
+        self.last = 0
+        self.gains = torch.zeros(shape, dtype=torch.long)
+        self.previous = torch.full(shape, torch.inf, dtype=torch.float64)
+        self.best_then = torch.full(shape, -torch.inf, dtype=torch.float64)
+        self.halved_then = torch.zeros(shape, dtype=torch.bool)
+
+    def decide(self, step: int, loss: Tensor, best: Tensor) -> Decision:
+        """Apply both conditions of the paper at a checkpoint; between checkpoints count the gains."""
+        self.gains += loss > self.previous
+        self.previous = loss.clone()
+        back = torch.zeros_like(self.halved_then)
+        if step == 0:
+            self.best_then = best.clone()
+        elif step in self.at:
+            few_gains = self.gains < self.rho * (step - self.last)
+            stuck = ~self.halved_then & (best <= self.best_then)
+            back = few_gains | stuck
+            self.halvings = self.halvings + back
+            self.halved_then, self.best_then, self.last = back, best.clone(), step
+            self.gains = torch.zeros_like(self.gains)
+            self.previous = torch.where(back, best, self.previous)
+        return Decision(self.halvings, back)

@@ -1,0 +1,107 @@
+"""EOT as facts: seeded draws, averaged; independent of batch, company and the caller's own randomness."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from iqa_attacks import AttackError, ThreatModel, create_attack, stored_score
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+ALL, Wavy, targets, by_key, same = shared.ALL, shared.Wavy, shared.targets, shared.by_key, shared.same
+
+
+class Noisy(Wavy):
+    """Adds noise to its input, drawn from torch's global generator, one draw a batch."""
+
+    def __init__(self) -> None:
+        super().__init__(is_stochastic=True)
+
+    def predict(self, images: Tensor) -> Tensor:
+        noise = 0.05 * torch.randn(images.shape[1:], dtype=images.dtype)
+        return super().predict((images + noise).clamp(0, 1))
+
+
+def _attack(kind="pgd", **settings):
+    steps = {"pgd": {"steps": 4, "step_size": 0.02}, "apgd": {"steps": 4}, "mifgsm": {"steps": 4}}[kind]
+    if kind == "mifgsm":
+        steps = {**steps, "step_size": 0.02}
+    defaults = {"objectives": ALL, "seed": 7, "restarts": 2, "eot_samples": 3, **steps}
+    return create_attack(kind, threat=ThreatModel("inf", 0.05), **{**defaults, **settings})
+
+
+@pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
+def test_results_repeat_whatever_the_company(kind):
+    """The same numbers in every chunk and grouping, alone or shared; the caller's generator is not touched."""
+    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 9)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    whole = by_key(_attack(kind).run(model, images, ids, mos))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = by_key(_attack(kind).run(model, images, ids, mos, chunk=1, max_states=1))
+    assert all(same(found, again[key]) for key, found in whole.items())
+    for objective in ALL:
+        alone = by_key(_attack(kind, objectives=(objective,)).run(model, images, ids, mos))
+        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(9))
+    last = by_key(_attack(kind).run(model, images[8:], ids[8:], mos[8:]))
+    assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in last.items())
+
+
+def test_every_point_costs_its_draws():
+    """K draws are K forwards and K backwards, counted."""
+    model, on = Noisy().eval(), targets()
+    settings = {"objectives": ("raise",), "restarts": 1}
+    assert _attack(**settings).run(model, *on).cost[0, 4] == (3 * 5, 3 * 4, 0)
+    assert _attack(**settings).run(Wavy().eval(), *on).cost[0, 4] == (5, 4, 0)
+
+
+def test_a_deterministic_model_is_evaluated_once():
+    """EOT changes nothing, bit for bit, on a model whose card says that it is deterministic."""
+    model, on = Wavy().eval(), targets()
+    with_eot = by_key(_attack().run(model, *on))
+    without = by_key(_attack(eot_samples=None).run(model, *on))
+    assert all(same(found, with_eot[key]) for key, found in without.items())
+
+
+def test_scores_and_gradients_are_means_of_the_draws():
+    """On a linear model with additive noise the mean gradient is the gradient; scores are means."""
+    model, (images, ids, mos) = Noisy().eval(), targets(low=0.3, high=0.7)
+    result = _attack(objectives=("raise",), restarts=1, eot_samples=40).run(model, images, ids, mos)
+    for i, image in enumerate(images):
+        assert float(result.clean[i]) == stored_score(model, image, seed=7, image_id=ids[i], draws=40)
+        exact = Wavy().eval()(image.unsqueeze(0)).item()
+        assert float(result.clean[i]) == pytest.approx(exact, abs=0.05)
+
+
+def test_averaging_makes_the_attack_stronger():
+    """More draws reach a higher true expected score, measured on draws the attack never saw."""
+
+    class VeryNoisy(Noisy):
+        def predict(self, images: Tensor) -> Tensor:
+            noise = 0.5 * torch.randn(images.shape[1:], dtype=images.dtype)
+            return self.linear((images + noise).clamp(0, 1)) + 0.3 * Wavy.predict(
+                self, (images + noise).clamp(0, 1)
+            )
+
+    model, (images, ids, mos) = VeryNoisy().eval(), targets(low=0.3, high=0.7)
+
+    def reach(draws):
+        attack = _attack(objectives=("raise",), restarts=1, eot_samples=draws, keep="last")
+        found = by_key(attack.run(model, images, ids, mos))
+        return sum(
+            stored_score(model, found[i, "raise", 4].example.pixels, seed=99, image_id=ids[i], draws=60)
+            for i in range(len(images))
+        )
+
+    assert reach(20) > reach(1)
+
+
+def test_a_stochastic_model_without_eot_is_refused():
+    """Its numbers would overstate robustness; the message names the setting."""
+    with pytest.raises(AttackError, match="set eot_samples"):
+        _attack(eot_samples=None).run(Noisy().eval(), *targets())

@@ -1,0 +1,303 @@
+"""MI-FGSM, APGD, noise, list-wise and own objectives: the engine's properties hold for all of them."""
+
+import importlib.util
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from iqa_attacks import BadAttackOption, Objective, ThreatModel, create_attack, measure
+from iqa_attacks.updates import checkpoints
+from iqa_models import create_model
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
+ALL = (*shared.ALL, "soft_spearman")
+EPSILON = {"inf": 0.05, "2": 0.5}
+KINDS = ("mifgsm", "apgd", "noise")
+
+
+def _attack(kind, norm="inf", epsilon=None, **settings):
+    epsilon = epsilon or EPSILON[norm]
+    defaults = {
+        "pgd": {"steps": 12, "step_size": epsilon / 3, "restarts": 2},
+        "mifgsm": {"steps": 12, "step_size": epsilon / 3, "restarts": 2},
+        "apgd": {"steps": 12, "restarts": 2},
+        "noise": {"samples": 3},
+    }[kind]
+    threat = ThreatModel(norm, epsilon)
+    return create_attack(kind, threat=threat, **{"objectives": ALL, "seed": 7, **defaults, **settings})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_shared_equals_separate_runs(kind, norm):
+    """A run of six objectives gives, bit for bit, what six runs of one objective give."""
+    model, on = Wavy().eval(), targets()
+    attack = _attack(kind, norm)
+    together = by_key(attack.run(model, *on))
+    for objective in ALL:
+        alone = by_key(_attack(kind, norm, objectives=(objective,)).run(model, *on))
+        for i in range(len(on[0])):
+            key = (i, objective, attack.effort.steps)
+            assert same(together[key], alone[key])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_do_not_depend_on_chunk_grouping_or_company(kind):
+    """Chunk size, restarts run together or apart, and the other batches of a run change nothing."""
+    model, (images, ids, mos) = Wavy().eval(), targets([(8, 8)] * 16)
+    attack = _attack(kind)
+    whole = by_key(attack.run(model, images, ids, mos))
+    for chunk, max_states in ((1, 1), (5, 32), (64, 1000)):
+        other = by_key(attack.run(model, images, ids, mos, chunk=chunk, max_states=max_states))
+        assert all(same(found, other[key]) for key, found in whole.items())
+    second = by_key(attack.run(model, images[8:], ids[8:], mos[8:]))
+    assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in second.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_sizes_may_differ(kind):
+    """Images of several sizes, in any order, give what they give alone."""
+    sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
+    model, (images, ids, mos) = Wavy().eval(), targets(sizes)
+    attack = _attack(kind, objectives=("mse", "drift", "raise", "lower"))
+    mixed = by_key(attack.run(model, images, ids, mos))
+    for i in range(len(sizes)):
+        alone = by_key(attack.run(model, images[i : i + 1], ids[i : i + 1], mos[i : i + 1]))
+        assert all(same(found, mixed[i, o, s]) for (_, o, s), found in alone.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_everything_found_is_admissible_and_scored_as_stored(kind, norm):
+    """Every example lies in ball and box, and its score is the model's own."""
+    model, (images, ids, mos) = Wavy().eval(), targets()
+    for found in _attack(kind, norm).run(model, images, ids, mos).found:
+        pixels = found.example.pixels.unsqueeze(0)
+        budget = measure(pixels, images[found.image].unsqueeze(0))
+        assert float(budget.linf if norm == "inf" else budget.l2) <= EPSILON[norm] * (1 + 1e-9)
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
+        assert found.example.score == model(pixels).item()
+
+
+@pytest.mark.parametrize("box", ["inactive", "active"])
+@pytest.mark.parametrize("kind", ["mifgsm", "apgd"])
+def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
+    """Raise and lower end at the score of clip(x +- eps sign(w), 0, 1)."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = targets(low=0.2, high=0.8) if box == "inactive" else targets()
+    epsilon = 8 / 255
+    attack = _attack(kind, epsilon=epsilon, objectives=("raise", "lower"), steps=20)
+    found = by_key(attack.run(model, images, ids, mos))
+    weight = model.weight(8, 8).detach()
+    for (i, image), (objective, side) in itertools.product(enumerate(images), (("raise", 1), ("lower", -1))):
+        best = (image + side * epsilon * weight.sign()).clamp(0, 1)
+        assert found[i, objective, 20].example.score == pytest.approx(
+            model(best.unsqueeze(0)).item(), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("box", ["inactive", "active"])
+@pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
+def test_the_2_norm_optimum_of_a_linear_model_is_reached(kind, box):
+    """The optimum is clip(s w, -x, 1 - x) for the s that uses up the radius, found here by bisection."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = targets(low=0.4, high=0.6) if box == "inactive" else targets()
+    epsilon = 0.2 if box == "inactive" else 1.5
+    attack = _attack(kind, "2", epsilon, objectives=("raise", "lower"), steps=100, restarts=1)
+    found = by_key(attack.run(model, images, ids, mos))
+    weight = model.weight(8, 8).detach()
+    for (i, image), (objective, side) in itertools.product(enumerate(images), (("raise", 1), ("lower", -1))):
+
+        def change(s, image=image, side=side):
+            return (image + side * s * weight).clamp(0, 1) - image
+
+        short, long = 0.0, 10.0
+        for _ in range(100):
+            middle = (short + long) / 2
+            short, long = (middle, long) if float(change(middle).norm()) < epsilon else (short, middle)
+        optimum = model((image + change(short)).unsqueeze(0)).item()
+        clean = model(image.unsqueeze(0)).item()
+        assert found[i, objective, 100].example.score == pytest.approx(
+            optimum, abs=1e-3 * abs(optimum - clean)
+        )
+
+
+def test_momentum_equals_its_formula():
+    """A replay of g <- mu g + grad / ||grad||_1, x <- clip(x + alpha sign g), written here, agrees."""
+    model, (images, ids, mos) = Wavy().eval(), targets(seed=3)
+    attack = _attack("mifgsm", objectives=("mse",), random_start=False, restarts=1, keep="last", decay=0.7)
+    found = by_key(attack.run(model, images, ids, mos))
+    for i, image in enumerate(images):
+        x, velocity = image.clone(), torch.zeros_like(image)
+        for _ in range(12):
+            x = x.detach().requires_grad_()
+            loss = (model(x.unsqueeze(0)).squeeze() - mos[i]) ** 2
+            (gradient,) = torch.autograd.grad(loss, x)
+            velocity = 0.7 * velocity + gradient / gradient.abs().sum()
+            x = x + EPSILON["inf"] / 3 * velocity.sign()
+            x = torch.minimum(torch.maximum(x, image - EPSILON["inf"]), image + EPSILON["inf"]).clamp(0, 1)
+        assert torch.allclose(found[i, "mse", 12].example.pixels, x, atol=1e-12)
+
+
+def test_checkpoints_are_the_published_ones():
+    """22, 41, 57, 70, 80, 87, 93, 99 % of the steps, rounded up (Croce & Hein 2020, section 3.1)."""
+    assert checkpoints(100) == (22, 41, 57, 70, 80, 87, 93, 99)
+    shares = [0.0, 0.22]
+    while shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06) < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    for steps in (7, 10, 33, 250):
+        assert checkpoints(steps) == tuple(sorted({math.ceil(p * steps - 1e-9) for p in shares[1:]}))
+
+
+def _apgd_by_hand(loss_and_gradient, clean, start, epsilon, steps):
+    """Algorithm 1 of Croce & Hein 2020 for one image in the inf ball, straight from the paper."""
+
+    def project(x):
+        return torch.minimum(torch.maximum(x, clean - epsilon), clean + epsilon).clamp(0, 1)
+
+    size, at = 2 * epsilon, checkpoints(steps)
+    before = x = start
+    loss, gradient = loss_and_gradient(x)
+    best, best_x, best_gradient = loss, x, gradient
+    losses, moved_to_best = [loss], False
+    last, best_then, halved, sizes = 0, best, False, [size]
+    for k in range(steps):
+        z = project(x + size * gradient.sign())
+        new = z if k == 0 else project(x + 0.75 * (z - x) + 0.25 * (x - before))
+        before, x = x, new
+        value, gradient = loss_and_gradient(x)
+        gain = value > (best if moved_to_best else loss)
+        moved_to_best = False
+        losses.append(gain)
+        loss = value
+        if value > best:
+            best, best_x, best_gradient = value, x, gradient
+        if k + 1 in at:
+            poor = sum(losses[last + 1 :]) < 0.75 * (k + 1 - last)
+            stuck = not halved and best == best_then
+            halved = poor or stuck
+            if halved:
+                size, x, gradient, moved_to_best = size / 2, best_x, best_gradient, True
+            last, best_then = k + 1, best
+            sizes.append(size)
+    return best, best_x, sizes
+
+
+@pytest.mark.parametrize("objective", ["drift", "raise", "lower"])
+def test_apgd_equals_the_published_algorithm(objective):
+    """An independent replay of algorithm 1 finds the same point; its step sizes do get halved."""
+    model, (images, ids, mos) = Wavy().eval(), targets(seed=5)
+    epsilon, steps = 0.3, 30
+    found = by_key(
+        _attack("apgd", epsilon=epsilon, steps=steps, restarts=1, objectives=(objective,)).run(
+            model, images, ids, mos
+        )
+    )
+    starts = by_key(
+        _attack("pgd", epsilon=epsilon, steps=1, step_size=1e-300, restarts=1, objectives=("raise",)).run(
+            model, images, ids, mos
+        )
+    )
+    ends = set()
+    for i, image in enumerate(images):
+        clean = model(image.unsqueeze(0)).item()
+
+        def loss_and_gradient(x, clean=clean):
+            x = x.detach().requires_grad_()
+            value = model(x.unsqueeze(0)).squeeze()
+            loss = {"drift": (value - clean) ** 2, "raise": value, "lower": -value}[objective]
+            (gradient,) = torch.autograd.grad(loss, x)
+            return float(loss.detach()), gradient
+
+        start = starts[i, "raise", 1].example.pixels
+        best, pixels, sizes = _apgd_by_hand(loss_and_gradient, image, start, epsilon, steps)
+        assert found[i, objective, steps].loss == pytest.approx(best, rel=1e-9)
+        assert torch.allclose(found[i, objective, steps].example.pixels, pixels, atol=1e-12)
+        ends.add(sizes[-1])
+    assert len(ends) > 1  # image by image
+
+
+def test_apgd_beats_pgd_at_equal_cost():
+    """On a model with curvature the mean reach of 30 steps is at least that of PGD at 2.5 eps / steps."""
+    model, on = Wavy().eval(), targets([(8, 8)] * 16, seed=2)
+    settings = {"epsilon": 0.1, "steps": 30, "restarts": 1, "objectives": ("raise", "lower")}
+    ours = by_key(_attack("apgd", **settings).run(model, *on))
+    pgd = by_key(_attack("pgd", step_size=2.5 * 0.1 / 30, **settings).run(model, *on))
+    reach = [sum(f.loss for f in r.values() if f.loss is not None) / 32 for r in (ours, pgd)]
+    assert reach[0] > reach[1]
+
+
+def test_noise_has_the_size_it_says_and_more_draws_never_hurt():
+    """Noise moves every pixel by epsilon, or has length epsilon, away from the box; no gradient is spent."""
+    model, (images, ids, mos) = Wavy().eval(), targets(low=0.4, high=0.6)
+    for norm in ("inf", "2"):
+        attack = _attack("noise", norm)
+        result = attack.run(model, images, ids, mos)
+        assert result.cost[0, 0] == (3, 0, 0)
+        for found in result.found:
+            budget = measure(found.example.pixels.unsqueeze(0), images[found.image].unsqueeze(0))
+            assert float(budget.linf if norm == "inf" else budget.l2) == pytest.approx(EPSILON[norm])
+        more = by_key(_attack("noise", norm, samples=9).run(model, images, ids, mos))
+        for key, found in by_key(result).items():
+            assert found.loss is None or found.loss <= more[key].loss
+
+
+class Cubic(Objective):
+    """(f - f_clean)^3: one-sided without being `raise`."""
+
+    name = "cubic"
+
+    def loss(self, scores, mos, clean):
+        return (scores - clean) ** 3
+
+
+def test_an_objective_may_be_an_object():
+    """An attack takes an objective of a user's own beside named ones, and shares gradients with them."""
+    model, on = Wavy().eval(), targets()
+    result = _attack("pgd", objectives=("raise", Cubic())).run(model, *on)
+    found = by_key(result)
+    assert {f.objective for f in result.found} >= {"raise", "cubic"}
+    assert all(found[i, "cubic", 12].loss > 0 for i in range(len(on[0])))
+    assert result.cost[0, 12].backwards == 24  # two restarts: the same signs all the way
+    with pytest.raises(BadAttackOption, match="named twice"):
+        _attack("pgd", objectives=(Cubic(), Cubic()))
+
+
+def test_soft_spearman_lowers_the_order_of_a_whole_batch():
+    """List-wise over 32 images it brings their SROCC below the clean one, and below pairs of 8."""
+    from scipy.stats import spearmanr
+
+    model, (images, ids, mos) = Wavy().eval(), targets([(8, 8)] * 32)
+    clean = [model(x.unsqueeze(0)).item() for x in images]
+    reached = {}
+    for objective, batch in (("soft_spearman", 32), ("pairwise_inversion", 8)):
+        found = by_key(_attack("apgd", objectives=(objective,), batch=batch).run(model, images, ids, mos))
+        scores = [found[i, objective, 12].example.score for i in range(32)]
+        reached[objective] = spearmanr(scores, mos).statistic
+    assert reached["soft_spearman"] < spearmanr(clean, mos).statistic - 0.5
+    assert reached["soft_spearman"] < reached["pairwise_inversion"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("apgd", {"steps": 0}, "start at 1"),
+        ("apgd", {"step_size": 0.1}, "no setting 'step_size'"),
+        ("mifgsm", {"decay": -1}, "decay"),
+        ("mifgsm", {"keep": "first"}, "mifgsm: keep"),
+        ("noise", {"samples": 0}, "samples"),
+        ("pgd", {"eot_samples": 0}, "eot_samples"),
+        ("pgd", {"rank_temperature": 0}, "rank_temperature"),
+    ],
+)
+def test_bad_settings_are_refused(kind, settings, message):
+    """A setting that makes no sense is refused with the reason."""
+    with pytest.raises(BadAttackOption, match=message):
+        _attack(kind, **settings)
