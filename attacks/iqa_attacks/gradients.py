@@ -25,10 +25,14 @@ def _chunks(images: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def score(model: QualityModel, images: Tensor, *, chunk: int) -> Tensor:
-    """Score images (B, C, H, W) without a gradient: (B,) float64 on the CPU."""
+    """Score images (B, C, H, W) without a gradient: (B,) float64 on the CPU.
+
+    Raises:
+        AttackFailed: a score is not finite.
+    """
     with torch.no_grad():
         parts = [model(part).double().cpu() for part in _chunks(images, chunk)]
-    return torch.cat(parts)
+    return _finite(model, torch.cat(parts))
 
 
 def score_and_gradient(model: QualityModel, images: Tensor, *, chunk: int) -> ScoredGradient:
@@ -55,10 +59,13 @@ def score_and_gradient(model: QualityModel, images: Tensor, *, chunk: int) -> Sc
             raise AttackFailed(f"{model.spec.name}: the input gradient is not finite")
         scores.append(output.detach().double().cpu())
         gradients.append(gradient)
-    joined = torch.cat(scores)
-    if not bool(joined.isfinite().all()):
+    return ScoredGradient(_finite(model, torch.cat(scores)), torch.cat(gradients))
+
+
+def _finite(model: QualityModel, scores: Tensor) -> Tensor:
+    if not bool(scores.isfinite().all()):
         raise AttackFailed(f"{model.spec.name}: the score is not finite")
-    return ScoredGradient(joined, torch.cat(gradients))
+    return scores
 
 
 def expected_score(model: QualityModel, image: Tensor, seeds: Sequence[int]) -> float:

@@ -15,7 +15,18 @@ import pandas as pd
 import pyarrow as pa
 
 from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
-from iqa_harness.metrics import METRICS, Bootstrap, Logistic, Metric, Value, Vector, fit_logistic, plcc, srocc
+from iqa_harness.metrics import (
+    METRICS,
+    MIN_FIT,
+    Bootstrap,
+    Logistic,
+    Metric,
+    Value,
+    Vector,
+    fit_logistic,
+    plcc,
+    srocc,
+)
 from iqa_harness.worst_case import Composed, composed_worst_case
 from iqa_results import INTERVAL_SCHEMA, ROW_SCHEMA, TABLE_SCHEMA, ResultStore, RunManifest
 
@@ -134,8 +145,9 @@ def _judge(model: str, clean: pd.DataFrame, rows: pd.DataFrame, manifest: RunMan
     if any(c.split == "val" and c.model == model and c.status != "done" for c in manifest.cells):
         validation = validation.iloc[:0]  # fitted on all of them or not at all
     scores, mos = _column(clean, "clean_score"), _column(clean, "mos")
-    fitted_on = "val" if manifest.data.split != "val" and len(validation) else manifest.data.split
-    on = validation if fitted_on == "val" and len(validation) else clean
+    on_val = manifest.data.split != "val" and len(validation) >= MIN_FIT
+    fitted_on = "val" if on_val else f"the attacked {manifest.data.split} images, clean"
+    on = validation if on_val else clean
     logistic = fit_logistic(_column(on, "clean_score"), _column(on, "mos"))
     return _Set(
         model,
@@ -245,6 +257,23 @@ def _composed_rows(
         inside = {k: a for k, a in attacked.items() if k.norm == norm and k.epsilon <= epsilon}
         sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
         full = max(k.steps for k in inside)
+        lost = [
+            c
+            for c in manifest.cells
+            if c.model == judged.model and c.attack != "clean" and c.epsilon <= epsilon and c.status != "done"
+        ]
+        if lost:
+            # The adversary of fewer attacks is a weaker one: its value would look like robustness.
+            names = ", ".join(sorted({c.attack for c in lost}))
+            reason = Value.none(
+                f"{len(lost)} cells of {names} at this radius or below failed or were not run"
+            )
+            key = _Key("", "", norm, epsilon, full)
+            table += [
+                _record(manifest, judged.model, "composed", m, key=key, judged=judged, value=reason)
+                for m in METRICS
+            ]
+            continue
         # The sweep is shown at the main radius; elsewhere full strength is what counts.
         swept = sweep if epsilon == manifest.main_epsilon else set()
         for steps in sorted(swept | {full}):
@@ -331,7 +360,7 @@ def _record(
         "model": model,
         "data": manifest.data.name,
         "split": manifest.data.split,
-        "images": manifest.data.images,
+        "images": 0 if scores is None else len(scores),
         "row": row,
         **key._asdict(),
         "final": final,

@@ -14,6 +14,7 @@ from iqa_attacks import Example, ThreatModel, measure, score
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell
+from iqa_harness.provenance import code_version
 from iqa_models import QualityModel
 
 BUDGET_SLACK = 1e-6
@@ -68,7 +69,7 @@ def run_cell(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime
     else:
         rows = _attack_rows(cell, model, images, pixels, runtime)
     seconds = (time.perf_counter() - started) / cell.count
-    return [{**row, "seconds": seconds} for row in rows]
+    return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
 
 
 def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:

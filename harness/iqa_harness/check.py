@@ -41,18 +41,21 @@ def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Chec
         images: at least two images (3, H, W) of equal size in [0, 1].
 
     Returns:
-        finite_scores, repeatable, batch_independent, gradient_finite, gradient_alive,
+        finite_scores, score_range, repeatable, batch_independent, gradient_finite, gradient_alive,
         gradient_agrees: measured value, bound, verdict and meaning of each. Differences of scores are
         in units of the card's score range.
     """
     batch = torch.stack(list(images))
     low, high = model.spec.score_range
-    first = score(model, batch, chunk=len(batch))
-    checks = {
-        "finite_scores": _at_most(
-            float((~first.isfinite()).sum()), 0, "number of images whose score is not finite"
-        )
-    }
+    try:
+        first = score(model, batch, chunk=len(batch))
+    except AttackFailed as error:
+        return {"finite_scores": Check(None, 0, False, str(error))}
+    checks = {"finite_scores": _at_most(0.0, 0, "number of images whose score is not finite")}
+    outside = torch.maximum(low - first, first - high).clamp_min(0).max()
+    checks["score_range"] = _at_most(
+        float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
+    )
     again = score(model, batch, chunk=len(batch))
     checks["repeatable"] = _at_most(
         float((again - first).abs().max()) / (high - low), 0, "largest difference between two evaluations"
@@ -92,7 +95,9 @@ def _gradient_agrees(model: QualityModel, batch: Tensor, directions: int = 4) ->
         predicted.append((gradients * signs).flatten(1).sum(dim=1).double().cpu())
     difference, slope = torch.cat(measured), torch.cat(predicted)
     scale = max(float(difference.norm()), float(slope.norm()))
-    error = float((difference - slope).norm()) / scale if scale else 0.0
+    if not scale:
+        return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
+    error = float((difference - slope).norm()) / scale
     return _at_most(error, 0.5, "relative difference between the gradient and finite differences")
 
 

@@ -13,7 +13,8 @@ Exit codes of `iqa-harness`:
 2     wrong usage of the command line (unknown option, missing argument)
 3     bad input: unknown name, unreadable or damaged file, bad TOML, checkpoint of another model
 4     partial: some cells failed, the others are stored; the same command goes on
-130   interrupted (Ctrl-C); what was finished is stored, the same command goes on
+70    a bug in iqa-harness or in a plugin, with its traceback
+130   interrupted (Ctrl-C, SIGTERM); what was finished is stored, the same command goes on
 ====  ==================================================================================
 """
 
@@ -28,6 +29,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     BAD_INPUT = 3
     PARTIAL = 4
+    BUG = 70
     INTERRUPTED = 130
 
 

@@ -20,6 +20,9 @@ Metric = Literal["srocc", "plcc"]
 
 METRICS: tuple[Metric, ...] = ("srocc", "plcc")
 
+MIN_FIT = 10
+"""Images a logistic is fitted on at the least: five parameters through fewer points say nothing."""
+
 
 class Value(NamedTuple):
     """A number, or the reason why there is none."""
@@ -78,8 +81,8 @@ def _degenerate(scores: Vector, mos: Vector) -> str | None:
         return "a score or label is not finite"
     if np.ptp(mos) == 0:
         return "all labels are equal"
-    # Spread below rounding error of the scores themselves is noise, not an order.
-    if np.ptp(scores) <= 1e-12 * max(1.0, float(np.abs(scores).max())):
+    # Four units in the last place of a float32 score: spread below that is rounding, not an order.
+    if np.ptp(scores) <= 4 * np.finfo(np.float32).eps * float(np.abs(scores).max()):
         return "all scores are equal"
     return None
 
@@ -115,11 +118,11 @@ def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
         mos: (n,) labels.
 
     Returns:
-        The best rising fit, or None if the input is degenerate, has fewer than 10 images (five
-        parameters through fewer points say nothing), no start converges, or scores fall with the
-        labels. A falling curve is not allowed: it would turn a reversed order into a good PLCC.
+        The best rising fit, or None if the input is degenerate, has fewer than MIN_FIT images, no
+        start converges, or scores fall with the labels. A falling curve is not allowed: it would turn a
+        reversed order into a good PLCC.
     """
-    if len(scores) < 10 or _degenerate(scores, mos):
+    if len(scores) < MIN_FIT or _degenerate(scores, mos):
         return None
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +27,28 @@ class Entrant:
 
     @property
     def sha256(self) -> str:
-        """Hash of card and weights."""
+        """Hash of card and weights, and of the source of a model that is not one of ours."""
         card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(f"{card}\n{weights_sha256(self.model)}".encode()).hexdigest()
+        text = f"{card}\n{weights_sha256(self.model)}\n{_foreign_source(self.model)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _foreign_source(model: QualityModel) -> str:
+    """Return the hashes of the files that define a user's own model class.
+
+    Ours are versioned with the harness, which every row names; a user's file is edited between runs, and
+    a cell of its former text must not pass for a cell of the new one.
+    """
+    hashes = []
+    for cls in type(model).__mro__:
+        if cls.__module__.partition(".")[0] in ("iqa_models", "torch", "abc", "builtins"):
+            continue
+        try:
+            source = Path(inspect.getfile(cls)).read_bytes()
+        except (OSError, TypeError):
+            source = cls.__qualname__.encode()  # defined in no file, as in an interactive session
+        hashes.append(hashlib.sha256(source).hexdigest())
+    return " ".join(hashes)
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,7 @@ class Cell:
     """The unit of work: model x attack at one radius x range of images. Computed whole or not at all."""
 
     key: str
-    """sha256 of model, images with labels, attack settings, seed and schema version."""
+    """sha256 of model (card, weights, a user's source), images with labels, attack, seed and schema."""
     label: str
     """Name the run gives the model."""
     model_sha256: str

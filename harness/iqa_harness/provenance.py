@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import shutil
@@ -36,6 +37,14 @@ def collect_provenance(device: str, threads: int) -> Provenance:
         commit=commit,
         dirty=dirty,
     )
+
+
+@functools.cache
+def code_version() -> str:
+    """Return version and commit of the running code, the same for the life of the process."""
+    commit, dirty = _checkout(Path(__file__).resolve().parent)
+    version = installed_versions(("iqa-harness",))["iqa-harness"]
+    return version + (f"+{commit[:12]}{'.dirty' if dirty else ''}" if commit else "")
 
 
 def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -53,7 +53,7 @@ def run_suite(
             of another suite or data set.
         KeyboardInterrupt: after the manifest is written.
     """
-    former = _former(store, run, work)
+    former = _former(store, run, work, {entrant.label for entrant in entrants})
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     records = [_model_record(entrant, work.images, runtime) for entrant in entrants]
     started = former.started if former else _now()
@@ -70,7 +70,7 @@ def run_suite(
             if _is_stored(store, cell):
                 on_cell(cell, "cached")
                 continue
-            images = work.validation if cell.split == "val" and cell.attack is None else work.images
+            images = work.images if cell.split == work.suite.data.split else work.validation
             try:
                 store.write_cell(cell.key, run_cell(cell, models[cell.label], images, runtime))
             except Exception as error:  # noqa: BLE001 - recorded in full; the other cells go on
@@ -100,8 +100,24 @@ def _is_stored(store: ResultStore, cell: Cell) -> bool:
     return True
 
 
-def _former(store: ResultStore, run: str, work: Work) -> RunManifest | None:
-    """Return the manifest of an earlier start of this run, refusing another suite's or data's."""
+def refreshed(store: ResultStore, manifest: RunManifest) -> RunManifest:
+    """Return a manifest with the state of its cells as the store has them now.
+
+    A killed run leaves the manifest of its start; its parts are there all the same.
+    """
+    cells = [
+        cell.model_copy(update={"status": "done", "error": None})
+        if store.has_cell(cell.key)
+        else cell.model_copy(update={"status": "failed" if cell.error else "missing"})
+        for cell in manifest.cells
+    ]
+    complete = all(cell.status == "done" for cell in cells)
+    status = "complete" if complete else "partial" if manifest.status == "complete" else manifest.status
+    return manifest.model_copy(update={"cells": tuple(cells), "status": status, **_cost(store, cells)})
+
+
+def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunManifest | None:
+    """Return the manifest of an earlier start of this run, refusing to take its name from it."""
     if run not in store.list_runs():
         return None
     former = store.read_manifest(run)
@@ -111,6 +127,12 @@ def _former(store: ResultStore, run: str, work: Work) -> RunManifest | None:
             f"run {run!r} in {store.root} is of suite {former.suite!r} ({former.suite_sha256[:12]}) on data "
             f"{former.data.name!r} ({former.data.sha256[:12]}), not of suite {work.suite.name!r} "
             f"({same[0][:12]}) on {work.images.card.name!r} ({same[1][:12]}); choose another --run name"
+        )
+    dropped = [model.name for model in former.models if model.name not in labels]
+    if dropped:
+        raise RunError(
+            f"run {run!r} in {store.root} holds {', '.join(dropped)} too; name all its models again to add "
+            "one, or choose another --run name"
         )
     return former
 
@@ -184,7 +206,7 @@ def _manifest(
             "ended": None if status == "running" else _now(),
             **cost,
             "provenance": collect_provenance(runtime.device, torch.get_num_threads()),
-            "notes": _notes(work),
+            "notes": [*_notes(work), *([] if status == "running" else _mixed_code(store, cells))],
         }
     )
 
@@ -231,6 +253,13 @@ def _notes(work: Work) -> list[str]:
     if not len(work.validation):
         notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")
     return notes
+
+
+def _mixed_code(store: ResultStore, cells: Sequence[CellRecord]) -> list[str]:
+    """Say so if the stored cells were computed by more than one version of the code."""
+    done = [cell.key for cell in cells if cell.status == "done"]
+    versions = sorted({store.read_cell(key).column("harness")[0].as_py() for key in done})
+    return [f"cells were computed by several versions: {', '.join(versions)}"] if len(versions) > 1 else []
 
 
 def _now() -> str:

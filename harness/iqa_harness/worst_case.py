@@ -49,9 +49,14 @@ def composed_worst_case(
         metric: `srocc` on exact average ranks, or `plcc`.
         starts: choices to start from besides our own: the members' results.
 
+    Raises:
+        ValueError: a candidate is not finite.
+
     Returns:
         The lowest value found with its choice; undefined if no choice has a defined correlation.
     """
+    if not all(np.isfinite(c).all() for c in candidates):
+        raise ValueError("a candidate of the composed worst case is not finite")
     measure = srocc if metric == "srocc" else plcc
     descend = _descend_srocc if metric == "srocc" else _descend_plcc
 

@@ -40,6 +40,8 @@ class LinearQuality(QualityModel):
 @register_model("linear")
 def linear(*, seed: int = 0, side: int = 8, scale: float = 4.0, dtype: str = "float32") -> LinearQuality:
     """LinearQuality: closed-form gradient and known optimum, for tests and for checking an attack."""
+    if side < 1 or not 0 < scale < float("inf") or dtype not in ("float32", "float64"):
+        raise ValueError("side is at least 1, scale positive and finite, dtype float32 or float64")
     generator = torch.Generator().manual_seed(seed)
     pattern = torch.randn(3, side, side, generator=generator, dtype=torch.float64)
     pattern = pattern * scale

@@ -59,7 +59,7 @@ def create_model(name: str, **options: object) -> QualityModel:
 
     Raises:
         UnknownModel: no such name; the message holds the nearest one.
-        BadModelOption: the builder has no such option, or refuses its value.
+        BadModelOption: the builder has no such option, or cannot work with its value.
     """
     builder = _builder(name)
     known = inspect.signature(builder).parameters
@@ -70,7 +70,11 @@ def create_model(name: str, **options: object) -> QualityModel:
                 raise BadModelOption(
                     f"model {name!r} has no option {option!r}{near}; it takes: {', '.join(known) or 'none'}"
                 )
-    return builder(**options).eval()
+    try:
+        return builder(**options).eval()
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+        raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
 
 
 def _builder(name: str) -> Builder:

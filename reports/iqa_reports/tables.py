@@ -77,7 +77,11 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
     rows = []
     for rank, model in view.ranking():
         clean = view.clean(model, metric)
-        row = [_rank(rank, notes), Entry(model, "header"), _value(view, clean, model, "clean", 0.0, notes)]
+        row = [
+            _rank(view, model, rank, notes),
+            Entry(model, "header"),
+            _value(view, clean, model, "clean", 0.0, notes),
+        ]
         for case in WORST_CASES:
             found = view.worst(model, case, epsilon, metric)
             row += [
@@ -234,9 +238,12 @@ def _undefined(found: Estimate, notes: Notes) -> Entry:
     )
 
 
-def _rank(rank: int | None, notes: Notes) -> Entry:
+def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
     if rank is None:
-        return Entry(text.DASH, "missing", mark=notes.mark("not ranked: suite_min SROCC has no value"))
+        reason = (
+            "suite_min SROCC has no value" if view.is_sound(model) else "a check before the attack failed"
+        )
+        return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
     return Entry(str(rank), "number")
 
 
@@ -284,6 +291,11 @@ def _ball(view: RunView, epsilon: float) -> str:
 
 
 def _caption(view: RunView, what: str, metric: Metric) -> str:
-    mappings = sorted({e.mapping for e in view.estimates if e.metric == metric} - {"none"})
-    mapped = f" Scores mapped by {' / '.join(mappings)}." if mappings else ""
+    mappings = {e.model: e.mapping for e in view.estimates if e.metric == metric and e.value is not None}
+    mapped = ""
+    if metric == "plcc":
+        kinds = sorted(set(mappings.values()) - {"none"})
+        mapped = f" Scores mapped by {' / '.join(kinds)}." if kinds else ""
+        bare = [model for model, mapping in mappings.items() if mapping == "none"]
+        mapped += f" Not mapped, no logistic could be fitted: {', '.join(bare)}." if bare else ""
     return f"{what}{mapped} {text.setting(view.manifest)}"

@@ -88,7 +88,7 @@ class Provenance(_Record):
 
 
 class RunManifest(_Record):
-    """A run as a typed record, written beside its parts and rewritten whole as the run goes on."""
+    """A run as a typed record, written whole at the start, at the end and at an interrupt."""
 
     format: Literal[1] = MANIFEST_FORMAT
     """Format of this file."""

@@ -78,6 +78,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
     ),
     Column("seconds", _F, False, "wall time of the cell divided by its images"),
     Column("device", _S, False, "device the cell ran on"),
+    Column("harness", _S, False, "version and commit of the code that computed the row"),
 )
 
 ROW_SCHEMA = _schema(ROW_COLUMNS, SCHEMA_VERSION)
@@ -87,7 +88,9 @@ TABLE_COLUMNS: tuple[Column, ...] = (
     Column("model", _S, False, "name the run gave the model"),
     Column("data", _S, False, "name of the image set"),
     Column("split", _S, False, "evaluated split"),
-    Column("images", _I, False, "images the value was computed from"),
+    Column(
+        "images", _I, False, "images the value was computed from, 0 if it is undefined for want of images"
+    ),
     Column(
         "row",
         _S,
@@ -108,7 +111,10 @@ TABLE_COLUMNS: tuple[Column, ...] = (
     Column("value_8bit", _F, True, "`value` after rounding the images to 8 bits; null if not defined"),
     Column("undefined", _S, True, "why `value` or `clean` is undefined; null if both are defined"),
     Column(
-        "mapping", _S, False, "scores of plcc are mapped by: 'logistic on val', 'logistic on test', 'none'"
+        "mapping",
+        _S,
+        False,
+        "map before plcc: 'logistic on val', 'logistic on the attacked ... images, clean' or 'none'",
     ),
 )
 

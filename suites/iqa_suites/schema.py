@@ -53,7 +53,7 @@ class _AttackSettings(_Settings):
     """What is maximised; all objectives of an attack share their gradients."""
     batch: int = Field(default=8, ge=2)
     """Consecutive images in a batch of pairwise_inversion."""
-    tau: float = Field(default=0.1, gt=0)
+    tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     """Temperature of pairwise_inversion, in units of the model's score range."""
 
     @field_validator("objectives")
@@ -103,7 +103,7 @@ class PGDSettings(_AttackSettings):
     """Gradient steps of a restart."""
     step_size: Radius | None = None
     """Length of a step in the units of epsilon, the same at every radius."""
-    relative_step_size: float | None = Field(default=None, gt=0)
+    relative_step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Length of a step as a share of epsilon; give this or `step_size`."""
     restarts: int = Field(default=1, ge=1)
     """Random starts an image."""
@@ -181,6 +181,16 @@ class Suite(_Settings):
         if "clean" in names:
             raise ValueError("attacks: 'clean' is what scores without attack are called")
         for attack in self.attacks:
+            if attack.norm != self.norm:
+                raise ValueError(
+                    f"attacks: {attack.name!r} has norm {attack.norm!r}, the suite {self.norm!r}; "
+                    "a suite is in one norm, write another for the other"
+                )
+            if self.norm == "inf" and max(attack.epsilons) > 1:
+                raise ValueError(
+                    f"attacks: {attack.name!r} has a radius of {max(attack.epsilons):g}, but pixels lie in "
+                    "[0, 1]; write grey levels as a fraction, such as '4/255'"
+                )
             if self.cell_images % attack.batch:
                 raise ValueError(
                     f"cell_images: {self.cell_images} is not a multiple of the batch of {attack.name!r} "

@@ -47,7 +47,8 @@ def cli(monkeypatch, capsys, cache, tmp_path):
     return run
 
 
-SMOKE = ("attack", "--suite", "smoke", "--model", "linear", "--model", "other=linear?seed=1")
+ONE_THREAD = ("--threads", "1")  # a sum over pixels is rounded otherwise with two
+SMOKE = ("attack", "--suite", "smoke", *ONE_THREAD, "--model", "linear", "--model", "other=linear?seed=1")
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +183,10 @@ def _lines(text):
             "device 'cuda:7' cannot be used",
         ),
         (["attack", "-s", "smoke", "-m", "linear", "--run", "../up"], 3, "run's name"),
+        (["attack", "-s", "smoke", "-m", "linear", "--mos-range", "0", "1"], 3, "goes with --data"),
+        (["attack", "-s", "smoke", "-m", "linear?seed=abc"], 3, "cannot be built with seed='abc'"),
+        (["attack", "-s", "smoke", "-m", "linear?side=0"], 3, "side is at least 1"),
+        (["models", "show", "hyperiqa?resize=384"], 3, "cannot be built with resize=384"),
         (["report", "nothing"], 3, "no run 'nothing'"),
         (["models", "show", "lineer"], 3, "did you mean 'linear'"),
         (["suites", "show", "demmo"], 3, "did you mean 'demo'"),
@@ -222,6 +227,8 @@ def test_bad_files_are_clear_errors(cli, tmp_path):
         (("attack", "-s", "bad.toml", "-m", "linear"), "bad.toml"),
         (("score", "linear", "bad.png"), "bad.png"),
         (("attack", "-s", "smoke", "-m", "./folder"), "card.json"),
+        (("attack", "-s", "smoke", "-m", "folder"), "write ./folder"),
+        (("attack", "-s", "smoke", "-m", "linear", "--store", "bad.png"), "bad.png"),
     ):
         code, _, err = cli(*arguments)
         assert code == 3
@@ -245,12 +252,12 @@ def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     store = ResultStore(tmp_path / "iqa-store")
     for lost in (c for c in store.read_manifest("smoke").cells if c.attack == "fgsm"):
         store.cell_path(lost.key).unlink()
-    code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
+    code, _, err = cli(*SMOKE)
     assert code == 4
     assert "failed: linear, fgsm, images from 0: RuntimeError: out of luck" in " ".join(err.split())
     assert store.read_manifest("smoke").status == "partial"
     monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
-    assert cli("attack", "-s", "smoke", "-m", "linear")[0] == 0
+    assert cli(*SMOKE)[0] == 0
 
 
 def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
@@ -289,6 +296,7 @@ def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smok
         "linear",
         "--store",
         "killed",
+        *ONE_THREAD,
     ]
     process = subprocess.Popen(
         command,
@@ -304,7 +312,7 @@ def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smok
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert cli("attack", "-s", "smoke", "-m", "linear", "--store", "killed")[0] == 0
+    assert cli("attack", "-s", "smoke", "-m", "linear", "--store", "killed", *ONE_THREAD)[0] == 0
     keys = [c.key for c in ResultStore(tmp_path / "killed").read_manifest("smoke").cells]
     killed, whole = (
         ResultStore(root).read_cells(keys).drop_columns(["seconds"]) for root in (tmp_path / "killed", smoked)
@@ -374,6 +382,11 @@ def test_a_users_own_model_is_attacked(cli, tmp_path):
     code, out, _ = cli("attack", "-s", "smoke", "-m", "own=contrast_of_the_test", "--plugin", "mine.py")
     assert code == 0
     assert " own " in out
+    (tmp_path / "mine.py").write_text(
+        PLUGIN.replace("std(dim=1)", "mean(dim=1)").replace("of_the_test", "edited")
+    )
+    command = ("attack", "-s", "smoke", "-m", "own=contrast_edited", "--plugin", "mine.py")
+    assert "0 in the store" in " ".join(cli(*command)[2].split())
     (tmp_path / "broken.py").write_text("\nraise ValueError('no luck')\n")
     code, _, err = cli("score", "linear", "x.png", "--plugin", "broken.py")
     assert code == 3

@@ -30,6 +30,7 @@ def test_correlations_equal_scipy(seed, n, ties):
     [
         ([0.1, 0.2], [1, 2], "only 2 images"),
         ([0.3, 0.3, 0.3], [1, 2, 3], "all scores are equal"),
+        ([50.0, 50.000004, 50.000002], [1, 2, 3], "all scores are equal"),
         ([0.1, 0.2, 0.3], [2, 2, 2], "all labels are equal"),
         ([0.1, np.nan, 0.3], [1, 2, 3], "not finite"),
         ([0.1, np.inf, 0.3], [1, 2, 3], "not finite"),

@@ -12,9 +12,10 @@ from torch import Tensor
 from iqa_attacks import PGD, ThreatModel
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime, run_cell
+from iqa_harness.check import check_model
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell, Entrant, plan
-from iqa_harness.run import missing_cells, run_suite
+from iqa_harness.run import missing_cells, refreshed, run_suite
 from iqa_models import LinearQuality, QualityModel, create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite
@@ -133,6 +134,7 @@ def test_a_failed_cell_leaves_a_hole_not_a_number(tmp_path, images, suite):
     table = robustness_table(store, manifest).table.to_pylist()
     assert [r["value"] for r in table] == [None] * len(table)
     assert "4 of 12 images have no clean score" in table[0]["undefined"]
+    assert {r["images"] for r in table} == {0}
 
 
 def test_a_missing_member_leaves_no_minimum(tmp_path, images, suite):
@@ -146,8 +148,72 @@ def test_a_missing_member_leaves_no_minimum(tmp_path, images, suite):
     at_main = [r for r in mine if r["epsilon"] == suite.main_epsilon]
     assert {r["value"] for r in at_main if r["row"] == "suite_min"} == {None}
     assert any("4 of 12 images are missing" in (r["undefined"] or "") for r in at_main)
+    composed = {r["epsilon"]: r for r in mine if r["row"] == "composed"}
+    assert composed[suite.main_epsilon]["value"] is None
+    assert "1 cells of pgd" in composed[suite.main_epsilon]["undefined"]
+    assert composed[2 / 255]["value"] is not None  # a smaller ball has nothing of the lost cell
     assert all(r["value"] is not None for r in at_main if r["attack"] == "fgsm")
     assert all(r["value"] is not None for r in table if r["model"] == "second")
+
+
+class OnlyCleanIsFinite(LinearQuality):
+    """NaN above a score that only an attack reaches."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        scores = super().predict(images)
+        return scores + float("nan") if bool((scores > self.ceiling).any()) else scores
+
+
+def test_a_score_that_is_no_number_fails_its_cell(tmp_path, images, suite):
+    """An attacked score of NaN is a failed cell, never a row and never a robust model."""
+    model = create_model("linear", seed=10)
+    clean = [images.read(i) for i in range(len(images))]
+    tensors = torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in clean]).float() / 255
+    with torch.no_grad():
+        highest = float((model(tensors)).max())
+    model.__class__ = OnlyCleanIsFinite
+    model.ceiling = highest + 0.003
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite, entrants=[Entrant("nan", model)])
+    assert manifest.status == "partial"
+    assert any("the score is not finite" in (c.error or "") for c in manifest.cells)
+    table = robustness_table(store, manifest).table.to_pylist()
+    at_main = [r for r in table if r["epsilon"] == 4 / 255]
+    assert all(r["value"] is None for r in at_main if r["row"] in ("composed", "suite_min"))
+
+
+def test_the_validation_split_can_be_attacked(tmp_path, images, suite_text):
+    """With split = "val" the numbers are of those images, and the logistic says where it was fitted."""
+    suite = parse_suite(suite_text.replace("images = 12", 'images = 12\nsplit = "val"'), "val")
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite, entrants=[Entrant("m", create_model("linear", seed=10))])
+    assert manifest.status == "complete"
+    table = robustness_table(store, manifest).table.to_pylist()
+    assert all(r["value"] is not None for r in table)
+    assert {r["mapping"] for r in table if r["metric"] == "plcc"} == {
+        "logistic on the attacked val images, clean"
+    }
+
+
+def test_a_run_keeps_all_its_models(tmp_path, images, suite):
+    """A call that names fewer models than the run holds is refused: they would vanish from its table."""
+    store = ResultStore(tmp_path)
+    _run(store, images, suite)
+    with pytest.raises(RunError, match="holds second too"):
+        _run(store, images, suite, entrants=_entrants()[:1])
+
+
+def test_a_killed_run_is_reported_from_what_is_there(tmp_path, images, suite):
+    """The manifest of a start and the parts of the store give the state as it is now."""
+    store = ResultStore(tmp_path)
+    manifest = _run(store, images, suite)
+    missing = tuple(c.model_copy(update={"status": "missing"}) for c in manifest.cells)
+    started = manifest.model_copy(update={"cells": missing, "status": "running", "backwards": 0})
+    assert refreshed(store, started).cells == manifest.cells
+    assert refreshed(store, started).backwards == manifest.backwards
+    store.cell_path(manifest.cells[3].key).unlink()
+    again = refreshed(store, manifest)
+    assert (again.status, again.cells[3].status) == ("partial", "missing")
 
 
 def replace_status(cell, status):
@@ -276,6 +342,22 @@ class Unsound(QualityModel):
         return scores.detach()
 
 
+@pytest.mark.parametrize(("fault", "check"), [("mask", "gradient_alive"), ("round", "gradient_agrees")])
+def test_a_masked_gradient_is_seen(fault, check):
+    """A gradient of zero, and one that finite differences cannot confirm, are failed checks."""
+
+    class Masked(LinearQuality):
+        def predict(self, images: Tensor) -> Tensor:
+            scores = super().predict(images)
+            return scores.detach() + 0 * scores if fault == "mask" else scores * 0 + 0.5
+
+    model = create_model("linear", seed=10)
+    model.__class__ = Masked
+    batch = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    assert not check_model(model.eval(), batch)[check].passed
+    assert all(c.passed for c in check_model(create_model("linear"), batch).values())
+
+
 @pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
 def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suite, fault):
     """Without repeatable, independent, finite scores and a gradient nothing is run and nothing stored."""
@@ -289,7 +371,7 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     """Checks, provenance and the number of gradients are in the record."""
     manifest = _run(ResultStore(tmp_path), images, suite)
     checks = manifest.models[0].checks
-    first = ["finite_scores", "repeatable", "batch_independent", "gradient_finite"]
+    first = ["finite_scores", "score_range", "repeatable", "batch_independent", "gradient_finite"]
     assert list(checks) == [*first, "gradient_alive", "gradient_agrees"]
     assert all(check["passed"] for check in checks.values())
     assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear

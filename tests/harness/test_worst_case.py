@@ -91,6 +91,14 @@ def test_a_collapse_is_undefined_not_zero():
     assert "equal" in result.value.undefined
 
 
+def test_a_candidate_that_is_no_number_is_refused():
+    """NaN sorts anywhere: it must never reach the search, where it would pass for robustness."""
+    candidates, mos = _problem(1)
+    candidates[2][1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        composed_worst_case(candidates, mos, "srocc")
+
+
 def test_largest_drift_is_not_the_worst_case():
     """Taking the largest change an image can leave the order intact where the composed choice breaks it."""
     mos = np.linspace(0, 1, 10)

@@ -46,10 +46,23 @@ def note(table: TableView, entry: Entry) -> str:
 # Leaderboard ----------------------------------------------------------------------------------------
 
 
+def sound(manifest: Any) -> Any:
+    """The manifest with every check passed."""
+    models = [m.model_copy(update={"checks": manifest.models[1].checks}) for m in manifest.models]
+    return manifest.model_copy(update={"models": tuple(models)})
+
+
 def test_the_leaderboard_is_ranked_by_suite_min(run: Any) -> None:
     """The model with the higher worst case stands first, whatever its clean value."""
-    table = leaderboard_table(view_run(run.manifest, run.table), "srocc")
+    table = leaderboard_table(view_run(sound(run.manifest), run.table), "srocc")
     assert [(row[0].text, row[1].text) for row in table.rows] == [("1", "strong"), ("2", "weak")]
+
+
+def test_a_model_that_failed_a_check_has_no_rank(run: Any) -> None:
+    """A masked gradient looks like robustness: such a model stands last, with the reason."""
+    table = leaderboard_table(view_run(run.manifest, run.table), "srocc")
+    assert [(row[0].text, row[1].text) for row in table.rows] == [("1", "strong"), ("—", "weak")]
+    assert note(table, table.rows[1][0]) == "not ranked: a check before the attack failed"
 
 
 def test_the_leaderboard_shows_value_interval_drop_and_8bit(run: Any) -> None:
@@ -82,7 +95,7 @@ def test_an_undefined_value_is_named_with_its_reason(run: Any) -> None:
 def test_a_model_without_any_row_is_listed_last_and_unranked(run: Any) -> None:
     """A model whose cells gave nothing is shown as missing, not left out."""
     left = run.table.filter(pa.compute.equal(run.table["model"], "strong"))
-    table = leaderboard_table(view_run(run.manifest, left), "srocc")
+    table = leaderboard_table(view_run(sound(run.manifest), left), "srocc")
     assert [row[1].text for row in table.rows] == ["strong", "weak"]
     assert [entry.text for entry in table.rows[1][:3]] == ["—", "weak", "—"]
     assert note(table, table.rows[1][0]) == "not ranked: suite_min SROCC has no value"
@@ -93,7 +106,7 @@ def test_equal_values_share_a_rank(run: Any) -> None:
     """Two models with one worst case are both first."""
     rows = [r | ({"value": 0.3} if r["row"] == "suite_min" else {}) for r in run.table.to_pylist()]
     table = leaderboard_table(
-        view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
+        view_run(sound(run.manifest), pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
     )
     assert [row[0].text for row in table.rows] == ["1", "1"]
 

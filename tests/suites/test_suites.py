@@ -57,6 +57,9 @@ def test_the_demo_suite_is_what_it_says():
         ('main_epsilon = "2/255"', 'main_epsilon = "3/255"', "does not run at main_epsilon"),
         ('step_sweep = "pgd"', 'step_sweep = "fgsm"', "no attack with report_steps"),
         ("images = 16", "images = 2", "data.images"),
+        ('kind = "fgsm"', 'kind = "fgsm"\nnorm = "2"', "a suite is in one norm"),
+        ('epsilons = ["2/255"]', "epsilons = [4]", "such as '4/255'"),
+        ("steps = 3", "steps = 3\ntau = inf", "attacks.1.tau"),
         ("[data]", "[data", "not valid TOML"),
     ],
 )

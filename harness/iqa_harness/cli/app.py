@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
+import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +26,7 @@ class _Commands(TyperGroup):
             _say("interrupted; what was finished is stored, the same command goes on from there")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except Exception as error:
-            if not _is_foreseen(error):
+            if not isinstance(error, _foreseen()):
                 raise
             _say(str(error))
             raise typer.Exit(ExitCode.BAD_INPUT) from error
@@ -36,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 70 a bug, "
+    "130 interrupted.",
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
@@ -64,12 +68,19 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what nobody foresaw is a bug, with its traceback and a code of its own."""
+    # A scheduler ends a job with SIGTERM: finish as for Ctrl-C, with a manifest that says so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except Exception:  # noqa: BLE001 - the last stop: printed whole, with a code of its own
+        traceback.print_exc()
+        _say("this is a bug in iqa-harness or in a plugin; the traceback above says where")
+        sys.exit(ExitCode.BUG)
 
 
-def _is_foreseen(error: Exception) -> bool:
-    """Whether an error is a user's mistake; anything else is a bug and keeps its traceback."""
+def _foreseen() -> tuple[type[Exception], ...]:
+    """Return the errors that are a user's mistake or a full disk, not a bug."""
     from iqa_attacks.errors import AttackError
     from iqa_harness.errors import HarnessError
     from iqa_models.errors import ModelError
@@ -77,8 +88,7 @@ def _is_foreseen(error: Exception) -> bool:
     from iqa_results.errors import ResultsError
     from iqa_suites.errors import SuiteError
 
-    foreseen = (AttackError, HarnessError, ModelError, ReportsError, ResultsError, SuiteError)
-    return isinstance(error, foreseen)
+    return (AttackError, HarnessError, ModelError, ReportsError, ResultsError, SuiteError, OSError)
 
 
 def _say(message: str) -> None:

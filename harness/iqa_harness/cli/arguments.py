@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import unquote
@@ -32,7 +33,7 @@ ModelsOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Model under test: a registered NAME, NAME?option=value&..., a checkpoint FOLDER, or "
+        help="Model under test: a registered NAME, NAME?option=value&..., a checkpoint ./FOLDER, or "
         "NAME?checkpoint=FOLDER; LABEL=... gives it another name in tables. Repeat for more.",
     ),
 ]
@@ -69,6 +70,9 @@ class ModelArgument(NamedTuple):
 def parse_model(text: str) -> ModelArgument:
     """Read ``[LABEL=]NAME[?option=value&...]``, ``[LABEL=]FOLDER`` or ``[LABEL=]NAME?checkpoint=FOLDER``.
 
+    A folder is written with a slash (``./mine``): a folder that happens to be called like a registered
+    model must not take its place.
+
     Values are JSON (``true``, ``0.5``, ``null``) and otherwise text. Without a label a model is called
     as it was named, a checkpoint as its folder.
 
@@ -85,7 +89,7 @@ def parse_model(text: str) -> ModelArgument:
         if not (key and sign):
             raise RunError(f"model {text!r}: option {part!r} is not key=value")
         options[key] = _value(unquote(value))
-    if not question and ("/" in name or Path(name).is_dir()):
+    if not question and "/" in name:
         return ModelArgument(label or Path(name).resolve().name, "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
     if checkpoint is None:
@@ -113,7 +117,7 @@ def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) 
         ModelError: unknown name or option, or an unusable checkpoint.
     """
     from iqa_harness.plan import Entrant
-    from iqa_models import create_model, load_checkpoint
+    from iqa_models import UnknownModel, create_model, load_checkpoint
 
     if argument.checkpoint is not None:
         model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
@@ -121,7 +125,12 @@ def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) 
     options = dict(argument.options)
     if backbone_weights is not None:
         options.setdefault("backbone_weights", str(backbone_weights))
-    return Entrant(argument.label, create_model(argument.name, **options))
+    try:
+        return Entrant(argument.label, create_model(argument.name, **options))
+    except UnknownModel as error:
+        if Path(argument.name).is_dir():
+            raise UnknownModel(f"{error}; for the checkpoint folder write ./{argument.name}") from error
+        raise
 
 
 def run_plugins(files: list[Path] | None) -> None:
@@ -134,10 +143,15 @@ def run_plugins(files: list[Path] | None) -> None:
     import traceback
 
     for file in files or ():
-        spec = importlib.util.spec_from_file_location(file.stem, file) if file.is_file() else None
+        spec = (
+            importlib.util.spec_from_file_location(f"iqa_plugin_{file.stem}", file)
+            if file.is_file()
+            else None
+        )
         if spec is None or spec.loader is None:
             raise RunError(f"plugin {file}: no such Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where Python looks up the source of its classes
         try:
             spec.loader.exec_module(module)
         except Exception as error:

@@ -23,7 +23,7 @@ from iqa_harness.cli.arguments import (
     set_up_torch,
 )
 from iqa_harness.cli.report import write_report
-from iqa_harness.errors import ExitCode
+from iqa_harness.errors import ExitCode, RunError
 
 if TYPE_CHECKING:
     from iqa_harness.plan import Entrant
@@ -91,6 +91,8 @@ def run_and_report(
     results = ResultStore(store)
     loaded = load_suite(suite)
     results.run_folder(run or loaded.suite.name)  # refuses a bad name before anything is made
+    if mos_range is not None and data is None:
+        raise RunError("--mos-range goes with --data; for the suite's own CSV write mos_range in its [data]")
     if data is not None:
         loaded = loaded.on_data(data, mos_range)
     settings = loaded.suite.data

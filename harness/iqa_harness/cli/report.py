@@ -35,9 +35,10 @@ def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False)
     from rich.console import Console
 
     from iqa_harness.aggregate import robustness_table
+    from iqa_harness.run import refreshed
     from iqa_reports import print_leaderboard, print_report, render_report
 
-    manifest = store.read_manifest(run)
+    manifest = refreshed(store, store.read_manifest(run))
     result = robustness_table(store, manifest)
     table = store.write_table(run, result.table.to_pylist())
     store.write_intervals(run, result.intervals.to_pylist())
