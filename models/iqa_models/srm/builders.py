@@ -1,0 +1,317 @@
+"""The registered models: five backbones by name, and `srm` for any backbone with a pyramid."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from iqa_models.errors import BadModelOption
+from iqa_models.hyper.hyperiqa import TAG as HYPERIQA
+from iqa_models.hyper.model import origin_of_trunk
+from iqa_models.hyper.smart import SIZES
+from iqa_models.protocols import InputProtocol, parse_protocol
+from iqa_models.registry import register_model
+from iqa_models.spec import ModelSpec
+from iqa_models.srm.ablations import ablated
+from iqa_models.srm.config import SRMConfig, read_config, values_of_ours
+from iqa_models.srm.model import QualityHead, SRMQuality
+from iqa_models.srm.neck import PlainNeck, SRMNeck
+from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, load_trunk_weights, seeded
+from iqa_models.wheel_weights import WHEELS, wheel_state
+
+SOURCE = "Spectral Robustness Mixer: a Nystroem cross-attention neck for NR-IQA, Technologies 14(3):145, 2026"
+
+SHORTER_SIDE: Final = 512
+"""Shorter side an image is resized to before it is cropped."""
+
+CROP: Final = 384
+"""Side of the crop; chosen here."""
+
+SMALLEST: Final = 32
+"""Least side of a whole image: one pixel of stage 4."""
+
+PRETRAINED: Final = {True: "hub", False: "none", "hub": "hub", "none": "none", "wheel": "wheel"}
+"""What the option ``pretrained`` may be, and what it means."""
+
+
+class Backbone(NamedTuple):
+    """A trunk as the models here build it."""
+
+    tag: str
+    """timm's name with its tag of weights."""
+    options: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    """Further options of timm's model."""
+    notes: tuple[str, ...] = ()
+    """What the card says of it."""
+
+
+BACKBONES: Final = {
+    "srm_pvt_v2_b2": Backbone(
+        "pvt_v2_b2.in1k",
+        notes=("the paper's PVT-S is PVT v1, which timm lacks; PVT v2 B2 has the same stage widths",),
+    ),
+    "srm_swin_tiny": Backbone("swin_tiny_patch4_window7_224.ms_in1k"),
+    # timm's default weights of this backbone saw ImageNet-12k; the paper's are ImageNet-1k.
+    "srm_convnext_tiny": Backbone("convnext_tiny.fb_in1k"),
+    "srm_mobilenetv3_large": Backbone("mobilenetv3_large_100.ra_in1k"),
+    "srm_efficientnet_lite0": Backbone(
+        "tf_efficientnet_lite0.in1k", notes=("no backbone of the paper: small enough for a CPU",)
+    ),
+}
+"""Registered name to its backbone."""
+
+TRUNKS: Final = {
+    "hyperiqa": Backbone(HYPERIQA, {"zero_init_last": False}),
+    **{
+        name: Backbone(f"{size.trunk}.{size.weights}", {"drop_path_rate": size.drop_path})
+        for name, size in SIZES.items()
+    },
+}
+"""Trunks of other registered models, which ``srm`` takes under those models' names."""
+
+
+def part_seed(seed: int, part: str) -> int:
+    """Return the seed of one part of a model, so that leaving out another part does not move it."""
+    return int.from_bytes(hashlib.sha256(f"{part}:{seed}".encode()).digest()[:4], "big")
+
+
+def _register(name: str) -> Callable[..., SRMQuality]:
+    backbone = BACKBONES[name]
+
+    def build(
+        *,
+        neck: str = "srm",
+        ablation: str = "none",
+        protocol: str = "centre",
+        shorter_side: int | None = None,
+        crop: int = CROP,
+        pretrained: bool | str = False,
+        backbone_weights: str | None = None,
+        seed: int = 0,
+        **settings: object,
+    ) -> SRMQuality:
+        """Spectral Robustness Mixer (2026) on {trunk}.
+
+        Args:
+            neck: ``srm``, or ``none`` for the baseline.
+            ablation: a key of `ABLATIONS`.
+            protocol: ``centre``, ``native`` (the whole image), ``random_crops:COUNT[:SEED]`` or
+                ``grid:ROWSxCOLUMNS``.
+            shorter_side: images are resized to this first, 0 for no resizing; None is 512, and 0 if native.
+            crop: side of the crops; for Swin at least 224 decides its windows.
+            pretrained: True or ``hub`` for timm's weights, ``wheel`` for an installed wheel's (Lite0),
+                False or ``none`` for random ones.
+            backbone_weights: a file of trunk weights in timm's layout, used instead.
+            seed: of every random weight; torch's global generator is neither read nor moved.
+            **settings: any field of `SRMConfig`, such as ``attention="full"`` or ``rank=16``.
+
+        Raises:
+            BadModelOption: an option's value is refused.
+            MissingWeights: pretrained weights are neither cached nor reachable.
+            BadCheckpoint: a file of backbone weights does not fit.
+        """
+        return _build(
+            name, {}, backbone, neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights,
+            seed, settings,
+        )  # fmt: skip
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (build.__doc__ or "").format(trunk=backbone.tag.partition(".")[0])
+    return register_model(name)(build)
+
+
+@register_model("srm")
+def srm(
+    *,
+    backbone: str = "resnet18.tv_in1k",
+    neck: str = "srm",
+    ablation: str = "none",
+    protocol: str = "centre",
+    shorter_side: int | None = None,
+    crop: int = CROP,
+    pretrained: bool | str = False,
+    backbone_weights: str | None = None,
+    seed: int = 0,
+    **settings: object,
+) -> SRMQuality:
+    """Spectral Robustness Mixer (2026) on any timm backbone with strides 4, 8, 16 and 32.
+
+    Args:
+        backbone: timm name, with or without a tag, or the trunk of ``hyperiqa``, ``smart_iqa_tiny``,
+            ``smart_iqa_small`` or ``smart_iqa_base``.
+        neck: ``srm``, or ``none`` for the baseline.
+        ablation: a key of `ABLATIONS`.
+        protocol: ``centre``, ``native`` (the whole image), ``random_crops:COUNT[:SEED]`` or
+            ``grid:ROWSxCOLUMNS``.
+        shorter_side: images are resized to this first, 0 for no resizing; None is 512, and 0 if native.
+        crop: side of the crops.
+        pretrained: True or ``hub`` for timm's weights, ``wheel`` for an installed wheel's, False or
+            ``none`` for random ones.
+        backbone_weights: a file of trunk weights in timm's layout, used instead.
+        seed: of every random weight; torch's global generator is neither read nor moved.
+        **settings: any field of `SRMConfig`.
+
+    Raises:
+        BadModelOption: an option's value is refused, or the backbone has no such pyramid.
+        MissingWeights: pretrained weights are neither cached nor reachable.
+        BadCheckpoint: a file of backbone weights does not fit.
+    """
+    chosen = TRUNKS.get(backbone) or Backbone(full_tag(backbone))
+    given = {"backbone": backbone if backbone in TRUNKS else chosen.tag}
+    return _build(
+        "srm", given, chosen, neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights,
+        seed, settings,
+    )  # fmt: skip
+
+
+def _build(
+    name: str,
+    given: dict[str, Any],
+    backbone: Backbone,
+    neck: str,
+    ablation: str,
+    protocol: str,
+    shorter_side: int | None,
+    crop: int,
+    pretrained: bool | str,
+    backbone_weights: str | None,
+    seed: int,
+    settings: dict[str, object],
+) -> SRMQuality:
+    import timm  # seconds to import: only a model that is built pays
+
+    if neck not in ("srm", "none"):
+        raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {neck!r}")
+    _check_whole(name, "seed", seed, 0)
+    _check_whole(name, "crop", crop, SMALLEST)
+    if not isinstance(pretrained, bool | str) or pretrained not in PRETRAINED:
+        raise BadModelOption(
+            f"{name}: pretrained must be True ('hub'), 'wheel' or False ('none'), not {pretrained!r}"
+        )
+    config = read_config(name, ablated(name, ablation, settings))
+    timm_config = timm.get_pretrained_cfg(backbone.tag)
+    sizes, multiple = _size_options(backbone.tag, crop, timm_config)
+    view, side = read_view(name, protocol, shorter_side, crop, multiple)
+    origin = PRETRAINED[pretrained] if backbone_weights is None else "none"
+    with seeded(seed):
+        trunk = create_trunk(
+            backbone.tag,
+            pretrained=origin == "hub",
+            backbone_weights=backbone_weights,
+            **{**sizes, **backbone.options},
+        )
+    weights = origin_of_trunk(trunk.tag, origin == "hub", backbone_weights)
+    if origin == "wheel":
+        weights = _load_wheel(trunk)
+    with seeded(part_seed(seed, "neck")):
+        middle = SRMNeck(trunk.channels, config) if neck == "srm" else PlainNeck(trunk.channels, config)
+    with seeded(part_seed(seed, "head")):
+        head = QualityHead(config)
+    spec = ModelSpec(
+        name=name,
+        options={
+            **given,
+            "neck": neck,
+            "ablation": ablation,
+            "protocol": view.text,
+            "shorter_side": side,
+            "crop": crop,
+            "pretrained": origin,
+            "seed": seed,
+            **config.model_dump(mode="json"),
+        },
+        summary=_summary(trunk.tag, neck, config),
+        trunk=trunk.tag,
+        initial_weights=weights,
+        score_range=(0.0, 1.0),
+        input_protocol=view.summary,
+        mean=timm_config.mean,
+        std=timm_config.std,
+        min_size=max(view.min_size, 1 if view.resize is not None else SMALLEST),
+        fixed_size=view.fixed_size,
+        is_stochastic=neck == "srm" and config.kv_pooling == "always",
+        source=SOURCE,
+        notes=(*backbone.notes, *_notes(neck, config)),
+    )
+    return SRMQuality(spec, trunk, middle, head, config, view)
+
+
+def read_view(
+    name: str, protocol: str, shorter_side: int | None, crop: int, multiple: int | None
+) -> tuple[InputProtocol, int]:
+    """Read the options of the input protocol: the protocol, and the shorter side (0 for no resizing).
+
+    Raises:
+        BadModelOption: not a protocol, or a crop that does not fit into the resized image.
+    """
+    parsed = parse_protocol(protocol, "none", size=crop, multiple=multiple)
+    side = shorter_side
+    if side is None:
+        side = 0 if parsed.kind == "native" else SHORTER_SIDE
+    _check_whole(name, "shorter_side", side, 0)
+    if side and parsed.kind == "native":
+        raise BadModelOption(f"{name}: protocol native takes the image as it is; leave out shorter_side")
+    if side and side < crop:
+        raise BadModelOption(f"{name}: crop {crop} does not fit into a shorter side of {side}")
+    return dataclasses.replace(parsed, resize=side or None), side
+
+
+def _size_options(tag: str, crop: int, config: Any) -> tuple[dict[str, Any], int | None]:
+    """Return timm's options for the input size, and what whole images' sides are multiples of."""
+    if not config.fixed_input_size:
+        return {}, 1
+    # The windows and their shifts follow from the size the network is built for; its weights do not, as
+    # long as no stage is smaller than a window.
+    built = max(crop, config.input_size[-1])
+    if tag.startswith("swin_"):
+        return {"img_size": built, "strict_img_size": False}, SMALLEST
+    return {"img_size": crop}, None
+
+
+def _load_wheel(trunk: FeatureTrunk) -> str:
+    architecture = trunk.tag.partition(".")[0]
+    state = wheel_state(architecture)
+    origin = f"wheel:{WHEELS[architecture].distribution}"
+    load_trunk_weights(trunk, state, origin)
+    return origin
+
+
+def _check_whole(name: str, option: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise BadModelOption(f"{name}: {option} must be a whole number from {low}, not {value!r}")
+
+
+def _summary(tag: str, neck: str, config: SRMConfig) -> str:
+    trunk = tag.partition(".")[0]
+    if neck == "none":
+        return f"{trunk} without neck: the baseline of the Spectral Robustness Mixer"
+    form = "Nystroem" if config.attention == "nystroem" else "full (quadratic)"
+    return f"{trunk} with the Spectral Robustness Mixer, {form} cross-attention"
+
+
+def _notes(neck: str, config: SRMConfig) -> tuple[str, ...]:
+    ours = ", ".join(f"{field}={getattr(config, field)!r}" for field in values_of_ours())
+    changed = sorted(
+        field for field, info in SRMConfig.model_fields.items() if getattr(config, field) != info.default
+    )
+    notes = [
+        "re-implemented from the paper's text, whose formulas and table values are lost",
+        f"values whose default was chosen here: {ours}; and crop",
+        "scores are unbounded, trained on labels in [0, 1]; the neck carries no certificate",
+    ]
+    if neck == "none":
+        notes.append("the plain neck is the aligned stage 4; of the settings it reads width and head_dropout")
+    if changed:
+        notes.append(f"differs from the method's defaults in: {', '.join(changed)}")
+    if neck == "srm" and config.kv_pooling == "always":
+        notes.append("stochastic at evaluation: attack it with EOT")
+    return tuple(notes)
+
+
+srm_pvt_v2_b2 = _register("srm_pvt_v2_b2")
+srm_swin_tiny = _register("srm_swin_tiny")
+srm_convnext_tiny = _register("srm_convnext_tiny")
+srm_mobilenetv3_large = _register("srm_mobilenetv3_large")
+srm_efficientnet_lite0 = _register("srm_efficientnet_lite0")

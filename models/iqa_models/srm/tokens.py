@@ -1,0 +1,40 @@
+"""Maps to tokens and back, and tokens to heads and back (paper 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iqa_models.srm.precision import critical_dtype
+
+NORM_EPSILON = 1e-6
+"""Added to a token's length, so that a token of zeros can be divided by it."""
+
+
+def to_tokens(maps: Tensor) -> Tensor:
+    """Flatten maps (B, C, H, W) to tokens (B, H * W, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def to_maps(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Fold tokens (B, height * width, C) back to maps (B, C, height, width)."""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """Split tokens (B, N, C) into heads (B, heads, N, C / heads)."""
+    batch, count, width = tokens.shape
+    return tokens.reshape(batch, count, heads, width // heads).transpose(1, 2)
+
+
+def merge_heads(heads: Tensor) -> Tensor:
+    """Join heads (B, H, N, d) to tokens (B, N, H * d)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def normalise_tokens(tokens: Tensor) -> Tensor:
+    """Divide each token (..., d) by its length plus `NORM_EPSILON`; the type stays."""
+    exact = tokens.to(critical_dtype(tokens))
+    length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+    unit: Tensor = exact / (length + NORM_EPSILON)
+    return unit.to(tokens.dtype)
