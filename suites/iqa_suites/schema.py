@@ -110,7 +110,9 @@ class Suite(Settings):
                 )
         if self.step_sweep is not None:
             swept = next((a for a in self.attacks if a.name == self.step_sweep), None)
-            radii = getattr(swept, "report_epsilons", None) or getattr(swept, "epsilons", ())
+            radii: tuple[float, ...] = (
+                getattr(swept, "report_epsilons", None) or getattr(swept, "epsilons", None) or ()
+            )
             if not getattr(swept, "report_steps", ()) or self.main_epsilon not in radii:
                 raise ValueError(
                     f"step_sweep: {self.step_sweep!r} is no attack with report_steps at main_epsilon"
