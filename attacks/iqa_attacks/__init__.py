@@ -5,8 +5,14 @@ from iqa_attacks.catalogue import create_attack, list_attacks
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
-from iqa_attacks.gradients import score, score_and_gradient
+from iqa_attacks.gradients import (
+    expected_score,
+    expected_score_and_gradient,
+    score,
+    score_and_gradient,
+)
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
+from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.threat_model import Budget, Norm, ThreatModel, measure, parse_epsilon
 
 __all__ = [
@@ -33,6 +39,9 @@ __all__ = [
     "UnknownAttack",
     "create_attack",
     "create_objective",
+    "draw_seeds",
+    "expected_score",
+    "expected_score_and_gradient",
     "list_attacks",
     "list_objectives",
     "measure",

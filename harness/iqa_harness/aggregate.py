@@ -188,29 +188,67 @@ def _suite_min_rows(
     table = []
     for norm, epsilon in sorted({(k.norm, k.epsilon) for k in keys}):
         at = [k for k in keys if (k.norm, k.epsilon) == (norm, epsilon)]
-        by_member = {m: [k for k in at if (k.attack, k.objective) == m] for m in members}
+        by_member = {m: [k for k in at if _is_member(k, *m)] for m in members}
+        surrogates = {m: _lost_surrogates(manifest, judged.model, m, epsilon, by_member[m]) for m in members}
+        if all(by_member.values()) and any(surrogates.values()):
+            lost = sorted(name for names in surrogates.values() for name in names)
+            table += _undefined_min(
+                manifest, judged, norm, epsilon, f"no results of {', '.join(lost)} (cells failed or not run)"
+            )
+            continue
         if not all(by_member.values()):
             # Not a radius of every member: the minimum is not defined there and no row pretends it is.
             # At the main radius the members exist by the suite's own rules, so a hole is a failed cell.
             if epsilon == manifest.main_epsilon:
                 lost = [f"{a}/{o}" for (a, o), found in by_member.items() if not found]
-                reason = Value.none(f"no results of {', '.join(lost)} (cells failed or not run)")
-                key = _Key("", "", norm, epsilon, 0)
-                table += [
-                    _record(manifest, judged.model, "suite_min", m, key=key, judged=judged, value=reason)
-                    for m in METRICS
-                ]
+                table += _undefined_min(
+                    manifest,
+                    judged,
+                    norm,
+                    epsilon,
+                    f"no results of {', '.join(lost)} (cells failed or not run)",
+                )
             continue
         full = {m: max(k.steps for k in found) for m, found in by_member.items()}
         prefixes = set.intersection(*({k.steps for k in found} for found in by_member.values()))
         for steps in sorted(prefixes | {max(full.values())}):
             final = steps == max(full.values())
             chosen = [
-                next(k for k in found if k.steps == (full[m] if final else steps))
-                for m, found in by_member.items()
+                k for m, found in by_member.items() for k in found if k.steps == (full[m] if final else steps)
             ]
             table += [_minimum(manifest, judged, attacked, holes, chosen, steps, final, m) for m in METRICS]
     return table
+
+
+def _lost_surrogates(
+    manifest: RunManifest, model: str, member: Sequence[str], epsilon: float, found: Sequence[_Key]
+) -> set[str]:
+    """Return the transfers of a member that the run planned and that have no results at this radius.
+
+    Without them the minimum would be over fewer surrogates for some models than for others.
+    """
+    attack, objective = member
+    planned = {
+        c.attack
+        for c in manifest.cells
+        if c.model == model and c.epsilon == epsilon and c.attack.startswith(f"{attack}:")
+    }
+    return {f"{name}/{objective}" for name in planned - {k.attack for k in found}}
+
+
+def _undefined_min(
+    manifest: RunManifest, judged: _Set, norm: str, epsilon: float, reason: str
+) -> list[Record]:
+    key = _Key("", "", norm, epsilon, 0)
+    value = Value.none(reason)
+    return [
+        _record(manifest, judged.model, "suite_min", m, key=key, judged=judged, value=value) for m in METRICS
+    ]
+
+
+def _is_member(key: _Key, attack: str, objective: str) -> bool:
+    """Whether results belong to a member; one that transfers has results of every surrogate."""
+    return key.objective == objective and (key.attack == attack or key.attack.startswith(f"{attack}:"))
 
 
 def _minimum(

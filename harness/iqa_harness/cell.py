@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iqa_attacks import Example, ThreatModel, measure, score
+from iqa_attacks import AttackResult, Cost, Example, Found, ThreatModel, measure, score, stored_score
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell
@@ -36,6 +36,10 @@ class Runtime(NamedTuple):
     """Starts run together, images times restarts."""
 
 
+Crafted = Callable[[Cell], AttackResult | None]
+"""Gives what an attack found that other cells use too; None for what nobody else uses."""
+
+
 class _Verified(NamedTuple):
     """What the harness itself found of an example; the attack is never trusted."""
 
@@ -47,7 +51,13 @@ class _Verified(NamedTuple):
     projection_moved: float
 
 
-def run_cell(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> list[dict[str, Any]]:
+def run_cell(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    runtime: Runtime,
+    crafted: Crafted = lambda cell: None,
+) -> list[dict[str, Any]]:
     """Compute the rows of a cell (columns of `iqa_results.ROW_COLUMNS`).
 
     Args:
@@ -55,21 +65,49 @@ def run_cell(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime
         model: the cell's model, in eval mode on the runtime's device.
         images: the evaluated images of the cell's split.
         runtime: device and chunk sizes.
+        crafted: returns what the cell's attack found, of a transfer cell what it found on the surrogate;
+            None lets the cell run its attack itself.
 
     Raises:
         AttackError, AttackFailed: the attack cannot be run on this model.
         DataError: an image cannot be read.
-        RunError: an attacked image lies outside its threat model after projection.
+        RunError: an attacked image lies outside its threat model after projection, or a transfer cell
+            is given no examples.
     """
     started = time.perf_counter()
-    indices = range(cell.first, cell.first + cell.count)
-    pixels = [to_tensor(images.read(i), runtime.device) for i in indices]
+    pixels = _pixels(cell, images, runtime)
     if cell.attack is None:
         rows = _clean_rows(cell, model, images, pixels, runtime)
+    elif cell.surrogate is not None:
+        found = crafted(cell)
+        if found is None:
+            raise RunError(f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try")
+        rows = _transfer_rows(cell, model, images, pixels, runtime, found)
     else:
-        rows = _attack_rows(cell, model, images, pixels, runtime)
+        result = crafted(cell) or craft(cell, model, images, runtime)
+        rows = _attack_rows(cell, model, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
+
+
+def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
+    """Run a cell's attack and return what it claims to have found."""
+    assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
+    records = [images.records[cell.first + i] for i in range(cell.count)]
+    low, high = images.card.mos_range
+    mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
+    return cell.attack.run(
+        model,
+        _pixels(cell, images, runtime),
+        [record.image_id for record in records],
+        mos,
+        chunk=runtime.chunk,
+        max_states=runtime.max_states,
+    )
+
+
+def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
+    return [to_tensor(images.read(i), runtime.device) for i in range(cell.first, cell.first + cell.count)]
 
 
 def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:
@@ -80,8 +118,7 @@ def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tenso
 def _clean_rows(
     cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
 ) -> list[dict[str, Any]]:
-    # One by one, as the attack does: the clean score of an image is one number in every row.
-    scores = [float(score(model, image.unsqueeze(0), chunk=1)) for image in pixels]
+    scores = _clean_scores(cell, model, images, pixels)
     return [
         {
             **_image_columns(cell, images, i),
@@ -100,7 +137,7 @@ def _clean_rows(
             "l2": 0.0,
             "rmse": 0.0,
             "projection_moved": 0.0,
-            "forwards": 1,
+            "forwards": cell.draws or 1,
             "backwards": 0,
             "zero_gradients": 0,
         }
@@ -108,50 +145,85 @@ def _clean_rows(
     ]
 
 
-def _attack_rows(
-    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
-) -> list[dict[str, Any]]:
-    assert cell.attack is not None  # noqa: S101 - the caller's branch
-    records = [images.records[cell.first + i] for i in range(cell.count)]
-    low, high = images.card.mos_range
-    mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    result = cell.attack.run(
-        model,
-        pixels,
-        [record.image_id for record in records],
-        mos,
-        chunk=runtime.chunk,
-        max_states=runtime.max_states,
-    )
-    verified = _verify(cell, model, pixels, [(f.image, f.example) for f in result.found])
-    full = cell.attack.effort.steps
-    rows = []
-    for found in result.found:
-        cost = result.cost[found.image, found.steps]
-        rows.append(
-            {
-                **_image_columns(cell, images, found.image),
-                **_attack_columns(cell, runtime),
-                "objective": found.objective,
-                "steps": found.steps,
-                "final": found.steps == full,
-                "clean_score": float(result.clean[found.image]),
-                "attack_score": found.example.score,
-                "loss": found.loss,
-                "best_restart": found.example.restart,
-                "best_step": found.example.step,
-                "forwards": cost.forwards,
-                "backwards": cost.backwards,
-                "zero_gradients": cost.zero_gradients,
-                **verified[id(found.example)]._asdict(),
-            }
+def _clean_scores(cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]) -> list[float]:
+    # One by one, as the attack does: the clean score of an image is one number in every row.
+    return [
+        stored_score(
+            model, image, seed=cell.seed, image_id=images.records[cell.first + i].image_id, draws=cell.draws
         )
-    return rows
+        for i, image in enumerate(pixels)
+    ]
+
+
+def _attack_rows(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    runtime: Runtime,
+    result: AttackResult,
+) -> list[dict[str, Any]]:
+    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in result.found])
+    return [
+        {
+            **_found_columns(cell, images, runtime, found, result.cost[found.image, found.steps]),
+            "clean_score": float(result.clean[found.image]),
+            **verified[id(found.example)]._asdict(),
+        }
+        for found in result.found
+    ]
+
+
+def _transfer_rows(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    runtime: Runtime,
+    crafted: AttackResult,
+) -> list[dict[str, Any]]:
+    """Score the surrogate's examples at full strength; loss, score and work of the attack are its own."""
+    assert cell.attack is not None and cell.surrogate is not None  # noqa: S101 - the caller's branch
+    full = cell.attack.effort.steps
+    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective and f.steps == full]
+    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in chosen])
+    clean = _clean_scores(cell, model, images, pixels)
+    return [
+        {
+            # The gradients are the surrogate's and are counted in its own cell.
+            **_found_columns(cell, images, runtime, found, Cost(0, 0, 0)),
+            "kind": "transfer",
+            "clean_score": clean[found.image],
+            **verified[id(found.example)]._asdict(),
+        }
+        for found in chosen
+    ]
+
+
+def _found_columns(
+    cell: Cell, images: ImageSet, runtime: Runtime, found: Found, cost: Cost
+) -> dict[str, Any]:
+    assert cell.attack is not None  # noqa: S101 - the callers' branch
+    return {
+        **_image_columns(cell, images, found.image),
+        **_attack_columns(cell, runtime),
+        "objective": found.objective,
+        "steps": found.steps,
+        "final": found.steps == cell.attack.effort.steps,
+        "attack_score": found.example.score,
+        "loss": found.loss,
+        "best_restart": found.example.restart,
+        "best_step": found.example.step,
+        "forwards": cost.forwards,
+        "backwards": cost.backwards,
+        "zero_gradients": cost.zero_gradients,
+    }
 
 
 def _verify(
     cell: Cell,
     model: QualityModel,
+    images: ImageSet,
     pixels: Sequence[Tensor],
     found: Sequence[tuple[int, Example]],
 ) -> dict[int, _Verified]:
@@ -169,13 +241,23 @@ def _verify(
         budget = measure(stored, clean)
         _require_inside(cell, threat, stored, float(budget.linf.max()), float(budget.l2.max()))
         moved = (stored - claimed).abs().flatten(1).amax(dim=1)
-        # Only versions of one image share a batch: no other image of the cell can change a score.
-        scores = score(model, stored, chunk=VERIFY_CHUNK)
-        scores_8bit = score(model, (stored * 255).round() / 255, chunk=VERIFY_CHUNK)
+        image_id = images.records[cell.first + image].image_id
+        scores = _versions(cell, model, stored, image_id)
+        scores_8bit = _versions(cell, model, (stored * 255).round() / 255, image_id)
         columns = zip(scores, scores_8bit, budget.linf, budget.l2, budget.rmse, moved, strict=True)
         for key, row in zip(distinct, columns, strict=True):
             verified[key] = _Verified(*(float(value) for value in row))
     return verified
+
+
+def _versions(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float]:
+    """Score versions of one image; no other image of the cell shares a batch or a draw with them."""
+    if cell.draws is None:
+        scores: list[float] = score(model, versions, chunk=VERIFY_CHUNK).tolist()
+        return scores
+    return [
+        stored_score(model, image, seed=cell.seed, image_id=image_id, draws=cell.draws) for image in versions
+    ]
 
 
 def _require_inside(cell: Cell, threat: ThreatModel, stored: Tensor, linf: float, l2: float) -> None:

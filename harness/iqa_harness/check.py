@@ -9,7 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iqa_attacks import AttackFailed, score, score_and_gradient
+from iqa_attacks import (
+    AttackFailed,
+    draw_seeds,
+    expected_score,
+    expected_score_and_gradient,
+    score,
+    score_and_gradient,
+)
 from iqa_models import QualityModel
 
 PROBE = 1 / 255
@@ -33,12 +40,18 @@ BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite
 """Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
 
 
-def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Check]:
+def check_model(
+    model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None
+) -> dict[str, Check]:
     """Measure what the harness assumes of a model, on a few images of one size.
+
+    A stochastic model is measured as it is used: the mean of seeded draws on one image at a time. It is
+    repeatable if equal seeds give equal scores: if torch's global generators are all that it draws from.
 
     Args:
         model: in eval mode.
         images: at least two images (3, H, W) of equal size in [0, 1].
+        draws: evaluations averaged for a stochastic model; a deterministic one is evaluated once.
 
     Returns:
         finite_scores, score_range, repeatable, batch_independent, gradient_finite, gradient_alive,
@@ -47,8 +60,9 @@ def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Chec
     """
     batch = torch.stack(list(images))
     low, high = model.spec.score_range
+    probe = _Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
-        first = score(model, batch, chunk=len(batch))
+        first = probe.scores(batch)
     except AttackFailed as error:
         return {"finite_scores": Check(None, 0, False, str(error))}
     checks = {"finite_scores": _at_most(0.0, 0, "number of images whose score is not finite")}
@@ -56,18 +70,21 @@ def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Chec
     checks["score_range"] = _at_most(
         float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
     )
-    again = score(model, batch, chunk=len(batch))
+    again = probe.scores(batch)
     checks["repeatable"] = _at_most(
         float((again - first).abs().max()) / (high - low), 0, "largest difference between two evaluations"
     )
-    alone = score(model, batch, chunk=1)
-    checks["batch_independent"] = _at_most(
-        float((alone - first).abs().max()) / (high - low),
-        1e-4,
-        "largest difference between an image alone and in a batch",
-    )
+    if probe.draws is None:
+        alone = score(model, batch, chunk=1)
+        checks["batch_independent"] = _at_most(
+            float((alone - first).abs().max()) / (high - low),
+            1e-4,
+            "largest difference between an image alone and in a batch",
+        )
+    else:
+        checks["batch_independent"] = _at_most(0, 1e-4, "a stochastic model is given one image at a time")
     try:
-        gradients = score_and_gradient(model, batch, chunk=len(batch)).gradients
+        gradients = probe.gradients(batch)
     except AttackFailed as error:
         checks["gradient_finite"] = Check(None, 0, False, str(error))
         return checks
@@ -76,21 +93,48 @@ def check_model(model: QualityModel, images: Sequence[Tensor]) -> dict[str, Chec
     checks["gradient_alive"] = _at_most(
         float(dead.double().mean()), 0, "share of images whose input gradient is exactly zero"
     )
-    checks["gradient_agrees"] = _gradient_agrees(model, batch)
+    checks["gradient_agrees"] = _gradient_agrees(probe, batch)
     return checks
 
 
-def _gradient_agrees(model: QualityModel, batch: Tensor, directions: int = 4) -> Check:
+class _Probe(NamedTuple):
+    """Evaluates a model as the harness does."""
+
+    model: QualityModel
+    draws: int | None
+    """None for a deterministic model."""
+
+    def scores(self, batch: Tensor) -> Tensor:
+        """Return scores (B,) of images (B, 3, H, W)."""
+        if self.draws is None:
+            return score(self.model, batch, chunk=len(batch))
+        values = [expected_score(self.model, image, self._seeds(i)) for i, image in enumerate(batch)]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def gradients(self, batch: Tensor) -> Tensor:
+        """Return input gradients (B, 3, H, W), by the same draws as the scores."""
+        if self.draws is None:
+            return score_and_gradient(self.model, batch, chunk=len(batch)).gradients
+        pairs = enumerate(batch)
+        return torch.stack(
+            [expected_score_and_gradient(self.model, image, self._seeds(i))[1] for i, image in pairs]
+        )
+
+    def _seeds(self, i: int) -> tuple[int, ...]:
+        return draw_seeds(0, str(i), ("check",), self.draws or 1)
+
+
+def _gradient_agrees(probe: _Probe, batch: Tensor, directions: int = 4) -> Check:
     """Compare the gradient with central differences along random signs, one grey level in every pixel."""
     inside = batch.clamp(PROBE, 1 - PROBE)
-    gradients = score_and_gradient(model, inside, chunk=len(batch)).gradients
+    gradients = probe.gradients(inside)
     generator = torch.Generator().manual_seed(0)
     measured, predicted = [], []
     for _ in range(directions):
         signs = torch.randint(0, 2, batch.shape[1:], generator=generator).to(batch) * 2 - 1
         # Rounding could leave the box by one unit in the last place.
-        up = score(model, (inside + PROBE * signs).clamp(0, 1), chunk=len(batch))
-        down = score(model, (inside - PROBE * signs).clamp(0, 1), chunk=len(batch))
+        up = probe.scores((inside + PROBE * signs).clamp(0, 1))
+        down = probe.scores((inside - PROBE * signs).clamp(0, 1))
         measured.append((up - down) / (2 * PROBE))
         predicted.append((gradients * signs).flatten(1).sum(dim=1).double().cpu())
     difference, slope = torch.cat(measured), torch.cat(predicted)

@@ -14,6 +14,7 @@ from iqa_harness.cell import Runtime, run_cell, to_tensor
 from iqa_harness.check import BLOCKING, Check, check_model
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.examples import Examples
 from iqa_harness.plan import Cell, Entrant, Work
 from iqa_harness.provenance import collect_provenance
 from iqa_results import BadPart, CellRecord, DataRecord, ModelRecord, ResultStore, RunManifest
@@ -55,9 +56,10 @@ def run_suite(
     """
     former = _former(store, run, work, {entrant.label for entrant in entrants})
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
-    records = [_model_record(entrant, work.images, runtime) for entrant in entrants]
+    records = [_model_record(entrant, work.images, work.suite.eot_samples, runtime) for entrant in entrants]
     started = former.started if former else _now()
     errors: dict[str, str] = {}
+    examples = Examples({cell.key: cell for cell in work.cells}, models, work.images, runtime)
 
     def record(status: str | None) -> RunManifest:
         manifest = _manifest(work, records, suite_text, store, run, runtime, started, errors, status)
@@ -72,7 +74,8 @@ def run_suite(
                 continue
             images = work.images if cell.split == work.suite.data.split else work.validation
             try:
-                store.write_cell(cell.key, run_cell(cell, models[cell.label], images, runtime))
+                rows = run_cell(cell, models[cell.label], images, runtime, examples.of)
+                store.write_cell(cell.key, rows)
             except Exception as error:  # noqa: BLE001 - recorded in full; the other cells go on
                 errors[cell.key] = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
                 on_cell(cell, "failed")
@@ -137,12 +140,12 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
     return former
 
 
-def _model_record(entrant: Entrant, images: ImageSet, runtime: Runtime) -> ModelRecord:
+def _model_record(entrant: Entrant, images: ImageSet, draws: int | None, runtime: Runtime) -> ModelRecord:
     pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     if len(same_size) < 2:
         same_size = [pixels[0], pixels[0].flip(-1)]
-    checks = check_model(entrant.model, same_size)
+    checks = check_model(entrant.model, same_size, draws=draws)
     for name in BLOCKING:
         check = checks.get(name, Check(None, 0, False, "not measured"))
         if not check.passed:
@@ -248,7 +251,8 @@ def _notes(work: Work) -> list[str]:
     notes = []
     if work.images.card.label == "pseudo-MOS":
         notes.append("labels are pseudo-MOS: good for comparing models on equal terms, no human quality")
-    if not any("transfer" in member for member in work.suite.suite_min):
+    transfers = {f"{transfer.name}/{transfer.source[1]}" for transfer in work.suite.transfers}
+    if not transfers & set(work.suite.suite_min):
         notes.append("suite_min has no transfer attack: the papers' minimum has one more member")
     if not len(work.validation):
         notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")

@@ -1,18 +1,33 @@
 """The benchmark as data: suites in TOML, their schema and loader."""
 
+from iqa_suites.attack_settings import (
+    APGDSettings,
+    AttackSettings,
+    FGSMSettings,
+    MIFGSMSettings,
+    NoiseSettings,
+    OwnAttackSettings,
+    PGDSettings,
+    TransferSettings,
+)
 from iqa_suites.errors import BadSuite, SuiteError, UnknownSuite
 from iqa_suites.loader import LoadedSuite, list_suites, load_suite, parse_suite
-from iqa_suites.schema import AttackSettings, DataSettings, FGSMSettings, PGDSettings, Suite
+from iqa_suites.schema import DataSettings, Suite
 
 __all__ = [
+    "APGDSettings",
     "AttackSettings",
     "BadSuite",
     "DataSettings",
     "FGSMSettings",
     "LoadedSuite",
+    "MIFGSMSettings",
+    "NoiseSettings",
+    "OwnAttackSettings",
     "PGDSettings",
     "Suite",
     "SuiteError",
+    "TransferSettings",
     "UnknownSuite",
     "list_suites",
     "load_suite",

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from iqa_suites.attack_settings import ATTACK_SETTINGS
 from iqa_suites.errors import BadSuite, UnknownSuite
-from iqa_suites.schema import DataSettings, FGSMSettings, PGDSettings, Suite, _AttackSettings
+from iqa_suites.schema import DataSettings, Suite
 
 _DEFINITIONS = files("iqa_suites") / "definitions"
 
@@ -94,8 +95,7 @@ def _worth_telling(items: list[ErrorDetails]) -> list[ErrorDetails]:
 
 def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     """Say where in the file something is wrong, and for an unknown key which one was meant."""
-    union_tags = ("fgsm", "pgd")
-    parts = [p for i, p in enumerate(location) if i < 2 or p not in union_tags]
+    parts = [p for i, p in enumerate(location) if i < 2 or p not in ATTACK_SETTINGS]
     where = ".".join(str(part) for part in parts) or "the file"
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(str(location[-1]), _keys(location), n=1)
@@ -105,7 +105,9 @@ def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
     if location[0] == "attacks":
-        return list({**_AttackSettings.model_fields, **FGSMSettings.model_fields, **PGDSettings.model_fields})
+        kind = next((str(p) for p in location if p in ATTACK_SETTINGS), None)
+        kinds = [ATTACK_SETTINGS[kind]] if kind else ATTACK_SETTINGS.values()
+        return [name for settings in kinds for name in settings.model_fields]
     if location[0] == "data" and len(location) > 1:
         return list(DataSettings.model_fields)
     return list(Suite.model_fields)

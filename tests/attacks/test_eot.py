@@ -36,7 +36,7 @@ def _attack(kind="pgd", **settings):
 
 @pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
 def test_results_repeat_whatever_the_company(kind):
-    """The same numbers in every chunk and grouping, alone or shared; the caller's generator is not touched."""
+    """The same numbers in every chunk and grouping, alone or shared; the caller's generator is left alone."""
     model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 9)
     torch.manual_seed(1)
     before = torch.get_rng_state()

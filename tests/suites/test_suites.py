@@ -2,7 +2,7 @@
 
 import pytest
 
-from iqa_attacks import FGSM, PGD
+from iqa_attacks import APGD, MIFGSM, Noise, ThreatModel
 from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
 
 SMOKE = load_suite("smoke").text
@@ -13,10 +13,10 @@ def test_a_suite_that_ships_is_valid_and_named_after_its_file(name):
     """Every definition loads, and its attacks can be built at every radius."""
     suite = load_suite(name).suite
     assert suite.name == name
-    for settings in suite.attacks:
+    for settings in suite.own_attacks:
         for epsilon in settings.epsilons:
             attack = settings.attack(epsilon, suite.seed)
-            assert isinstance(attack, FGSM | PGD)
+            assert attack.kind == settings.kind
             assert attack.threat.epsilon == epsilon
             assert attack.seed == suite.seed
 
@@ -78,6 +78,84 @@ def test_prefixes_are_reported_at_the_radii_that_ask_for_them():
     assert swept.report_steps == (1, 2, 5, 10)
     assert plain.report_steps == (10,)
     assert (swept.steps, swept.restarts, swept.keep_best) == (plain.steps, plain.restarts, plain.keep_best)
+
+
+EVERY_KIND = (
+    SMOKE
+    + """
+[[attacks]]
+name = "auto"
+kind = "apgd"
+epsilons = ["2/255"]
+objectives = ["mse", "soft_spearman"]
+batch = 8
+rank_temperature = 0.05
+steps = 7
+restarts = 3
+
+[[attacks]]
+name = "momentum"
+kind = "mifgsm"
+epsilons = ["1/255"]
+objectives = ["raise"]
+steps = 10
+relative_step_size = 0.1
+random_start = false
+decay = 0.9
+
+[[attacks]]
+name = "noise"
+kind = "noise"
+epsilons = ["2/255"]
+objectives = ["raise"]
+samples = 4
+
+[[attacks]]
+name = "transfer"
+kind = "transfer"
+of = "auto/mse"
+"""
+)
+
+
+def test_every_kind_of_attack_is_what_its_settings_say():
+    """Each table becomes the attack with exactly its settings, EOT and all."""
+    suite = parse_suite(EVERY_KIND, "mine")
+    made = [settings.attack(settings.epsilons[0], 5, 20) for settings in suite.own_attacks[2:]]
+    common = {"seed": 5, "eot_samples": 20}
+    inf = ThreatModel("inf", 2 / 255)
+    assert made == [
+        APGD(threat=inf, objectives=("mse", "soft_spearman"), rank_temperature=0.05, steps=7, restarts=3,
+             **common),
+        MIFGSM(threat=ThreatModel("inf", 1 / 255), objectives=("raise",), steps=10, step_size=0.1 * (1 / 255),
+               random_start=False, decay=0.9, **common),
+        Noise(threat=inf, objectives=("raise",), samples=4, **common),
+    ]  # fmt: skip
+    assert [transfer.source for transfer in suite.transfers] == [("auto", "mse")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 0", "seed = 0\neot_samples = 0", "eot_samples"),
+        ("rank_temperature = 0.05", "rank_temperature = 0", "rank_temperature"),
+        ("decay = 0.9", "decay = -0.9", "decay"),
+        ("samples = 4", "sample = 4", "attacks.4.sample: unknown key, did you mean 'samples'"),
+        ("samples = 4", "steps = 4", "attacks.4.steps: unknown key"),
+        ('of = "auto/mse"', 'of = "auto/drift"', "which is no attack/objective of the suite"),
+        ('of = "auto/mse"', 'of = "auot/mse"', "did you mean 'auto/mse'"),
+        ('of = "auto/mse"', 'of = "transfer/mse"', "which is no attack/objective of the suite"),
+        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.5.norm: unknown key"),
+        ('"pgd/mse"', '"transfer/drift"', "suite_min: no 'transfer/drift', did you mean 'transfer/mse'"),
+        ('"pgd/mse"', '"momentum/raise"', "does not run at main_epsilon"),
+    ],
+)
+def test_a_mistake_in_any_kind_is_told_by_name(old, new, message):
+    """The message names the file, the key and what would be right."""
+    assert old in EVERY_KIND
+    with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
+        parse_suite(EVERY_KIND.replace(old, new, 1), "mine.toml")
+    assert message in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once():

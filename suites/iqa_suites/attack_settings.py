@@ -1,0 +1,230 @@
+"""Settings of each kind of attack, as a suite writes them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from iqa_attacks import Attack, AttackError, Norm, ThreatModel, create_attack, create_objective, parse_epsilon
+
+
+def _radius(value: object) -> object:
+    """Read a number or a fraction such as '4/255'."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"a radius is a number or a fraction such as '4/255', not {value!r}")
+    try:
+        return parse_epsilon(value)
+    except AttackError as error:
+        raise ValueError(str(error)) from error
+
+
+Radius = Annotated[float, BeforeValidator(_radius), Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A part of a suite: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AnyAttackSettings(Settings):
+    """What every attack of a suite has."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of the attack in tables."""
+
+
+class OwnAttackSettings(AnyAttackSettings):
+    """An attack that is run on the model it is judged by."""
+
+    kind: str
+    """Kind of attack."""
+    norm: Norm = "inf"
+    """Norm of the ball."""
+    epsilons: tuple[Radius, ...] = Field(min_length=1)
+    """Radii on pixels in [0, 1], as numbers or fractions ("4/255"); each is attacked on its own."""
+    objectives: tuple[str, ...] = Field(min_length=1)
+    """What is maximised; all objectives of an attack share their gradients."""
+    batch: int = Field(default=8, ge=2)
+    """Consecutive images in a batch of pairwise_inversion or soft_spearman."""
+    tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    """Temperature of pairwise_inversion, in units of the model's score range."""
+    rank_temperature: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    """Temperature of soft_spearman, in standard deviations of the batch's scores."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"an objective is named twice in {list(names)}")
+        for name in names:
+            try:
+                create_objective(name)
+            except AttackError as error:
+                raise ValueError(str(error)) from error
+        return names
+
+    @field_validator("epsilons")
+    @classmethod
+    def _distinct(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(radii)) != len(radii):
+            raise ValueError("a radius is named twice")
+        return tuple(sorted(radii))
+
+    def attack(self, epsilon: float, seed: int, eot_samples: int | None = None) -> Attack:
+        """Return the attack at one radius."""
+        return create_attack(
+            self.kind,
+            threat=ThreatModel(self.norm, epsilon),
+            objectives=self.objectives,
+            seed=seed,
+            batch=self.batch,
+            tau=self.tau,
+            rank_temperature=self.rank_temperature,
+            eot_samples=eot_samples,
+            **self.own(epsilon),
+        )
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return the settings that only this kind of attack has, at one radius."""
+        return {}
+
+    @model_validator(mode="after")
+    def _can_be_created(self) -> Self:
+        try:
+            self.attack(self.epsilons[0], 0)
+        except AttackError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class FGSMSettings(OwnAttackSettings):
+    """One step of length epsilon from the clean image."""
+
+    kind: Literal["fgsm"]
+
+
+class NoiseSettings(OwnAttackSettings):
+    """The best of some draws of noise of full size: the yardstick of every attack."""
+
+    kind: Literal["noise"]
+    samples: int = Field(default=1, ge=1)
+    """Draws an image."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return the number of draws."""
+        return {"samples": self.samples}
+
+
+class APGDSettings(OwnAttackSettings):
+    """Auto-PGD for scores: it chooses its own step sizes."""
+
+    kind: Literal["apgd"]
+    steps: int = Field(ge=1)
+    """Gradient steps of a restart."""
+    restarts: int = Field(default=1, ge=1)
+    """Random starts an image."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return steps and restarts."""
+        return {"steps": self.steps, "restarts": self.restarts}
+
+
+class _SteppedSettings(OwnAttackSettings):
+    steps: int = Field(ge=1)
+    """Gradient steps of a restart."""
+    step_size: Radius | None = None
+    """Length of a step in the units of epsilon, the same at every radius."""
+    relative_step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Length of a step as a share of epsilon; give this or `step_size`."""
+    restarts: int = Field(default=1, ge=1)
+    """Random starts an image."""
+    random_start: bool = True
+    """Start at a random point of the ball; false starts at the clean image."""
+    keep: Literal["best", "last"] = "best"
+    """Keep the best iterate, or the last one for parity with other tools."""
+    report_steps: tuple[int, ...] = ()
+    """Prefixes to report besides the full number of steps: the step sweep."""
+    report_epsilons: tuple[Radius, ...] | None = None
+    """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return steps, step size, starts and what is kept.
+
+        Raises:
+            ValueError: not exactly one of the two step sizes is given.
+        """
+        if (self.step_size is None) == (self.relative_step_size is None):
+            raise ValueError("give exactly one of step_size and relative_step_size")
+        for radius in self.report_epsilons or ():
+            if radius not in self.epsilons:
+                raise ValueError(f"report_epsilons: {radius:g} is not among the attack's epsilons")
+        swept = self.report_epsilons is None or epsilon in self.report_epsilons
+        step = self.step_size if self.step_size is not None else (self.relative_step_size or 0) * epsilon
+        return {
+            "steps": self.steps,
+            "step_size": step,
+            "restarts": self.restarts,
+            "random_start": self.random_start,
+            "keep": self.keep,
+            "report_steps": self.report_steps if swept else (),
+        }
+
+
+class PGDSettings(_SteppedSettings):
+    """Projected gradient ascent with a fixed step size."""
+
+    kind: Literal["pgd"]
+
+
+class MIFGSMSettings(_SteppedSettings):
+    """The same along accumulated gradients."""
+
+    kind: Literal["mifgsm"]
+    decay: float = Field(default=1.0, ge=0)
+    """Share of the accumulated gradient that is carried on (mu)."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return PGD's settings and the decay."""
+        return {**super().own(epsilon), "decay": self.decay}
+
+
+class TransferSettings(AnyAttackSettings):
+    """Examples found on every other model of the run, scored on this one.
+
+    Norm, radii and everything else are those of the attack it names. Results are named
+    `NAME:SURROGATE/OBJECTIVE`; as a member of the minimum, `NAME/OBJECTIVE` is the lowest of them.
+    """
+
+    kind: Literal["transfer"]
+    of: str = Field(pattern=r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
+    """Attack of the suite and the objective whose examples are tried, as attack/objective."""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Name of the attack and of the objective."""
+        name, _, objective = self.of.partition("/")
+        return name, objective
+
+
+AttackSettings = Annotated[
+    FGSMSettings | PGDSettings | MIFGSMSettings | APGDSettings | NoiseSettings | TransferSettings,
+    Field(discriminator="kind"),
+]
+ATTACK_SETTINGS: dict[str, type[AnyAttackSettings]] = {
+    "fgsm": FGSMSettings,
+    "pgd": PGDSettings,
+    "mifgsm": MIFGSMSettings,
+    "apgd": APGDSettings,
+    "noise": NoiseSettings,
+    "transfer": TransferSettings,
+}
+"""Settings by kind."""
+
+
+def near(name: str, known: list[str]) -> str:
+    """Return ", did you mean 'X'?" for the nearest of the known names, '' if none is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
