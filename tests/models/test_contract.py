@@ -7,8 +7,8 @@ import torch
 
 from iqa_models import BadInput, ModelSpec, create_model, list_models, registry, weights_sha256
 
-CHEAP = {"pretrained": "none", "protocol": "centre"}
-"""Options that spare a download, and all but one of an image's crops, to models that have them."""
+CHEAP = {"pretrained": "none", "protocol": "centre", "crop": 64, "shorter_side": 64}
+"""Options that spare a download, large crops, and all but one of them, to models that have them."""
 
 LARGER_SIBLINGS = ("smart_iqa_base", "smart_iqa_small")
 """The code of smart_iqa_tiny in more and wider layers: scored once below, all else costs half a minute."""
