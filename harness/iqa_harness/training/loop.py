@@ -26,6 +26,7 @@ from iqa_harness.training.validate import split_srocc
 from iqa_models import (
     BadCheckpoint,
     QualityModel,
+    SRMQuality,
     TimmRegressor,
     create_model,
     load_checkpoint,
@@ -192,10 +193,12 @@ class _Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = factor * group["peak_lr"]
             self.optimiser.zero_grad(set_to_none=True)
-            scores = (self.model(images) - low) / (high - low)
+            raw, auxiliary = _forward(self.model, images)
+            scores = (raw - low) / (high - low)
             loss = quality_loss(
                 scores, self.labels[indices], beta=config.smooth_l1_beta, plcc_weight=config.plcc_weight
             )
+            loss = loss + sum(auxiliary, torch.zeros(()))
             torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -305,6 +308,14 @@ def _optimiser(model: QualityModel, config: TrainConfig) -> torch.optim.AdamW:
         if parameters
     ]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def _forward(model: QualityModel, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return raw scores (B,) and a model's own weighted auxiliary losses (SRM eq. 21, 27, 28)."""
+    if isinstance(model, SRMQuality):
+        scores, losses = model.forward_with_losses(images)
+        return scores, list(losses.values())
+    return model(images), []
 
 
 def _copy(model: QualityModel) -> dict[str, Tensor]:

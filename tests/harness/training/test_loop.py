@@ -10,7 +10,7 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.training import loop
 from iqa_harness.training.loop import LOG, run_identity, train
 from iqa_harness.training.state import STATE
-from iqa_models import BadCheckpoint, load_checkpoint, weights_sha256
+from iqa_models import BadCheckpoint, create_model, load_checkpoint, weights_sha256
 from iqa_models.checkpoint import read_card
 
 
@@ -49,6 +49,17 @@ def test_two_runs_give_the_same_weights(tiny_set, config, tmp_path, batch_norm):
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_models_own_losses_are_trained_with():
+    """The auxiliary losses of an SRM neck come with its scores; a model without any adds nothing."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    srm = create_model("srm_efficientnet_lite0", protocol="native").train()
+    scores, losses = loop._forward(srm, images)
+    assert scores.shape == (2,)
+    assert len(losses) == len(srm.forward_with_losses(images).losses) > 0
+    assert all(value.requires_grad for value in losses)
+    assert loop._forward(create_model("linear"), images)[1] == []
 
 
 def test_the_seed_and_the_settings_matter(tiny_set, config, tmp_path):
