@@ -2,7 +2,7 @@
 
 import pytest
 
-from iqa_attacks import APGD, MIFGSM, Noise, ThreatModel
+from iqa_attacks import APGD, MIFGSM, Noise, Square, ThreatModel, TorchAttack
 from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
 
 SMOKE = load_suite("smoke").text
@@ -98,6 +98,22 @@ objectives = ["raise"]
 samples = 4
 
 [[attacks]]
+name = "square"
+kind = "square"
+epsilons = ["2/255"]
+objectives = ["raise", "lower"]
+queries = 50
+first_area = 0.5
+
+[[attacks]]
+name = "vmi"
+kind = "torchattacks"
+attack = "VMIFGSM"
+options = { steps = 5, alpha = "1/255" }
+epsilons = ["2/255"]
+objectives = ["raise", "lower"]
+
+[[attacks]]
 name = "transfer"
 kind = "transfer"
 of = "auto/mse"
@@ -117,6 +133,9 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         MIFGSM(threat=ThreatModel("2", 0.5), objectives=("raise",), steps=10, step_size=0.05,
                random_start=False, decay=0.9, **common),
         Noise(threat=inf, objectives=("raise",), samples=4, **common),
+        Square(threat=inf, objectives=("raise", "lower"), queries=50, first_area=0.5, **common),
+        TorchAttack(threat=inf, objectives=("raise", "lower"), attack="VMIFGSM",
+                    options={"steps": 5, "alpha": "1/255"}, **common),
     ]  # fmt: skip
     assert [transfer.source for transfer in suite.transfers] == [("auto", "mse")]
 
@@ -129,10 +148,16 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         ("decay = 0.9", "decay = -0.9", "decay"),
         ("samples = 4", "sample = 4", "attacks.4.sample: unknown key, did you mean 'samples'"),
         ("samples = 4", "steps = 4", "attacks.4.steps: unknown key"),
+        ("queries = 50", "querys = 50", "attacks.5.querys: unknown key, did you mean 'queries'"),
+        ('attack = "VMIFGSM"', 'atack = "VMIFGSM"', "attacks.6.atack: unknown key, did you mean 'attack'"),
+        ('attack = "VMIFGSM"', 'attack = "CW"', "torchattacks.CW does not fit"),
+        ('attack = "VMIFGSM"', 'attack = "VMIFSGM"', "did you mean 'VMIFGSM'"),
+        ("steps = 5,", "step = 5,", "no option 'step'"),
+        ('alpha = "1/255"', 'alpha = "-1/255"', "neither a number nor a fraction"),
         ('of = "auto/mse"', 'of = "auto/drift"', "which is no attack/objective of the suite"),
         ('of = "auto/mse"', 'of = "auot/mse"', "did you mean 'auto/mse'"),
         ('of = "auto/mse"', 'of = "transfer/mse"', "which is no attack/objective of the suite"),
-        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.5.norm: unknown key"),
+        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.7.norm: unknown key"),
         ('"pgd/mse"', '"transfer/drift"', "suite_min: no 'transfer/drift', did you mean 'transfer/mse'"),
         ('"pgd/mse"', '"momentum/raise"', "does not run at main_epsilon"),
     ],
