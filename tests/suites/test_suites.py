@@ -2,7 +2,17 @@
 
 import pytest
 
-from iqa_attacks import APGD, MIFGSM, Noise, Square, ThreatModel, TorchAttack
+from iqa_attacks import (
+    APGD,
+    MIFGSM,
+    Noise,
+    Objective,
+    Square,
+    ThreatModel,
+    TorchAttack,
+    objectives,
+    register_objective,
+)
 from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
 
 SMOKE = load_suite("smoke").text
@@ -168,6 +178,22 @@ def test_a_mistake_in_any_kind_is_told_by_name(old, new, message):
     with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
         parse_suite(EVERY_KIND.replace(old, new, 1), "mine.toml")
     assert message in str(caught.value)
+
+
+def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
+    """Once registered, a suite names it like any other."""
+    monkeypatch.setattr("iqa_attacks.objectives._OBJECTIVES", dict(objectives._OBJECTIVES))
+
+    @register_objective
+    class AwayFromLabel(Objective):
+        name = "away_from_label"
+
+        def loss(self, scores, mos, clean):
+            return (scores - mos).abs()
+
+    text = SMOKE.replace('"drift", ', '"drift", "away_from_label", ')
+    suite = parse_suite(text, "mine")
+    assert "away_from_label" in suite.own_attacks[1].attack(1 / 255, 0).objectives
 
 
 def test_all_mistakes_are_told_at_once():
