@@ -13,7 +13,9 @@ from iqa_attacks.gradients import (
 )
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
 from iqa_attacks.seeding import draw_seeds
+from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, ThreatModel, measure, parse_epsilon
+from iqa_attacks.torchattacks_adapter import TorchAttack
 
 __all__ = [
     "APGD",
@@ -35,7 +37,9 @@ __all__ = [
     "Noise",
     "Norm",
     "Objective",
+    "Square",
     "ThreatModel",
+    "TorchAttack",
     "UnknownAttack",
     "create_attack",
     "create_objective",

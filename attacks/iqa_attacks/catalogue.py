@@ -9,8 +9,12 @@ from typing import Any
 from iqa_attacks.attack import Attack
 from iqa_attacks.errors import BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
+from iqa_attacks.square import Square
+from iqa_attacks.torchattacks_adapter import TorchAttack
 
-_ATTACKS: dict[str, type[Attack]] = {cls.kind: cls for cls in (FGSM, PGD, MIFGSM, APGD, Noise)}
+_ATTACKS: dict[str, type[Attack]] = {
+    cls.kind: cls for cls in (FGSM, PGD, MIFGSM, APGD, Noise, Square, TorchAttack)
+}
 
 
 def list_attacks() -> list[str]:

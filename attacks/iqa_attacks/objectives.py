@@ -201,7 +201,7 @@ def register_objective(cls: type[Objective]) -> type[Objective]:
     Raises:
         BadAttackOption: the class needs arguments, or the name is taken or not lower case with underscores.
     """
-    name = cls.name
+    name = getattr(cls, "name", "")
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
         raise BadAttackOption(f"objective {name!r}: a name is lower case with underscores")
     if name in _OBJECTIVES or name in (LOWEST_SEEN, HIGHEST_SEEN, "none"):

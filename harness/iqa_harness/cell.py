@@ -182,10 +182,9 @@ def _transfer_rows(
     runtime: Runtime,
     crafted: AttackResult,
 ) -> list[dict[str, Any]]:
-    """Score the surrogate's examples at full strength; loss, score and work of the attack are its own."""
-    assert cell.attack is not None and cell.surrogate is not None  # noqa: S101 - the caller's branch
-    full = cell.attack.effort.steps
-    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective and f.steps == full]
+    """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
+    assert cell.surrogate is not None  # noqa: S101 - the caller's branch
+    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective]
     verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in chosen])
     clean = _clean_scores(cell, model, images, pixels)
     return [

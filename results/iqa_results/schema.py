@@ -41,8 +41,19 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("distortion", _S, True, "type of distortion, null if unknown"),
     Column("level", _I, True, "strength of the distortion, 0 for an original, null if unknown"),
     Column("mos", _F, False, "label on the set's own scale, higher is better"),
-    Column("attack", _S, False, "name of the attack in the suite; 'clean' for scores without attack"),
-    Column("kind", _S, False, "kind of attack: clean, fgsm, pgd"),
+    Column(
+        "attack",
+        _S,
+        False,
+        "name of the attack in the suite; 'clean' for scores without attack; 'NAME:SURROGATE' for examples "
+        "of another model of the run",
+    ),
+    Column(
+        "kind",
+        _S,
+        False,
+        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, torchattacks, transfer",
+    ),
     Column(
         "objective",
         _S,
@@ -50,17 +61,36 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "what was maximised; 'lowest_seen' and 'highest_seen' are the ends of all scores the cell's "
         "attack met on this image; 'none' for clean",
     ),
-    Column("norm", _S, False, "norm of the ball: inf; 'none' for clean"),
+    Column("norm", _S, False, "norm of the ball: inf or 2; 'none' for clean"),
     Column("epsilon", _F, False, "radius of the ball on pixels in [0, 1]; 0 for clean"),
-    Column("steps", _I, False, "gradient steps after which this example was the best one; prefix of the run"),
+    Column(
+        "steps",
+        _I,
+        False,
+        "gradient steps (of `square`: queries) after which this example was the best; prefix of the run",
+    ),
     Column("final", pa.bool_(), False, "True for the attack's full number of steps, False for a prefix"),
-    Column("step_size", _F, False, "step size on pixels in [0, 1]; 0 for clean"),
-    Column("restarts", _I, False, "random starts the example was chosen from; 0 for clean"),
+    Column(
+        "step_size", _F, False, "step size at the beginning, on pixels in [0, 1]; 0 for attacks without steps"
+    ),
+    Column(
+        "restarts", _I, False, "random starts (or draws of `noise`) the example was chosen from; 0 for clean"
+    ),
     Column("seed", _I, False, "seed of the suite; starts are drawn from (seed, image_id, restart)"),
-    Column("clean_score", _F, False, "score of the unattacked image, higher is better"),
+    Column(
+        "clean_score",
+        _F,
+        False,
+        "score of the unattacked image, higher is better; of a stochastic model the mean of its draws",
+    ),
     Column("adv_score", _F, False, "score of the stored example, re-computed by the harness"),
     Column("adv_score_8bit", _F, False, "score of the stored example rounded to 8 bits a channel"),
-    Column("attack_score", _F, False, "score the attack itself saw for this example"),
+    Column(
+        "attack_score",
+        _F,
+        False,
+        "score the attack itself saw for this example; of a transfer the surrogate's",
+    ),
     Column("loss", _F, True, "the objective's value for this example; null for clean and seen ends"),
     Column("best_restart", _I, False, "restart that found the example"),
     Column("best_step", _I, False, "iterate of that restart, 0 for its start"),
@@ -68,7 +98,13 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("l2", _F, False, "Euclidean norm of the pixel change, measured"),
     Column("rmse", _F, False, "root mean square pixel change, measured"),
     Column("projection_moved", _F, False, "largest pixel change made when the harness projected again"),
-    Column("forwards", _I, False, "model evaluations on this image up to `steps`, shared by all objectives"),
+    Column(
+        "forwards",
+        _I,
+        False,
+        "model evaluations on this image up to `steps`, shared by all objectives; 0 for a transfer, whose "
+        "examples are paid for in the surrogate's own cell",
+    ),
     Column("backwards", _I, False, "of them with a gradient, shared by all objectives of the cell"),
     Column(
         "zero_gradients",

@@ -8,6 +8,8 @@ from iqa_suites.attack_settings import (
     NoiseSettings,
     OwnAttackSettings,
     PGDSettings,
+    SquareSettings,
+    TorchattacksSettings,
     TransferSettings,
 )
 from iqa_suites.errors import BadSuite, SuiteError, UnknownSuite
@@ -25,8 +27,10 @@ __all__ = [
     "NoiseSettings",
     "OwnAttackSettings",
     "PGDSettings",
+    "SquareSettings",
     "Suite",
     "SuiteError",
+    "TorchattacksSettings",
     "TransferSettings",
     "UnknownSuite",
     "list_suites",

@@ -132,6 +132,36 @@ class APGDSettings(OwnAttackSettings):
         return {"steps": self.steps, "restarts": self.restarts}
 
 
+class SquareSettings(OwnAttackSettings):
+    """Random search with squares: no gradient, image by image."""
+
+    kind: Literal["square"]
+    queries: int = Field(ge=1)
+    """Evaluations of an objective on an image, the start included."""
+    restarts: int = Field(default=1, ge=1)
+    """Searches an image."""
+    first_area: float = Field(default=0.8, gt=0, le=1)
+    """Share of the image that the first squares cover."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return budget, restarts and the first squares' area."""
+        return {"queries": self.queries, "restarts": self.restarts, "first_area": self.first_area}
+
+
+class TorchattacksSettings(OwnAttackSettings):
+    """An attack of the torchattacks library, for the objectives raise and lower."""
+
+    kind: Literal["torchattacks"]
+    attack_name: str = Field(alias="attack")
+    """Name in torchattacks: MIFGSM, PGDL2, ..."""
+    options: dict[str, int | float | str | bool] = {}
+    """Its own settings (steps, alpha, ...); the library's defaults hold for the others."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return the library's name and options."""
+        return {"attack": self.attack_name, "options": self.options}
+
+
 class _SteppedSettings(OwnAttackSettings):
     steps: int = Field(ge=1)
     """Gradient steps of a restart."""
@@ -210,7 +240,14 @@ class TransferSettings(AnyAttackSettings):
 
 
 AttackSettings = Annotated[
-    FGSMSettings | PGDSettings | MIFGSMSettings | APGDSettings | NoiseSettings | TransferSettings,
+    FGSMSettings
+    | PGDSettings
+    | MIFGSMSettings
+    | APGDSettings
+    | NoiseSettings
+    | SquareSettings
+    | TorchattacksSettings
+    | TransferSettings,
     Field(discriminator="kind"),
 ]
 ATTACK_SETTINGS: dict[str, type[AnyAttackSettings]] = {
@@ -219,6 +256,8 @@ ATTACK_SETTINGS: dict[str, type[AnyAttackSettings]] = {
     "mifgsm": MIFGSMSettings,
     "apgd": APGDSettings,
     "noise": NoiseSettings,
+    "square": SquareSettings,
+    "torchattacks": TorchattacksSettings,
     "transfer": TransferSettings,
 }
 """Settings by kind."""

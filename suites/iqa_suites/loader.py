@@ -107,7 +107,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     if location[0] == "attacks":
         kind = next((str(p) for p in location if p in ATTACK_SETTINGS), None)
         kinds = [ATTACK_SETTINGS[kind]] if kind else ATTACK_SETTINGS.values()
-        return [name for settings in kinds for name in settings.model_fields]
+        return [f.alias or name for settings in kinds for name, f in settings.model_fields.items()]
     if location[0] == "data" and len(location) > 1:
         return list(DataSettings.model_fields)
     return list(Suite.model_fields)

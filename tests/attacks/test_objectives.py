@@ -154,6 +154,8 @@ def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
     for name, message in (("Bad Name", "lower case"), ("mse", "taken"), ("lowest_seen", "taken")):
         with pytest.raises(BadAttackOption, match=message):
             register_objective(type("Named", (FarFromMiddle,), {"name": name}))
+    with pytest.raises(BadAttackOption, match="objective ''"):
+        register_objective(type("Nameless", (Objective,), {}))
 
     class Needy(FarFromMiddle):
         name = "needy"

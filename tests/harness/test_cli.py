@@ -164,6 +164,63 @@ def test_a_users_own_images(cli, tmp_path):
     assert ResultStore(tmp_path / "iqa-store").read_manifest("smoke").data.images == 12
 
 
+EVERY_KIND = """
+name = "every-kind"
+summary = "every kind of attack once"
+seed = 0
+main_epsilon = "4/255"
+suite_min = ["apgd/mse", "transfer/mse"]
+cell_images = 8
+
+[data]
+name = "own.csv"
+mos_range = [0, 100]
+"""
+KINDS = {
+    "fgsm": 'objectives = ["mse"]',
+    "pgd": 'objectives = ["drift", "raise", "lower"]\nsteps = 2\nstep_size = "2/255"',
+    "mifgsm": 'objectives = ["mse"]\nsteps = 2\nrelative_step_size = 0.5\nrandom_start = false',
+    "apgd": 'objectives = ["mse", "soft_spearman"]\nsteps = 5\nrestarts = 2',
+    "noise": 'objectives = ["raise", "lower"]\nsamples = 2',
+    "square": 'objectives = ["raise", "lower"]\nqueries = 10',
+    "torchattacks": 'objectives = ["raise", "lower"]\nattack = "MIFGSM"\noptions = { steps = 2 }',
+}
+
+
+def test_every_kind_of_attack_from_a_file(cli, tmp_path):
+    """A suite of every kind runs on two models and again from the store; transfers are in the table."""
+    lines = ["path,mos,split"]
+    for i in range(9):
+        Image.effect_noise((16, 16), 10 * (i + 1)).convert("RGB").save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{i * 5},test")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    tables = [
+        f'[[attacks]]\nname = "{kind}"\nkind = "{kind}"\nepsilons = ["4/255"]\n{settings}\n'
+        for kind, settings in KINDS.items()
+    ]
+    tables.append('[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "apgd/mse"\n')
+    (tmp_path / "every.toml").write_text("\n".join([EVERY_KIND, *tables]))
+    models = ("-m", "linear", "-m", "other=linear?seed=1")
+    code, _, err = cli("attack", "-s", "every.toml", *models)
+    assert code == 0, err
+    store = ResultStore(tmp_path / "iqa-store")
+    manifest = store.read_manifest("every-kind")
+    rows = store.read_cells(c.key for c in manifest.cells).to_pandas()
+    assert set(rows["kind"]) == {*KINDS, "clean", "transfer"}
+    assert (rows["linf"] <= 4 / 255 + 1e-6).all()
+    table = pq.read_table(tmp_path / "iqa-store" / "runs" / "every-kind" / "table.parquet").to_pandas()
+    least = table[(table["row"] == "suite_min") & (table["metric"] == "srocc")]
+    assert least["value"].notna().all()
+    assert {"transfer:linear", "transfer:other"} <= set(table["attack"])
+    assert not any("no transfer attack" in note for note in manifest.notes)
+    code, _, err = cli("attack", "-s", "every.toml", *models)
+    assert code == 0
+    assert "0 to compute" in " ".join(err.split())
+    code, _, err = cli("attack", "-s", "every.toml", "-m", "linear")
+    assert code != 0
+    assert "at least two models" in " ".join(err.split())
+
+
 def _lines(text):
     return [line for line in text.strip().splitlines() if line]
 

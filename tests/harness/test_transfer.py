@@ -70,21 +70,22 @@ def test_examples_are_found_once_and_scored_on_every_other_model(three):
     transfer = rows[rows["kind"] == "transfer"]
     assert set(transfer["attack"]) == {"transfer:m1", "transfer:m2", "transfer:m3"}
     assert set(transfer["objective"]) == {"mse"}
-    assert len(transfer) == 3 * 2 * 2 * 12
+    assert len(transfer) == 3 * 2 * 2 * 12 * 3
+    assert set(transfer["steps"]) == {1, 2, 4}
     assert not (transfer["attack"] == "transfer:" + transfer["model"]).any()
     assert (transfer[["forwards", "backwards"]] == 0).all().all()
-    assert transfer["final"].all()
+    assert (transfer["final"] == (transfer["steps"] == 4)).all()
 
 
 def test_a_transferred_example_is_the_surrogates_own(three):
     """Its budget, loss and the score the attack saw are those of the surrogate's own row."""
     store, manifest, _ = three
     rows = _rows(store, manifest).to_pandas()
-    own = rows[(rows["attack"] == "pgd") & (rows["objective"] == "mse") & rows["final"]]
+    own = rows[(rows["attack"] == "pgd") & (rows["objective"] == "mse")]
     for surrogate, target in (("m1", "m2"), ("m3", "m1")):
         mine = rows[(rows["attack"] == f"transfer:{surrogate}") & (rows["model"] == target)]
-        both = mine.merge(own[own["model"] == surrogate], on=["image_id", "epsilon"])
-        assert len(both) == 24
+        both = mine.merge(own[own["model"] == surrogate], on=["image_id", "epsilon", "steps"])
+        assert len(both) == 24 * 3
         for column in ("linf", "l2", "loss", "attack_score", "best_step", "best_restart"):
             assert (both[f"{column}_x"] == both[f"{column}_y"]).all()
         clean = rows[(rows["attack"] == "clean") & (rows["model"] == target)]
@@ -105,6 +106,8 @@ def test_the_minimum_and_the_composed_case_hold_every_surrogate(three):
         least = mine[mine["row"] == "suite_min"]["value"].item()
         assert least <= transfers["value"].min()
         assert mine[mine["row"] == "composed"]["value"].item() <= least + 1e-12
+    sweep = table[(table["row"] == "suite_min") & (table["epsilon"] == manifest.main_epsilon)]
+    assert set(sweep["steps"]) == {1, 2, 4}  # the transfer has the prefixes of its source
 
 
 def test_resumed_equals_uninterrupted_with_transfers(three, tmp_path, images):

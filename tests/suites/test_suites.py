@@ -2,7 +2,17 @@
 
 import pytest
 
-from iqa_attacks import APGD, MIFGSM, Noise, ThreatModel
+from iqa_attacks import (
+    APGD,
+    MIFGSM,
+    Noise,
+    Objective,
+    Square,
+    ThreatModel,
+    TorchAttack,
+    objectives,
+    register_objective,
+)
 from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
 
 SMOKE = load_suite("smoke").text
@@ -111,6 +121,22 @@ objectives = ["raise"]
 samples = 4
 
 [[attacks]]
+name = "square"
+kind = "square"
+epsilons = ["2/255"]
+objectives = ["raise", "lower"]
+queries = 50
+first_area = 0.5
+
+[[attacks]]
+name = "vmi"
+kind = "torchattacks"
+attack = "VMIFGSM"
+options = { steps = 5, alpha = "1/255" }
+epsilons = ["2/255"]
+objectives = ["raise", "lower"]
+
+[[attacks]]
 name = "transfer"
 kind = "transfer"
 of = "auto/mse"
@@ -130,6 +156,9 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         MIFGSM(threat=ThreatModel("inf", 1 / 255), objectives=("raise",), steps=10, step_size=0.1 * (1 / 255),
                random_start=False, decay=0.9, **common),
         Noise(threat=inf, objectives=("raise",), samples=4, **common),
+        Square(threat=inf, objectives=("raise", "lower"), queries=50, first_area=0.5, **common),
+        TorchAttack(threat=inf, objectives=("raise", "lower"), attack="VMIFGSM",
+                    options={"steps": 5, "alpha": "1/255"}, **common),
     ]  # fmt: skip
     assert [transfer.source for transfer in suite.transfers] == [("auto", "mse")]
 
@@ -142,10 +171,16 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         ("decay = 0.9", "decay = -0.9", "decay"),
         ("samples = 4", "sample = 4", "attacks.4.sample: unknown key, did you mean 'samples'"),
         ("samples = 4", "steps = 4", "attacks.4.steps: unknown key"),
+        ("queries = 50", "querys = 50", "attacks.5.querys: unknown key, did you mean 'queries'"),
+        ('attack = "VMIFGSM"', 'atack = "VMIFGSM"', "attacks.6.atack: unknown key, did you mean 'attack'"),
+        ('attack = "VMIFGSM"', 'attack = "CW"', "torchattacks.CW does not fit"),
+        ('attack = "VMIFGSM"', 'attack = "VMIFSGM"', "did you mean 'VMIFGSM'"),
+        ("steps = 5,", "step = 5,", "no option 'step'"),
+        ('alpha = "1/255"', 'alpha = "-1/255"', "neither a number nor a fraction"),
         ('of = "auto/mse"', 'of = "auto/drift"', "which is no attack/objective of the suite"),
         ('of = "auto/mse"', 'of = "auot/mse"', "did you mean 'auto/mse'"),
         ('of = "auto/mse"', 'of = "transfer/mse"', "which is no attack/objective of the suite"),
-        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.5.norm: unknown key"),
+        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.7.norm: unknown key"),
         ('"pgd/mse"', '"transfer/drift"', "suite_min: no 'transfer/drift', did you mean 'transfer/mse'"),
         ('"pgd/mse"', '"momentum/raise"', "does not run at main_epsilon"),
     ],
@@ -156,6 +191,22 @@ def test_a_mistake_in_any_kind_is_told_by_name(old, new, message):
     with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
         parse_suite(EVERY_KIND.replace(old, new, 1), "mine.toml")
     assert message in str(caught.value)
+
+
+def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
+    """Once registered, a suite names it like any other."""
+    monkeypatch.setattr("iqa_attacks.objectives._OBJECTIVES", dict(objectives._OBJECTIVES))
+
+    @register_objective
+    class AwayFromLabel(Objective):
+        name = "away_from_label"
+
+        def loss(self, scores, mos, clean):
+            return (scores - mos).abs()
+
+    text = SMOKE.replace('"drift", ', '"drift", "away_from_label", ')
+    suite = parse_suite(text, "mine")
+    assert "away_from_label" in suite.own_attacks[1].attack(1 / 255, 0).objectives
 
 
 def test_all_mistakes_are_told_at_once():

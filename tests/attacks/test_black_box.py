@@ -1,0 +1,132 @@
+"""Square attack as facts: inside, seeded, shared, published schedule, far beyond noise."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
+from iqa_attacks.square import halvings
+from iqa_models import create_model
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
+PER_IMAGE = ("mse", "drift", "raise", "lower")
+
+
+def _square(epsilon=0.05, **settings):
+    settings = {"objectives": PER_IMAGE, "queries": 60, "restarts": 2, "seed": 7, **settings}
+    return create_attack("square", threat=ThreatModel("inf", epsilon), **settings)
+
+
+@pytest.mark.parametrize("box", ["inactive", "active"])
+def test_it_reaches_nearly_the_optimum_of_a_linear_model(box):
+    """Both ways it goes most of the way to the known optimum, where noise goes next to nowhere."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = (
+        targets([(8, 8)] * 4, low=0.2, high=0.8) if box == "inactive" else targets([(8, 8)] * 4)
+    )
+    both = ("raise", "lower")
+    attack = _square(objectives=both, queries=2500, restarts=1)
+    found = by_key(attack.run(model, images, ids, mos))
+    threat = attack.threat
+    noise = by_key(
+        create_attack("noise", threat=threat, objectives=both, samples=100).run(model, images, ids, mos)
+    )
+    weight = model.weight(8, 8).detach()
+    for i, image in enumerate(images):
+        clean = model(image.unsqueeze(0)).item()
+        for objective, side in (("raise", 1), ("lower", -1)):
+            best = (image + side * 0.05 * weight.sign()).clamp(0, 1)
+            reach = model(best.unsqueeze(0)).item() - clean
+            assert (found[i, objective, 2500].example.score - clean) / reach > 0.9
+            assert (noise[i, objective, 0].example.score - clean) / reach < 0.5
+
+
+def test_shared_equals_separate_runs_whatever_the_company():
+    """Objectives together or alone, chunks, sizes and other images change nothing, bit for bit."""
+    sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
+    model, (images, ids, mos) = Wavy().eval(), targets(sizes)
+    whole = by_key(_square().run(model, images, ids, mos))
+    again = by_key(_square().run(model, images, ids, mos, chunk=1, max_states=1))
+    assert all(same(found, again[key]) for key, found in whole.items())
+    for objective in PER_IMAGE:
+        alone = by_key(_square(objectives=(objective,)).run(model, images[1:], ids[1:], mos[1:]))
+        assert all(same(alone[i, objective, 60], whole[i + 1, objective, 60]) for i in range(3))
+
+
+def test_everything_found_is_admissible_and_scored_as_stored():
+    """Every example lies in ball and box, its score is the model's own, and the seen ends hold them all."""
+    model, (images, ids, mos) = Wavy().eval(), targets()
+    result = _square().run(model, images, ids, mos)
+    found = by_key(result)
+    for (i, _, steps), entry in found.items():
+        pixels = entry.example.pixels.unsqueeze(0)
+        assert float(measure(pixels, images[i].unsqueeze(0)).linf) <= 0.05 * (1 + 1e-9)
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
+        assert entry.example.score == model(pixels).item()
+        low, high = found[i, "lowest_seen", steps], found[i, "highest_seen", steps]
+        assert low.example.score <= entry.example.score <= high.example.score
+    assert result.cost[0, 60] == (2 * (1 + 59 * 4), 0, 0)
+
+
+def test_queries_and_restarts_never_hurt():
+    """More restarts can only raise a loss, and one query is the stripes."""
+    model, (images, ids, mos) = Wavy().eval(), targets()
+    one = by_key(_square(queries=1, restarts=1).run(model, images, ids, mos))
+    few = by_key(_square(restarts=1).run(model, images, ids, mos))
+    more = by_key(_square(restarts=3).run(model, images, ids, mos))
+    for (i, objective, _), found in one.items():
+        if found.loss is not None:
+            assert found.loss <= few[i, objective, 60].loss <= more[i, objective, 60].loss
+            change = found.example.pixels - images[i]
+            inside = (images[i] > 0.05) & (images[i] < 0.95)
+            assert torch.allclose(change[inside].abs(), torch.tensor(0.05).double())
+
+
+def test_the_schedule_of_squares_is_the_published_one():
+    """The area is halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000 queries of 10,000."""
+    published = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
+    for number, limit in enumerate(published):
+        assert halvings(limit, 10_000) == number
+        assert halvings(limit + 1, 10_000) == number + 1
+    assert halvings(500 + 1, 5_000) == 5
+
+
+def test_a_stochastic_model_is_searched_on_mean_scores():
+    """With EOT the search repeats, and every query costs its draws."""
+
+    class Noisy(Wavy):
+        def predict(self, images: Tensor) -> Tensor:
+            noise = 0.05 * torch.randn(images.shape[1:], dtype=images.dtype)
+            return super().predict((images + noise).clamp(0, 1))
+
+    model, on = Noisy(is_stochastic=True).eval(), targets([(8, 8)] * 3)
+    attack = _square(eot_samples=2, queries=8)
+    results = [attack.run(model, *on) for _ in range(2)]
+    assert all(same(f, by_key(results[1])[key]) for key, f in by_key(results[0]).items())
+    assert results[0].cost[0, 8].forwards == 2 * 2 * (1 + 7 * 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queries": 0}, "start at 1"),
+        ({"first_area": 0}, "first_area"),
+        ({"threat": ThreatModel("2", 0.5)}, "only norm 'inf'"),
+        ({"objectives": ("pairwise_inversion",)}, "a loss of a batch"),
+        ({"steps": 5}, "no setting 'steps'"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    """A setting that makes no sense is refused with the reason."""
+    with pytest.raises(BadAttackOption, match=message):
+        create_attack(
+            "square",
+            **{"threat": ThreatModel("inf", 0.1), "objectives": ("raise",), "queries": 5, **settings},
+        )

@@ -1,0 +1,228 @@
+"""The torchattacks catalogue: what fits moves every score both ways, what cannot says why; parity."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from iqa_attacks import AttackError, BadAttackOption, ThreatModel, UnknownAttack, create_attack, measure
+from iqa_attacks.torchattacks_adapter import FITTING, REFUSED, TwoLogits
+from iqa_models import QualityModel, create_model
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
+
+BOTH = ("raise", "lower")
+
+
+class Hundred(QualityModel):
+    """Scores on 0..100: brightness, with a smooth texture term."""
+
+    def __init__(self) -> None:
+        spec = create_model("linear").spec.replace(name="hundred", score_range=(0.0, 100.0))
+        super().__init__(spec)
+
+    def predict(self, images: Tensor) -> Tensor:
+        texture = (images[..., 1:] - images[..., :-1]).square().mean((1, 2, 3))
+        return 100 * images.mean((1, 2, 3)) + 20 * texture
+
+
+def _levels():
+    """Images that score near 0, 50 and 100."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(3, 3, 24, 24, generator=generator)
+    images = [
+        (level + 0.04 * (n - 0.5)).clamp(0, 1) for level, n in zip((0.03, 0.5, 0.97), noise, strict=True)
+    ]
+    return images, ["dark", "middle", "bright"], torch.tensor([0.1, 0.5, 0.9]).double()
+
+
+def _attack(name, epsilon=None, **settings):
+    norm = FITTING.get(name, "inf")
+    epsilon = epsilon or (4 / 255 if norm == "inf" else 1.0)
+    settings = {"objectives": BOTH, **settings}
+    return create_attack("torchattacks", threat=ThreatModel(norm, epsilon), attack=name, **settings)
+
+
+@pytest.mark.parametrize("name", sorted(FITTING))
+def test_every_fitting_attack_moves_every_score_both_ways(name, capsys):
+    """Near 0, 50 and 100 alike, inside its ball, repeatably, and without printing."""
+    model, (images, ids, mos) = Hundred().eval(), _levels()
+    result = _attack(name).run(model, images, ids, mos)
+    found = by_key(result)
+    steps = _attack(name).effort.steps
+    assert [round(float(s), -1) for s in result.clean] == [0, 50, 100]
+    for i, image in enumerate(images):
+        moved = [found[i, o, steps].example.score - float(result.clean[i]) for o in BOTH]
+        assert moved[0] > 0.2
+        assert moved[1] < -0.2
+        for objective in BOTH:
+            pixels = found[i, objective, steps].example.pixels.unsqueeze(0)
+            budget = measure(pixels, image.unsqueeze(0))
+            size = budget.linf if FITTING[name] == "inf" else budget.l2
+            assert float(size) <= (4 / 255 if FITTING[name] == "inf" else 1.0) + 1e-6
+            assert float(model(pixels).detach()) == pytest.approx(found[i, objective, steps].example.score)
+        forwards, backwards, zero = result.cost[i, steps]
+        assert forwards > backwards > 0
+        assert zero == 0
+    alone = by_key(_attack(name).run(model, images[2:], ids[2:], mos[2:]))
+    assert all(same(f, found[i + 2, o, s]) for (i, o, s), f in alone.items())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("up", [True, False])
+def test_the_offset_logits_are_linear_over_the_whole_range(up, dtype):
+    """From far below the card's range to far above it the cross-entropy has one slope, to the last bit."""
+
+    class Through(QualityModel):
+        def predict(self, images: Tensor) -> Tensor:
+            return 1000 * images.mean((1, 2, 3)) - 450  # -450 .. 550 on a card of 0..100
+
+    model = Through(create_model("linear").spec.replace(name="through", score_range=(0.0, 100.0))).eval()
+    levels = torch.linspace(0, 1, 101, dtype=dtype).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
+    levels.requires_grad_()
+    logits = TwoLogits(model, up=up)(levels)
+    label = torch.full((101,), 0 if up else 1)
+    loss = nn.functional.cross_entropy(logits, label, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, levels)
+    assert (gradient == gradient[0]).all()
+    assert bool((gradient > 0).all() if up else (gradient < 0).all())
+
+
+def test_the_bare_shim_would_leave_the_best_images_untouched():
+    """Without the offset the same attack cannot lower a high score: what the adapter is there for."""
+
+    class Bare(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.device = model, nn.Parameter(torch.empty(0))
+
+        def forward(self, images):
+            scores = self.model(images)
+            return torch.stack([-scores, scores], dim=1)
+
+    model, (images, _, _) = Hundred().eval(), _levels()
+    bright = images[2].unsqueeze(0)
+    untouched = torchattacks.BIM(Bare(model), eps=4 / 255)(bright, torch.tensor([1]))
+    assert torch.equal(untouched, bright)
+
+
+def test_the_catalogue_is_complete():
+    """Every attack of the installed library either fits or is refused by name with a reason."""
+    library = {n for n in torchattacks.__dict__ if isinstance(getattr(torchattacks, n), type)}
+    assert library == set(FITTING) | set(REFUSED)
+    assert len(FITTING) == 17
+    for name in REFUSED:
+        with pytest.raises(BadAttackOption, match=f"torchattacks.{name} does not fit"):
+            _attack(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        ("MIFGMS", {}, UnknownAttack, "did you mean 'MIFGSM'"),
+        ("PGDL2", {"threat": ThreatModel("inf", 0.1)}, BadAttackOption, "norm '2' only"),
+        ("PGD", {"objectives": ("mse",)}, BadAttackOption, "one way"),
+        ("PGD", {"options": {"step": 3}}, BadAttackOption, "no option 'step'"),
+        ("PGD", {"options": {"steps": 2.5}}, BadAttackOption, "whole number"),
+        ("PGD", {"options": {"steps": 0}}, BadAttackOption, "start at 1"),
+        ("PGD", {"options": {"alpha": 0}}, BadAttackOption, "positive"),
+        ("PGD", {"options": {"eps": 0.1}}, BadAttackOption, "no option 'eps'"),
+        ("UPGD", {"options": {"loss": "dlr"}}, BadAttackOption, "no option 'loss'"),
+    ],
+)
+def test_bad_settings_are_refused(name, settings, error, message):
+    """A name or option the library has not, or a loss that is no score's, is refused with the reason."""
+    with pytest.raises(error, match=message):
+        create_attack(
+            "torchattacks",
+            **{"attack": name, "threat": ThreatModel("inf", 0.1), "objectives": BOTH, **settings},
+        )
+
+
+def test_a_stochastic_model_is_refused():
+    """The library has no EOT that can be seeded."""
+    with pytest.raises(AttackError, match="no seeded EOT"):
+        _attack("PGD", eot_samples=3).run(Wavy(is_stochastic=True).eval(), *targets())
+
+
+def test_the_library_is_imported_only_when_it_is_used():
+    """Everything else works without torchattacks."""
+    code = "import iqa_attacks, sys; sys.exit('torchattacks' in sys.modules)"
+    root = Path(__file__).parents[2]
+    environment = {"PYTHONPATH": f"{root}/attacks:{root}/models", "PATH": ""}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("objective", BOTH)
+def test_pgd_that_keeps_its_last_iterate_is_torchattacks_pgd(objective):
+    """Same model, same start, same steps: the same image to 1e-6 in float64."""
+    model, (images, ids, mos) = Wavy().eval(), targets()
+    settings = {"objectives": (objective,)}
+    ours = by_key(
+        create_attack(
+            "pgd", threat=ThreatModel("inf", 0.05), steps=10, step_size=0.01, random_start=False, keep="last",
+            **settings,
+        ).run(model, images, ids, mos)
+    )  # fmt: skip
+    options = {"steps": 10, "alpha": 0.01, "random_start": False}
+    theirs = by_key(_attack("PGD", 0.05, options=options, **settings).run(model, images, ids, mos))
+    for i in range(len(images)):
+        a, b = ours[i, objective, 10].example.pixels, theirs[i, objective, 10].example.pixels
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", BOTH)
+def test_momentum_is_torchattacks_mifgsm(objective):
+    """The library divides by the mean absolute gradient, ours by the sum: the same signs, the same image."""
+    model, (images, ids, mos) = Wavy().eval(), targets()
+    ours = by_key(
+        create_attack(
+            "mifgsm", threat=ThreatModel("inf", 0.05), objectives=(objective,), steps=10, step_size=0.01,
+            random_start=False, keep="last",
+        ).run(model, images, ids, mos)
+    )  # fmt: skip
+    theirs = by_key(
+        _attack("MIFGSM", 0.05, objectives=(objective,), options={"steps": 10, "alpha": 0.01}).run(
+            model, images, ids, mos
+        )
+    )
+    for i in range(len(images)):
+        a, b = ours[i, objective, 10].example.pixels, theirs[i, objective, 10].example.pixels
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_pgd_is_foolbox_pgd(norm):
+    """Foolbox's own loop with the score as its loss gives the same image to 1e-6 in float64, both norms."""
+    foolbox = pytest.importorskip("foolbox")
+    import eagerpy
+
+    base = {"inf": foolbox.attacks.LinfPGD, "2": foolbox.attacks.L2PGD}[norm]
+
+    class OnScore(base):
+        def get_loss_fn(self, model, labels):
+            return lambda inputs: model(inputs)[:, 1].sum()
+
+    model, (images, ids, mos) = Wavy().eval(), targets(low=0.2, high=0.8)
+    epsilon = {"inf": 0.05, "2": 0.5}[norm]
+    ours = by_key(
+        create_attack(
+            "pgd", threat=ThreatModel(norm, epsilon), objectives=("raise",), steps=10, step_size=epsilon / 5,
+            random_start=False, keep="last",
+        ).run(model, images, ids, mos)
+    )  # fmt: skip
+    wrapped = foolbox.PyTorchModel(TwoLogits(model, up=True), bounds=(0, 1), device="cpu")
+    attack = OnScore(abs_stepsize=epsilon / 5, steps=10, random_start=False)
+    inputs, labels = eagerpy.astensor(torch.stack(images)), torch.zeros(len(images), dtype=torch.long)
+    theirs = attack.run(wrapped, inputs, foolbox.criteria.Misclassification(labels), epsilon=epsilon).raw
+    for i in range(len(images)):
+        assert torch.allclose(ours[i, "raise", 10].example.pixels, theirs[i], rtol=0, atol=1e-6)
