@@ -36,6 +36,7 @@ def cli(monkeypatch, capsys, cache, tmp_path):
     monkeypatch.setenv("IQA_HARNESS_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["iqa-harness", *arguments])
@@ -44,7 +45,8 @@ def cli(monkeypatch, capsys, cache, tmp_path):
         captured = capsys.readouterr()
         return stop.value.code, captured.out, captured.err
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, before)  # the command line took it for itself
 
 
 ONE_THREAD = ("--threads", "1")  # a sum over pixels is rounded otherwise with two
