@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import sys
 
 import numpy as np
 import pytest
 
+from iqa_harness.cli import main
 from iqa_harness.data import DataCard, ImageRecord, ImageSet
 from iqa_suites import parse_suite
 
@@ -92,3 +95,28 @@ def suite():
 def suite_text():
     """The TOML of `suite`."""
     return SUITE
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache of embedded data for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, cache, tmp_path):
+    """Run a command line in a folder of its own; return exit code, stdout, stderr."""
+    monkeypatch.setenv("IQA_HARNESS_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["iqa-harness", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)  # the command line took it for itself
