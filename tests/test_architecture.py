@@ -108,7 +108,7 @@ def test_exported_names_exist(package):
 
 @pytest.mark.parametrize("folder", [p.parent.name for p in FOLDERS.values()])
 def test_every_folder_has_a_readme_of_a_screen(folder):
-    """A stranger finds out what lives in a folder in one look; tables of columns and figures may be longer."""
+    """A stranger finds out what lives in a folder in one look; tables of columns or figures add to it."""
     lines = (ROOT / folder / "README.md").read_text().splitlines()
     assert lines
     assert len(lines) <= {"results": 150, "models": 75}.get(folder, 62)
