@@ -61,8 +61,15 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "what was maximised; 'lowest_seen' and 'highest_seen' are the ends of all scores the cell's "
         "attack met on this image; 'none' for clean",
     ),
-    Column("norm", _S, False, "norm of the ball: inf or 2; 'none' for clean"),
+    Column("norm", _S, False, "norm of the ball: inf, 2 or rmse; 'none' for clean"),
     Column("epsilon", _F, False, "radius of the ball on pixels in [0, 1]; 0 for clean"),
+    Column(
+        "threat",
+        _S,
+        False,
+        "what an example must be beside in the ball: 'ball' for nothing more, 'ssim>=0.95' for that "
+        "similarity, '8bit' for whole grey levels; 'none' for clean",
+    ),
     Column(
         "steps",
         _I,
@@ -97,6 +104,13 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("linf", _F, False, "largest absolute pixel change of the example, measured"),
     Column("l2", _F, False, "Euclidean norm of the pixel change, measured"),
     Column("rmse", _F, False, "root mean square pixel change, measured"),
+    Column(
+        "ssim",
+        _F,
+        False,
+        "structural similarity with the clean image, measured: mean over channels, Gaussian windows of "
+        "11 x 11, sigma 1.5; 1 for clean",
+    ),
     Column("projection_moved", _F, False, "largest pixel change made when the harness projected again"),
     Column(
         "forwards",
