@@ -111,7 +111,9 @@ def robustness_table(
 
 def _rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
     done = [c.key for c in manifest.cells if c.model == model and c.status == "done"]
-    return store.read_cells(done).to_pandas() if done else ROW_SCHEMA.empty_table().to_pandas()
+    table = store.read_cells(done) if done else ROW_SCHEMA.empty_table()
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, resamples: int) -> _ModelTables:

@@ -23,7 +23,7 @@ Method = Literal["BCa", "percentile"]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 MIN_REFERENCES = 5
-"""Fewer contents than this cannot be drawn again with any use: images are drawn then, and the label says so."""
+"""Fewer contents than this are too few to draw again: images are drawn then, and the label says so."""
 LEFT_OUT = 250
 """Groups of the jackknife behind BCa at the most: with more units, several are left out together."""
 DEFINED = 0.9

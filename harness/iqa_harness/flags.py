@@ -101,8 +101,8 @@ _KINDS = (
         "noise_as_strong", "suspect", 0.5, "above", "attack",
         "Random noise of the same size does about as much as the attack. Measured: mean gain of the best of "
         "four draws of full-size noise over that of the suite's gradient attack, both directions, on a few "
-        "images before the run and on all images if the suite has a noise attack. Gradients carry nothing, or "
-        "the score is so rough that no direction is better than another.",
+        "images before the run and on all images if the suite has a noise attack. Gradients carry nothing, "
+        "or the score is so rough that no direction is better than another.",
     ),
     FlagKind(
         "ends_not_reached", "suspect", 0, "above", "attack",
@@ -132,7 +132,7 @@ _KINDS = (
     ),
     FlagKind(
         "larger_epsilon_not_stronger", "suspect", 1.05, "below", "attack",
-        "A larger ball gives no stronger attack. Measured on all images: mean strength at the second smallest "
+        "A larger ball gives no stronger attack. Measured on all images: mean strength at the smallest "
         "radius that is at least 1.5 times the smallest, over that at the smallest. Not measured where most "
         "scores are at the ends of the card's range already. A model that clips or rescales the change "
         "inside, or remembers what it has seen, raises it.",
@@ -147,9 +147,9 @@ _KINDS = (
     FlagKind(
         "rounding_decides", "suspect", 0.5, "above", "attack",
         "The effect of the attack is lost, or made, by storing the image with 8 bits. Measured on all images "
-        "at the main radius, or the smallest larger one whose changes are about a grey level: |1 - k|, k being "
-        "the mean drift after rounding over the mean drift before it. Attack or robustness then live between "
-        "grey levels, where no image file is. Not measured where changes are smaller than a grey level.",
+        "at the main radius, or the smallest larger one whose changes are about a grey level: |1 - k|, k "
+        "being the mean drift after rounding over the mean drift before it. Attack or robustness then live "
+        "between grey levels, where no image file is. Not measured where changes are smaller than a grey level.",
     ),
     FlagKind(
         "constant_predictor", "invalid", 2e-6, "below", "model",

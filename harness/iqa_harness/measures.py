@@ -13,7 +13,7 @@ import numpy as np
 from iqa_harness.metrics import Value, Vector, srocc
 
 R_FLOOR = 1e-3
-"""Smallest |f' - f| in an R score, as a share of the card's score range: an unmoved score would give infinity."""
+"""Smallest |f' - f| in an R score, in score ranges of the card: an unmoved score would give infinity."""
 
 
 def self_srocc(clean: Vector, attacked: Vector) -> Value:

@@ -133,7 +133,8 @@ def _ends_reached(probe: Probe, images: Sequence[Tensor], result: AttackResult) 
     return _check(
         "ends_not_reached",
         short / len(tries),
-        f"share of {len(tries)} tries without a budget that stop short of the clean scores {low:.4g} .. {high:.4g}",
+        f"share of {len(tries)} tries without a budget that stop short of the clean scores' ends "
+        f"{low:.4g} and {high:.4g}",
     )
 
 
