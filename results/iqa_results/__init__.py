@@ -1,8 +1,11 @@
 """What was measured: documented columns, Parquet parts, manifests."""
 
+from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
 from iqa_results.manifest import CellRecord, DataRecord, ModelRecord, Provenance, RunManifest
 from iqa_results.schema import (
+    BASELINE_COLUMNS,
+    BASELINE_SCHEMA,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
     FIT_COLUMNS,
@@ -24,6 +27,8 @@ from iqa_results.schema import (
 from iqa_results.store import ResultStore
 
 __all__ = [
+    "BASELINE_COLUMNS",
+    "BASELINE_SCHEMA",
     "DIFFERENCE_COLUMNS",
     "DIFFERENCE_SCHEMA",
     "FIT_COLUMNS",
@@ -41,14 +46,19 @@ __all__ = [
     "TABLE_SCHEMA",
     "BadManifest",
     "BadPart",
+    "Baseline",
+    "BaselineModel",
     "CellRecord",
     "Column",
     "DataRecord",
     "ModelRecord",
+    "NoiseFloor",
     "Provenance",
     "ResultStore",
     "ResultsError",
     "RunManifest",
     "UnknownRun",
     "describe",
+    "load_baseline",
+    "save_baseline",
 ]

@@ -200,6 +200,29 @@ class ResultStore:
         return _read_table(self.run_folder(run) / "fits.parquet", FIT_SCHEMA)
 
 
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> Path:
+    """Write rows as one Parquet file, whole or not at all; `what` names them in messages.
+
+    Raises:
+        BadPart: the rows do not fit the schema.
+    """
+    return _write_table(path, _as_table(rows, schema, what))
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file, verified against its page checksums and the schema.
+
+    Raises:
+        BadPart: missing, damaged or of another schema.
+    """
+    return _read_table(path, schema)
+
+
+def replace_file(path: Path, write: Any) -> Path:
+    """Write a file under another name and rename it into place."""
+    return _replace(path, write)
+
+
 def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> pa.Table:
     for row in rows:
         unknown = set(row) - set(schema.names)

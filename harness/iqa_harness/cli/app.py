@@ -11,7 +11,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, score, suites, train
+from iqa_harness.cli import (
+    attack,
+    baseline,
+    data,
+    demo,
+    diagnose,
+    gate,
+    models,
+    profile,
+    report,
+    score,
+    suites,
+    train,
+    verify,
+)
 from iqa_harness.errors import ExitCode
 
 
@@ -49,6 +63,9 @@ app.command("report")(report.report)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
+app.command("verify")(verify.verify)
+app.command("gate")(gate.gate)
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.add_typer(data.app, name="data")
