@@ -23,6 +23,7 @@ from iqa_harness.cli.arguments import (
     set_up_torch,
 )
 from iqa_harness.cli.report import write_report
+from iqa_harness.cli.verify import judge_run
 from iqa_harness.errors import ExitCode, RunError
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def attack(
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a model's verdict is not sound.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed; compute nothing.")
     ] = False,
@@ -60,6 +64,8 @@ def attack(
         suite, entrants, run=run, data=data, mos_range=mos_range, store=store, device=device, chunk=chunk,
         max_states=max_states, cache=cache, dry_run=dry_run,
     )  # fmt: skip
+    if strict and code == ExitCode.OK and not dry_run:
+        code = judge_run(store, suite, run)
     raise typer.Exit(code)
 
 
