@@ -143,7 +143,7 @@ def test_saturated_scores_are_not_held_against_a_larger_radius():
 
 
 def test_constants_are_the_models_fault_and_disagreement_the_datas():
-    """A constant is invalid whatever its weights; a low SROCC counts only for a model that claims agreement."""
+    """A constant is invalid whatever its weights; a low SROCC counts only where agreement is claimed."""
     constant = np.full(N, 0.7) + 1e-9 * CLEAN
     assert "constant_predictor" in raised(clean=constant)
     shuffled = generator.permutation(CLEAN)
