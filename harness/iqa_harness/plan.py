@@ -6,12 +6,13 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from iqa_attacks import Attack
+from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.trained import TrainedAttacks
 from iqa_models import QualityModel, weights_sha256
 from iqa_results import SCHEMA_VERSION
 from iqa_suites import OwnAttackSettings, Suite
@@ -89,6 +90,10 @@ class Cell:
     """Evaluations averaged into a stored score of a stochastic model, None for one."""
     surrogate: Surrogate | None = None
     """Whose examples are scored, None for an attack on the model itself."""
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities at which examples are scored once more."""
+    trained: TrainedAttacks | None = field(default=None, compare=False, repr=False)
+    """Trains the attack; None for one that needs no training."""
 
     @property
     def epsilon(self) -> float:
@@ -137,6 +142,7 @@ def plan(suite: Suite, entrants: Sequence[Entrant], data: ImageSet) -> Work:
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
     _require_possible(suite, entrants)
     cells: list[Cell] = []
+    trained = TrainedAttacks(data)
     sha256 = {entrant.label: entrant.sha256 for entrant in entrants}
     for entrant in entrants:
         clean = _Row(suite, entrant, sha256[entrant.label], "clean", None)
@@ -144,7 +150,7 @@ def plan(suite: Suite, entrants: Sequence[Entrant], data: ImageSet) -> Work:
             cells += [clean.cell(part, split, first) for first in range(0, len(part), suite.cell_images)]
     for entrant in entrants:
         for settings in suite.own_attacks:
-            cells += _attack_cells(suite, settings, entrant, entrants, sha256, images)
+            cells += _attack_cells(suite, settings, entrant, entrants, sha256, images, trained)
     return Work(suite, images, validation, tuple(cells))
 
 
@@ -155,6 +161,7 @@ def _attack_cells(
     entrants: Sequence[Entrant],
     sha256: Mapping[str, str],
     images: ImageSet,
+    trained: TrainedAttacks,
 ) -> list[Cell]:
     """List the cells of one attack on one model, each followed by those that try its examples on others."""
     cells = []
@@ -162,7 +169,7 @@ def _attack_cells(
     transfers = [t for t in suite.transfers if t.source[0] == settings.name]
     for epsilon in settings.epsilons:
         attack = settings.attack(epsilon, suite.seed, draws)
-        own = _Row(suite, entrant, sha256[entrant.label], settings.name, attack)
+        own = _Row(suite, entrant, sha256[entrant.label], settings.name, attack, trained)
         for first in range(0, len(images), suite.cell_images):
             cell = own.cell(images, split, first)
             cells.append(cell)
@@ -171,7 +178,7 @@ def _attack_cells(
                 surrogate = Surrogate(entrant.label, cell.key, transfer.source[1])
                 name = f"{transfer.name}:{entrant.label}"
                 cells += [
-                    _Row(suite, target, sha256[target.label], name, attack, surrogate).cell(
+                    _Row(suite, target, sha256[target.label], name, attack, trained, surrogate).cell(
                         images, split, first
                     )
                     for target in entrants
@@ -207,6 +214,7 @@ class _Row:
     sha256: str
     name: str
     attack: Attack | None
+    trained: TrainedAttacks | None = None
     surrogate: Surrogate | None = None
 
     def cell(self, images: ImageSet, split: str, first: int) -> Cell:
@@ -221,6 +229,7 @@ class _Row:
             "surrogate": asdict(self.surrogate) if self.surrogate else None,
             "seed": suite.seed,
             "draws": draws,
+            "jpeg": suite.jpeg_qualities,
             "data": [images.card.name, images.fingerprint, images.card.mos_range],
             "first": first,
             "images": [
@@ -231,5 +240,17 @@ class _Row:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         key = hashlib.sha256(text.encode()).hexdigest()
         return Cell(
-            key, label, self.sha256, self.name, attack, split, first, count, suite.seed, draws, self.surrogate
+            key,
+            label,
+            self.sha256,
+            self.name,
+            attack,
+            split,
+            first,
+            count,
+            suite.seed,
+            draws,
+            self.surrogate,
+            suite.jpeg_qualities,
+            self.trained if isinstance(attack, Universal) else None,
         )
