@@ -23,7 +23,7 @@ SLACK = 1e-6
 """Absolute slack on a measured size: rounding of float32 pixels, .0003 of a grey level."""
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
-_FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?")
+_FRACTION = re.compile(rf"\s*(-?(?:{_NUMBER}))\s*(?:/\s*({_NUMBER})\s*)?")
 
 
 def parse_epsilon(text: str | float) -> float:
