@@ -196,12 +196,7 @@ def _manifest(
                 split=suite.data.split,
                 images=len(work.images),
                 label=card.label,
-                card={
-                    "summary": card.summary,
-                    "source": card.source,
-                    "mos_range": list(card.mos_range),
-                    "notes": list(card.notes),
-                },
+                card=card.as_json(),
             ),
             "cells": cells,
             "status": status,
