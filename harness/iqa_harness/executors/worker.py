@@ -54,6 +54,12 @@ def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, 
     return held[0][1].run(task)
 
 
+def pack(folder: Path) -> dict[str, bytes]:
+    """Return a snapshot's files by their paths in it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def start_worker() -> None:
     """Prepare a process that works for another one of this machine.
 
