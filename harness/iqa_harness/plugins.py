@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from iqa_harness.errors import RunError
 
@@ -38,3 +40,15 @@ def run_plugin(file: Path, name: str | None = None) -> None:
             sys.modules[module_name] = former
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
         raise RunError(f"plugin {file}, line {line}: {type(error).__name__}: {error}") from error
+
+
+def need(module: str, extra: str) -> Any:
+    """Import a module of an extra.
+
+    Raises:
+        RunError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RunError(f"{module} is not installed ({error}); pip install 'iqa-harness[{extra}]'") from error

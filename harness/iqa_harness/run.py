@@ -96,7 +96,7 @@ def run_suite(
             for ref in task.cells:
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
             log.write_now_and_then()
-    except KeyboardInterrupt:
+    except BaseException:  # an interrupt, or an executor that cannot go on
         log.write("interrupted")
         raise
     finally:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from iqa_results import RemotePath, ResultStore
 from iqa_suites import Suite
 
 SESSION, DATA = "session.json", "data.json"
+
+Fetch = Callable[[str], bytes]
+"""Returns a file of weights by its path in the snapshot, where it was not sent with the rest."""
 
 
 def write_snapshot(
@@ -102,7 +105,7 @@ def _files(images: ImageSet) -> list[list[Any]]:
     return [[list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in numbered]
 
 
-def open_snapshot(folder: Path, place: Place) -> Bench:
+def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Bench:
     """Make a worker's bench of a snapshot; models are loaded when they are first needed.
 
     Raises:
@@ -121,7 +124,7 @@ def open_snapshot(folder: Path, place: Place) -> Bench:
         same = own.is_file() and file_sha256(own) == plugin["sha256"]
         run_plugin(own if same else folder / "plugins" / f"{number}.py", own.stem)
     images, validation = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
-    models = _Models(folder, session["models"], place.device)
+    models = _Models(folder, session["models"], place.device, fetch)
 
     def images_of(split: str) -> ImageSet:
         return images if split == suite.data.split else validation
@@ -172,10 +175,12 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
 class _Models:
     """The models of a snapshot by their names in the run, each loaded once."""
 
-    def __init__(self, folder: Path, models: Sequence[dict[str, str]], device: str) -> None:
+    def __init__(
+        self, folder: Path, models: Sequence[dict[str, str]], device: str, fetch: Fetch | None
+    ) -> None:
         self._folders = {model["label"]: folder / "models" / str(i) for i, model in enumerate(models)}
         self._sha256 = {model["label"]: model["sha256"] for model in models}
-        self._device = device
+        self._device, self._fetch, self._root = device, fetch, folder
         self._loaded: dict[str, QualityModel] = {}
         self._draws: dict[str, int | None] = {}
 
@@ -186,7 +191,7 @@ class _Models:
             RunError: it is not bit by bit the driver's.
         """
         if label not in self._loaded:
-            model = load_checkpoint(self._folders[label])
+            model = self._load(self._folders[label])
             if Entrant(label, model).sha256 != self._sha256[label]:
                 raise RunError(
                     f"model {label!r} comes out otherwise here than where the run was started: another "
@@ -194,6 +199,16 @@ class _Models:
                 )
             self._loaded[label] = model.to(self._device)
         return self._loaded[label]
+
+    def _load(self, folder: Path) -> QualityModel:
+        weights = folder / read_card(folder).file_name
+        if self._fetch is None or weights.exists():
+            return load_checkpoint(folder)
+        weights.write_bytes(self._fetch(weights.relative_to(self._root).as_posix()))
+        try:
+            return load_checkpoint(folder)
+        finally:
+            weights.unlink()
 
     def draws(self, suite: Suite) -> dict[str, int | None]:
         """Return how many evaluations make a score of each model."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from iqa_harness.executors.bench import Bench
-from iqa_harness.executors.snapshot import open_snapshot
+from iqa_harness.executors.snapshot import Fetch, open_snapshot
 from iqa_harness.executors.task import Outcome, Place, Task
 
 
@@ -30,20 +33,29 @@ def run_tasks(folder: str, tasks: tuple[Task, ...], place: Place) -> list[Outcom
     return [run_task(folder, task, place) for task in tasks]
 
 
-def run_packed(files: dict[str, bytes], name: str, task: Task, place: Place) -> Outcome:
-    """Compute a task from a snapshot that came as bytes; they are unpacked once a process.
+def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, place: Place) -> Outcome:
+    """Compute a task from a snapshot that came as bytes.
 
     Args:
-        files: the snapshot's files by their paths in it.
         name: what tells this snapshot from others.
+        files: its files by their paths in it, without the weights.
+        fetch: returns a file of weights; called once a process and model.
         task: what to compute.
         place: device and threads.
     """
-    return run_task(_unpacked(name, _Files(files)).name, task, place)
+    held = _held(name)
+    if not held:
+        folder = tempfile.TemporaryDirectory(prefix="iqa-harness-")
+        for inside, content in files.items():
+            path = Path(folder.name) / inside
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        held.append((folder, _open(Path(folder.name), place, fetch)))
+    return held[0][1].run(task)
 
 
 def pack(folder: Path) -> dict[str, bytes]:
-    """Return a snapshot as bytes by path."""
+    """Return a snapshot's files by their paths in it."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -54,42 +66,31 @@ def start_worker() -> None:
     Ctrl-C is the other one's business, which ends this one too; so does its death, however sudden.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import multiprocessing
-
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
-
-        def end_with_it() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=end_with_it, daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-class _Files(dict[str, bytes]):
-    """Equal to every other: a cache must not hash a hundred megabytes to find what its name says."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Files)
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @functools.lru_cache(maxsize=1)
-def _unpacked(name: str, files: _Files) -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="iqa-harness-")
-    for inside, content in files.items():
-        path = Path(folder.name) / inside
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
+def _held(name: str) -> list[tuple[tempfile.TemporaryDirectory[str], Bench]]:
+    """Return the place where a process keeps the snapshot of a name; the former one's is given up."""
+    return []
 
 
 @functools.lru_cache(maxsize=1)
 def _bench(folder: str, place: Place) -> Bench:
+    return _open(Path(folder), place, None)
+
+
+def _open(folder: Path, place: Place, fetch: Fetch | None) -> Bench:
     import torch
 
     if place.threads is not None:
         torch.set_num_threads(place.threads)
-    return open_snapshot(Path(folder), place)
+    return open_snapshot(folder, place, fetch)
