@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import (
+    AttackFailed,
     AttackResult,
     Cost,
     Example,
     Found,
     Universal,
+    draw_seeds,
+    expected_score_and_gradient,
     measure,
     score,
+    score_and_gradient,
     ssim,
     stored_score,
     through_jpeg_file,
@@ -104,7 +108,7 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
     """Run a cell's attack and return what it claims to have found."""
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
-    if cell.trained is not None and isinstance(attack, Universal):
+    if isinstance(attack, Universal) and cell.trained is not None:
         attack = cell.trained.of(
             attack, model, cell.model_sha256, lambda pixels: to_tensor(pixels, runtime.device), runtime.chunk
         )
@@ -138,10 +142,13 @@ def _clean_rows(
         _jpeg_scores(cell, model, image.unsqueeze(0), images.records[cell.first + i].image_id)[0]
         for i, image in enumerate(pixels)
     ]
+    slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
+    draws = cell.draws or 1
     return [
         {
             **_image_columns(cell, images, i),
             **_attack_columns(cell, runtime),
+            "gradient_l1": slopes[i] if slopes else None,
             "objective": "none",
             "steps": 0,
             "final": True,
@@ -158,9 +165,9 @@ def _clean_rows(
             "rmse": 0.0,
             "ssim": 1.0,
             "projection_moved": 0.0,
-            "forwards": cell.draws or 1,
-            "backwards": 0,
-            "zero_gradients": 0,
+            "forwards": 2 * draws if slopes else draws,
+            "backwards": draws if slopes else 0,
+            "zero_gradients": draws if slopes and slopes[i] == 0 else 0,
         }
         for i, value in enumerate(scores)
     ]
@@ -174,6 +181,27 @@ def _clean_scores(cell: Cell, model: QualityModel, images: ImageSet, pixels: Seq
         )
         for i, image in enumerate(pixels)
     ]
+
+
+def _clean_gradients(
+    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]
+) -> list[float | None]:
+    """Return the L1 norm of every clean image's input gradient, in score ranges; None if not finite."""
+    low, high = model.spec.score_range
+    norms: list[float | None] = []
+    for i, image in enumerate(pixels):
+        image_id = images.records[cell.first + i].image_id
+        try:
+            if cell.draws is None:
+                gradient = score_and_gradient(model, image.unsqueeze(0), chunk=1).gradients[0]
+            else:
+                seeds = draw_seeds(cell.seed, image_id, ("score",), cell.draws)
+                gradient = expected_score_and_gradient(model, image, seeds)[1]
+        except AttackFailed:
+            norms.append(None)  # the attack's own cells fail, with this reason
+        else:
+            norms.append(float(gradient.double().abs().sum()) / (high - low))
+    return norms
 
 
 def _attack_rows(
@@ -227,6 +255,7 @@ def _found_columns(
     return {
         **_image_columns(cell, images, found.image),
         **_attack_columns(cell, runtime),
+        "gradient_l1": None,
         "objective": found.objective,
         "steps": found.steps,
         "final": found.steps == cell.attack.effort.steps,

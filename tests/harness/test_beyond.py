@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 
 from iqa_harness.cell import Runtime
-from iqa_harness.data import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Entrant, plan
 from iqa_harness.run import run_suite
-from iqa_harness.trained import TrainedAttacks
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
@@ -156,11 +154,8 @@ def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, imag
 
 def test_a_universal_change_needs_images_to_train_on(images):
     """A set without the training split is refused by name."""
-    _, entrants = _work(images)
-    cell = next(c for c in _work(images)[0].cells if c.attack_name == "universal")
-    empty: ImageSet = images.subset([])
-    with pytest.raises(RunError, match="no images in split 'val'"):
-        TrainedAttacks(empty).of(cell.attack, entrants[0].model, "x", lambda pixels: pixels, 8)
+    with pytest.raises(RunError, match="no images in split 'train' to train 'universal' on"):
+        _work(images, SUITE.replace('training_split = "val"', 'training_split = "train"'))
 
 
 def test_without_qualities_no_jpeg_is_made(images, tmp_path):
