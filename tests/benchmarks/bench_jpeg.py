@@ -1,7 +1,7 @@
 """Measures what attacks leave of a displacement in real JPEG files, and what the codec's slope is worth.
 
-Run by hand: ``python tests/benchmarks/bench_jpeg.py MODEL [--images N] [--quality Q] [--epsilon 2/255]``. PGD of
-20 steps raises and lowers scores: of the image itself, through the codec with its rounding's slope passed
+Run by hand: ``python tests/benchmarks/bench_jpeg.py MODEL [--images N] [--quality Q] [--epsilon 2/255]``. PGD
+of 20 steps raises and lowers scores: of the image itself, through the codec with its rounding's slope passed
 straight through, and through the codec as it is. Prints mean displacements of the score in units of its
 range, of the image and of the file that Pillow makes of it (against the file of the clean image).
 """
