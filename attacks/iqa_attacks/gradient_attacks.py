@@ -88,6 +88,9 @@ class PGD(GradientAttack):
     """`best` iterate by the objective, the final one included, or `last`, for parity with other tools."""
     report_steps: tuple[int, ...] = ()
     """Prefixes to report besides the full number of steps."""
+    falling: bool = False
+    """Let the step fall linearly to 0: wide steps first, fine ones last. Stronger at equal cost with a first
+    step of epsilon; a prefix is then no shorter run, so none can be reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +101,8 @@ class PGD(GradientAttack):
             raise BadAttackOption(f"{self.kind}: keep is 'best' or 'last', not {self.keep!r}")
         if self.restarts > 1 and not self.random_start:
             raise BadAttackOption(f"{self.kind}: restarts without a random start all do the same")
+        if self.falling and self.report_steps:
+            raise BadAttackOption(f"{self.kind}: report_steps needs a fixed step size, not a falling one")
         for steps in self.report_steps:
             if not 1 <= steps <= self.steps:
                 raise BadAttackOption(f"{self.kind}: report_steps {steps} is not within 1..{self.steps}")
@@ -122,6 +127,7 @@ class PGD(GradientAttack):
             batch=self.batch,
             seed=self.seed,
             draws=None,
+            falling=self.falling,
         )
 
 

@@ -227,6 +227,8 @@ class _SteppedSettings(_GradientSettings):
     """Keep the best iterate, or the last one for parity with other tools."""
     report_steps: tuple[int, ...] = ()
     """Prefixes to report besides the full number of steps: the step sweep."""
+    falling: bool = False
+    """Let the step fall linearly to 0, the given one being the first; excludes report_steps."""
     report_epsilons: tuple[Radius, ...] | None = None
     """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
 
@@ -251,6 +253,7 @@ class _SteppedSettings(_GradientSettings):
             "random_start": self.random_start,
             "keep": self.keep,
             "report_steps": self.report_steps if swept else (),
+            "falling": self.falling,
         }
 
 

@@ -8,9 +8,10 @@ Every attack raises and lowers the score from one seeded random start with that 
 and direction. The libraries have their own loops, with the score as their loss: torchattacks through our two
 logits (its APGD by `attack_single_run`, since a call returns label flips only), foolbox by `get_loss_fn`,
 ART by a regressor with a loss of its own, which starts at the image: it has no random start for regressors.
-PGD steps are 2.5 eps / gradients in all of them. Every image is projected and scored by us. Prints the mean
-displacement of the score in units of its range, the SROCC of the composed worst case over clean image and
-both ends, and CPU seconds an image. Then the gradients that five objectives cost together.
+PGD steps are 2.5 eps / gradients in all of them; falling ones begin at eps. Every image is projected and
+scored by us. Prints the mean displacement of the score in units of its range, the SROCC of the composed worst
+case over clean image and both ends, and CPU seconds an image. Then the gradients that five objectives cost
+together.
 """
 
 # ruff: noqa: T201 - a script that prints its tables
@@ -46,6 +47,8 @@ def ours(kind: str, **settings: Any) -> Push:
 
     def push(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
         own: dict[str, Any] = {"steps": gradients, "step_size": 2.5 * threat.epsilon / gradients, **settings}
+        if own.get("falling"):
+            own["step_size"] = threat.epsilon
         if kind == "apgd":
             own = {"steps": gradients}
         elif kind == "noise":
@@ -138,18 +141,25 @@ CONTENDERS: dict[str, Push] = {
     "foolbox LinfPGD": foolbox_pgd,
     "ART PGD": art_pgd,
     "pgd": ours("pgd"),
+    "pgd, falling steps": ours("pgd", falling=True),
     "mifgsm": ours("mifgsm"),
     "apgd": ours("apgd"),
 }
 
 
 def compare(
-    model: QualityModel, images: Tensor, mos: np.ndarray[Any, Any], threat: ThreatModel, gradients: int
+    model: QualityModel,
+    images: Tensor,
+    mos: np.ndarray[Any, Any],
+    threat: ThreatModel,
+    gradients: int,
+    attacks: list[str],
 ) -> None:
     """Print one row an attack."""
     scale = model.spec.score_range[1] - model.spec.score_range[0]
     clean = score(model, images, chunk=4).numpy()
-    for name, push in CONTENDERS.items():
+    for name in attacks:
+        push = CONTENDERS[name]
         started = time.process_time()
         torch.manual_seed(0)
         np.random.seed(0)
@@ -194,6 +204,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--epsilon", default="1/255")
     parser.add_argument("--gradients", type=int, nargs="+", default=[10, 40, 100])
+    parser.add_argument("--attacks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of five objectives out")
     arguments = parser.parse_args()
     threat = ThreatModel("inf", parse_epsilon(arguments.epsilon))
@@ -207,7 +218,7 @@ def main() -> None:
         print(f"\n{model.spec.name}, {len(ids)} images, eps {arguments.epsilon}")
         print(f"{'gradients':>9}  {'attack':18}  {'displacement':>12}  {'composed SROCC':>14}  {'CPU s':>6}")
         for gradients in arguments.gradients:
-            compare(model, images, mos, threat, gradients)
+            compare(model, images, mos, threat, gradients, arguments.attacks)
         if not arguments.no_cost:
             shared_cost(model, images, ids, mos, threat)
 
