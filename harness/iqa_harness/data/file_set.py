@@ -99,14 +99,14 @@ class FileImageSet(ImageSet):
 class ResizedImageSet(ImageSet):
     """A set seen through a resize (bilinear, antialiased, Pillow's), each image resized once if cached.
 
-    Records are those of the images before the resize; the fingerprint names the size as well.
+    Records are those of the images before the resize; fingerprint and `transform` name the size as well.
     """
 
     def __init__(self, source: ImageSet, height: int, width: int, cache: PixelCache | None = None) -> None:
         self.source, self.height, self.width, self.cache = source, height, width, cache
         self.card, self.records = source.card, source.records
-        self._name = f"resize:{height}x{width}:bilinear"
-        self.fingerprint = json_sha256([source.fingerprint, self._name])
+        self.transform = f"resize:{height}x{width}:bilinear"
+        self.fingerprint = json_sha256([source.fingerprint, self.transform])
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (height, width, 3) of image `index`."""
@@ -114,7 +114,7 @@ class ResizedImageSet(ImageSet):
 
     def view(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (height, width, 3) of image `index` read-only."""
-        key = json_sha256([self.records[index].sha256, self._name])
+        key = json_sha256([self.records[index].sha256, self.transform])
         held = self.cache.get(key) if self.cache else None
         if held is not None:
             return held
