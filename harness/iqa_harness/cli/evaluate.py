@@ -145,7 +145,7 @@ def _notes(row: dict[str, object]) -> list[str]:
     if row["label"] == "pseudo-MOS":
         notes.append("labels are pseudo-MOS: for comparing models on equal terms, no human quality")
     if row["trained_on"] == "this set, divided otherwise":
-        notes.append("trained on a set of this name divided otherwise: test images may have been trained on")
+        notes.append("trained on the same pictures divided otherwise: some of these may have been trained on")
     if row["trained_on"] == "this set" and row["split"] != "test":
         notes.append("images of this split were used in training")
     if row["mapping"] == "none":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +94,7 @@ class FileImageSet(ImageSet):
         if pixel_sha256(pixels) != record.sha256:
             raise DataError(f"{file}: changed since the data set was opened")
         if self.cache is not None and file.suffix.lower() not in _PLAIN:
-            self.cache.put(record.sha256, pixels)
+            self.cache.put(record.sha256, pixels, record.sha256)
         return pixels
 
 
@@ -104,7 +106,9 @@ class ResizedImageSet(ImageSet):
 
     def __init__(self, source: ImageSet, height: int, width: int, cache: PixelCache | None = None) -> None:
         self.source, self.height, self.width, self.cache = source, height, width, cache
-        self.card, self.records = source.card, source.records
+        note = f"Every image is resized to {height} high x {width} wide (bilinear, antialiased)."
+        self.card = replace(source.card, notes=(*source.card.notes, note))
+        self.records = source.records
         self.transform = f"resize:{height}x{width}:bilinear"
         self.fingerprint = json_sha256([source.fingerprint, self.transform])
 
@@ -132,8 +136,11 @@ class ResizedImageSet(ImageSet):
         return self.source.raw_label(index)
 
     def subset(self, indices: Sequence[int]) -> ResizedImageSet:
-        """Return the images at `indices`, in that order."""
-        return ResizedImageSet(self.source.subset(indices), self.height, self.width, self.cache)
+        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
+        part = copy.copy(self)
+        part.source = self.source.subset(indices)
+        part.records = part.source.records
+        return part
 
 
 def hash_images(
