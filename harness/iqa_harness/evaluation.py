@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from iqa_attacks import AttackError, stored_score
+from iqa_harness.bootstrap import Bootstrap
 from iqa_harness.cell import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation_store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore
-from iqa_harness.metrics import MIN_FIT, Bootstrap, Logistic, Value, Vector, fit_logistic, krocc, plcc, srocc
+from iqa_harness.metrics import MIN_FIT, Fit, Vector, fit_logistic, krocc, plcc, srocc
 from iqa_harness.plan import Entrant
 from iqa_models import ModelError, QualityModel
 from iqa_models.checkpoint import read_card
@@ -147,7 +148,7 @@ def evaluate(
                 errors[entrant.label, data.name] = str(error)
                 rows.append({**row, "undefined": str(error)})
                 continue
-            rows.append({**row, **_agreement(values, _labels(data.evaluated), on_val, seed)})
+            rows.append({**row, **_agreement(values, data.evaluated, on_val, seed)})
             scores.append(_score_table(entrant.label, data, values))
     return EvaluationTable(
         pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA),
@@ -229,7 +230,7 @@ _NOTHING: Final[dict[str, Any]] = dict.fromkeys(
         "srocc", "srocc_low", "srocc_high", "plcc", "plcc_low", "plcc_high", "plcc_unmapped", "krocc",
         "undefined",
     )
-) | {"mapping": "none"}  # fmt: skip
+) | {"mapping": "none", "interval": ""}  # fmt: skip
 
 
 def _columns(entrant: Entrant, sha256: str, data: DataUnderTest) -> dict[str, Any]:
@@ -270,22 +271,24 @@ def _family(name: str) -> str:
 
 
 def _agreement(
-    values: Vector, labels: Vector, on_val: tuple[Vector, Vector] | None, seed: int
+    values: Vector, images: ImageSet, on_val: tuple[Vector, Vector] | None, seed: int
 ) -> dict[str, Any]:
     """Return the metric columns of a row."""
-    logistic: Logistic | None = fit_logistic(*(on_val or (values, labels)))
-    mapped = logistic(values) if logistic else values
-    measured: dict[str, Value] = {
+    labels = _labels(images)
+    fit: Fit = fit_logistic(*(on_val or (values, labels)))
+    mapped = fit.logistic(values) if fit.logistic else values
+    measured = {
         "srocc": srocc(values, labels),
         "plcc": plcc(mapped, labels),
         "plcc_unmapped": plcc(values, labels),
         "krocc": krocc(values, labels),
     }
     resamples = max(200, min(1000, _DRAWN // len(labels)))
-    bootstrap = Bootstrap(labels, resamples=resamples, seed=seed)
+    references = [record.reference for record in images.records]
+    bootstrap = Bootstrap(labels, references, resamples=resamples, seed=seed)
     ends = {
-        "srocc": bootstrap.interval(values, "srocc"),
-        "plcc": bootstrap.interval(mapped, "plcc"),
+        "srocc": bootstrap.replicates(measured["srocc"], values, "srocc").interval(),
+        "plcc": bootstrap.replicates(measured["plcc"], mapped, "plcc").interval(),
     }
     where = "val" if on_val else "the evaluated images"
     reasons = [value.undefined for value in measured.values() if value.undefined]
@@ -293,7 +296,8 @@ def _agreement(
         **{name: value.value for name, value in measured.items()},
         **{f"{name}_low": end.low for name, end in ends.items()},
         **{f"{name}_high": end.high for name, end in ends.items()},
-        "mapping": f"logistic on {where}" if logistic else "none",
+        "interval": bootstrap.label(),
+        "mapping": f"logistic on {where}" if fit.logistic else f"none: {fit.detail}",
         "undefined": reasons[0] if reasons else None,
     }
 

@@ -37,14 +37,15 @@ EVALUATION_SCHEMA: Final = pa.schema(
         pa.field("label", _TEXT, nullable=False),  # MOS or pseudo-MOS
         pa.field("trained_on", _TEXT, nullable=False),  # see `evaluation.trained_on`
         pa.field("srocc", _NUMBER),
-        pa.field("srocc_low", _NUMBER),  # ends of the 95 % bootstrap interval over images
+        pa.field("srocc_low", _NUMBER),  # ends of the 95 % interval of `interval`
         pa.field("srocc_high", _NUMBER),
         pa.field("plcc", _NUMBER),  # after the logistic of `mapping`
         pa.field("plcc_low", _NUMBER),
         pa.field("plcc_high", _NUMBER),
         pa.field("plcc_unmapped", _NUMBER),  # of raw scores, as papers without a logistic report it
         pa.field("krocc", _NUMBER),
-        pa.field("mapping", _TEXT, nullable=False),  # what the logistic was fitted on, or none
+        pa.field("mapping", _TEXT, nullable=False),  # what the logistic was fitted on, or none and why
+        pa.field("interval", _TEXT, nullable=False),  # how intervals are made, and over what
         pa.field("undefined", _TEXT),  # why a value is missing
         pa.field("model_sha256", _TEXT, nullable=False),
         pa.field("data_sha256", _TEXT, nullable=False),

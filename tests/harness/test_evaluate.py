@@ -75,6 +75,7 @@ def test_metrics_are_scipys(sets, linear, tmp_path):
         assert row["krocc"] == pytest.approx(scipy.stats.kendalltau(values, labels).statistic, abs=1e-9)
         assert row["plcc_unmapped"] == pytest.approx(scipy.stats.pearsonr(values, labels).statistic, abs=1e-6)
         assert row["srocc_low"] < row["srocc"] < row["srocc_high"]
+        assert row["interval"] == "BCa over images"
 
 
 def test_the_logistic_is_fitted_on_validation_images(sets, linear, tmp_path):
@@ -82,7 +83,7 @@ def test_the_logistic_is_fitted_on_validation_images(sets, linear, tmp_path):
     rows = run([linear], sets, EvaluationStore(tmp_path)).rows.to_pylist()
     assert [row["mapping"] for row in rows] == ["logistic on val", "logistic on the evaluated images"]
     images = sets[0][1]
-    logistic = fit_logistic(*scores_of(linear.model, images.split("val")))
+    logistic = fit_logistic(*scores_of(linear.model, images.split("val"))).logistic
     values, labels = scores_of(linear.model, images.split("test"))
     assert rows[0]["plcc"] == pytest.approx(np.corrcoef(logistic(values), labels)[0, 1], abs=1e-6)
 

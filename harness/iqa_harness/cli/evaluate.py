@@ -148,9 +148,10 @@ def _notes(row: dict[str, object]) -> list[str]:
         notes.append("trained on the same pictures divided otherwise: some of these may have been trained on")
     if row["trained_on"] == "this set" and row["split"] != "test":
         notes.append("images of this split were used in training")
-    if row["mapping"] == "none":
+    mapping = str(row["mapping"])
+    if mapping.startswith("none"):
         notes.append("PLCC of raw scores: no logistic could be fitted")
-    elif row["mapping"] != "logistic on val":
+    elif mapping != "logistic on val":
         notes.append("the logistic of PLCC was fitted on the evaluated images themselves")
     if row["undefined"]:
         notes.append(f"undefined: {row['undefined']}")

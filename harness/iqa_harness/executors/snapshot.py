@@ -18,7 +18,7 @@ from typing import Any
 
 from iqa_harness.cell import Runtime
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
-from iqa_harness.data.file_set import FileImageSet
+from iqa_harness.data.file_set import FileImageSet, ResizedImageSet
 from iqa_harness.data.pixel_cache import PixelCache
 from iqa_harness.data.store import StoredImageSet
 from iqa_harness.errors import RunError
@@ -77,8 +77,12 @@ def write_snapshot(
 
 
 def _data(work: Work) -> dict[str, Any]:
-    images = work.images
+    images, validation = work.images, work.validation
     content: dict[str, Any] = {"card": asdict(images.card), "fingerprint": images.fingerprint}
+    if isinstance(images, ResizedImageSet) and isinstance(validation, ResizedImageSet):
+        content["resize"] = [images.height, images.width]
+        images, validation = images.source, validation.source
+        content |= {"card": asdict(images.card), "fingerprint": images.fingerprint}
     if isinstance(images, FileImageSet):
         cache = images.cache
         return {
@@ -86,7 +90,7 @@ def _data(work: Work) -> dict[str, Any]:
             "root": str(images.root.resolve()),
             "cache": [str(cache.folder.resolve()), cache.limit] if cache else None,
             "images": _files(images),
-            "validation": _files(work.validation),
+            "validation": _files(validation),
         }
     if isinstance(images, StoredImageSet):
         return {
@@ -158,6 +162,12 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
             )
             for part in ("images", "validation")
         )
+        if "resize" in content:
+            height, width = content["resize"]
+            return (
+                ResizedImageSet(images, height, width, cache),
+                ResizedImageSet(validation, height, width, cache),
+            )
         return images, validation
     place_of_cache = Path(content["cache"])
     whole = open_data(

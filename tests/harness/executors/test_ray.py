@@ -39,5 +39,7 @@ def test_a_cluster_gives_the_rows_of_one_process_though_a_worker_is_killed(
 
 def test_what_the_cluster_does_not_have_is_said_at_once(tmp_path, run, entrants):
     """A request nobody can satisfy would wait for ever in Ray's queue."""
-    with pytest.raises(RunError, match="asks for 1 CPU and 0.5 GPU, the Ray cluster at 'local' has 2 CPU and 0"):
+    with pytest.raises(
+        RunError, match="asks for 1 CPU and 0.5 GPU, the Ray cluster at 'local' has 2 CPU and 0"
+    ):
         run(tmp_path, entrants, RayCluster(gpus=0.5, options={**SMALL, "num_gpus": 0}))
