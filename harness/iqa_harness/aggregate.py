@@ -410,6 +410,15 @@ def _record(
         "value_8bit": value_8bit,
         "undefined": value.undefined or clean.undefined,
         "mapping": "none" if metric == "srocc" or judged is None else judged.mapping,
+        "drop": None if value.value is None or clean.value is None else value.value - clean.value,
+        "drop_low": None,
+        "drop_high": None,
+        "interval": "" if low is None else "percentile over images",
+        "units": 0 if low is None or scores is None else len(scores),
+        "fit": None,
+        "ties_with": None,
+        "verdict": "",
+        "flags": "",
     }
 
 

@@ -97,6 +97,8 @@ class Cell:
     """Evaluations averaged into a stored score of a stochastic model, None for one."""
     surrogate: Surrogate | None = None
     """Whose examples are scored, None for an attack on the model itself."""
+    gradient: bool = False
+    """Whether a clean cell measures the input gradient too: on the evaluated split."""
 
     @property
     def epsilon(self) -> float:
@@ -349,12 +351,14 @@ class _Row:
     def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
         suite, rival = self.suite, self.rival
+        gradient = self.attack is None and split == suite.data.split
         # The keys of one JSON object in order; put together by hand, since its parts serve many cells.
         content = {
             "attack": self._attack,
             "data": ranges.data,
             "draws": _canonical(rival.draws),
             "first": _canonical(first),
+            "gradient": _canonical(gradient),
             "images": ranges.text(first),
             "model": _canonical([rival.label, rival.sha256]),
             "schema": _canonical(SCHEMA_VERSION),
@@ -374,6 +378,7 @@ class _Row:
             suite.seed,
             rival.draws,
             self.surrogate,
+            gradient,
         )
 
 

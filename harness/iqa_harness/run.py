@@ -252,12 +252,7 @@ class _Log:
                     split=suite.data.split,
                     images=len(work.images),
                     label=card.label,
-                    card={
-                        "summary": card.summary,
-                        "source": card.source,
-                        "mos_range": list(card.mos_range),
-                        "notes": list(card.notes),
-                    },
+                    card=card.as_json(),
                     selection=work.selection,
                 ),
                 "cells": cells,

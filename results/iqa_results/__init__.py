@@ -13,8 +13,16 @@ from iqa_results.manifest import (
     WorkerRecord,
 )
 from iqa_results.schema import (
+    DIFFERENCE_COLUMNS,
+    DIFFERENCE_SCHEMA,
+    FIT_COLUMNS,
+    FIT_SCHEMA,
+    FLAG_COLUMNS,
+    FLAG_SCHEMA,
     INTERVAL_COLUMNS,
     INTERVAL_SCHEMA,
+    MEASURE_COLUMNS,
+    MEASURE_SCHEMA,
     ROW_COLUMNS,
     ROW_SCHEMA,
     SCHEMA_VERSION,
@@ -26,10 +34,18 @@ from iqa_results.schema import (
 from iqa_results.store import ResultStore
 
 __all__ = [
+    "DIFFERENCE_COLUMNS",
+    "DIFFERENCE_SCHEMA",
     "EXAMPLE_COLUMNS",
     "EXAMPLE_SCHEMA",
+    "FIT_COLUMNS",
+    "FIT_SCHEMA",
+    "FLAG_COLUMNS",
+    "FLAG_SCHEMA",
     "INTERVAL_COLUMNS",
     "INTERVAL_SCHEMA",
+    "MEASURE_COLUMNS",
+    "MEASURE_SCHEMA",
     "ROW_COLUMNS",
     "ROW_SCHEMA",
     "SCHEMA_VERSION",

@@ -257,6 +257,11 @@ def test_budgets_and_scores_of_all_rows(tmp_path, images, suite):
     """No stored example exceeds its radius, and the harness's score is the attack's up to rounding."""
     store = ResultStore(tmp_path)
     rows = _rows(store, _run(store, images, suite)).to_pandas()
+    clean = rows["attack"] == "clean"
+    assert (rows["threat"][clean] == "none").all()
+    assert (rows["threat"][~clean] == "ball").all()
+    assert (rows["ssim"][clean] == 1).all()
+    assert rows["ssim"][~clean].between(0.5, 1, inclusive="neither").all()
     assert (rows["linf"] <= rows["epsilon"] + 1e-6).all()
     assert (rows["projection_moved"] <= 1e-6).all()
     assert ((rows["adv_score"] - rows["attack_score"]).abs() <= 1e-6).all()

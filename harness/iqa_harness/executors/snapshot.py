@@ -18,7 +18,8 @@ from typing import Any
 
 from iqa_harness.cell import Runtime
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
-from iqa_harness.data.csv_set import CsvImageSet
+from iqa_harness.data.file_set import FileImageSet
+from iqa_harness.data.pixel_cache import PixelCache
 from iqa_harness.data.store import StoredImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.executors.bench import Bench
@@ -78,13 +79,6 @@ def write_snapshot(
 def _data(work: Work) -> dict[str, Any]:
     images = work.images
     content: dict[str, Any] = {"card": asdict(images.card), "fingerprint": images.fingerprint}
-    if isinstance(images, CsvImageSet):
-        return {
-            **content,
-            "root": str(images.root.resolve()),
-            "images": [list(record) for record in images.records],
-            "validation": [list(record) for record in work.validation.records],
-        }
     if isinstance(images, StoredImageSet):
         return {
             **content,
@@ -92,7 +86,24 @@ def _data(work: Work) -> dict[str, Any]:
             "images": [record.image_id for record in images.records],
             "validation": [record.image_id for record in work.validation.records],
         }
+    if isinstance(images, FileImageSet) and isinstance(work.validation, FileImageSet):
+        cache = images.cache
+        return {
+            **content,
+            "root": str(images.root.resolve()),
+            "pixels": [str(cache.folder.resolve()), cache.limit] if cache else None,
+            "images": _files(images),
+            "validation": _files(work.validation),
+        }
     raise RunError(f"image set {images.card.name!r} is an object of this process: use the inline executor")
+
+
+def _files(images: FileImageSet) -> list[list[Any]]:
+    """Return every record with its own label and its file, which every worker must find there."""
+    places = zip(images.records, images.files, strict=True)
+    return [
+        [list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in enumerate(places)
+    ]
 
 
 def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Bench:
@@ -133,14 +144,22 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
     card = content["card"]
     if "root" in content:
         made = DataCard(**{**card, "mos_range": tuple(card["mos_range"]), "notes": tuple(card["notes"])})
-        root, fingerprint = Path(content["root"]), content["fingerprint"]
+        cache = PixelCache(Path(content["pixels"][0]), content["pixels"][1]) if content["pixels"] else None
         images, validation = (
-            CsvImageSet(root, made, fingerprint, [ImageRecord(*record) for record in content[part]])
+            FileImageSet(
+                Path(content["root"]),
+                made,
+                content["fingerprint"],
+                [ImageRecord(*record) for record, _, _ in content[part]],
+                [Path(file) for _, file, _ in content[part]],
+                [label for _, _, label in content[part]],
+                cache,
+            )
             for part in ("images", "validation")
         )
         return images, validation
-    cache = Path(content["cache"])
-    whole = open_data(card["name"], cache_dir=cache if cache.is_dir() else None, progress=False)
+    folder = Path(content["cache"])
+    whole = open_data(card["name"], cache_dir=folder if folder.is_dir() else None, progress=False)
     if whole.fingerprint != content["fingerprint"]:
         raise RunError(f"data set {card['name']!r} comes out otherwise here than where the run was started")
     place = {record.image_id: i for i, record in enumerate(whole.records)}
