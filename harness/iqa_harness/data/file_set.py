@@ -49,6 +49,11 @@ class FileImageSet(ImageSet):
         self._files = tuple(files)
         self._raw = tuple(raw_labels)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where each image lies."""
+        return self._files
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`; see `decoding.read_image`.
 

@@ -79,15 +79,6 @@ def write_snapshot(
 def _data(work: Work) -> dict[str, Any]:
     images = work.images
     content: dict[str, Any] = {"card": asdict(images.card), "fingerprint": images.fingerprint}
-    if isinstance(images, FileImageSet):
-        cache = images.cache
-        return {
-            **content,
-            "root": str(images.root.resolve()),
-            "cache": [str(cache.folder.resolve()), cache.limit] if cache else None,
-            "images": _files(images),
-            "validation": _files(work.validation),
-        }
     if isinstance(images, StoredImageSet):
         return {
             **content,
@@ -95,14 +86,24 @@ def _data(work: Work) -> dict[str, Any]:
             "images": [record.image_id for record in images.records],
             "validation": [record.image_id for record in work.validation.records],
         }
+    if isinstance(images, FileImageSet) and isinstance(work.validation, FileImageSet):
+        cache = images.cache
+        return {
+            **content,
+            "root": str(images.root.resolve()),
+            "pixels": [str(cache.folder.resolve()), cache.limit] if cache else None,
+            "images": _files(images),
+            "validation": _files(work.validation),
+        }
     raise RunError(f"image set {images.card.name!r} is an object of this process: use the inline executor")
 
 
-def _files(images: ImageSet) -> list[list[Any]]:
-    """Return record, file and raw label of every image."""
-    assert isinstance(images, FileImageSet)  # noqa: S101 - a split of a set of files is one too
-    numbered = enumerate(zip(images.records, images.files, strict=True))
-    return [[list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in numbered]
+def _files(images: FileImageSet) -> list[list[Any]]:
+    """Return every record with its own label and its file, which every worker must find there."""
+    places = zip(images.records, images.files, strict=True)
+    return [
+        [list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in enumerate(places)
+    ]
 
 
 def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Bench:
@@ -143,9 +144,7 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
     card = content["card"]
     if "root" in content:
         made = DataCard(**{**card, "mos_range": tuple(card["mos_range"]), "notes": tuple(card["notes"])})
-        cached = content["cache"]
-        # A node without the driver's cache decodes the files itself.
-        cache = PixelCache(Path(cached[0]), cached[1]) if cached and Path(cached[0]).is_dir() else None
+        cache = PixelCache(Path(content["pixels"][0]), content["pixels"][1]) if content["pixels"] else None
         images, validation = (
             FileImageSet(
                 Path(content["root"]),
@@ -153,16 +152,14 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
                 content["fingerprint"],
                 [ImageRecord(*record) for record, _, _ in content[part]],
                 [Path(file) for _, file, _ in content[part]],
-                [raw for _, _, raw in content[part]],
+                [label for _, _, label in content[part]],
                 cache,
             )
             for part in ("images", "validation")
         )
         return images, validation
-    place_of_cache = Path(content["cache"])
-    whole = open_data(
-        card["name"], cache_dir=place_of_cache if place_of_cache.is_dir() else None, progress=False
-    )
+    folder = Path(content["cache"])
+    whole = open_data(card["name"], cache_dir=folder if folder.is_dir() else None, progress=False)
     if whole.fingerprint != content["fingerprint"]:
         raise RunError(f"data set {card['name']!r} comes out otherwise here than where the run was started")
     place = {record.image_id: i for i, record in enumerate(whole.records)}
