@@ -357,6 +357,12 @@ def test_lists_and_cards(cli):
     assert "parameters 193" in err
     assert "smoke" in cli("suites", "list")[1]
     assert 'name = "smoke"' in cli("suites", "show", "smoke")[1]
+    assert "smoke: valid" in cli("suites", "validate", "smoke")[1]
+    Path("mine.toml").write_text('name = "mine"\nsede = 1')
+    code, _, told = cli("suites", "validate", "mine.toml")
+    assert code == 3
+    assert "mine.toml" in told
+    assert "did you mean 'seed'" in told
     assert "pseudo-MOS" in cli("data", "list")[1]
     info = cli("data", "info", "smoke")[1]
     assert "fingerprint" in info
