@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, writes and returns."""
 
 import json
+import tomllib
 import os
 import shutil
 import signal
@@ -364,7 +365,7 @@ def test_lists_and_cards(cli):
     code, out, _ = cli("data", "check", "smoke")
     assert code == 0
     assert "0 problem(s)" in out
-    assert json.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
+    assert tomllib.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
 
 
 def test_score_prints_what_the_model_says(cli, tmp_path):

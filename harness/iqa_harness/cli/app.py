@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, score, suites, train
+from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, score, study, suites, train
 from iqa_harness.errors import ExitCode
 
 
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.command("score")(score.score)
