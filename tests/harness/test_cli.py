@@ -1,13 +1,13 @@
 """The command line as a user meets it: what it prints, writes and returns."""
 
 import json
-import tomllib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq

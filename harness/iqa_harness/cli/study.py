@@ -34,7 +34,8 @@ def study(
     settings: SetOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="0,1,2: other seeds than the study's.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of runs and table [default: studies/NAME in the store].")
+        Path | None,
+        typer.Option("--out", help="Folder of runs and table [default: studies/NAME in the store]."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     cache: CacheOption = None,
@@ -47,9 +48,15 @@ def study(
     suite: Annotated[
         str | None, typer.Option("--suite", help="Attack suite for the worst cases [default: the study's].")
     ] = None,
-    no_attack: Annotated[bool, typer.Option("--no-attack", help="Train and score only; run no suite.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the study and its rows; train nothing.")] = False,
-    known: Annotated[bool, typer.Option("--list", help="Print the studies that ship with the harness.")] = False,
+    no_attack: Annotated[
+        bool, typer.Option("--no-attack", help="Train and score only; run no suite.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the study and its rows; train nothing.")
+    ] = False,
+    known: Annotated[
+        bool, typer.Option("--list", help="Print the studies that ship with the harness.")
+    ] = False,
 ) -> None:
     """Train every point of a study on every seed and print one table; finished runs are kept."""
     from iqa_harness.training.study import list_studies, load_study, study_rows
@@ -74,6 +81,10 @@ def study(
             typer.echo(f"# {row.label}: {row.settings}")
         return
     set_up_torch(device, None)
+    if loaded.suite is not None and not no_attack:
+        from iqa_suites import load_suite
+
+        load_suite(loaded.suite)  # what is wrong with it is known before hours of training
     folder = out or store / "studies" / loaded.name
     how = How(device, save_every, backbone_weights=backbone_weights)
     source = Source(data, mos_range, cache)
@@ -119,10 +130,13 @@ def _worst_cases(
     from iqa_suites import load_suite
 
     names = {
-        f"{result.row.label}.seed{seed}": (result.row.label, seed) for result in results for seed in result.figures
+        f"{result.row.label}.seed{seed}": (result.row.label, seed)
+        for result in results
+        for seed in result.figures
     }
     entrants = [
-        load_entrant(ModelArgument(label, "", {}, run_folder(folder, *place))) for label, place in names.items()
+        load_entrant(ModelArgument(label, "", {}, run_folder(folder, *place)))
+        for label, place in names.items()
     ]
     suite = str(study.suite)
     run = f"study-{study.name}"
@@ -136,10 +150,11 @@ def _worst_cases(
     for label, place in names.items():
         values: dict[str, float | None] = {}
         for row in table:
-            if row["model"] == label and row["metric"] == "srocc" and abs(row["epsilon"] - main) < 1e-12:
-                if row["row"] in ("suite_min", "composed"):
-                    values.setdefault("attacked set, clean", row["clean"])
-                    values[f"{row['row']} {row['norm']} {main * 255:.4g}/255"] = row["value"]
+            at_main = row["metric"] == "srocc" and abs(row["epsilon"] - main) < 1e-12
+            if row["model"] == label and at_main and row["row"] in ("suite_min", "composed"):
+                radius = f"{main * 255:.4g}/255" if row["norm"] == "inf" else f"{main:.4g}"
+                values.setdefault("attacked set, clean", row["clean"])
+                values[f"{row['row']} {row['norm']} {radius}"] = row["value"]
         worst[place] = values
     return worst
 
@@ -153,8 +168,8 @@ def _write(study: Study, results: list[RowResult], worst: dict[tuple[str, int], 
     data = {figures.data for result in results for figures in result.figures.values()}
     notes = [
         *study.notes,
-        f"Data: {', '.join(sorted(data)) or 'none'}; SROCC of raw scores, PLCC after a logistic fitted on val; "
-        "mean ± sample deviation over seeds.",
+        f"Data: {', '.join(sorted(data)) or 'none'}; SROCC of raw scores, PLCC after a logistic fitted on "
+        "val; mean ± sample deviation over seeds.",
     ]
     for path in write_table(folder / study.name, f"{study.name}: {study.summary}", table, notes):
         typer.echo(str(path))

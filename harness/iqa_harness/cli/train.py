@@ -24,7 +24,15 @@ from iqa_harness.cli.arguments import (
     set_up_torch,
 )
 from iqa_harness.errors import DataError, ExitCode, TrainingError
-from iqa_harness.training import TrainConfig, changed, documented, find_config, list_presets, load_preset, read_changes
+from iqa_harness.training import (
+    TrainConfig,
+    changed,
+    documented,
+    find_config,
+    list_presets,
+    load_preset,
+    read_changes,
+)
 
 if TYPE_CHECKING:
     from iqa_harness.data import ImageSet
@@ -40,7 +48,9 @@ RangeOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="key=value of a setting (see --show), options.KEY=value of the model's. Repeat."),
+    typer.Option(
+        "--set", help="key=value of a setting (see --show), options.KEY=value of the model's. Repeat."
+    ),
 ]
 
 
@@ -56,7 +66,8 @@ def train(
         str | None, typer.Option("--seeds", help="0,1,2: one model a seed, then mean and deviation.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the checkpoint [default: models/NAME in the store].")
+        Path | None,
+        typer.Option("--out", help="Folder of the checkpoint [default: models/NAME in the store]."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     cache: CacheOption = None,
@@ -125,7 +136,9 @@ class Source:
         except DataError as error:
             if self.data is not None:
                 raise
-            raise DataError(f"{config.name} is meant for {config.data!r}; say where it is with --data: {error}") from error
+            raise DataError(
+                f"{config.name} is meant for {config.data!r}; say where it is with --data: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,9 @@ def _config(preset: str, data: str | None, settings: Sequence[str], size: str | 
     changes = read_changes(settings)
     if size is not None:
         if not config.model.startswith("smart_iqa_") or size not in SIZES:
-            raise TrainingError(f"--size {size}: {', '.join(SIZES)}, for SMART-IQA; {preset} trains {config.model!r}")
+            raise TrainingError(
+                f"--size {size}: {', '.join(SIZES)}, for SMART-IQA; {preset} trains {config.model!r}"
+            )
         changes.setdefault("model", f"smart_iqa_{size}")
     if data is not None:
         # The set's name, not its place: a moved folder is the same run.

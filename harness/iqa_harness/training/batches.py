@@ -33,8 +33,8 @@ class View(NamedTuple):
 class Sample(NamedTuple):
     """One crop to be taken."""
 
-    index: int
-    """Of the image in its set."""
+    image: int
+    """Index in its set."""
     patch: int
     """Which of the image's crops, counted from 0."""
 
@@ -50,13 +50,13 @@ class Batch(NamedTuple):
     @property
     def indices(self) -> list[int]:
         """Indices of the images in their set."""
-        return [sample.index for sample in self.samples]
+        return [sample.image for sample in self.samples]
 
 
 def epoch_order(
     records: Sequence[ImageRecord], seed: int, epoch: int, count: int | None, patches: int = 1
 ) -> list[Sample]:
-    """Return one epoch's crops, `patches` an image, all shuffled together; the first `count`, None for all."""
+    """Return one epoch's crops, `patches` an image, shuffled together; the first `count`, None for all."""
     keyed = [
         (_draw("order", seed, epoch, record.image_id, patch), Sample(index, patch))
         for index, record in enumerate(records)

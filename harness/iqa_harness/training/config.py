@@ -40,7 +40,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Of order, crops, flips, dropout and random starts, each drawn from (seed, epoch, image id)."""
     threads: int = Field(default=1, ge=1)
-    """Threads of torch; another number rounds sums otherwise, so one gives equal weights on most machines."""
+    """Threads of torch; another number rounds sums otherwise, one gives equal weights on most machines."""
     epochs: int = Field(ge=1)
     """Passes over the training split."""
     images_per_epoch: int | None = Field(default=None, ge=1)
@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
     patches: int = Field(default=1, ge=1)
     """Random crops of each image in one pass, shuffled among those of all images."""
     resize: str = "none"
-    """Before cropping: none, keep_aspect (shorter side 384), shorter:N, or HEIGHTxWIDTH (Pillow, bilinear)."""
+    """Before cropping: none, keep_aspect (shorter side 384), shorter:N, or HEIGHTxWIDTH (bilinear)."""
     optimiser: Literal["adamw", "adam"] = "adamw"
     """Both with betas .9 and .999; adam couples the weight decay."""
     trunk_prefixes: tuple[str, ...] = ("trunk.",)
@@ -115,7 +115,7 @@ class TrainConfig(BaseModel):
     select_on: Literal["val", "test"] = "val"
     """Split that chooses the epoch; test only in the authors' own presets, with a warning."""
     keep: Literal["best", "last"] = "best"
-    """Epoch that becomes the checkpoint; robust training costs order on clean images, which `best` looks at."""
+    """Epoch that becomes the checkpoint; best is by clean images, which robust training orders less well."""
     patience: int = Field(default=0, ge=0)
     """Epochs without a new best after which training stops; 0 never stops."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
@@ -192,16 +192,20 @@ class TrainConfig(BaseModel):
         """Return what a reader of the result must know; shown at the start and kept on the card."""
         found = []
         if self.select_on == "test":
-            found.append("the epoch is chosen on the test split, as in the author's code: figures on it flatter")
+            found.append(
+                "the epoch is chosen on the test split, as in the author's code: its figures flatter"
+            )
         if self.quirks == "hyperiqa_author":
             found.append(
-                "as in HyperIQA's code: the optimiser is rebuilt every epoch, its head group is empty from the "
-                "second one on (the head trains in epoch 1 only), and the trunk's rate never falls"
+                "as in HyperIQA's code: the optimiser is rebuilt every epoch, its head group is empty from "
+                "the second one on (the head trains in epoch 1 only), and the trunk's rate never falls"
             )
         peaks = {"trunk": self.lr_trunk, "head": self.lr_head, **self.lr_groups}
         rising = [name for name, rate in peaks.items() if rate < self.eta_min]
         if rising:
-            found.append(f"eta_min {self.eta_min:g} lies above the peak of {', '.join(rising)}: that rate rises")
+            found.append(
+                f"eta_min {self.eta_min:g} lies above the peak of {', '.join(rising)}: that rate rises"
+            )
         return found
 
 

@@ -21,7 +21,7 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
     """
     if config.precision == "fp16" and device.type != "cuda":
         raise TrainingError(
-            f"{config.name}: precision fp16 needs CUDA and its loss scaling; on {device.type} take bf16 or fp32"
+            f"{config.name}: fp16 needs CUDA and its loss scaling; on {device.type} take bf16 or fp32"
         )
     if device.type == "cuda":
         if not torch.cuda.is_available():

@@ -57,7 +57,8 @@ def statistics_kept(model: QualityModel) -> Iterator[None]:
     """Run further passes of a step without moving batch norm's running statistics."""
     layers = [layer for layer in batch_norms(model) if layer.training]
     momenta = [layer.momentum for layer in layers]
-    counts = [layer.num_batches_tracked.clone() for layer in layers if layer.num_batches_tracked is not None]
+    counters = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
+    counts = [counter.clone() for counter in counters]
     try:
         for layer in layers:
             layer.momentum = 0.0
@@ -65,9 +66,8 @@ def statistics_kept(model: QualityModel) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        tracked = [layer for layer in layers if layer.num_batches_tracked is not None]
-        for layer, count in zip(tracked, counts, strict=True):
-            layer.num_batches_tracked.copy_(count)
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)
 
 
 @contextmanager

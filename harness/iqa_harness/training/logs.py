@@ -58,7 +58,11 @@ class StepLog:
         """Write an epoch's figures for TensorBoard."""
         if self._writer is None:
             return
-        values = {"loss": entry.loss, "val_srocc": entry.val_srocc, **{f"lr/{k}": v for k, v in entry.rates.items()}}
+        values = {
+            "loss": entry.loss,
+            "val_srocc": entry.val_srocc,
+            **{f"lr/{k}": v for k, v in entry.rates.items()},
+        }
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(f"epoch/{name}", value, entry.epoch)
@@ -97,5 +101,5 @@ def _tensorboard(folder: Path, done: int) -> Any:
             "pip install 'iqa-harness[tensorboard]', or leave --tensorboard out: log.jsonl is always written"
         ) from error
     # Events of steps that are done again are purged by the reader.
-    writer: Any = SummaryWriter(str(folder), purge_step=done + 1 if done else None)  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
     return writer

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from iqa_harness.data.image_set import ImageSet
@@ -169,7 +170,9 @@ class _Run:
             scaler=create_scaler(config, device),
         )
         self.stepper = Stepper(config, self.model, self.training)
-        count = min(config.images_per_epoch or len(train_set) * config.patches, len(train_set) * config.patches)
+        count = min(
+            config.images_per_epoch or len(train_set) * config.patches, len(train_set) * config.patches
+        )
         self.steps_per_epoch = -(-count // config.batch_size)
         self.steps = self.steps_per_epoch * config.epochs
 
@@ -181,9 +184,7 @@ class _Run:
                 reporter.line(f"warning: {text}")
             progress, partway = self._begin(reporter)
             done = (progress.epochs_done * self.steps_per_epoch) + partway.steps
-            log = StepLog(
-                self.out, steps=self.run.log_steps, tensorboard=self.run.tensorboard, done=done
-            )
+            log = StepLog(self.out, steps=self.run.log_steps, tensorboard=self.run.tensorboard, done=done)
             try:
                 while progress.epochs_done < config.epochs and not _is_stalled(progress, config):
                     progress = self._epoch(progress, partway, reporter, log)
@@ -219,9 +220,7 @@ class _Run:
                     self.training.optimiser = create_optimiser(self.model, config, max(1, epoch))
                 stored.restore(self.training)
                 inside = f", step {stored.partway.steps} of the next" if stored.partway.steps else ""
-                reporter.line(
-                    f"goes on after epoch {stored.progress.epochs_done} of {config.epochs}{inside}"
-                )
+                reporter.line(f"goes on after epoch {stored.progress.epochs_done} of {config.epochs}{inside}")
                 return stored.progress, stored.partway
         progress = self._first()
         self._store(progress)
@@ -236,7 +235,7 @@ class _Run:
         if isinstance(self.model, TimmRegressor):
             low, high = self.model.spec.score_range
             alpha = self.config.ridge_alpha if self.config.head_start == "ridge" else None
-            chosen = list(dict.fromkeys(sample.index for sample in self._order(epoch=0)))
+            chosen = list(dict.fromkeys(sample.image for sample in self._order(epoch=0)))
             whole = whole_batches(self.train_set.subset(chosen), 8)
             start_head(
                 self.model,
@@ -344,8 +343,8 @@ class _Run:
         shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
         raise NotFinite(
             f"{self.config.name}: {error} in epoch {epoch}, step {number + 1} (images {shown}); "
-            f"the state before it is in {self.out / STATE}, all names in {FAILURE}. Take lower learning rates "
-            "and --overwrite, or look at the images"
+            f"the state before it is in {self.out / STATE}, all names in {FAILURE}. Take lower learning "
+            "rates and --overwrite, or look at the images"
         ) from error
 
     @contextmanager
@@ -363,7 +362,7 @@ class _Run:
 
     def _ids(self, epoch: int, batch: Batch) -> list[str]:
         records = self.train_set.records
-        return [f"{epoch}/{records[s.index].image_id}/{s.patch}" for s in batch.samples]
+        return [f"{epoch}/{records[s.image].image_id}/{s.patch}" for s in batch.samples]
 
     def _order(self, epoch: int) -> list[Sample]:
         config = self.config
@@ -393,7 +392,7 @@ class _Run:
         trained = f"trained on {data.card.name} ({data.card.label}), {len(data)} images"
         notes = (*self.model.spec.notes, trained, *config.warnings())
         self.model.spec = self.model.spec.replace(notes=notes)
-        record = {
+        record: dict[str, JsonValue] = {
             "identity": self.identity,
             "config": config.model_dump(mode="json"),
             "data": data.card.name,
@@ -402,7 +401,7 @@ class _Run:
             "train_images": len(self.train_set),
             "val_images": len(self.val_set),
             "selected_on": config.select_on,
-            "warnings": config.warnings(),
+            "warnings": list(config.warnings()),
             "device": str(self.device),
             "best_epoch": progress.best_epoch,
             "log": [entry.model_dump(mode="json") for entry in progress.log],
@@ -471,7 +470,8 @@ def _line(progress: Progress, config: TrainConfig) -> str:
     srocc = "undefined" if entry.val_srocc is None else f"{entry.val_srocc:.3f}"
     left = (config.epochs - entry.epoch) * entry.seconds if entry.epoch else 0
     eta = f"  {duration(left)} left" if left else ""
-    return f"epoch {entry.epoch}/{config.epochs}  loss {loss}  {config.select_on} SROCC {srocc}  {entry.seconds:.0f} s{eta}"
+    said = f"loss {loss}  {config.select_on} SROCC {srocc}  {entry.seconds:.0f} s{eta}"
+    return f"epoch {entry.epoch}/{config.epochs}  {said}"
 
 
 def _version(package: str) -> str | None:

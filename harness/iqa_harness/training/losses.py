@@ -46,7 +46,9 @@ def training_loss(config: TrainConfig, scores: Tensor, targets: Tensor, span: fl
         loss = (rank_author_loss if author else rank_loss)(scores, targets)
     elif config.loss == "pairwise":
         sigma = config.pairwise_sigma * span
-        loss = pairwise_author_loss(scores, targets) if author else pairwise_loss(scores, targets, sigma=sigma)
+        loss = (
+            pairwise_author_loss(scores, targets) if author else pairwise_loss(scores, targets, sigma=sigma)
+        )
     elif config.loss == "srcc" and author:
         loss = correlation_loss(scores, targets)
     else:
@@ -147,7 +149,8 @@ def _differences(values: Tensor) -> Tensor:
 
 
 def _phi(values: Tensor) -> Tensor:
-    return torch.special.ndtr(values)
+    share: Tensor = torch.special.ndtr(values)
+    return share
 
 
 def _fidelity(wanted: Tensor, found: Tensor) -> Tensor:

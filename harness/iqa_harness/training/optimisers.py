@@ -38,9 +38,7 @@ def create_optimiser(model: nn.Module, config: TrainConfig, epoch: int = 1) -> t
     for name, parameters in parameter_groups(model, config).items():
         forgotten = config.quirks == "hyperiqa_author" and epoch > 1 and name == HEAD
         peak = peaks[name]
-        groups.append(
-            {"params": [] if forgotten else parameters, "lr": peak, "peak_lr": peak, "group": name}
-        )
+        groups.append({"params": [] if forgotten else parameters, "lr": peak, "peak_lr": peak, "group": name})
     if config.optimiser == "adam":
         return torch.optim.Adam(groups, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
@@ -63,6 +61,6 @@ def set_rates(
 
 
 def _group_of(name: str, config: TrainConfig) -> str:
-    prefixes = {prefix: TRUNK for prefix in config.trunk_prefixes} | {p: p for p in config.lr_groups}
+    prefixes = dict.fromkeys(config.trunk_prefixes, TRUNK) | {p: p for p in config.lr_groups}
     fitting = [prefix for prefix in prefixes if name.startswith(prefix)]
     return prefixes[max(fitting, key=len)] if fitting else HEAD

@@ -51,7 +51,9 @@ class Reporter:
             self._said = now
             done = step - self._first
             left = f", {duration((self._steps - step) * (now - self._began) / done)} left" if done else ""
-            self.line(f"step {step}/{self._steps}" + (f"  loss {loss:.4f}" if loss is not None else "") + left)
+            self.line(
+                f"step {step}/{self._steps}" + (f"  loss {loss:.4f}" if loss is not None else "") + left
+            )
 
     def line(self, text: str) -> None:
         """Print one line that stays."""

@@ -1,4 +1,4 @@
-"""Learning rates as closed forms of the step: nothing is carried along, so a resumed run is at the same place."""
+"""Learning rates as closed forms of the step: a resumed run is at the same place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def learning_rate(config: TrainConfig, group: str, peak: float, step: int, steps
 
 
 def cosine(now: int, total: int, peak: float, lowest: float) -> float:
-    """Return lowest + (peak - lowest) (1 + cos(pi now / total)) / 2 (Loshchilov and Hutter 2017, no restart)."""
+    """Return lowest + (peak - lowest) (1 + cos(pi now / total)) / 2 (Loshchilov and Hutter 2017)."""
     return lowest + (peak - lowest) * 0.5 * (1 + math.cos(math.pi * now / total))
 
 

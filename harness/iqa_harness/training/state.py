@@ -33,9 +33,9 @@ class EpochLog(BaseModel):
     """On the split that chooses the epoch, whole images; None if the scores are constant."""
     seconds: float
     """Wall-clock time of the epoch, validation included."""
-    rates: dict[str, float] = {}  # noqa: RUF012 - pydantic copies defaults
+    rates: dict[str, float] = {}
     """Learning rate of each group at the epoch's last step."""
-    terms: dict[str, float] = {}  # noqa: RUF012
+    terms: dict[str, float] = {}
     """Mean of each part of the loss."""
     images_per_second: float | None = None
     """Crops a second of the steps alone."""
@@ -70,13 +70,13 @@ class Partway(BaseModel):
     """Steps done."""
     seen: int = 0
     """Images seen."""
-    totals: dict[str, float] = {}  # noqa: RUF012
+    totals: dict[str, float] = {}
     """Sums over those images of the loss (`loss`) and its parts."""
     seconds: float = 0.0
     """Time spent so far."""
     waited: float = 0.0
     """Part of it spent waiting for images."""
-    scaler: dict[str, float] = {}  # noqa: RUF012
+    scaler: dict[str, float] = {}
     """State of the loss scaling, empty without."""
 
 

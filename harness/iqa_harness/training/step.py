@@ -48,8 +48,8 @@ class Stepper:
         self.adversary = create_adversary(self.config)
         if self.adversary is not None and self.model.is_stochastic:
             raise TrainingError(
-                f"{self.config.name}: {self.config.model!r} is stochastic in evaluation; adversarial training "
-                "averages no draws"
+                f"{self.config.name}: {self.config.model!r} is stochastic in evaluation; adversarial "
+                "training averages no draws"
             )
         # Gathered once: clipping walks them at every step.
         self._parameters = list(self.model.parameters())

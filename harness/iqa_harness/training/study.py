@@ -12,7 +12,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig, changed, find_config
@@ -104,7 +112,9 @@ def load_study(name: str) -> tuple[Study, str]:
     """
     file: Traversable = Path(name) if name.endswith(".toml") else _folder() / f"{name}.toml"
     if not file.is_file():
-        raise TrainingError(f"no study {name!r}; write a TOML file's path, or one of: {', '.join(list_studies())}")
+        raise TrainingError(
+            f"no study {name!r}; write a TOML file's path, or one of: {', '.join(list_studies())}"
+        )
     try:
         text = file.read_text(encoding="utf-8")
         return Study.model_validate(tomllib.loads(text)), text
@@ -132,7 +142,9 @@ def study_rows(study: Study, changes: Mapping[str, JsonValue] | None = None) -> 
         for values in itertools.product(*study.grid.values()):
             combined = dict(zip(study.grid, values, strict=True))
             parts = [point.label] if study.points else []
-            label = "-".join([*parts, *(f"{key.rpartition('.')[2]}={_short(v)}" for key, v in combined.items())])
+            label = "-".join(
+                [*parts, *(f"{key.rpartition('.')[2]}={_short(v)}" for key, v in combined.items())]
+            )
             settings = {**point.set, **combined}
             where = f"{study.name}: point {label}"
             rows.append(

@@ -1,4 +1,4 @@
-"""The table of a study: a row a point, mean and deviation over seeds, worst cases and published figures beside."""
+"""The table of a study: a row a point, mean and deviation over seeds, published figures beside."""
 
 from __future__ import annotations
 

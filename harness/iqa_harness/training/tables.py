@@ -57,8 +57,22 @@ def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
     texts = []
     for seed, figures in runs:
         values = [figures.value(split, metric) for split, metric in METRICS]
-        rows.append({"seed": str(seed), "epoch": figures.epoch, "seconds": figures.seconds, **dict(zip(names, values, strict=True))})
-        texts.append((str(seed), *("-" if v is None else f"{v:.4f}" for v in values), str(figures.epoch), f"{figures.seconds:.0f}"))
+        rows.append(
+            {
+                "seed": str(seed),
+                "epoch": figures.epoch,
+                "seconds": figures.seconds,
+                **dict(zip(names, values, strict=True)),
+            }
+        )
+        texts.append(
+            (
+                str(seed),
+                *("-" if v is None else f"{v:.4f}" for v in values),
+                str(figures.epoch),
+                f"{figures.seconds:.0f}",
+            )
+        )
     spreads = [Spread.of([figures.value(split, metric) for _, figures in runs]) for split, metric in METRICS]
     for kind in ("mean", "std"):
         part = {name: getattr(spread, kind) for name, spread in zip(names, spreads, strict=True)}
@@ -95,7 +109,11 @@ def write_table(base: Path, title: str, table: Table, notes: Sequence[str] = ())
     base.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(table.rows, columns=list(table.columns))
     paths = [base.with_suffix(suffix) for suffix in (".csv", ".parquet", ".md")]
-    contents = (frame.to_csv(index=False).encode(), frame.to_parquet(index=False), markdown(title, table, notes).encode())
+    contents = (
+        frame.to_csv(index=False).encode(),
+        frame.to_parquet(index=False),
+        markdown(title, table, notes).encode(),
+    )
     for path, content in zip(paths, contents, strict=True):
         write_atomically(path, content)
     return paths

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training import loop
-from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
 from iqa_harness.training.logs import STEP_LOG
+from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
 from iqa_harness.training.state import STATE, load_state
 from iqa_models import BadCheckpoint, MissingWeights, create_model, load_checkpoint, weights_sha256
 from iqa_models.checkpoint import read_card
@@ -177,7 +177,7 @@ def test_an_empty_split_is_told(new_set, config, tmp_path, missing):
 
 
 def test_a_loss_that_explodes_stops_the_run(tiny_set, config, tmp_path):
-    """A loss or gradient that is not finite ends the run with the step, its images and the state before it."""
+    """A loss or gradient not finite ends the run with the step, its images and the state before it."""
     explosive = change(config, lr_head=1e30, lr_trunk=1e30)
     with pytest.raises(TrainingError, match=r"loss nan in epoch 1, step 2 \(images train/") as caught:
         train(explosive, tiny_set, tmp_path)

@@ -121,9 +121,7 @@ def test_the_corrected_fidelity_is_thurstones_model():
     """On one pair the loss is the fidelity of two normal distribution functions, whatever the scale."""
     p, q = (0.3, 0.7), (0.4, 0.5)
     phi = [0.5 * (1 + math.erf((v[0] - v[1]) / 0.1 / 2)) for v in (q, p)]
-    terms = [
-        math.sqrt(a * b + 1e-8) for a, b in ((phi[0], phi[1]), (1 - phi[0], 1 - phi[1]))
-    ]
+    terms = [math.sqrt(a * b + 1e-8) for a, b in ((phi[0], phi[1]), (1 - phi[0], 1 - phi[1]))]
     unit = pairwise_loss(*tensors((p, q)), sigma=0.1)
     assert unit.item() == pytest.approx(1 - sum(terms), abs=1e-12)
     p100, q100 = tuple(100 * v for v in p), tuple(100 * v for v in q)
@@ -151,7 +149,9 @@ def test_soft_spearman_tends_to_spearman():
     sharp = soft_spearman_loss(*tensors((p, q)), temperature=1e-4)
     assert sharp.item() == pytest.approx(expected, abs=1e-6)
     soft = soft_spearman_loss(*tensors((p, q)), temperature=0.1).item()
-    assert soft_spearman_loss(*tensors((7 * p - 3, q)), temperature=0.1).item() == pytest.approx(soft, abs=1e-9)
+    assert soft_spearman_loss(*tensors((7 * p - 3, q)), temperature=0.1).item() == pytest.approx(
+        soft, abs=1e-9
+    )
     assert abs(soft - expected) < 0.1
     named = training_loss(make(loss="srcc"), *tensors((p, q)), 1.0)
     assert named.item() == soft == training_loss(make(loss="soft_spearman"), *tensors((p, q)), 1.0).item()

@@ -22,7 +22,7 @@ def sizes(optimiser):
 
 @pytest.mark.parametrize("name", ["hyperiqa_paper", "hyperiqa_author_code"])
 def test_hyperiqas_groups_have_the_published_sizes(name):
-    """Trunk with LDA 23,983,392 parameters at 2e-5, the rest 3,391,977 at 2e-4, in Adam with an L2 of 5e-4."""
+    """Trunk with LDA 23,983,392 parameters at 2e-5, the rest 3,391,977 at 2e-4, in Adam, L2 5e-4."""
     config = load_preset(name)
     optimiser = create_optimiser(on_meta(config), config)
     assert sizes(optimiser) == {"trunk": 23_983_392, "head": 3_391_977}
@@ -67,7 +67,10 @@ def test_lda_may_train_at_the_heads_rate():
 def test_there_may_be_more_groups_the_longest_prefix_decides():
     """Further groups take their parameters from the others; each parameter is in one group."""
     settings = TrainConfig(
-        name="x", model="timm_regressor", epochs=1, lr_groups={"head.": 1.0, "head.mlp.": 2.0, "trunk.net.bn1": 3.0}
+        name="x",
+        model="timm_regressor",
+        epochs=1,
+        lr_groups={"head.": 1.0, "head.mlp.": 2.0, "trunk.net.bn1": 3.0},
     )  # fmt: skip
     model = create_model("timm_regressor", backbone="test_efficientnet")
     groups = parameter_groups(model, settings)
@@ -80,5 +83,5 @@ def test_there_may_be_more_groups_the_longest_prefix_decides():
 def test_a_prefix_that_fits_nothing_is_told():
     """A group without a parameter is a misspelling."""
     config = TrainConfig(name="x", model="linear", epochs=1, lr_groups={"trnk.": 1.0})
-    with pytest.raises(TrainingError, match="no parameter of 'linear' begins with 'trnk.'"):
+    with pytest.raises(TrainingError, match=r"no parameter of 'linear' begins with 'trnk.'"):
         parameter_groups(create_model("linear"), config)

@@ -186,9 +186,7 @@ def test_the_penalty_makes_the_gradient_smaller(tiny_set, config, tmp_path):
     """Trained alike, the model with the penalty ends with a smaller input gradient than the one without."""
     changes = {"epochs": 5, "keep": "last", "batch_norm": "calibrated"}
     plain = config.model_validate({**config.model_dump(), **changes})
-    robust = plain.model_validate(
-        {**plain.model_dump(), "robust": "gradient_norm", "gradient_weight": 0.05}
-    )
+    robust = plain.model_validate({**plain.model_dump(), "robust": "gradient_norm", "gradient_weight": 0.05})
     images = torch.stack([torch.from_numpy(tiny_set.split("val").read(i)) for i in range(6)])
     images = images.permute(0, 3, 1, 2) / 255
     norms = [

@@ -58,7 +58,10 @@ def test_the_cosine_an_epoch_is_torchs(name):
     config = load_preset(name)
     parameters = [torch.zeros(1, requires_grad=True) for _ in range(2)]
     optimiser = torch.optim.SGD(
-        [{"params": [p], "lr": lr} for p, lr in zip(parameters, (config.lr_trunk, config.lr_head), strict=True)]
+        [
+            {"params": [p], "lr": lr}
+            for p, lr in zip(parameters, (config.lr_trunk, config.lr_head), strict=True)
+        ]
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, T_max=config.epochs, eta_min=config.eta_min
