@@ -39,9 +39,18 @@ class Estimate(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    interval: str
+    units: int
     value_8bit: float | None
     undefined: str | None
     mapping: str
+    fit: str | None
+    ties_with: str | None
+    verdict: str
+    flags: str
 
 
 class Reach(NamedTuple):

@@ -50,6 +50,15 @@ def value(model: str, row: str, number: float | None, **changes: Any) -> dict[st
         "value_8bit": None if number is None or clean else number + 0.005,
         "undefined": "constant scores" if number is None else None,
         "mapping": "none",
+        "drop": None if number is None else number - 0.8,
+        "drop_low": None if number is None else number - 0.9,
+        "drop_high": None if number is None else number - 0.7,
+        "interval": "" if number is None else "BCa over images",
+        "units": 0 if number is None else 40,
+        "fit": None,
+        "ties_with": None,
+        "verdict": "sound",
+        "flags": "",
     }
     return fields | changes
 
