@@ -21,6 +21,7 @@ from iqa_harness.cli import (
     profile,
     report,
     score,
+    study,
     suites,
     train,
 )
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.command("evaluate")(evaluate.evaluate)
