@@ -179,7 +179,10 @@ def decode(table: pa.Table, cell: Cell, images: ImageSet, device: str) -> Attack
 def _nearest(pixels: _Pixels, clean: _Pixels, radius: float) -> np.ndarray[Any, np.dtype[np.int8]]:
     if radius == 0:
         return np.zeros(pixels.shape, np.int8)
-    return np.clip(np.rint((pixels - clean) / np.float32(radius)), -1, 1).astype(np.int8)
+    nearest: np.ndarray[Any, np.dtype[np.int8]] = np.clip(
+        np.rint((pixels - clean) / np.float32(radius)), -1, 1
+    ).astype(np.int8)
+    return nearest
 
 
 def _ends(clean: _Pixels, nearest: np.ndarray[Any, np.dtype[np.int8]], radius: float) -> _Pixels:

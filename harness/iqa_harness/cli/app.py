@@ -13,10 +13,12 @@ from typer.core import TyperGroup
 
 from iqa_harness.cli import (
     attack,
+    baseline,
     data,
     demo,
     diagnose,
     evaluate,
+    gate,
     models,
     profile,
     report,
@@ -24,6 +26,7 @@ from iqa_harness.cli import (
     study,
     suites,
     train,
+    verify,
 )
 from iqa_harness.errors import ExitCode
 
@@ -64,6 +67,9 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
+app.command("verify")(verify.verify)
+app.command("gate")(gate.gate)
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.add_typer(data.app, name="data")

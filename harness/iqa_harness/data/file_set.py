@@ -72,11 +72,6 @@ class FileImageSet(ImageSet):
         pixels.setflags(write=False)
         return pixels
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file of each image."""
-        return self._files
-
     def raw_label(self, index: int) -> float:
         """Return the label of image `index` as the label file has it."""
         return self._raw[index]
