@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DEFAULT_STORE, StoreOption
+from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption, report_folder
 
 if TYPE_CHECKING:
     from iqa_results import ResultStore
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def report(
     run: Annotated[str, typer.Argument(help="Name of the run in the store.")],
-    store: StoreOption = DEFAULT_STORE,
+    store: ResultsOption = str(DEFAULT_STORE),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for the files [default: report/ in the run's folder]."),
@@ -27,7 +27,8 @@ def report(
     """Compute a run's tables from its stored rows, print them and write Markdown, HTML and figures."""
     from iqa_results import ResultStore
 
-    write_report(ResultStore(store), run, out or store / "runs" / run / "report", full=full)
+    results = ResultStore(store)
+    write_report(results, run, out or report_folder(results, run), full=full)
 
 
 def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False) -> None:

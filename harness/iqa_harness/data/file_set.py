@@ -51,6 +51,11 @@ class FileImageSet(ImageSet):
         self._files = tuple(files)
         self._raw = tuple(raw_labels)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where each image lies."""
+        return self._files
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`; see `decoding.read_image`.
 
@@ -66,11 +71,6 @@ class FileImageSet(ImageSet):
         pixels = self._decode(index) if held is None else held
         pixels.setflags(write=False)
         return pixels
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file of each image."""
-        return self._files
 
     def raw_label(self, index: int) -> float:
         """Return the label of image `index` as the label file has it."""
