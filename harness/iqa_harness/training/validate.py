@@ -65,7 +65,7 @@ def split_figures(
             continue
         scores, labels = score_images(model, part, device=device), _labels(part)
         if name == "val":
-            logistic = fit_logistic(scores, labels)
+            logistic = fit_logistic(scores, labels).logistic
         mapped = logistic(scores) if logistic is not None else scores
         error = (scores - ends[0]) / (ends[1] - ends[0]) - (labels - low) / (high - low)
         figures.append(
