@@ -1,7 +1,5 @@
 """Terminal, Markdown and page: the same facts, each format's own dangers."""
 
-# ruff: noqa: RUF001  reports write a true minus sign
-
 from __future__ import annotations
 
 import io
@@ -26,7 +24,8 @@ from iqa_reports import (
     render_report,
     view_run,
 )
-from iqa_reports.figures import INK, inline_svg, save_figure, steps_figure
+from iqa_reports.drawing import INK, inline_svg, save_figure
+from iqa_reports.figures import steps_figure
 from iqa_reports.markdown import escape, markdown_table
 from iqa_reports.run_view import Line
 

@@ -1,7 +1,5 @@
 """What the tables say, whatever the format."""
 
-# ruff: noqa: RUF001  reports write a true minus sign
-
 from __future__ import annotations
 
 import subprocess
@@ -23,7 +21,8 @@ from iqa_reports import (
     view_run,
 )
 from iqa_reports.run_view import reach_of
-from iqa_reports.tables import Entry, all_tables
+from iqa_reports.table_view import Entry
+from iqa_reports.tables import all_tables
 from iqa_reports.text import checks, interval, number, radius, reading, signed, warning
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA
 

@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, score, suites, train
+from iqa_harness.cli import (
+    attack,
+    data,
+    demo,
+    diagnose,
+    leaderboard,
+    models,
+    profile,
+    report,
+    score,
+    suites,
+    train,
+)
 from iqa_harness.errors import ExitCode
 
 
@@ -46,6 +58,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
