@@ -11,8 +11,10 @@ from iqa_attacks.gradients import (
     score,
     score_and_gradient,
 )
+from iqa_attacks.levels import to_8_bits
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
 from iqa_attacks.seeding import draw_seeds
+from iqa_attacks.similarity import ssim
 from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, ThreatModel, measure, parse_epsilon
 from iqa_attacks.torchattacks_adapter import TorchAttack
@@ -53,5 +55,7 @@ __all__ = [
     "register_objective",
     "score",
     "score_and_gradient",
+    "ssim",
     "stored_score",
+    "to_8_bits",
 ]

@@ -6,14 +6,21 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from iqa_attacks.errors import BadAttackOption, UnknownAttack
+from iqa_attacks.levels import on_levels, round_2, round_inf
+from iqa_attacks.similarity import pull_to_floor, ssim
 
-Norm = Literal["inf", "2"]
+Norm = Literal["inf", "2", "rmse"]
+Pixels = Literal["float", "8bit"]
+
+NORMS: tuple[Norm, ...] = get_args(Norm)
+SLACK = 1e-6
+"""Absolute slack on a measured size: rounding of float32 pixels, .0003 of a grey level."""
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?")
@@ -53,21 +60,93 @@ class Budget(NamedTuple):
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """All images within `epsilon` of the clean one in `norm`, with pixels in [0, 1]."""
+    """All images within `epsilon` of the clean one in `norm`, with pixels in [0, 1], and what else is asked.
+
+    Norm `rmse` is norm 2 with the radius of an image of n numbers at epsilon sqrt(n): the root mean square
+    change of a pixel, which means the same at every size.
+    """
 
     norm: Norm
     epsilon: float
+    ssim_floor: float | None = None
+    """Lowest SSIM with the clean image; None asks for none."""
+    pixels: Pixels = "float"
+    """`8bit`: only images that an 8-bit file holds exactly."""
 
     def __post_init__(self) -> None:
-        if self.norm not in ("inf", "2"):
-            raise UnknownAttack(f"no norm {self.norm!r}; there are 'inf' and '2'")
+        if self.norm not in NORMS:
+            raise UnknownAttack(f"no norm {self.norm!r}; there are {', '.join(map(repr, NORMS))}")
+        if self.pixels not in get_args(Pixels):
+            raise BadAttackOption(f"pixels are 'float' or '8bit', not {self.pixels!r}")
         parse_epsilon(self.epsilon)
+        if self.ssim_floor is not None and not 0 < self.ssim_floor < 1:
+            raise BadAttackOption(f"ssim_floor must lie between 0 and 1, not {self.ssim_floor}")
+        if self.pixels == "8bit" and self.ssim_floor is not None:
+            raise BadAttackOption(
+                "8-bit pixels and ssim_floor do not go together: rounding may break the floor"
+            )
+        if self.pixels == "8bit" and self.norm == "inf" and self.epsilon < 1 / 255 - SLACK:
+            raise BadAttackOption(
+                f"8-bit pixels move by whole grey levels: epsilon {self.epsilon:g} is less than one, 1/255"
+            )
+
+    @property
+    def constraint(self) -> str:
+        """What is asked beside box and ball, as rows name it: `ball` if nothing is."""
+        if self.ssim_floor is not None:
+            return f"ssim>={self.ssim_floor:g}"
+        return "ball" if self.pixels == "float" else "8bit"
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Return the point of the threat model nearest to each image, (B, C, H, W)."""
+        """Return the point of ball and box nearest to each image, (B, C, H, W), pulled to the SSIM floor."""
         if self.norm == "inf":
-            return project_inf(images, clean, self.epsilon)
-        return project_2(images, clean, self.epsilon)
+            inside = project_inf(images, clean, self.epsilon)
+        else:
+            inside = project_2(images, clean, self._radius_2(clean))
+        return inside if self.ssim_floor is None else pull_to_floor(inside, clean, self.ssim_floor)
+
+    def admit(self, images: Tensor, clean: Tensor) -> Tensor:
+        """Return an admissible image near each of (B, C, H, W): projected, and of 8 bits if they must be.
+
+        What is admissible already comes back bit for bit, but for the last bit of a pixel at the ball's
+        edge.
+
+        Raises:
+            AttackError: a clean image is itself none of 8 bits, or too small for SSIM.
+        """
+        inside = self.project(images, clean)
+        if self.pixels == "float":
+            return inside
+        if self.norm == "inf":
+            return round_inf(inside, clean, math.floor((self.epsilon + SLACK) * 255))
+        return round_2(inside, clean)
+
+    def violation(self, images: Tensor, clean: Tensor) -> str | None:
+        """Return why some of images (B, C, H, W) are not admissible, None if all are."""
+        size, similarity = self.size(measure(images, clean)), None
+        if self.ssim_floor is not None:
+            similarity = float(ssim(images, clean).min())
+        if not (bool((images >= 0).all()) and bool((images <= 1).all())):
+            return "pixels outside [0, 1]"
+        if not bool((size <= self.epsilon + SLACK).all()):
+            return f"size {float(size.max()):g} in norm {self.norm}, radius {self.epsilon:g}"
+        if (
+            similarity is not None
+            and self.ssim_floor is not None
+            and not similarity >= self.ssim_floor - SLACK
+        ):
+            return f"SSIM {similarity:g}, floor {self.ssim_floor:g}"
+        if self.pixels == "8bit" and not on_levels(images):
+            return "pixels that 8 bits do not hold"
+        return None
+
+    def size(self, budget: Budget) -> Tensor:
+        """Return measured sizes (B,) in the units of epsilon."""
+        return {"inf": budget.linf, "2": budget.l2, "rmse": budget.rmse}[self.norm]
+
+    def _radius_2(self, clean: Tensor) -> float:
+        """Return the radius in norm 2 for images (B, C, H, W) of one size."""
+        return self.epsilon * (math.sqrt(clean[0].numel()) if self.norm == "rmse" else 1.0)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Return the steepest ascent direction of unit size, (B, C, H, W); 0 where the gradient is 0."""
@@ -78,13 +157,13 @@ class ThreatModel:
         scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
         length = scaled.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         unit: Tensor = scaled / torch.where(length > 0, length, torch.ones_like(length))
-        return unit
+        return unit * math.sqrt(gradient[0].numel()) if self.norm == "rmse" else unit
 
     def random_start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a point of the threat model around one clean image (C, H, W).
 
-        Uniform in the ball, then projected on the box. Drawn on the CPU in float64, so that a start
-        is the same number on every device and in every precision up to rounding.
+        Uniform in the ball, then projected. Drawn on the CPU in float64, so that a start is the same
+        number on every device and in every precision up to rounding.
         """
         shape = clean.shape
         if self.norm == "inf":
@@ -93,19 +172,22 @@ class ThreatModel:
         else:
             delta = torch.randn(shape, generator=generator, dtype=torch.float64)
             radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / clean.numel())
-            delta = delta / delta.norm() * radius * self.epsilon
+            delta = delta / delta.norm() * radius * self._radius_2(clean.unsqueeze(0))
         start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
     def random_noise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw noise of full size around one clean image (C, H, W), then project on the box.
+        """Draw noise of full size around one clean image (C, H, W), then project.
 
-        Every pixel moves by epsilon up or down (inf), or the change has a random direction and length
-        epsilon (2). Drawn on the CPU in float64.
+        Every pixel moves by epsilon up or down (inf), or the change has a random direction and size
+        epsilon (2, rmse). Drawn on the CPU in float64.
         """
         delta = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-        delta = delta.sign() if self.norm == "inf" else delta / delta.norm()
-        start = clean + (delta * self.epsilon).to(clean)
+        if self.norm == "inf":
+            delta = delta.sign() * self.epsilon
+        else:
+            delta = delta / delta.norm() * self._radius_2(clean.unsqueeze(0))
+        start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
 

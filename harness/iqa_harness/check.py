@@ -60,7 +60,7 @@ def check_model(
     """
     batch = torch.stack(list(images))
     low, high = model.spec.score_range
-    probe = _Probe(model, (draws or 1) if model.is_stochastic else None)
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
         first = probe.scores(batch)
     except AttackFailed as error:
@@ -97,7 +97,7 @@ def check_model(
     return checks
 
 
-class _Probe(NamedTuple):
+class Probe(NamedTuple):
     """Evaluates a model as the harness does."""
 
     model: QualityModel
@@ -124,7 +124,7 @@ class _Probe(NamedTuple):
         return draw_seeds(0, str(i), ("check",), self.draws or 1)
 
 
-def _gradient_agrees(probe: _Probe, batch: Tensor, directions: int = 4) -> Check:
+def _gradient_agrees(probe: Probe, batch: Tensor, directions: int = 4) -> Check:
     """Compare the gradient with central differences along random signs, one grey level in every pixel."""
     inside = batch.clamp(PROBE, 1 - PROBE)
     gradients = probe.gradients(inside)

@@ -89,6 +89,8 @@ class Cell:
     """Evaluations averaged into a stored score of a stochastic model, None for one."""
     surrogate: Surrogate | None = None
     """Whose examples are scored, None for an attack on the model itself."""
+    gradient: bool = False
+    """Whether a clean cell measures the input gradient too: on the evaluated split."""
 
     @property
     def epsilon(self) -> float:
@@ -214,6 +216,7 @@ class _Row:
         suite, label, attack = self.suite, self.entrant.label, self.attack
         count = min(suite.cell_images, len(images) - first)
         draws = _draws(suite, self.entrant)
+        gradient = attack is None and split == suite.data.split
         content = {
             "schema": SCHEMA_VERSION,
             "model": [label, self.sha256],
@@ -221,6 +224,7 @@ class _Row:
             "surrogate": asdict(self.surrogate) if self.surrogate else None,
             "seed": suite.seed,
             "draws": draws,
+            "gradient": gradient,
             "data": [images.card.name, images.fingerprint, images.card.mos_range],
             "first": first,
             "images": [
@@ -231,5 +235,6 @@ class _Row:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         key = hashlib.sha256(text.encode()).hexdigest()
         return Cell(
-            key, label, self.sha256, self.name, attack, split, first, count, suite.seed, draws, self.surrogate
-        )
+            key, label, self.sha256, self.name, attack, split, first, count, suite.seed, draws,
+            self.surrogate, gradient,
+        )  # fmt: skip

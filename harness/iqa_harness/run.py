@@ -16,8 +16,10 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.examples import Examples
 from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.probes import probe_model
 from iqa_harness.provenance import collect_provenance
 from iqa_results import BadPart, CellRecord, DataRecord, ModelRecord, ResultStore, RunManifest
+from iqa_suites import Suite
 
 OnCell = Callable[[Cell, str], None]
 """Told after every cell: the cell and `cached`, `done` or `failed`."""
@@ -56,7 +58,7 @@ def run_suite(
     """
     former = _former(store, run, work, {entrant.label for entrant in entrants})
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
-    records = [_model_record(entrant, work.images, work.suite.eot_samples, runtime) for entrant in entrants]
+    records = [_model_record(entrant, work.images, work.suite, runtime) for entrant in entrants]
     started = former.started if former else _now()
     errors: dict[str, str] = {}
     examples = Examples({cell.key: cell for cell in work.cells}, models, work.images, runtime)
@@ -140,11 +142,12 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
     return former
 
 
-def _model_record(entrant: Entrant, images: ImageSet, draws: int | None, runtime: Runtime) -> ModelRecord:
+def _model_record(entrant: Entrant, images: ImageSet, suite: Suite, runtime: Runtime) -> ModelRecord:
     pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     if len(same_size) < 2:
         same_size = [pixels[0], pixels[0].flip(-1)]
+    draws = suite.eot_samples
     checks = check_model(entrant.model, same_size, draws=draws)
     for name in BLOCKING:
         check = checks.get(name, Check(None, 0, False, "not measured"))
@@ -154,6 +157,9 @@ def _model_record(entrant: Entrant, images: ImageSet, draws: int | None, runtime
                 f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
                 f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
             )
+    settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
+    attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
+    checks |= probe_model(entrant.model, same_size, attack, suite.main_epsilon, draws)
     return ModelRecord(
         name=entrant.label,
         sha256=entrant.sha256,

@@ -54,6 +54,5 @@ def _value(entry: Entry) -> str | float:
 
 def _marks(entry: Entry, notes: dict[str, str]) -> list[str]:
     """Return the marks of an entry: letters, a dagger, or both written together."""
-    if entry.mark in notes:
-        return [entry.mark]
-    return [sign for sign in (entry.mark[:-1], entry.mark[-1:]) if sign in notes]
+    signs = [entry.mark] if entry.mark in notes else [entry.mark[:-1], entry.mark[-1:]]
+    return [sign for sign in signs if sign and sign in notes]

@@ -127,10 +127,15 @@ def panels(
     found = [figure.add_subplot(rows, columns, place + 1) for place in range(len(titles))]
     for axes, title in zip(found, titles, strict=True):
         # A dollar sign in a model's name is not mathematics.
-        axes.set_title(title, parse_math=False)
+        axes.set_title(short(title, 46), parse_math=False)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.5)
         axes.set_axisbelow(True)
     return figure, found
+
+
+def short(name: str, room: int) -> str:
+    """Return a name that fits over a panel; the caption has the whole of it."""
+    return name if len(name) <= room else f"{name[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def look(label: str, others: Sequence[str]) -> Look:

@@ -16,6 +16,7 @@ from iqa_reports.drawing import (
     look,
     panel,
     panels,
+    short,
     style,
 )
 from iqa_reports.run_view import Line, RadiusLine, RadiusPoint, Reach
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MANY = 300
+MANY = 150
 """Most images one figure shows; of more, every k-th by label is drawn, and the figure says so."""
 
 
@@ -136,7 +137,7 @@ def scatter_figure(title: str, rows: Sequence[Reach], label: str) -> Figure:
     the tenth whose score was moved farthest.
     """
     with style():
-        figure, (upper, lower) = panels([f"{title}, clean", "composed worst case"], ROW)
+        figure, (upper, lower) = panels([f"{short(title, 36)}, clean", "composed worst case"], ROW)
         shown, every = thinned(rows)
         mos = [r.mos for r in shown]
         ends = [r.clean for r in shown] + [r.composed_srocc for r in shown]

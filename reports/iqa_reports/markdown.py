@@ -10,7 +10,7 @@ from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import Entry, TableView, headings_of
 
 # An underscore inside a word is plain text in Markdown, so that names stay readable: suite_min.
-_SPECIAL = re.compile(r"([\\`*\[\]<>|~&#])|(?<!\w)(_)|(_)(?!\w)")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~&#$])|(?<!\w)(_)|(_)(?!\w)")
 
 
 SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (

@@ -335,7 +335,7 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
         if curves:
             caption = f"Security curve: {case} SROCC against the radius, bands are 95 % intervals. {setting}"
             figure = security_figure(case, curves, manifest.data.label)
-            drawn.append(Drawn(f"{prefix}security-{case}", "security", None, caption, figure))
+            drawn.append(Drawn(_plain(f"{prefix}security-{case}"), "security", None, caption, figure))
     members = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
     for objective in distinct(m.objective for m in members):
         own = [m for m in members if m.objective == objective]

@@ -39,18 +39,18 @@ class Estimate(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    interval: str
+    units: int
     value_8bit: float | None
     undefined: str | None
     mapping: str
-    drop: float | None = None
-    drop_low: float | None = None
-    drop_high: float | None = None
-    interval: str = ""
-    units: int = 0
-    verdict: str = ""
-    flags: str = ""
-    ties_with: str | None = None
-    fit: str | None = None
+    fit: str | None
+    ties_with: str | None
+    verdict: str
+    flags: str
 
     @property
     def ties(self) -> tuple[str, ...]:
@@ -190,20 +190,24 @@ class RunView:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
 
         A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
-        does one that failed a check made before the attack, or whose numbers were judged invalid: a
-        gradient that is masked looks like robustness.
+        does one whose numbers were judged invalid, or, where nothing was judged, one that failed a check made
+        before the attack: a gradient that is masked looks like robustness.
         """
         values: dict[str, float] = {}
         for record in self.manifest.models:
             found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
-            sound = self.is_sound(record.name) and self.verdict(record.name) != "invalid"
-            if sound and found is not None and found.value is not None:
+            if self.may_rank(record.name) and found is not None and found.value is not None:
                 values[record.name] = found.value
         ranked: list[tuple[int | None, str]] = [
             (1 + sum(other > values[name] for other in values.values()), name)
             for name in sorted(values, key=lambda name: -values[name])
         ]
         return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
+
+    def may_rank(self, model: str) -> bool:
+        """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
+        verdict = self.verdict(model)
+        return verdict != "invalid" if verdict else self.is_sound(model)
 
     def is_sound(self, model: str) -> bool:
         """Whether a model passed every check made before the attack."""

@@ -228,7 +228,7 @@ def log_table(training: pa.Table, model: str, *, published: bool = False) -> Tab
     return frame_table(
         f"smart-6-log-{model}",
         f"SMART table VI. Training log of {model}.",
-        ("Epoch", "", "Source"),
+        ("Epoch", "Chosen", "Source"),
         tuple(Group(name.replace("_", " "), (Heading("", numeric=True),)) for name in quantities),
         rows,
         notes,

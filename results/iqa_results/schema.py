@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every cell's key: a change of the rows' meaning makes every cell missing, never mixed."""
 
 
@@ -61,8 +61,15 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "what was maximised; 'lowest_seen' and 'highest_seen' are the ends of all scores the cell's "
         "attack met on this image; 'none' for clean",
     ),
-    Column("norm", _S, False, "norm of the ball: inf or 2; 'none' for clean"),
+    Column("norm", _S, False, "norm of the ball: inf, 2 or rmse; 'none' for clean"),
     Column("epsilon", _F, False, "radius of the ball on pixels in [0, 1]; 0 for clean"),
+    Column(
+        "threat",
+        _S,
+        False,
+        "what an example must be beside in the ball: 'ball' for nothing more, 'ssim>=0.95' for that "
+        "similarity, '8bit' for whole grey levels; 'none' for clean",
+    ),
     Column(
         "steps",
         _I,
@@ -97,6 +104,13 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("linf", _F, False, "largest absolute pixel change of the example, measured"),
     Column("l2", _F, False, "Euclidean norm of the pixel change, measured"),
     Column("rmse", _F, False, "root mean square pixel change, measured"),
+    Column(
+        "ssim",
+        _F,
+        False,
+        "structural similarity with the clean image, measured: mean over channels, Gaussian windows of "
+        "11 x 11, sigma 1.5; 1 for clean",
+    ),
     Column("projection_moved", _F, False, "largest pixel change made when the harness projected again"),
     Column(
         "forwards",
@@ -111,6 +125,13 @@ ROW_COLUMNS: tuple[Column, ...] = (
         _I,
         False,
         "gradients that were exactly zero in every pixel: a masked gradient moves no attack",
+    ),
+    Column(
+        "gradient_l1",
+        _F,
+        True,
+        "of clean rows of the evaluated split: sum of the absolute input gradient, in units of the card's "
+        "score range for a change of every pixel by 1; null in other rows and where it is not finite",
     ),
     Column("seconds", _F, False, "wall time of the cell divided by its images"),
     Column("device", _S, False, "device the cell ran on"),
@@ -144,6 +165,16 @@ TABLE_COLUMNS: tuple[Column, ...] = (
     Column("value", _F, True, "the metric on the attacked scores; null if undefined"),
     Column("low", _F, True, "lower end of the 95 % bootstrap interval of `value`; null if undefined"),
     Column("high", _F, True, "upper end of it"),
+    Column("drop", _F, True, "value - clean, negative where the attack hurts; null if either is undefined"),
+    Column("drop_low", _F, True, "lower end of the paired 95 % bootstrap interval of `drop`"),
+    Column("drop_high", _F, True, "upper end of it"),
+    Column(
+        "interval",
+        _S,
+        False,
+        "how intervals were made: 'BCa over images', 'percentile over references', ...; '' without one",
+    ),
+    Column("units", _I, False, "number of images or references that are drawn again; 0 without an interval"),
     Column("value_8bit", _F, True, "`value` after rounding the images to 8 bits; null if not defined"),
     Column("undefined", _S, True, "why `value` or `clean` is undefined; null if both are defined"),
     Column(
@@ -152,6 +183,22 @@ TABLE_COLUMNS: tuple[Column, ...] = (
         False,
         "map before plcc: 'logistic on val', 'logistic on the attacked ... images, clean' or 'none'",
     ),
+    Column(
+        "fit",
+        _S,
+        True,
+        "of plcc: 'ok', or 'failed: ...' where no logistic could be fitted and raw scores were used; "
+        "null for srocc",
+    ),
+    Column(
+        "ties_with",
+        _S,
+        True,
+        "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
+        "clean rows and of suite_min and composed at the main radius; null where nothing was compared",
+    ),
+    Column("verdict", _S, False, "of the model: sound | suspect | invalid; '' where it was not judged"),
+    Column("flags", _S, False, "names of the model's raised flags, joined by ', '"),
 )
 
 TABLE_SCHEMA = _schema(TABLE_COLUMNS, SCHEMA_VERSION)
@@ -172,6 +219,79 @@ INTERVAL_COLUMNS: tuple[Column, ...] = (
 
 INTERVAL_SCHEMA = _schema(INTERVAL_COLUMNS, SCHEMA_VERSION)
 """One row a (model, norm, epsilon, image): what an adversary can reach."""
+
+FLAG_COLUMNS: tuple[Column, ...] = (
+    Column("model", _S, False, "name the run gave the model"),
+    Column("flag", _S, False, "name of the flag; `iqa-harness verify --explain NAME` says what it means"),
+    Column("value", _F, True, "what was measured; null if it could not be"),
+    Column("threshold", _F, False, "the bound it is held against"),
+    Column("raised", pa.bool_(), False, "whether the value is on the wrong side of it"),
+    Column("measured", pa.bool_(), False, "False if the run has nothing to measure it on; never raised then"),
+    Column("severity", _S, False, "what a raised flag makes of the verdict: invalid | suspect"),
+    Column("detail", _S, False, "what was compared, in words; why it was not measured"),
+)
+
+FLAG_SCHEMA = _schema(FLAG_COLUMNS, SCHEMA_VERSION)
+"""One row a (model, flag): is the number to be believed?"""
+
+DIFFERENCE_COLUMNS: tuple[Column, ...] = (
+    Column("model_a", _S, False, "one model, in the manifest's order"),
+    Column("model_b", _S, False, "a later one"),
+    Column("row", _S, False, "clean | suite_min | composed"),
+    Column("attack", _S, False, "attack that gave the suite_min if it is the same for both; else ''"),
+    Column("objective", _S, False, "its objective if it is the same for both; else ''"),
+    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
+    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean"),
+    Column("metric", _S, False, "srocc | plcc"),
+    Column("difference", _F, True, "value of model_a minus value of model_b; null if either is undefined"),
+    Column("low", _F, True, "lower end of the paired 95 % bootstrap interval of it"),
+    Column("high", _F, True, "upper end of it"),
+    Column("images", _I, False, "images both were judged on"),
+    Column("interval", _S, False, "how the interval was made, as in the table"),
+    Column("tied", pa.bool_(), False, "True if the interval holds 0, or there is none"),
+)
+
+DIFFERENCE_SCHEMA = _schema(DIFFERENCE_COLUMNS, SCHEMA_VERSION)
+"""One row a (pair of models, kind of row, metric), at the main radius."""
+
+MEASURE_COLUMNS: tuple[Column, ...] = (
+    Column("model", _S, False, "name the run gave the model"),
+    Column("attack", _S, False, "attack of the suite; 'clean' for what needs none"),
+    Column("objective", _S, False, "objective; 'none' for clean, 'all' for what objectives share"),
+    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
+    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean; of `drift_auc` the largest one"),
+    Column("steps", _I, False, "steps of the prefix; 0 for clean"),
+    Column("final", pa.bool_(), False, "True for full strength"),
+    Column(
+        "measure",
+        _S,
+        False,
+        "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median | "
+        "r_score_mean | pair_inversion | psnr_mean | ssim_mean | drift_auc | gradient_l1 | forwards | "
+        "backwards | seconds; their formulas are in the harness's measures.py",
+    ),
+    Column("value", _F, True, "the value; null if undefined"),
+    Column("undefined", _S, True, "why it is undefined; null if it is not"),
+)
+
+MEASURE_SCHEMA = _schema(MEASURE_COLUMNS, SCHEMA_VERSION)
+"""One row a (model, attack, objective, norm, epsilon, steps, measure)."""
+
+FIT_COLUMNS: tuple[Column, ...] = (
+    Column("model", _S, False, "name the run gave the model"),
+    Column("split", _S, False, "split of the clean scores it was fitted on"),
+    Column("images", _I, False, "number of them"),
+    *(
+        Column(f"b{i}", _F, True, f"parameter {i} of the logistic on scores as stored; null if it failed")
+        for i in range(1, 6)
+    ),
+    Column("residual", _F, True, "root mean square residual on the label scale; null if it failed"),
+    Column("status", _S, False, "ok | failed"),
+    Column("detail", _S, False, "starts that converged; why it failed"),
+)
+
+FIT_SCHEMA = _schema(FIT_COLUMNS, SCHEMA_VERSION)
+"""One row a model: q -> b1 (1/2 - 1 / (1 + exp(b2 (q - b3)))) + b4 q + b5."""
 
 
 def describe(columns: tuple[Column, ...]) -> str:

@@ -6,6 +6,10 @@ Layout under the store's root::
     runs/<run>/manifest.json                        RunManifest
     runs/<run>/table.parquet                        TABLE_SCHEMA
     runs/<run>/intervals.parquet                    INTERVAL_SCHEMA
+    runs/<run>/flags.parquet                        FLAG_SCHEMA
+    runs/<run>/differences.parquet                  DIFFERENCE_SCHEMA
+    runs/<run>/measures.parquet                     MEASURE_SCHEMA
+    runs/<run>/fits.parquet                         FIT_SCHEMA
 
 Cells belong to no run: two runs that need the same cell share its part.
 """
@@ -26,7 +30,15 @@ from pydantic import ValidationError
 
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
 from iqa_results.manifest import RunManifest
-from iqa_results.schema import INTERVAL_SCHEMA, ROW_SCHEMA, TABLE_SCHEMA
+from iqa_results.schema import (
+    DIFFERENCE_SCHEMA,
+    FIT_SCHEMA,
+    FLAG_SCHEMA,
+    INTERVAL_SCHEMA,
+    MEASURE_SCHEMA,
+    ROW_SCHEMA,
+    TABLE_SCHEMA,
+)
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -150,6 +162,42 @@ class ResultStore:
     def read_intervals(self, run: str) -> pa.Table:
         """Read a run's reachable intervals."""
         return _read_table(self.run_folder(run) / "intervals.parquet", INTERVAL_SCHEMA)
+
+    def write_flags(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write a run's what speaks against its numbers (FLAG_SCHEMA)."""
+        table = _as_table(rows, FLAG_SCHEMA, f"run {run}")
+        return _write_table(self.run_folder(run) / "flags.parquet", table)
+
+    def read_flags(self, run: str) -> pa.Table:
+        """Read a run's what speaks against its numbers."""
+        return _read_table(self.run_folder(run) / "flags.parquet", FLAG_SCHEMA)
+
+    def write_differences(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write a run's paired differences between its models (DIFFERENCE_SCHEMA)."""
+        table = _as_table(rows, DIFFERENCE_SCHEMA, f"run {run}")
+        return _write_table(self.run_folder(run) / "differences.parquet", table)
+
+    def read_differences(self, run: str) -> pa.Table:
+        """Read a run's paired differences between its models."""
+        return _read_table(self.run_folder(run) / "differences.parquet", DIFFERENCE_SCHEMA)
+
+    def write_measures(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write a run's measures besides the correlations (MEASURE_SCHEMA)."""
+        table = _as_table(rows, MEASURE_SCHEMA, f"run {run}")
+        return _write_table(self.run_folder(run) / "measures.parquet", table)
+
+    def read_measures(self, run: str) -> pa.Table:
+        """Read a run's measures besides the correlations."""
+        return _read_table(self.run_folder(run) / "measures.parquet", MEASURE_SCHEMA)
+
+    def write_fits(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write a run's logistic fits (FIT_SCHEMA)."""
+        table = _as_table(rows, FIT_SCHEMA, f"run {run}")
+        return _write_table(self.run_folder(run) / "fits.parquet", table)
+
+    def read_fits(self, run: str) -> pa.Table:
+        """Read a run's logistic fits."""
+        return _read_table(self.run_folder(run) / "fits.parquet", FIT_SCHEMA)
 
 
 def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> pa.Table:

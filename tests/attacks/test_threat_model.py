@@ -127,6 +127,35 @@ def test_measured_sizes_agree_with_their_definitions():
     assert float(budget.rmse) == pytest.approx(0.1, abs=1e-15)
 
 
+def test_a_radius_per_pixel_is_the_2_norm_times_the_root_of_the_size():
+    """Norm rmse at 1/255 is norm 2 at sqrt(3 H W) / 255, the same change a pixel at every size."""
+    for height, width in ((5, 7), (16, 9)):
+        generator = torch.Generator().manual_seed(height)
+        clean = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+        images = clean + torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        per_pixel, root = ThreatModel("rmse", 1 / 255), math.sqrt(3 * height * width)
+        whole = ThreatModel("2", root / 255)
+        assert torch.equal(per_pixel.project(images, clean), whole.project(images, clean))
+        assert torch.allclose(per_pixel.direction(images), whole.direction(images) * root, atol=1e-12)
+        noise = per_pixel.random_noise(clean[0] * 0 + 0.5, torch.Generator().manual_seed(1)) - 0.5
+        assert float(noise.square().mean().sqrt()) == pytest.approx(1 / 255)
+        start = per_pixel.random_start(clean[0], torch.Generator().manual_seed(1)).unsqueeze(0)
+        assert per_pixel.violation(start, clean[:1]) is None
+        outside = per_pixel.violation(images, clean)
+        assert "norm rmse" in outside or "outside" in outside
+    assert math.sqrt(3 * 224 * 224) / 255 == pytest.approx(1.52, abs=0.005)
+
+
+def test_a_violation_is_named():
+    """What lies outside says by what: the box, the radius."""
+    clean = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
+    threat = ThreatModel("inf", 0.1)
+    assert threat.violation(clean + 0.1, clean) is None
+    assert threat.violation(clean + 0.2, clean) == "size 0.2 in norm inf, radius 0.1"
+    assert threat.violation(clean + 0.6, clean) == "pixels outside [0, 1]"
+    assert threat.constraint == "ball"
+
+
 def test_unknown_norm_is_refused():
     """Only norms that exist can be asked for."""
     with pytest.raises(UnknownAttack, match="no norm '1'"):

@@ -257,6 +257,11 @@ def test_budgets_and_scores_of_all_rows(tmp_path, images, suite):
     """No stored example exceeds its radius, and the harness's score is the attack's up to rounding."""
     store = ResultStore(tmp_path)
     rows = _rows(store, _run(store, images, suite)).to_pandas()
+    clean = rows["attack"] == "clean"
+    assert (rows["threat"][clean] == "none").all()
+    assert (rows["threat"][~clean] == "ball").all()
+    assert (rows["ssim"][clean] == 1).all()
+    assert rows["ssim"][~clean].between(0.5, 1, inclusive="neither").all()
     assert (rows["linf"] <= rows["epsilon"] + 1e-6).all()
     assert (rows["projection_moved"] <= 1e-6).all()
     assert ((rows["adv_score"] - rows["attack_score"]).abs() <= 1e-6).all()
@@ -372,7 +377,8 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     manifest = _run(ResultStore(tmp_path), images, suite)
     checks = manifest.models[0].checks
     first = ["finite_scores", "score_range", "repeatable", "batch_independent", "gradient_finite"]
-    assert list(checks) == [*first, "gradient_alive", "gradient_agrees"]
+    probes = ["tones_alive", "noise_weaker", "ends_reached", "converged"]
+    assert list(checks) == [*first, "gradient_alive", "gradient_agrees", *probes]
     assert all(check["passed"] for check in checks.values())
     assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear
     rows = ResultStore(tmp_path).read_cells(c.key for c in manifest.cells)

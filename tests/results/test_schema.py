@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from iqa_results import (
+    DIFFERENCE_COLUMNS,
+    DIFFERENCE_SCHEMA,
+    FIT_COLUMNS,
+    FIT_SCHEMA,
+    FLAG_COLUMNS,
+    FLAG_SCHEMA,
     INTERVAL_COLUMNS,
     INTERVAL_SCHEMA,
+    MEASURE_COLUMNS,
+    MEASURE_SCHEMA,
     ROW_COLUMNS,
     ROW_SCHEMA,
     TABLE_COLUMNS,
@@ -20,7 +28,16 @@ from iqa_results import (
 )
 
 README = Path(__file__).parents[2] / "results" / "README.md"
-ALL = {"rows": ROW_COLUMNS, "table": TABLE_COLUMNS, "intervals": INTERVAL_COLUMNS}
+COLUMNS = README.with_name("columns.md")
+ALL = {
+    "rows": ROW_COLUMNS,
+    "table": TABLE_COLUMNS,
+    "intervals": INTERVAL_COLUMNS,
+    "flags": FLAG_COLUMNS,
+    "differences": DIFFERENCE_COLUMNS,
+    "measures": MEASURE_COLUMNS,
+    "fits": FIT_COLUMNS,
+}
 
 
 @pytest.mark.parametrize("columns", ALL.values(), ids=ALL.keys())
@@ -39,9 +56,10 @@ def test_a_description_is_a_table_of_three_columns(columns: tuple[Column, ...]) 
 
 
 @pytest.mark.parametrize("columns", ALL.values(), ids=ALL.keys())
-def test_the_readme_holds_the_schema_as_it_is(columns: tuple[Column, ...]) -> None:
-    """results/README.md shows exactly what describe() gives; paste it anew after a change."""
-    assert describe(columns) in README.read_text(encoding="utf-8")
+def test_the_pages_hold_the_schema_as_it_is(columns: tuple[Column, ...]) -> None:
+    """README.md shows the rows and columns.md the tables exactly as describe() gives them."""
+    page = README if columns is ROW_COLUMNS else COLUMNS
+    assert describe(columns) in page.read_text(encoding="utf-8")
 
 
 def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch, readme_store: Path) -> None:
@@ -58,5 +76,6 @@ def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch, readme_store:
 
 def test_schemas_carry_their_version() -> None:
     """Every stored schema says which version wrote it."""
-    for schema in (ROW_SCHEMA, TABLE_SCHEMA, INTERVAL_SCHEMA):
-        assert schema.metadata[b"schema_version"] == b"1"
+    tables = (TABLE_SCHEMA, INTERVAL_SCHEMA, FLAG_SCHEMA, DIFFERENCE_SCHEMA, MEASURE_SCHEMA, FIT_SCHEMA)
+    for schema in (ROW_SCHEMA, *tables):
+        assert schema.metadata[b"schema_version"] == b"2"

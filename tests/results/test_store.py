@@ -11,7 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import iqa_results.store
-from iqa_results import ROW_SCHEMA, BadPart, ResultsError, ResultStore
+from iqa_results import (
+    DIFFERENCE_COLUMNS,
+    FIT_COLUMNS,
+    FLAG_COLUMNS,
+    MEASURE_COLUMNS,
+    ROW_SCHEMA,
+    BadPart,
+    Column,
+    ResultsError,
+    ResultStore,
+)
 
 Rows = list[dict[str, Any]]
 
@@ -54,6 +64,27 @@ def test_tables_and_intervals_are_equal_after_a_round_trip(
     store.write_intervals("first", interval_rows)
     assert store.read_table("first").to_pylist() == table_rows
     assert store.read_intervals("first").to_pylist() == interval_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("flags", FLAG_COLUMNS),
+        ("differences", DIFFERENCE_COLUMNS),
+        ("measures", MEASURE_COLUMNS),
+        ("fits", FIT_COLUMNS),
+    ],
+)
+def test_every_other_table_is_equal_after_a_round_trip(
+    store: ResultStore, name: str, columns: tuple[Column, ...]
+) -> None:
+    """Flags, differences, measures and fits read back as written, nulls included."""
+    values = {"string": "x", "bool": True, "int64": 1, "double": 0.5}
+    whole = {c.name: values[str(c.type)] for c in columns}
+    holes = {c.name: None for c in columns if c.nullable}
+    rows = [whole, whole | holes]
+    getattr(store, f"write_{name}")("first", rows)
+    assert getattr(store, f"read_{name}")("first").to_pylist() == rows
 
 
 def test_many_cells_are_read_in_the_order_asked(store: ResultStore, rows: Rows) -> None:

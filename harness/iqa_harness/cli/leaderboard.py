@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iqa_harness.cli.report import explanations
 from iqa_harness.errors import ExitCode
 
 
@@ -31,7 +32,9 @@ def leaderboard(
 
     runs, unread = read_runs(find_runs(places))
     frames = {"results": results_frame(runs)} if runs else {}
-    report = build_report(Inputs(runs, frames, unread=unread, papers=False, figures=False))
+    report = build_report(
+        Inputs(runs, frames, unread=unread, papers=False, figures=False, explanations=explanations())
+    )
     written = write_leaderboard(report, out)
     print_report(report, Console(), full=False)
     for path in written:

@@ -93,8 +93,7 @@ def aggregate(store: ResultStore, run: str) -> RunManifest:
 
     manifest = refreshed(store, store.read_manifest(run))
     result = robustness_table(store, manifest)
-    store.write_table(run, result.table.to_pylist())
-    store.write_intervals(run, result.intervals.to_pylist())
+    result.write(store, run)
     return manifest
 
 
@@ -128,7 +127,14 @@ def gather(
         more = rows_of(frames["results"], Result) if "results" in frames else []
         costs = rows_of(frames["costs"], Cost) if "costs" in frames else []
         frames["results"] = results_frame(stored, more, costs)
-    return Inputs(stored, frames, published=published)
+    return Inputs(stored, frames, published=published, explanations=explanations())
+
+
+def explanations() -> dict[str, str]:
+    """Return a paragraph on every flag."""
+    from iqa_harness.flags import FLAGS
+
+    return {name: kind.meaning for name, kind in FLAGS.items()}
 
 
 def _write(made: Inputs, out: Path, formats: Collection[str], *, full: bool) -> None:

@@ -1,0 +1,68 @@
+"""Images that an 8-bit file holds exactly: rounding a change without making it longer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iqa_attacks.errors import AttackError
+
+_NEAR = 1e-3  # of a grey level: what float32 makes of a whole one
+
+
+def to_8_bits(images: Tensor) -> Tensor:
+    """Return images in [0, 1] rounded to the nearest of 256 levels, in their own precision."""
+    return (images * 255).round() / 255
+
+
+def on_levels(images: Tensor) -> bool:
+    """Whether every pixel is one of the 256 levels, to the last bit."""
+    return torch.equal(images, to_8_bits(images))
+
+
+def round_inf(images: Tensor, clean: Tensor, reach: int) -> Tensor:
+    """Round images (B, C, H, W) to 8 bits, no pixel further than `reach` levels from the clean image.
+
+    Raises:
+        AttackError: the clean image is none of 8 bits.
+    """
+    at = _levels(clean)
+    change = (images.double() * 255 - at).round().clamp(-reach, reach)
+    return _pixels(at + change, images)
+
+
+def round_2(images: Tensor, clean: Tensor) -> Tensor:
+    """Round images (B, C, H, W) to 8 bits so that no change gets longer in norm 2.
+
+    Changes are cut to whole levels; then those with the largest remainder get one level more, as many as
+    keep the length. Rounding to the nearest level would lose a change that is everywhere below one half.
+
+    Raises:
+        AttackError: the clean image is none of 8 bits.
+    """
+    at = _levels(clean)
+    change = images.double() * 255 - at
+    whole = change.round()
+    size = torch.where((change - whole).abs() < _NEAR, whole, change).abs().flatten(1)
+    base = size.floor()
+    rest, order = (size - base).sort(dim=1, descending=True, stable=True)
+    # One level more lengthens the squared change by (b + 1)^2 - b^2.
+    price = (2 * base + 1).gather(1, order).cumsum(dim=1)
+    room = (size.square() - base.square()).sum(dim=1, keepdim=True) + 1e-9
+    more = torch.zeros_like(base).scatter(1, order, ((rest > 0) & (price <= room)).double())
+    return _pixels(at + ((base + more).view_as(change) * change.sign()), images)
+
+
+def _levels(clean: Tensor) -> Tensor:
+    scaled = clean.double() * 255
+    levels = scaled.round()
+    if bool(((scaled - levels).abs() > _NEAR).any()):
+        raise AttackError(
+            "8-bit pixels: a clean image is none of 8 bits itself; round it to multiples of 1/255 first"
+        )
+    return levels
+
+
+def _pixels(levels: Tensor, like: Tensor) -> Tensor:
+    pixels: Tensor = levels.clamp(0, 255).to(like.dtype) / 255
+    return pixels
