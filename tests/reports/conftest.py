@@ -283,7 +283,7 @@ def both(model: str, srocc: float, plcc: float, **changes: Any) -> list[Result]:
 
 @pytest.fixture(scope="session")
 def frames() -> dict[str, pa.Table]:
-    """One small frame of every kind: two SRM pairs and their ablation, SMART sizes, losses, a training run."""
+    """One small frame of every kind: SRM pairs and ablations, SMART sizes and losses, a training run."""
     rows: list[Result] = []
     for trunk, change in (("swin_tiny", 0.0), ("pvt_v2_b2", 0.01)):
         for neck, gain in (("baseline", 0.0), ("srm", 0.07)):

@@ -96,8 +96,8 @@ def test_the_security_curve_starts_at_the_clean_value_and_its_band_is_the_interv
     """Radius 0 is the clean value; the band runs from low to high."""
     axes = security_figure("composed", {"m": (0.8, POINTS)}, "MOS").axes[0]
     line = next(one for one in axes.get_lines() if one.get_label() == "m")
-    assert list(line.get_ydata())[0] == 0.8
-    assert list(line.get_xdata())[0] == 0
+    assert next(iter(line.get_ydata())) == 0.8
+    assert next(iter(line.get_xdata())) == 0
     path = axes.collections[0].get_paths()[0].vertices
     assert path[:, 1].min() == pytest.approx(min(p.low for p in POINTS if p.low is not None))
     assert path[:, 1].max() == pytest.approx(max(0.8, *(p.high for p in POINTS if p.high is not None)))

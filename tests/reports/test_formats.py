@@ -265,7 +265,7 @@ def test_drawing_leaves_the_users_matplotlib_alone() -> None:
 
 
 def test_the_files_are_those_of_every_format(written: Path) -> None:
-    """Page, Markdown, LaTeX, every table as CSV and LaTeX, every figure as SVG and PNG; no fragment is left."""
+    """Page, Markdown, LaTeX, tables as CSV and LaTeX, figures as SVG and PNG; no fragment is left."""
     names = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
     kinds = ("steps", "radius", "reach", "scatter")
     figures = {f"{k}-01-strong" for k in kinds} | {f"{k}-02-weak" for k in kinds if k != "radius"}
