@@ -1,7 +1,17 @@
 """What was measured: documented columns, Parquet parts, manifests."""
 
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
-from iqa_results.manifest import CellRecord, DataRecord, ModelRecord, Provenance, RunManifest
+from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
+from iqa_results.files import RemotePath
+from iqa_results.manifest import (
+    CellRecord,
+    DataRecord,
+    ModelRecord,
+    PluginRecord,
+    Provenance,
+    RunManifest,
+    WorkerRecord,
+)
 from iqa_results.schema import (
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
@@ -26,6 +36,8 @@ from iqa_results.store import ResultStore
 __all__ = [
     "DIFFERENCE_COLUMNS",
     "DIFFERENCE_SCHEMA",
+    "EXAMPLE_COLUMNS",
+    "EXAMPLE_SCHEMA",
     "FIT_COLUMNS",
     "FIT_SCHEMA",
     "FLAG_COLUMNS",
@@ -45,10 +57,13 @@ __all__ = [
     "Column",
     "DataRecord",
     "ModelRecord",
+    "PluginRecord",
     "Provenance",
+    "RemotePath",
     "ResultStore",
     "ResultsError",
     "RunManifest",
     "UnknownRun",
+    "WorkerRecord",
     "describe",
 ]

@@ -266,16 +266,16 @@ def test_bad_files_are_clear_errors(cli, tmp_path):
 @pytest.mark.usefixtures("after_smoke")
 def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     """Failed cells are told, the rest is stored, the code says partial, and the page shows the hole."""
-    import iqa_harness.run
+    from iqa_harness.executors import bench
 
-    whole = iqa_harness.run.run_cell
+    whole = bench.run_cell
 
     def sometimes(cell, *rest):
         if cell.attack_name == "fgsm" and cell.first == 0:
             raise RuntimeError("out of luck")
         return whole(cell, *rest)
 
-    monkeypatch.setattr(iqa_harness.run, "run_cell", sometimes)
+    monkeypatch.setattr(bench, "run_cell", sometimes)
     store = ResultStore(tmp_path / "iqa-store")
     for lost in (c for c in store.read_manifest("smoke").cells if c.attack == "fgsm"):
         store.cell_path(lost.key).unlink()
@@ -283,15 +283,15 @@ def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     assert code == 4
     assert "failed: linear, fgsm, images from 0: RuntimeError: out of luck" in " ".join(err.split())
     assert store.read_manifest("smoke").status == "partial"
-    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    monkeypatch.setattr(bench, "run_cell", whole)
     assert cli(*SMOKE)[0] == 0
 
 
 def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
     """Ctrl-C ends in one line; the same command goes on."""
-    import iqa_harness.run
+    from iqa_harness.executors import bench
 
-    whole, calls = iqa_harness.run.run_cell, []
+    whole, calls = bench.run_cell, []
 
     def until_third(*arguments):
         calls.append(1)
@@ -299,12 +299,12 @@ def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(iqa_harness.run, "run_cell", until_third)
+    monkeypatch.setattr(bench, "run_cell", until_third)
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
     assert code == 130
     assert "interrupted" in err
     assert ResultStore(tmp_path / "iqa-store").read_manifest("smoke").status == "interrupted"
-    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    monkeypatch.setattr(bench, "run_cell", whole)
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
     assert code == 0
     assert "2 in the store, 8 to compute" in " ".join(err.split())

@@ -1,0 +1,28 @@
+"""Jobs through submitit, its executor of local processes in Slurm's place: the rows of one process."""
+
+import os
+
+import pytest
+
+from iqa_harness.executors.slurm import Slurm
+
+
+@pytest.fixture(autouse=True)
+def _packages(monkeypatch):
+    packages = ("harness", "models", "attacks", "suites", "results", "reports")
+    root = os.path.dirname(__file__) + "/../../../"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(os.path.realpath(root + name) for name in packages))
+
+
+def test_jobs_give_the_rows_of_one_process_though_one_is_killed(
+    tmp_path, run, rows, entrants, expected, deadly
+):
+    """What a killed job left is submitted again; every row is bit-equal."""
+    entrant, marker = deadly(1)
+    jobs = Slurm(tmp_path / "slurm", jobs=1, cluster="local", poll=0.2)
+    store, manifest = run(tmp_path / "store", [entrants[0], entrant], jobs)
+    assert marker.read_text() == ""
+    assert manifest.status == "complete"
+    assert rows(store, manifest).equals(expected)
+    assert manifest.executor == "slurm"
+    assert {w.threads for w in manifest.workers} == {1}
