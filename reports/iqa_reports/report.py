@@ -127,12 +127,12 @@ def build_report(inputs: Inputs) -> Report:
         _section(group, f"a{place}-" if len(groups) > 1 else "", inputs)
         for place, group in enumerate(groups, start=1)
     ]
-    label = groups[0].merged.manifest.data.label if groups else "MOS"
+    labels = {g.merged.manifest.data.name: g.merged.manifest.data.label for g in groups}
     return Report(
         tuple(sections),
         tuple(why_apart(groups)),
         tuple(_study_tables(inputs)),
-        tuple(study_figures(inputs.frames, label)) if inputs.figures else (),
+        tuple(study_figures(inputs.frames, labels)) if inputs.figures else (),
         tuple(inputs.unread),
     )
 
@@ -180,8 +180,11 @@ _SMART: tuple[Callable[..., TableView | None], ...] = (
 )
 
 
-def study_figures(frames: Mapping[str, pa.Table], label: str) -> list[Drawn]:
-    """Return the figures that the frames hold anything for; `label` is MOS or pseudo-MOS."""
+def study_figures(frames: Mapping[str, pa.Table], labels: Mapping[str, str]) -> list[Drawn]:
+    """Return the figures that the frames hold anything for.
+
+    `labels` says of an image set whether its labels are MOS or pseudo-MOS; of others they are called labels.
+    """
     drawn: list[Drawn] = []
 
     def add(name: str, caption: str, figure: Figure) -> None:
@@ -198,14 +201,16 @@ def study_figures(frames: Mapping[str, pa.Table], label: str) -> list[Drawn]:
                     f"study-{kind}-{data}",
                     f"{what}, clean, on {data}. Whiskers: one standard deviation over seeds, or a 95 % "
                     "interval.",
-                    bars_figure(f"{what} on {data}", own, label),
+                    bars_figure(f"{what} on {data}", own, labels.get(data, "labels")),
                 )
     for data in distinct(r.data for r in clean):
         own = [r for r in clean if r.data == data]
         if len({r.model for r in own if r.parameters and r.metric == "srocc"}) > 1:
-            add(f"study-size-{data}", f"SROCC on {data} and number of parameters.", size_figure(own, label))
+            figure = size_figure(own, labels.get(data, "labels"))
+            add(f"study-size-{data}", f"SROCC on {data} and number of parameters.", figure)
         if len({r.lr for r in own if r.lr}) > 1:
-            add(f"study-lr-{data}", f"Sensitivity to the learning rate, on {data}.", lr_figure(own, label))
+            figure = lr_figure(own, labels.get(data, "labels"))
+            add(f"study-lr-{data}", f"Sensitivity to the learning rate, on {data}.", figure)
     epochs = rows_of(frames["training"], Epoch) if "training" in frames else []
     for model in distinct(e.model for e in epochs if not e.place):
         add(
@@ -215,11 +220,11 @@ def study_figures(frames: Mapping[str, pa.Table], label: str) -> list[Drawn]:
         )
     for model in distinct(e.model for e in epochs if e.quantity == "gamma"):
         add(f"study-gamma-{model}", f"γ of each link of {model} over training.", gamma_figure(epochs, model))
-    drawn += _model_figures(frames, label)
+    drawn += _model_figures(frames)
     return drawn
 
 
-def _model_figures(frames: Mapping[str, pa.Table], label: str) -> list[Drawn]:
+def _model_figures(frames: Mapping[str, pa.Table]) -> list[Drawn]:
     drawn: list[Drawn] = []
     rows = rows_of(frames["diagnostics"], Diagnostic) if "diagnostics" in frames else []
     for model in distinct(d.model for d in rows if d.table == "gate"):
@@ -230,13 +235,13 @@ def _model_figures(frames: Mapping[str, pa.Table], label: str) -> list[Drawn]:
         drawn.append(Drawn(_plain(f"study-scale-{model}"), "study", None, caption, scale_figure(rows, model)))
     weights = rows_of(frames["attention"], Attention) if "attention" in frames else []
     for model in distinct(a.model for a in weights):
-        caption = f"Attention of {model} over stages, by thirds of {label} and image by image."
-        figure = attention_figure(weights, model, label)
+        caption = f"Attention of {model} over stages, by thirds of the images by label and image by image."
+        figure = attention_figure(weights, model, "label")
         drawn.append(Drawn(_plain(f"study-attention-{model}"), "study", None, caption, figure))
     maps = rows_of(frames["features"], Feature) if "features" in frames else []
     for model, image_id in dict.fromkeys((f.model, f.image_id) for f in maps):
         mos = next(f.mos for f in maps if (f.model, f.image_id) == (model, image_id))
-        caption = f"Mean absolute activation of the stages of {model} on {image_id} ({label} {mos:.2f})."
+        caption = f"Mean absolute activation of the stages of {model} on {image_id} (label {mos:.2f})."
         name = _plain(f"study-features-{model}-{image_id}")
         drawn.append(Drawn(name, "study", None, caption, features_figure(maps, model, image_id)))
     return drawn

@@ -129,6 +129,9 @@ def lr_figure(results: Sequence[Result], label: str) -> Figure:
                     label="best" if metric == metrics[0] else None,
                 )  # fmt: skip
         axes.set_xscale("log")
+        rates = sorted({r.lr for r in results if r.lr})
+        axes.set_xticks(rates, labels=[f"{rate:.2g}" for rate in rates], rotation=30)
+        axes.minorticks_off()
         axes.set_xlabel("peak learning rate of the trunk")
         axes.set_ylabel(f"correlation with {label}")
         axes.legend(loc="best")
@@ -218,6 +221,7 @@ def gamma_figure(epochs: Sequence[Epoch], model: str) -> Figure:
             )
         axes.axhline(1, color=INK, linewidth=0.6, linestyle=":")
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("γ, median over heads")
         axes.legend(loc="best")
         return figure

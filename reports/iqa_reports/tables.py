@@ -39,7 +39,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         groups=(
             Group("clean", (VALUE,)),
             *(Group(case, (VALUE, _DROP, _8BIT)) for case in WORST_CASES),
-            Group("Verdict", (Heading("on the numbers", numeric=False),)),
+            Group("Verdict", (Heading("numbers", numeric=False),)),
             Group("Checks", (Heading("before attack", numeric=False),)),
             Group("Cost an image", (Heading("gradients", numeric=True), Heading("seconds", numeric=True))),
         ),

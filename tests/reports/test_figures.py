@@ -176,7 +176,7 @@ def test_attention_is_averaged_over_thirds_of_the_labels(frames: Frames) -> None
 
 def test_study_figures_are_made_from_the_frames_that_are_there(frames: Frames) -> None:
     """One of each kind the frames hold something for; none without frames."""
-    names = {d.name for d in study_figures(frames, "MOS")}
+    names = {d.name for d in study_figures(frames, {"koniq10k": "MOS"})}
     assert names == {
         "study-variant-tid2013",
         "study-variant-koniq10k",
@@ -194,4 +194,4 @@ def test_study_figures_are_made_from_the_frames_that_are_there(frames: Frames) -
         "study-attention-base",
         "study-features-base-i0",
     }
-    assert study_figures({}, "MOS") == []
+    assert study_figures({}, {}) == []

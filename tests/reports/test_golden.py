@@ -3,8 +3,6 @@
 After a wanted change: ``UPDATE_GOLDEN=1 pytest tests/reports/test_golden.py``, then read the difference.
 """
 
-
-
 from __future__ import annotations
 
 import io

@@ -1,7 +1,5 @@
 """The papers' tables from frames: what they hold, what they mark as missing, what is published."""
 
-
-
 from __future__ import annotations
 
 from typing import Any
