@@ -127,6 +127,7 @@ def provenance(manifest: RunManifest, origin: str = "") -> list[tuple[str, str]]
             f"{manifest.seconds:,.0f} s in attacks",
         ),
         ("Device", f"{made.device}, {count(made.threads, 'thread')}"),
+        ("Computed by", _workers(manifest)),
         ("Platform", f"{made.platform}, Python {made.python}"),
         ("Packages", ", ".join(f"{name} {made.packages[name]}" for name in sorted(made.packages))),
         ("Commit of the harness", commit),
@@ -139,4 +140,10 @@ def provenance(manifest: RunManifest, origin: str = "") -> list[tuple[str, str]]
     if origin:
         facts.append(("Read from", origin))
     facts += [(f"Model {m.name}", f"{m.checkpoint or 'by name'}, sha256 {m.sha256}") for m in manifest.models]
-    return facts
+    return [(name, words) for name, words in facts if words]
+
+
+def _workers(manifest: RunManifest) -> str:
+    """Say which workers computed the cells, alike ones together; '' if none is recorded."""
+    kinds = Counter((w.executor, w.device_name or w.device) for w in manifest.workers)
+    return "; ".join(f"{count(n, 'worker')} ({how}) on {what}" for (how, what), n in sorted(kinds.items()))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -357,6 +358,12 @@ def test_lists_and_cards(cli):
     assert "parameters 193" in err
     assert "smoke" in cli("suites", "list")[1]
     assert 'name = "smoke"' in cli("suites", "show", "smoke")[1]
+    assert "smoke: valid" in cli("suites", "validate", "smoke")[1]
+    Path("mine.toml").write_text('name = "mine"\nsede = 1')
+    code, _, told = cli("suites", "validate", "mine.toml")
+    assert code == 3
+    assert "mine.toml" in told
+    assert "did you mean 'seed'" in told
     assert "pseudo-MOS" in cli("data", "list")[1]
     info = cli("data", "info", "smoke")[1]
     assert "fingerprint" in info
@@ -364,7 +371,7 @@ def test_lists_and_cards(cli):
     code, out, _ = cli("data", "check", "smoke")
     assert code == 0
     assert "0 problem(s)" in out
-    assert json.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
+    assert tomllib.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
 
 
 def test_score_prints_what_the_model_says(cli, tmp_path):

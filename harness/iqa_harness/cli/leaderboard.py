@@ -13,7 +13,8 @@ from iqa_harness.errors import ExitCode
 
 def leaderboard(
     places: Annotated[
-        list[Path], typer.Argument(help="Stores, folders with stores below them, or folders of single runs.")
+        list[str],
+        typer.Argument(help="Stores (folders or URLs), folders with stores below them, or folders of runs."),
     ],
     out: Annotated[
         Path, typer.Option("--out", help="Folder for leaderboard.md and leaderboard.html.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, StoreOption
+from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, ResultsOption, report_folder
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def report(
     run: Annotated[
         list[str] | None, typer.Argument(help="Names of runs in the store; comparable ones are merged.")
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
+    store: ResultsOption = str(DEFAULT_STORE),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for the files [default: report/ in the run's folder]."),
@@ -65,25 +65,20 @@ def report(
     runs = list(dict.fromkeys(run or ()))
     if not runs and not inputs:
         raise RunError("nothing to report: name a run, or give files with --input")
-    if out is None:
-        if len(runs) != 1:
-            raise RunError("several runs or none have no folder of their own: say where with --out")
-        out = store / "runs" / runs[0] / "report"
+    if out is None and len(runs) != 1:
+        raise RunError("several runs or none have no folder of their own: say where with --out")
     results = ResultStore(store)
+    out = out or report_folder(results, runs[0])
     manifests = [aggregate(results, name) for name in runs]
     made = gather(results, manifests, inputs or [], published=published, images=images, cache=cache)
     _write(made, out, formats or FORMATS, full=full)
-    for name in runs:
-        _say_where("table", results.run_folder(name) / "table.parquet")
-    if runs:
-        _say_where("rows", store / "cells")
+    _say_tables(results, runs)
 
 
 def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False) -> None:
     """Aggregate a run, store its tables, print the leaderboard and write the page and Markdown."""
     _write(gather(store, [aggregate(store, run)], []), out, BRIEF, full=full)
-    _say_where("table", store.run_folder(run) / "table.parquet")
-    _say_where("rows", store.root / "cells")
+    _say_tables(store, [run])
 
 
 def aggregate(store: ResultStore, run: str) -> RunManifest:
@@ -149,5 +144,12 @@ def _write(made: Inputs, out: Path, formats: Collection[str], *, full: bool) -> 
     _say_where("page" if page else "files", page or out)
 
 
-def _say_where(what: str, where: Path) -> None:
+def _say_tables(store: ResultStore, runs: Sequence[str]) -> None:
+    for name in runs:
+        _say_where("table", store.run_folder(name) / "table.parquet")
+    if runs:
+        _say_where("rows", store.root / "cells")
+
+
+def _say_where(what: str, where: object) -> None:
     typer.echo(f"{what:6} {where}")

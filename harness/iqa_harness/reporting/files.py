@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
-from iqa_harness.training.loop import LOG
+from iqa_harness.reporting.results import Identity, over_seeds
+from iqa_harness.reporting.studies import checkpoint_results, evaluation_results, is_evaluation
+from iqa_harness.training.logs import LOG
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
 from iqa_reports import FRAMES, make_frame
-from iqa_reports.frames import KEY, Epoch, Setting
+from iqa_reports.frames import KEY, Epoch, Result, Setting
 
 _SCALARS = (int, float)
 
@@ -30,6 +32,7 @@ def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
         RunError: a place does not exist, a Parquet file is of no known kind, or a log cannot be read.
     """
     found: dict[str, list[pa.Table]] = {}
+    judged: list[tuple[Identity, Result]] = []
     for place in places:
         if not place.exists():
             raise RunError(f"{place}: no such file or folder")
@@ -42,6 +45,9 @@ def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
             for log in sorted(place.rglob(LOG)):
                 found.setdefault("training", []).append(training_frame(log.parent))
                 found.setdefault("settings", []).append(settings_frame(log.parent))
+                judged += checkpoint_results(log.parent)
+    if judged:
+        found.setdefault("results", []).append(make_frame(Result, over_seeds(judged)))
     return {kind: pa.concat_tables(tables) for kind, tables in found.items()}
 
 
@@ -103,6 +109,8 @@ def _read(file: Path, *, required: bool) -> tuple[str | None, pa.Table]:
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{file}: not a readable Parquet file ({error})") from error
     metadata = table.schema.metadata or {}
+    if is_evaluation(table):
+        return "results", make_frame(Result, evaluation_results(table))
     named = metadata.get(KEY, b"").decode()
     kinds = [named] if named in FRAMES else [k for k, s in FRAMES.items() if _fits(table, s, metadata)]
     if len(kinds) != 1:

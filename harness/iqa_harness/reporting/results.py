@@ -38,7 +38,11 @@ class Identity(NamedTuple):
 
 def identify(record: ModelRecord) -> Identity:
     """Return what a run's record, and the card of its checkpoint where it still is, say of a model."""
-    card, training = record.card, training_record(record)
+    return identify_card(record.card, training_record(record), record.sha256)
+
+
+def identify_card(card: Mapping[str, Any], training: Mapping[str, Any], sha256: str) -> Identity:
+    """Return what a model's card and the record of its training say; the hash stands where they say nothing."""
     options = _mapping(card.get("options"))
     config = _mapping(training.get("config"))
     neck = {"srm": "srm", "none": "baseline"}.get(str(options.get("neck")))
@@ -47,7 +51,7 @@ def identify(record: ModelRecord) -> Identity:
     settings = {k: v for k, v in config.items() if k not in _NOT_DECISIVE}
     settings["options"] = {k: v for k, v in _mapping(config.get("options")).items() if k != "seed"}
     known = training or "seed" in options
-    family = [card.get("name"), rest, settings, training.get("data")] if known else [record.sha256]
+    family = [card.get("name"), rest, settings, training.get("data")] if known else [sha256]
     lr = config.get("lr_trunk")
     return Identity(
         _text(card.get("name")),
@@ -88,7 +92,7 @@ def results_frame(
         known = {record.name: identify(record) for record in run.manifest.models}
         final = [row for row in run.table.to_pylist() if row["final"]]
         rows += [(known[row["model"]], _result(run, row, known[row["model"]], costs)) for row in final]
-    return make_frame(Result, [*_over_seeds(rows), *more])
+    return make_frame(Result, [*over_seeds(rows), *more])
 
 
 def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity, costs: Sequence[Cost]) -> Result:
@@ -112,7 +116,7 @@ _COPIED = (
 )  # fmt: skip
 
 
-def _over_seeds(rows: Sequence[tuple[Identity, Result]]) -> list[Result]:
+def over_seeds(rows: Sequence[tuple[Identity, Result]]) -> list[Result]:
     """Put models that differ by their seed alone into one row each value; all others stay as they are."""
     families: dict[str, dict[str, int | None]] = {}
     for identity, row in rows:

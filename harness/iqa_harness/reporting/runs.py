@@ -20,21 +20,25 @@ class FoundRun(NamedTuple):
     run: str
 
 
-def find_runs(places: Iterable[Path]) -> list[FoundRun]:
+def find_runs(places: Iterable[str | Path]) -> list[FoundRun]:
     """Return the runs below some places, each once, in the order found.
 
-    A place is a store, the folder of one run, or a folder with stores somewhere below it.
+    A place is a store, the folder of one run, or a folder with stores somewhere below it; a URL is a store.
 
     Raises:
         RunError: a place does not exist, or has no run below it.
     """
-    found: dict[Path, FoundRun] = {}
+    found: dict[str, FoundRun] = {}
     for place in places:
-        folders = _run_folders(place)
+        if "://" in str(place):
+            store = ResultStore(place)
+            found |= {f"{store.root}/{run}": FoundRun(store, run) for run in store.list_runs()}
+            continue
+        folders = _run_folders(Path(place))
         if not folders:
             raise RunError(f"{place}: no run there (a run is STORE/runs/NAME/{MANIFEST})")
         for folder in folders:
-            key = folder.resolve()
+            key = str(folder.resolve())
             found.setdefault(key, FoundRun(ResultStore(folder.parent.parent), folder.name))
     return list(found.values())
 

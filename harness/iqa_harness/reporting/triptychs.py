@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from iqa_attacks import AttackResult
-from iqa_harness.cell import Runtime, craft, to_tensor
+from iqa_harness.cell import Runtime, to_tensor
 from iqa_harness.data import open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.examples import recreate
 from iqa_harness.plan import Cell, Entrant, plan
+from iqa_harness.plugins import run_plugin
 from iqa_models import create_model, load_checkpoint
 from iqa_reports import StoredRun, Triptych
 from iqa_results import ModelRecord, ResultStore, RunManifest
@@ -54,8 +57,8 @@ def worst_images(
 ) -> tuple[Triptych, ...]:
     """Return for every model the images whose place in the order the composed worst case moved farthest.
 
-    Each one's attack runs again on the images of its cell, so this costs up to `count` cells a model. The
-    first images come from as few cells as there are.
+    Each one's example is read from the store where the run kept it; else its attack runs again on the images
+    of its cell, which costs up to `count` cells a model.
 
     Args:
         store: of the run.
@@ -84,7 +87,7 @@ def worst_images(
                 )
             source = cells[cell.surrogate.cell] if cell.surrogate else cell
             if source.key not in held:
-                held = {source.key: craft(source, models[source.label], work.images, runtime)}
+                held = {source.key: recreate(source, models[source.label], work.images, runtime, store)}
             made.append(_triptych(entrant.label, worst, cell, held[source.key], work.images))
     return tuple(made)
 
@@ -93,15 +96,23 @@ def entrant_of(record: ModelRecord) -> Entrant:
     """Make a run's model again: from its checkpoint, else by the name and options of its card.
 
     Raises:
-        RunError: it cannot be made, or is another one now.
+        RunError: it is another one now, or a plugin it came from is.
+        ModelError: it cannot be made.
     """
+    for plugin in record.plugins:
+        file = Path(plugin.path)
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != plugin.sha256:
+            raise RunError(f"model {record.name!r}: its plugin {file} is gone or was changed since the run")
+        run_plugin(file)
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
         entrant = Entrant(record.name, load_checkpoint(folder), folder)
     else:
-        options = record.card.get("options")
-        name = str(record.card.get("name"))
-        entrant = Entrant(record.name, create_model(name, **(options if isinstance(options, dict) else {})))
+        known = record.card.get("options")
+        options: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
+        if record.backbone_weights is not None:
+            options.setdefault("backbone_weights", record.backbone_weights)
+        entrant = Entrant(record.name, create_model(str(record.card.get("name")), **options))
     if entrant.sha256 != record.sha256:
         raise RunError(
             f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "

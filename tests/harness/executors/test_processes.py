@@ -1,6 +1,5 @@
 """Processes of one machine: the rows of one process, whoever dies."""
 
-
 import pytest
 
 from iqa_harness.errors import RunError

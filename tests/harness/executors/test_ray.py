@@ -1,7 +1,5 @@
 """A Ray cluster of this machine, started and stopped by the test: the rows of one process."""
 
-import os
-
 import pytest
 
 from iqa_harness.errors import RunError
@@ -11,15 +9,12 @@ SMALL = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory):
-    """Ray writes a token into the user's home, reports usage, and starts workers with this environment."""
+def _home(tmp_path_factory, packages_on_path):
+    """Ray writes a token into the user's home and reports usage; not those of the test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        packages = ("harness", "models", "attacks", "suites", "results", "reports")
-        root = os.path.dirname(__file__) + "/../../../"
-        patch.setenv("PYTHONPATH", os.pathsep.join(os.path.realpath(root + name) for name in packages))
         yield
 
 
@@ -39,5 +34,7 @@ def test_a_cluster_gives_the_rows_of_one_process_though_a_worker_is_killed(
 
 def test_what_the_cluster_does_not_have_is_said_at_once(tmp_path, run, entrants):
     """A request nobody can satisfy would wait for ever in Ray's queue."""
-    with pytest.raises(RunError, match="asks for 1 CPU and 0.5 GPU, the Ray cluster at 'local' has 2 CPU and 0"):
+    with pytest.raises(
+        RunError, match=r"asks for 1 CPU and 0\.5 GPU, the Ray cluster at 'local' has 2 CPU and 0"
+    ):
         run(tmp_path, entrants, RayCluster(gpus=0.5, options={**SMALL, "num_gpus": 0}))
