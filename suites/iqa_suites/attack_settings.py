@@ -90,7 +90,7 @@ class OwnAttackSettings(AnyAttackSettings):
         """Return the attack at one radius."""
         return create_attack(
             self.kind,
-            threat=ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels),
+            threat=self.threat(epsilon),
             objectives=self.objectives,
             seed=seed,
             batch=self.batch,
@@ -99,6 +99,10 @@ class OwnAttackSettings(AnyAttackSettings):
             eot_samples=eot_samples,
             **self.own(epsilon),
         )
+
+    def threat(self, epsilon: float) -> ThreatModel:
+        """Return what the adversary may do at one radius."""
+        return ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels)
 
     def own(self, epsilon: float) -> dict[str, Any]:
         """Return the settings that only this kind of attack has, at one radius."""
