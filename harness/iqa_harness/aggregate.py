@@ -86,7 +86,7 @@ def robustness_table(
     Raises:
         BadPart: a part the manifest counts as done is damaged.
     """
-    made = [_of_model(record, _rows(store, manifest, record.name), manifest, resamples)
+    made = [_of_model(record, model_rows(store, manifest, record.name), manifest, resamples)
             for record in manifest.models]  # fmt: skip
     standings: dict[Place, list[Standing]] = {}
     for model in made:
@@ -109,7 +109,8 @@ def robustness_table(
     )
 
 
-def _rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
+def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
+    """Return all stored rows of one model of a run (columns of ROW_COLUMNS)."""
     done = [c.key for c in manifest.cells if c.model == model and c.status == "done"]
     table = store.read_cells(done) if done else ROW_SCHEMA.empty_table()
     frame: pd.DataFrame = table.to_pandas()
@@ -174,7 +175,7 @@ def _standing(
     record = record or {"norm": "none", "epsilon": 0.0, "attack": "", "objective": ""}
     found = replicates or judged.clean_estimate(metric).replicates
     place = Place(row, record["norm"], record["epsilon"], metric)
-    label = judged.bootstrap.label()
+    label = judged.bootstrap.label(found.method)
     return place, Standing(judged.model, record["attack"], record["objective"], judged.ids, label, found)
 
 

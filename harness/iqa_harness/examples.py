@@ -1,7 +1,8 @@
 """Examples that other models are tried on: found once, read back from the store, or found again.
 
-An attacked image is kept as the XOR of its float32 bits with those of the clean image, bytes of equal
-weight side by side, compressed: not one bit is lost, and what the attack left alone is zero.
+An attacked image is kept as the XOR of its float32 bits with those of the clean image or of the ball's
+edge, whichever is nearer pixel by pixel, bytes of equal weight side by side, compressed. Not one bit is
+lost, and a pixel that the attack left alone or drove to the edge is zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from iqa_attacks import AttackResult, Cost, Example, Found
 from iqa_harness.cell import Runtime, craft, to_tensor
@@ -22,6 +22,9 @@ from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell
 from iqa_models import QualityModel
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
+
+_Pixels = np.ndarray[Any, np.dtype[np.float32]]
+_Bits = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def recreate(
@@ -108,6 +111,9 @@ def encode(result: AttackResult, cell: Cell, images: ImageSet) -> pa.Table:
         examples[key] = found.example
         use = {"place": place, "objective": found.objective, "steps": found.steps, "loss": found.loss}
         uses.setdefault(key, []).append(use)
+    assert cell.attack is not None  # noqa: S101 - a clean cell has no examples
+    threat = cell.attack.threat
+    radius = threat.epsilon if threat.norm == "inf" else 0.0
     rows = []
     for key, example in examples.items():
         image = key[0]
@@ -116,7 +122,8 @@ def encode(result: AttackResult, cell: Cell, images: ImageSet) -> pa.Table:
             raise RunError(
                 f"{cell.label}, {cell.attack_name}: examples are kept in float32 only, not {pixels.dtype}"
             )
-        clean = to_tensor(images.read(cell.first + image), "cpu")
+        clean = to_tensor(images.read(cell.first + image), "cpu").numpy()
+        nearest = _nearest(pixels.numpy(), clean, radius)
         rows.append(
             {
                 "cell": cell.key,
@@ -128,7 +135,9 @@ def encode(result: AttackResult, cell: Cell, images: ImageSet) -> pa.Table:
                 "restart": example.restart,
                 "step": example.step,
                 "uses": uses[key],
-                "pixels": _planes(_bits(pixels) ^ _bits(clean)),
+                "epsilon": radius,
+                "nearest": nearest.tobytes(),
+                "pixels": _planes(_bits(pixels.numpy()) ^ _bits(_ends(clean, nearest, radius))),
             }
         )
     cost = [[image, steps, *spent] for (image, steps), spent in result.cost.items()]
@@ -144,14 +153,16 @@ def decode(table: pa.Table, cell: Cell, images: ImageSet, device: str) -> Attack
         BadPart: the table does not fit the cell.
     """
     found: list[tuple[int, Found]] = []
-    clean: dict[int, Tensor] = {}
+    clean: dict[int, _Pixels] = {}
     try:
         summary = json.loads((table.schema.metadata or {})[b"result"])
         for row in table.to_pylist():
             image = row["image"]
             if image not in clean:
-                clean[image] = to_tensor(images.read(cell.first + image), "cpu")
-            bits = _unplanes(row["pixels"], clean[image].shape) ^ _bits(clean[image])
+                clean[image] = to_tensor(images.read(cell.first + image), "cpu").numpy()
+            nearest = np.frombuffer(row["nearest"], np.int8).reshape(clean[image].shape)
+            ends = _ends(clean[image], nearest, row["epsilon"])
+            bits = _unplanes(row["pixels"], clean[image].shape) ^ _bits(ends)
             pixels = torch.from_numpy(bits.view(np.float32)).to(device)
             example = Example(pixels, row["score"], row["restart"], row["step"])
             found += [
@@ -165,14 +176,30 @@ def decode(table: pa.Table, cell: Cell, images: ImageSet, device: str) -> Attack
     return AttackResult([each for _, each in sorted(found, key=lambda pair: pair[0])], cost, scores)
 
 
-def _bits(pixels: Tensor) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    return pixels.contiguous().numpy().view(np.uint32)
+def _nearest(pixels: _Pixels, clean: _Pixels, radius: float) -> np.ndarray[Any, np.dtype[np.int8]]:
+    if radius == 0:
+        return np.zeros(pixels.shape, np.int8)
+    nearest: np.ndarray[Any, np.dtype[np.int8]] = np.clip(
+        np.rint((pixels - clean) / np.float32(radius)), -1, 1
+    ).astype(np.int8)
+    return nearest
 
 
-def _planes(bits: np.ndarray[Any, np.dtype[np.uint32]]) -> bytes:
+def _ends(clean: _Pixels, nearest: np.ndarray[Any, np.dtype[np.int8]], radius: float) -> _Pixels:
+    """Return what `nearest` points at, by the same float32 operations as the projection on the ball."""
+    lower = np.maximum(clean - np.float32(radius), np.float32(0))
+    upper = np.minimum(clean + np.float32(radius), np.float32(1))
+    return np.where(nearest > 0, upper, np.where(nearest < 0, lower, clean))
+
+
+def _bits(pixels: _Pixels) -> _Bits:
+    return np.ascontiguousarray(pixels).view(np.uint32)
+
+
+def _planes(bits: _Bits) -> bytes:
     return bits.astype("<u4").reshape(-1, 1).view(np.uint8).T.tobytes()
 
 
-def _unplanes(content: bytes, shape: torch.Size) -> np.ndarray[Any, np.dtype[np.uint32]]:
+def _unplanes(content: bytes, shape: tuple[int, ...]) -> _Bits:
     planes = np.frombuffer(content, np.uint8).reshape(4, -1)
-    return np.ascontiguousarray(planes.T).view("<u4").astype(np.uint32).reshape(tuple(shape))
+    return np.ascontiguousarray(planes.T).view("<u4").astype(np.uint32).reshape(shape)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, ThreatModel
+from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
 from iqa_harness.check import Check, Probe
 from iqa_harness.flags import FLAGS
 from iqa_models import QualityModel
@@ -20,8 +20,9 @@ BANDS = 8
 """Parts of the range of pixel values that the score must see."""
 DRAWS = 4
 """Draws of noise, of which the best counts."""
-FREE_STEPS, FREE_STEP = 10, 0.1
-"""Ascent without a budget: enough to cross the whole range of a pixel."""
+FREE: tuple[tuple[Norm, int, float], ...] = (("inf", 10, 0.1), ("2", 20, 0.03))
+"""Norm, steps and their root mean square length without a budget. Sign steps leave noise behind, which may
+only raise a score: where they fall short, steps along the gradient itself follow."""
 MIN_STEPS = 10
 """Steps below which a tenth of them is not one step."""
 DIRECTIONS = ("raise", "lower")
@@ -82,10 +83,6 @@ def _attacks(
     before = math.floor(0.9 * own.steps)
     own = replace(own, report_steps=(before,) if own.steps >= MIN_STEPS else ())
     noise = Noise(threat=threat, objectives=DIRECTIONS, samples=DRAWS, eot_samples=draws)
-    free = PGD(
-        threat=ThreatModel("inf", 1.0), objectives=DIRECTIONS, steps=FREE_STEPS, step_size=FREE_STEP,
-        random_start=False, eot_samples=draws,
-    )  # fmt: skip
     followed, blind = _run(own, model, few), _run(noise, model, few)
     full, random = _gain(followed, own.steps), _gain(blind, 0)
     checks = {
@@ -95,7 +92,7 @@ def _attacks(
             f"gain of the best of {DRAWS} draws of noise over that of PGD-{own.steps} "
             f"at {epsilon * 255:.3g}/255, {len(few)} images" + ("" if full > 0 else ": PGD gained nothing"),
         ),
-        "ends_reached": _ends_reached(probe, images, _run(free, model, few)),
+        "ends_reached": _ends_reached(probe, images, draws),
     }
     if own.steps < MIN_STEPS or not isinstance(attack, PGD):
         reason = f"{own.steps} steps" if isinstance(attack, PGD) else "no PGD in the suite"
@@ -125,15 +122,32 @@ def _gain(result: AttackResult, steps: int) -> float:
     return sum(gains) / len(gains)
 
 
-def _ends_reached(probe: Probe, images: Sequence[Tensor], result: AttackResult) -> Check:
+def _ends_reached(probe: Probe, images: Sequence[Tensor], draws: int | None) -> Check:
     clean = probe.scores(torch.stack(list(images)))
     low, high = float(clean.min()), float(clean.max())
-    tries = [f for f in result.found if f.objective in DIRECTIONS]
-    short = sum(f.example.score < high if f.objective == "raise" else f.example.score > low for f in tries)
+    few = list(images[:PROBED])
+    reached: set[tuple[int, str]] = set()
+    tries = len(few) * len(DIRECTIONS)
+    for norm, steps, size in FREE:
+        unit = 1.0 if norm == "inf" else math.sqrt(few[0].numel())
+        free = PGD(
+            threat=ThreatModel(norm, unit),  # the ball holds the whole box
+            objectives=DIRECTIONS,
+            steps=steps,
+            step_size=size * unit,
+            random_start=False,
+            eot_samples=draws,
+        )
+        for found in _run(free, probe.model, few).found:
+            score = found.example.score
+            if {"raise": score >= high, "lower": score <= low}.get(found.objective, False):
+                reached.add((found.image, found.objective))
+        if len(reached) == tries:
+            break
     return _check(
         "ends_not_reached",
-        short / len(tries),
-        f"share of {len(tries)} tries without a budget that stop short of the clean scores' ends "
+        1 - len(reached) / tries,
+        f"share of {tries} tries without a budget that stop short of the clean scores' ends "
         f"{low:.4g} and {high:.4g}",
     )
 

@@ -28,8 +28,8 @@ BY_CHECK = {
 }
 """Checks of `check_model` and `probe_model`, made before any attack, and the flags they raise."""
 
-GREY_LEVEL = 0.9 / 255
-"""Root mean square change from which an attack survives storing with 8 bits."""
+GREY_LEVEL = 1 / 255
+"""Radius (inf) or root mean square change (2) from which an attack should survive storing with 8 bits."""
 MIN_AGREEMENT = 30
 """Images on which a clean SROCC says something."""
 CROSSES = 2 - 1e-9
@@ -254,7 +254,7 @@ def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
         if a.final
         and k.objective in ("raise", "lower", "drift", "mse")
         and str(a.rows.iloc[0]["kind"]) in STEPPED
-        and float(column(a.rows, "rmse").mean()) >= GREY_LEVEL
+        and _survives_rounding(k, a)
     ]
     if not candidates:
         return not_measured(name, "no gradient attack changes images by about a grey level")
@@ -270,6 +270,11 @@ def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
         abs(1 - kept),
         f"{kept:.0%} of the drift is left after rounding to 8 bits at {_radius(smallest)}",
     )
+
+
+def _survives_rounding(key: AttackKey, found: Attacked) -> bool:
+    size = key.epsilon if key.norm == "inf" else float(column(found.rows, "rmse").mean())
+    return size >= GREY_LEVEL * (1 - 1e-6)
 
 
 def _constant(judged: Judged) -> Flag:

@@ -27,12 +27,20 @@ EXAMPLE_COLUMNS: tuple[Column, ...] = (
         False,
         "for what it was chosen: place in the attack's own list, objective, number of steps, loss",
     ),
+    Column("epsilon", _F, False, "radius around the clean image that `nearest` speaks of"),
+    Column(
+        "nearest",
+        pa.binary(),
+        False,
+        "int8 (3, height, width): what the value is nearest to, 0 the clean image (uint8 / 255 in float32), "
+        "1 or -1 clean + epsilon or clean - epsilon, clipped to [0, 1]",
+    ),
     Column(
         "pixels",
         pa.binary(),
         False,
-        "float32 (3, height, width) in [0, 1], each value's bits XOR those of the clean image (uint8 / 255 "
-        "in float32): first all lowest bytes, then the next, up to the highest",
+        "float32 (3, height, width) in [0, 1], each value's bits XOR those of what it is nearest to: first "
+        "all lowest bytes, then the next, up to the highest",
     ),
 )
 

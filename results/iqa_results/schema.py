@@ -300,6 +300,23 @@ FIT_COLUMNS: tuple[Column, ...] = (
 FIT_SCHEMA = _schema(FIT_COLUMNS, SCHEMA_VERSION)
 """One row a model: q -> b1 (1/2 - 1 / (1 + exp(b2 (q - b3)))) + b4 q + b5."""
 
+BASELINE_COLUMNS: tuple[Column, ...] = (
+    Column("model", _S, False, "name of the model"),
+    Column("row", _S, False, "clean | attack | composed"),
+    Column("attack", _S, False, "attack of an attack row; else ''"),
+    Column("objective", _S, False, "its objective; 'srocc' or 'plcc' for the choice of composed; else ''"),
+    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
+    Column("epsilon", _F, False, "radius on pixels in [0, 1]: the main one; 0 for clean"),
+    Column("image_id", _S, False, "id of the image in its set"),
+    Column("reference", _S, False, "content the image shows"),
+    Column("mos", _F, False, "label"),
+    Column("score", _F, False, "score of the image, attacked at full strength unless clean"),
+    Column("mapped", _F, False, "the same through the model's frozen logistic; the score itself without one"),
+)
+
+BASELINE_SCHEMA = _schema(BASELINE_COLUMNS, SCHEMA_VERSION)
+"""One row a (model, row, attack, objective, image)."""
+
 
 def describe(columns: tuple[Column, ...]) -> str:
     """Return the columns as a Markdown table: name, type, meaning."""

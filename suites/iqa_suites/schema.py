@@ -23,7 +23,11 @@ class DataSettings(Settings):
     """Which images are attacked."""
 
     name: str
-    """Embedded set (`demo`, `smoke`) or path of a CSV."""
+    """Data set as every `--data` takes it: `demo`, `koniq10k:/folder?split_seed=1`, path of a CSV, ...
+
+    Without its folder a public set is looked for in `$IQA_HARNESS_DATA`: the suite, and so its hash, is
+    then the same on every machine.
+    """
     split: Literal["train", "val", "test"] = "test"
     """Split that is attacked."""
     images: int | None = Field(default=None, ge=3)

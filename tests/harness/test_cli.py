@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -370,7 +371,7 @@ def test_lists_and_cards(cli):
     code, out, _ = cli("data", "check", "smoke")
     assert code == 0
     assert "0 problem(s)" in out
-    assert json.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
+    assert tomllib.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
 
 
 def test_score_prints_what_the_model_says(cli, tmp_path):

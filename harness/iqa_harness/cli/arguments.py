@@ -13,9 +13,16 @@ from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
     from iqa_harness.plan import Entrant
+    from iqa_results import ResultStore
 
 StoreOption = Annotated[
     Path, typer.Option("--store", help="Folder of Parquet parts, manifests, reports and demo models.")
+]
+ResultsOption = Annotated[
+    str,
+    typer.Option(
+        "--store", help="Folder or URL (s3://bucket/folder, ...) of Parquet parts, manifests and tables."
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
@@ -52,6 +59,12 @@ PluginOption = Annotated[
 ]
 
 DEFAULT_STORE = Path("iqa-store")
+
+
+def report_folder(store: ResultStore, run: str) -> Path:
+    """Return where a run's report goes: in a local store beside its tables, else in the working folder."""
+    root = store.root
+    return root / "runs" / run / "report" if isinstance(root, Path) else Path("iqa-reports") / run
 
 
 class ModelArgument(NamedTuple):

@@ -21,6 +21,14 @@ ATTEMPTS = 3
 """Workers that may die on one task before it is given up."""
 
 
+def places(devices: Sequence[str], each: int, threads: int | None) -> list[Place]:
+    """Return what the processes run on: so many a device, with equal shares of the cores unless told."""
+    count = len(devices) * each
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = threads or max(1, own // count)
+    return [Place(device, share) for _ in range(each) for device in devices]
+
+
 class _Worker:
     """A process of its own, made again after its death: a pool of one, so that a death is one task's."""
 
@@ -63,9 +71,9 @@ class Processes:
 
     name = "processes"
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        """Take device and threads of every process."""
-        self._places = tuple(places)
+    def __init__(self, places: Sequence[Place], *, attempts: int = ATTEMPTS) -> None:
+        """Take device and threads of every process, and how many may die on one task."""
+        self._places, self._attempts = tuple(places), attempts
 
     def run(self, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         """Yield outcomes as tasks end; a task whose process dies goes to another one."""
@@ -88,10 +96,12 @@ class Processes:
                         except BrokenProcessPool:
                             worker.end()
                             deaths[task.number] += 1
-                            if deaths[task.number] < ATTEMPTS:
+                            if deaths[task.number] < self._attempts:
                                 waiting.appendleft(task)
                                 continue
-                            outcome = Outcome(task.number, (), None, lost=f"{ATTEMPTS} workers died on it")
+                            outcome = Outcome(
+                                task.number, (), None, lost=f"{self._attempts} worker(s) died on it"
+                            )
                         yield outcome
             finally:
                 for worker in [*idle, *(worker for worker, _ in busy.values())]:

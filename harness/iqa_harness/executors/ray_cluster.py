@@ -82,7 +82,8 @@ class RayCluster:
         remote = ray.remote(_remote).options(
             num_cpus=self._cpus, num_gpus=self._gpus, max_retries=RETRIES, retry_exceptions=False
         )
-        waiting, running = deque(tasks), {}
+        waiting = deque(tasks)
+        running: dict[Any, Task] = {}
         while waiting or running:
             # Twice what can run: a freed place has its next task at once, the queue stays short.
             while waiting and len(running) < 2 * slots:

@@ -64,7 +64,7 @@ class Slurm:
         folder = str(job.folder(self._folder / f"session-{time.time_ns()}"))
         waiting = list(tasks)
         for _ in range(ROUNDS):
-            lost = []
+            lost: list[Task] = []
             # Neighbours use the same model: a job gets a stretch of them, not every n-th.
             size = -(-len(waiting) // self._jobs)
             shares = [tuple(waiting[first : first + size]) for first in range(0, len(waiting), size)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from iqa_harness.cell import Runtime
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
-from iqa_harness.data.file_set import FileImageSet
+from iqa_harness.data.file_set import FileImageSet, ResizedImageSet
 from iqa_harness.data.pixel_cache import PixelCache
 from iqa_harness.data.store import StoredImageSet
 from iqa_harness.errors import RunError
@@ -79,26 +79,31 @@ def write_snapshot(
 
 def _data(work: Work) -> dict[str, Any]:
     images = work.images
-    content: dict[str, Any] = {"card": asdict(images.card), "fingerprint": images.fingerprint}
+    parts: dict[str, ImageSet] = {"images": images, "validation": work.validation, **work.training}
+    content: dict[str, Any] = {}
+    if isinstance(images, ResizedImageSet):
+        content["resize"] = [images.height, images.width]
+        parts = {name: p.source if isinstance(p, ResizedImageSet) else p for name, p in parts.items()}
+        images = images.source
+    content |= {"card": asdict(images.card), "fingerprint": images.fingerprint}
+    listed: Callable[[ImageSet], list[Any]]
     if isinstance(images, FileImageSet):
-        cache = images.cache
-        return {
-            **content,
-            "root": str(images.root.resolve()),
-            "cache": [str(cache.folder.resolve()), cache.limit] if cache else None,
-            "images": _files(images),
-            "validation": _files(work.validation),
-            "training": {split: _files(part) for split, part in work.training.items()},
-        }
-    if isinstance(images, StoredImageSet):
-        return {
-            **content,
-            "cache": str(images.folder.resolve().parent.parent),
-            "images": _ids(images),
-            "validation": _ids(work.validation),
-            "training": {split: _ids(part) for split, part in work.training.items()},
-        }
-    raise RunError(f"image set {images.card.name!r} is an object of this process: use the inline executor")
+        cache, listed = images.cache, _files
+        content["root"] = str(images.root.resolve())
+        content["cache"] = [str(cache.folder.resolve()), cache.limit] if cache else None
+    elif isinstance(images, StoredImageSet):
+        listed = _ids
+        content["cache"] = str(images.folder.resolve().parent.parent)
+    else:
+        raise RunError(
+            f"image set {images.card.name!r} is an object of this process: use the inline executor"
+        )
+    return {
+        **content,
+        "images": listed(parts["images"]),
+        "validation": listed(parts["validation"]),
+        "training": {split: listed(parts[split]) for split in work.training},
+    }
 
 
 def _ids(images: ImageSet) -> list[str]:
@@ -148,7 +153,15 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
 
 def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet, dict[str, ImageSet]]:
     """Return the attacked images, those of the validation split, and by split those for training."""
-    of = _subsets(content)
+    plain = _subsets(content)
+
+    def of(part: list[Any]) -> ImageSet:
+        images = plain(part)
+        if "resize" not in content:
+            return images
+        height, width = content["resize"]
+        return ResizedImageSet(images, height, width, getattr(images, "cache", None))
+
     training = {split: of(part) for split, part in content["training"].items()}
     return of(content["images"]), of(content["validation"]), training
 

@@ -131,3 +131,13 @@ def expected(tmp_path_factory, run, rows, entrants):
     store, manifest = run(tmp_path_factory.mktemp("inline"), entrants)
     assert manifest.status == "complete"
     return rows(store, manifest)
+
+
+@pytest.fixture(scope="module")
+def packages_on_path():
+    """Processes that others start for us find the packages through the environment."""
+    root = Path(__file__).resolve().parents[3]
+    packages = ("harness", "models", "attacks", "suites", "results", "reports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(str(root / name) for name in packages))
+        yield

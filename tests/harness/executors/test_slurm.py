@@ -1,19 +1,11 @@
 """Jobs through submitit, its executor of local processes in Slurm's place: the rows of one process."""
 
-import os
-
 import pytest
 
 from iqa_harness.executors.slurm import Slurm
 
 
-@pytest.fixture(autouse=True)
-def _packages(monkeypatch):
-    packages = ("harness", "models", "attacks", "suites", "results", "reports")
-    root = os.path.dirname(__file__) + "/../../../"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(os.path.realpath(root + name) for name in packages))
-
-
+@pytest.mark.usefixtures("packages_on_path")
 def test_jobs_give_the_rows_of_one_process_though_one_is_killed(
     tmp_path, run, rows, entrants, expected, deadly
 ):
