@@ -159,10 +159,10 @@ def study_tables(frames: Mapping[str, pa.Table], *, published: bool = False) -> 
     if "settings" in frames:
         found.append(smart_tables.settings_table(frames["settings"]))
     if published:
-        found.append(smart_tables.published_settings_table())
+        found += [smart_tables.published_settings_table(), smart_tables.published_log_table()]
     if "training" in frames:
         models = distinct(e.model for e in rows_of(frames["training"], Epoch))
-        found += [smart_tables.log_table(frames["training"], m, published=published) for m in models]
+        found += [smart_tables.log_table(frames["training"], m) for m in models]
     return [table._replace(name=_plain(table.name)) for table in found if table is not None]
 
 

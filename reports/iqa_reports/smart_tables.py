@@ -203,7 +203,7 @@ def published_settings_table() -> TableView:
     )
 
 
-def log_table(training: pa.Table, model: str, *, published: bool = False) -> TableView | None:
+def log_table(training: pa.Table, model: str) -> TableView | None:
     """SMART table VI: one training run, epoch by epoch (TRAINING)."""
     rows_in = [e for e in rows_of(training, Epoch) if e.model == model and not e.place]
     quantities = [name for name in LOG_COLUMNS if any(e.quantity == name for e in rows_in)]
@@ -214,25 +214,36 @@ def log_table(training: pa.Table, model: str, *, published: bool = False) -> Tab
     chosen = {e.epoch for e in rows_in if e.best}
     rows = []
     for epoch in sorted({e.epoch for e in rows_in}):
-        row = [Entry(str(epoch), "header"), label("chosen" if epoch in chosen else ""), _ours()]
+        row = [Entry(str(epoch), "header"), label("chosen" if epoch in chosen else "")]
         row += [
             measured(values.get((epoch, name)), _four, notes, f"no {name} at this epoch")
             for name in quantities
         ]
         rows.append(row)
-    table = load_published().table(PAPER, "log")
-    if published:
-        for record in table.records():
-            row = [Entry(str(record["epoch"]), "header"), label(""), _theirs(table)]
-            rows.append([*row, *(_published(record.get(name), notes, digits=4) for name in quantities)])
     return frame_table(
         f"smart-6-log-{model}",
         f"SMART table VI. Training log of {model}.",
-        ("Epoch", "Chosen", "Source"),
+        ("Epoch", "Chosen"),
         tuple(Group(name.replace("_", " "), (Heading("", numeric=True),)) for name in quantities),
         rows,
         notes,
-        remarks=_remarks(table, published),
+    )
+
+
+def published_log_table() -> TableView:
+    """SMART table VI as the paper prints it, wholly published."""
+    table, notes = load_published().table(PAPER, "log"), Notes()
+    rows = [
+        [Entry(str(row[0]), "header"), *(_published(value, notes) for value in row[1:])] for row in table.rows
+    ]
+    return frame_table(
+        "smart-6-log-published",
+        "SMART table VI as published. None of these values is ours.",
+        ("Epoch",),
+        tuple(Group(name.replace("_", " "), (Heading("", numeric=True),)) for name in table.columns[1:]),
+        rows,
+        notes,
+        remarks=_remarks(table, True),
     )
 
 

@@ -175,8 +175,8 @@ def test_sizes_rise_and_are_in_millions(frames: Frames) -> None:
 def test_the_log_marks_the_chosen_epoch_and_undefined_values(frames: Frames) -> None:
     """SMART VI: an epoch a row, a dash where a correlation was undefined, the chosen epoch named."""
     rows = texts(log_table(frames["training"], "base"))
-    assert rows[0] == ["1", "", "measured here", "12.0000", "—"]
-    assert rows[1] == ["2", "chosen", "measured here", "6.0000", "0.8200"]
+    assert rows[0] == ["1", "", "12.0000", "—"]
+    assert rows[1] == ["2", "chosen", "6.0000", "0.8200"]
 
 
 def test_a_log_of_another_model_is_no_table(frames: Frames) -> None:

@@ -25,8 +25,9 @@ _SCALARS = (int, float)
 def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
     """Return one frame of each kind (`iqa_reports.FRAMES`) from files and folders.
 
-    A Parquet file is what its metadata says it is, or the one kind whose columns it has. A folder is searched
-    for such files and for training folders (log.jsonl, card.json), which give training and settings.
+    A Parquet file is what its metadata says, or the kind whose columns it has. A folder is searched for
+    those and for training folders (log.jsonl, card.json, figures.json), which give training, settings and
+    what each checkpoint came to; seeds of one model are put together.
 
     Raises:
         RunError: a place does not exist, a Parquet file is of no known kind, or a log cannot be read.

@@ -42,7 +42,7 @@ def identify(record: ModelRecord) -> Identity:
 
 
 def identify_card(card: Mapping[str, Any], training: Mapping[str, Any], sha256: str) -> Identity:
-    """Return what a model's card and the record of its training say; the hash stands where they say nothing."""
+    """Return what a model's card and its training record say; the hash stands for what is unknown."""
     options = _mapping(card.get("options"))
     config = _mapping(training.get("config"))
     neck = {"srm": "srm", "none": "baseline"}.get(str(options.get("neck")))
@@ -91,12 +91,25 @@ def results_frame(
     for run in runs:
         known = {record.name: identify(record) for record in run.manifest.models}
         final = [row for row in run.table.to_pylist() if row["final"]]
-        rows += [(known[row["model"]], _result(run, row, known[row["model"]], costs)) for row in final]
-    return make_frame(Result, [*over_seeds(rows), *more])
+        rows += [(known[row["model"]], _result(run, row, known[row["model"]])) for row in final]
+    sizes = {c.model: (c.parameters, _macs(c)) for c in costs if c.part == "whole"}
+    return make_frame(Result, with_sizes([*over_seeds(rows), *more], sizes))
 
 
-def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity, costs: Sequence[Cost]) -> Result:
-    whole = next((c for c in costs if (c.model, c.part) == (row["model"], "whole")), None)
+def with_sizes(results: Sequence[Result], sizes: Mapping[str, tuple[int | None, int | None]]) -> list[Result]:
+    """Return the results with parameters and multiply-adds of the models whose names have them."""
+    return [
+        r._replace(parameters=sizes[r.model][0], macs=sizes[r.model][1]) if r.model in sizes else r
+        for r in results
+    ]
+
+
+def _macs(cost: Cost) -> int | None:
+    """Return the multiply-adds of one image."""
+    return None if cost.macs is None else cost.macs // cost.batch
+
+
+def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity) -> Result:
     return Result(
         model=row["model"],
         **{name: getattr(identity, name) for name in _SHARED},
@@ -104,8 +117,8 @@ def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity, costs: S
         **{name: row[name] for name in _COPIED},
         std=None,
         seeds=1,
-        parameters=None if whole is None else whole.parameters,
-        macs=None if whole is None or whole.macs is None else whole.macs // whole.batch,
+        parameters=None,
+        macs=None,
     )
 
 

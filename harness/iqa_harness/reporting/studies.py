@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
 
 
 def is_evaluation(table: pa.Table) -> bool:
-    """Whether a table is the one `iqa-harness evaluate` writes: a row a model and set, metrics side by side."""
+    """Whether this is the table of `iqa-harness evaluate`: a row a model and set, metrics side by side."""
     return {"model", "data", "split", "images", "trained_on", *METRICS} <= set(table.column_names)
 
 
@@ -113,15 +112,3 @@ def _result(model: str, identity: Identity | None, **fields: Any) -> Result:
     }
     values["undefined"] = None if value is not None else fields.get("undefined") or "not computed"
     return Result(model=model, value=value, **values)
-
-
-def with_costs(
-    results: Sequence[Result], parameters: dict[str, tuple[int | None, int | None]]
-) -> list[Result]:
-    """Return the results with parameters and multiply-adds of the models whose name has them."""
-    return [
-        r._replace(parameters=parameters[r.model][0], macs=parameters[r.model][1])
-        if r.model in parameters
-        else r
-        for r in results
-    ]
