@@ -6,13 +6,16 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from iqa_attacks import Attack
+from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.trained import TrainedAttacks, training_images
 from iqa_models import QualityModel, weights_sha256
+from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION
 from iqa_suites import OwnAttackSettings, Suite
 
@@ -24,6 +27,12 @@ class Entrant:
     label: str
     model: QualityModel
     checkpoint: Path | None = None
+    argument: str | None = None
+    """What to write after ``--model`` to make it again, None for an object of the caller's own."""
+    plugins: tuple[Path, ...] = ()
+    """Files to run before the model can be made again."""
+    backbone_weights: Path | None = None
+    """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
 
     @property
     def sha256(self) -> str:
@@ -91,11 +100,56 @@ class Cell:
     """Whose examples are scored, None for an attack on the model itself."""
     gradient: bool = False
     """Whether a clean cell measures the input gradient too: on the evaluated split."""
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities at which examples are scored once more."""
+    trained: TrainedAttacks | None = field(default=None, compare=False, repr=False)
+    """Trains the attack; None for one that needs no training."""
 
     @property
     def epsilon(self) -> float:
         """Radius on pixels in [0, 1], 0 for clean."""
         return self.attack.threat.epsilon if self.attack else 0.0
+
+    @property
+    def family(self) -> str:
+        """Name of the attack in the suite, without the surrogate of a transfer."""
+        return self.attack_name.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Fewer images than the suite names, as asked for on the command line."""
+
+    limit: int | None = None
+    """Only the first so many."""
+    images: tuple[str, ...] = ()
+    """Only these ids; all if empty. They are attacked in the set's order."""
+
+    def of(self, images: ImageSet) -> ImageSet:
+        """Return the chosen images.
+
+        Raises:
+            RunError: an id that is not among them, twice the same, or a limit below 1.
+        """
+        if self.images:
+            place = {record.image_id: i for i, record in enumerate(images.records)}
+            for image_id in self.images:
+                if image_id not in place:
+                    near = did_you_mean(image_id, list(place))
+                    raise RunError(f"no image {image_id!r} among the {len(images)} of the suite{near}")
+            images = images.subset(sorted({place[image_id] for image_id in self.images}))
+        if self.limit is not None:
+            if self.limit < 1:
+                raise RunError(f"a limit of images must be at least 1, not {self.limit}")
+            images = images.subset(range(min(self.limit, len(images))))
+        return images
+
+    def words(self, chosen: int, total: int) -> str | None:
+        """Say what was chosen, None if it is everything."""
+        if chosen == total:
+            return None
+        which = f"{chosen} chosen images" if self.images else f"the first {chosen} images"
+        return f"{which} of the {total} that the suite names"
 
 
 @dataclass(frozen=True)
@@ -108,14 +162,20 @@ class Work:
     validation: ImageSet
     """The images the logistic of PLCC is fitted on; may be empty."""
     cells: tuple[Cell, ...]
+    selection: str | None = None
+    """Which of the suite's images these are, in words; None for all."""
+    training: Mapping[str, ImageSet] = field(default_factory=dict)
+    """By split, the images that attacks are trained on."""
 
 
-def plan(suite: Suite, entrants: Sequence[Entrant], data: ImageSet) -> Work:
+def plan(
+    suite: Suite, entrants: Sequence[Entrant], data: ImageSet, selection: Selection = Selection()
+) -> Work:
     """List the cells of a suite for some models.
 
     Raises:
         RunError: no model, two models of one name, a split without enough images, a transfer with one
-            model, or a stochastic model in a suite without EOT.
+            model, a stochastic model in a suite without EOT, or a selection of images that are not there.
     """
     if not entrants:
         raise RunError("no model to attack; name at least one with --model")
@@ -131,6 +191,7 @@ def plan(suite: Suite, entrants: Sequence[Entrant], data: ImageSet) -> Work:
                 f"{data.card.name!r} has {len(images)}"
             )
         images = images.subset(range(suite.data.images))
+    total, images = len(images), selection.of(images)
     if len(images) < 3:
         raise RunError(
             f"{data.card.name!r} has {len(images)} images in split {suite.data.split!r}; "
@@ -138,46 +199,121 @@ def plan(suite: Suite, entrants: Sequence[Entrant], data: ImageSet) -> Work:
         )
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
     _require_possible(suite, entrants)
+    training = training_images(suite, data)
+    trained = TrainedAttacks(training)
+    ranges = {"val": _Ranges(suite, validation), suite.data.split: _Ranges(suite, images)}
+    rivals = [_Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
     cells: list[Cell] = []
-    sha256 = {entrant.label: entrant.sha256 for entrant in entrants}
-    for entrant in entrants:
-        clean = _Row(suite, entrant, sha256[entrant.label], "clean", None)
-        for split, part in (("val", validation), (suite.data.split, images)):
-            cells += [clean.cell(part, split, first) for first in range(0, len(part), suite.cell_images)]
-    for entrant in entrants:
+    for rival in rivals:
+        clean = _Row(suite, rival, "clean", None)
+        cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
+    for rival in rivals:
         for settings in suite.own_attacks:
-            cells += _attack_cells(suite, settings, entrant, entrants, sha256, images)
-    return Work(suite, images, validation, tuple(cells))
+            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
+
+
+def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
+    """Return how many evaluations make a score of a model, None for one."""
+    return suite.eot_samples if is_stochastic else None
+
+
+def remake(
+    suite: Suite,
+    wanted: CellRef,
+    images: ImageSet,
+    draws: Mapping[str, int | None],
+    trained: TrainedAttacks | None = None,
+) -> Cell:
+    """Make a cell again, in another process, from the names of its parts.
+
+    Args:
+        suite: the same suite.
+        wanted: the cell as its plan names it.
+        images: the evaluated images of the cell's split.
+        draws: `draws_of` each model by the names of the run.
+        trained: trains attacks that need it.
+
+    Raises:
+        RunError: suite, data or code of this process make another cell of it.
+    """
+    transfers = {transfer.name: transfer.source[0] for transfer in suite.transfers}
+    name = wanted.attack_name.partition(":")[0]
+    attacker = wanted.surrogate.label if wanted.surrogate else wanted.label
+    settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
+    attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
+    rival = _Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
+    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
+    cell = row.cell(_Ranges(suite, images), wanted.split, wanted.first)
+    if cell.key != wanted.key:
+        raise RunError(
+            f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
+            "another cell than was planned; its iqa-harness or its data differ from the driver's"
+        )
+    return cell
+
+
+class CellRef(NamedTuple):
+    """A cell as plain data: enough for another process to make it again."""
+
+    key: str
+    label: str
+    model_sha256: str
+    attack_name: str
+    epsilon: float
+    split: str
+    first: int
+    surrogate: Surrogate | None
+
+    @classmethod
+    def of(cls, cell: Cell) -> CellRef:
+        """Name the parts of a cell."""
+        return cls(
+            cell.key,
+            cell.label,
+            cell.model_sha256,
+            cell.attack_name,
+            cell.epsilon,
+            cell.split,
+            cell.first,
+            cell.surrogate,
+        )
+
+
+class _Rival(NamedTuple):
+    """What of a model is in its cells' keys."""
+
+    label: str
+    sha256: str
+    draws: int | None
 
 
 def _attack_cells(
     suite: Suite,
     settings: OwnAttackSettings,
-    entrant: Entrant,
-    entrants: Sequence[Entrant],
-    sha256: Mapping[str, str],
-    images: ImageSet,
+    rival: _Rival,
+    rivals: Sequence[_Rival],
+    images: _Ranges,
+    trained: TrainedAttacks,
 ) -> list[Cell]:
     """List the cells of one attack on one model, each followed by those that try its examples on others."""
     cells = []
-    split, draws = suite.data.split, _draws(suite, entrant)
+    split = suite.data.split
     transfers = [t for t in suite.transfers if t.source[0] == settings.name]
     for epsilon in settings.epsilons:
-        attack = settings.attack(epsilon, suite.seed, draws)
-        own = _Row(suite, entrant, sha256[entrant.label], settings.name, attack)
-        for first in range(0, len(images), suite.cell_images):
+        attack = settings.attack(epsilon, suite.seed, rival.draws)
+        own = _Row(suite, rival, settings.name, attack, trained=trained)
+        for first in images.firsts:
             cell = own.cell(images, split, first)
             cells.append(cell)
             # Right behind the cell that finds the examples, so that they are found once.
             for transfer in transfers:
-                surrogate = Surrogate(entrant.label, cell.key, transfer.source[1])
-                name = f"{transfer.name}:{entrant.label}"
+                surrogate = Surrogate(rival.label, cell.key, transfer.source[1])
+                name = f"{transfer.name}:{rival.label}"
                 cells += [
-                    _Row(suite, target, sha256[target.label], name, attack, surrogate).cell(
-                        images, split, first
-                    )
-                    for target in entrants
-                    if target is not entrant
+                    _Row(suite, target, name, attack, surrogate, trained).cell(images, split, first)
+                    for target in rivals
+                    if target is not rival
                 ]
     return cells
 
@@ -196,45 +332,81 @@ def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
             )
 
 
-def _draws(suite: Suite, entrant: Entrant) -> int | None:
-    return suite.eot_samples if entrant.model.is_stochastic else None
+class _Ranges:
+    """The images of a split, cut into cells; what keys say of them is written once for all models."""
+
+    def __init__(self, suite: Suite, images: ImageSet) -> None:
+        self.images, self.size = images, suite.cell_images
+        self.firsts = range(0, len(images), suite.cell_images)
+        self.data = _canonical([images.card.name, images.fingerprint, images.card.mos_range])
+        self._texts: dict[int, str] = {}
+
+    def count(self, first: int) -> int:
+        """Return the number of images in the range that begins at `first`."""
+        return min(self.size, len(self.images) - first)
+
+    def text(self, first: int) -> str:
+        """Return the images of a range as they stand in a key."""
+        if first not in self._texts:
+            records = (self.images.records[i] for i in range(first, first + self.count(first)))
+            self._texts[first] = _canonical(
+                [[r.image_id, r.sha256, r.mos, r.split, r.reference, r.distortion, r.level] for r in records]
+            )
+        return self._texts[first]
 
 
-@dataclass(frozen=True)
 class _Row:
     """The cells of one model and attack, over all ranges of images."""
 
-    suite: Suite
-    entrant: Entrant
-    sha256: str
-    name: str
-    attack: Attack | None
-    surrogate: Surrogate | None = None
+    def __init__(
+        self,
+        suite: Suite,
+        rival: _Rival,
+        name: str,
+        attack: Attack | None,
+        surrogate: Surrogate | None = None,
+        trained: TrainedAttacks | None = None,
+    ) -> None:
+        self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
+        self.trained = trained if isinstance(attack, Universal) else None
+        self._attack = _canonical([name, attack.kind, asdict(attack)] if attack else [name])
 
-    def cell(self, images: ImageSet, split: str, first: int) -> Cell:
+    def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
-        suite, label, attack = self.suite, self.entrant.label, self.attack
-        count = min(suite.cell_images, len(images) - first)
-        draws = _draws(suite, self.entrant)
-        gradient = attack is None and split == suite.data.split
+        suite, rival = self.suite, self.rival
+        gradient = self.attack is None and split == suite.data.split
+        # The keys of one JSON object in order; put together by hand, since its parts serve many cells.
         content = {
-            "schema": SCHEMA_VERSION,
-            "model": [label, self.sha256],
-            "attack": [self.name, attack.kind, asdict(attack)] if attack else [self.name],
-            "surrogate": asdict(self.surrogate) if self.surrogate else None,
-            "seed": suite.seed,
-            "draws": draws,
-            "gradient": gradient,
-            "data": [images.card.name, images.fingerprint, images.card.mos_range],
-            "first": first,
-            "images": [
-                [r.image_id, r.sha256, r.mos, r.split, r.reference, r.distortion, r.level]
-                for r in (images.records[i] for i in range(first, first + count))
-            ],
+            "attack": self._attack,
+            "data": ranges.data,
+            "draws": _canonical(rival.draws),
+            "first": _canonical(first),
+            "gradient": _canonical(gradient),
+            "images": ranges.text(first),
+            "jpeg": _canonical(suite.jpeg_qualities),
+            "model": _canonical([rival.label, rival.sha256]),
+            "schema": _canonical(SCHEMA_VERSION),
+            "seed": _canonical(suite.seed),
+            "surrogate": _canonical(asdict(self.surrogate) if self.surrogate else None),
         }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        key = hashlib.sha256(text.encode()).hexdigest()
+        text = "{" + ",".join(f'"{name}":{part}' for name, part in content.items()) + "}"
         return Cell(
-            key, label, self.sha256, self.name, attack, split, first, count, suite.seed, draws,
-            self.surrogate, gradient,
-        )  # fmt: skip
+            hashlib.sha256(text.encode()).hexdigest(),
+            rival.label,
+            rival.sha256,
+            self.name,
+            self.attack,
+            split,
+            first,
+            ranges.count(first),
+            suite.seed,
+            rival.draws,
+            self.surrogate,
+            gradient,
+            suite.jpeg_qualities,
+            self.trained,
+        )
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

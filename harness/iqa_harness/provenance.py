@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import platform
 import shutil
 import subprocess
 from pathlib import Path
+
+import torch
 
 from iqa_results import Provenance
 
@@ -22,6 +25,8 @@ PACKAGES = (
     "pandas",
     "pyarrow",
     "torchattacks",
+    "ray",
+    "submitit",
 )
 
 
@@ -36,7 +41,29 @@ def collect_provenance(device: str, threads: int) -> Provenance:
         threads=threads,
         commit=commit,
         dirty=dirty,
+        cuda=torch.version.cuda,
+        driver=_driver(),
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _driver() -> str | None:
+    """Return the version of the NVIDIA driver, None if there is none."""
+    nvidia = shutil.which("nvidia-smi")
+    if nvidia is None:
+        return None
+    done = subprocess.run(  # noqa: S603 - fixed arguments
+        [nvidia, "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    return done.stdout.split("\n", 1)[0].strip() or None if done.returncode == 0 else None
 
 
 @functools.cache

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import datetime
-import math
-import traceback
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 
-from iqa_harness.cell import Runtime, run_cell, to_tensor
+from iqa_harness.cell import Runtime, to_tensor
 from iqa_harness.check import BLOCKING, Check, check_model
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
-from iqa_harness.examples import Examples
+from iqa_harness.executors import Executor, Inline, Job, tasks_of
+from iqa_harness.executors.bench import Bench
+from iqa_harness.executors.snapshot import write_snapshot
+from iqa_harness.ledger import Ledger, planned
 from iqa_harness.plan import Cell, Entrant, Work
 from iqa_harness.probes import probe_model
-from iqa_harness.provenance import collect_provenance
-from iqa_results import BadPart, CellRecord, DataRecord, ModelRecord, ResultStore, RunManifest
+from iqa_harness.provenance import collect_provenance, file_sha256
+from iqa_results import DataRecord, ModelRecord, PluginRecord, ResultStore, RunManifest
 from iqa_suites import Suite
 
 OnCell = Callable[[Cell, str], None]
 """Told after every cell: the cell and `cached`, `done` or `failed`."""
+
+WRITE_EVERY = 60.0
+"""Seconds between two writes of the manifest while a run goes on."""
 
 
 def run_suite(
@@ -33,11 +38,16 @@ def run_suite(
     run: str,
     runtime: Runtime,
     on_cell: OnCell = lambda cell, status: None,
+    *,
+    executor: Executor | None = None,
+    only: Collection[str] | None = None,
+    keep_images: bool = False,
 ) -> RunManifest:
     """Compute the missing cells of a plan and write the run's manifest.
 
-    A cell that fails is recorded with its error and the others go on. An interrupt (Ctrl-C) leaves the
-    finished parts and a manifest that says `interrupted`; the same call later computes the rest.
+    A cell that fails twice is recorded with its error and the others go on; the next call tries it
+    again. An interrupt (Ctrl-C) leaves the finished parts and a manifest that says `interrupted`; a
+    killed run leaves the parts and a manifest that says `running`. The same call computes the rest.
 
     Args:
         work: what `plan` returned.
@@ -47,78 +57,88 @@ def run_suite(
         run: name of the run.
         runtime: device and chunk sizes.
         on_cell: told after every cell.
+        executor: where cells are computed, this process by default. Rows do not depend on it.
+        only: compute cells of these attacks only ('clean' is one); the others stay missing.
+        keep_images: store the attacked images of every attack too, of cells that are done as well.
 
     Returns:
         The manifest as written.
 
     Raises:
-        RunError: a model fails a check without which no number can be made, or a run of that name is
-            of another suite or data set.
+        RunError: a model fails a check without which no number can be made, a run of that name is of
+            another suite or data set, or the executor cannot start.
         KeyboardInterrupt: after the manifest is written.
     """
+    executor = executor or Inline()
     former = _former(store, run, work, {entrant.label for entrant in entrants})
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     records = [_model_record(entrant, work.images, work.suite, runtime) for entrant in entrants]
-    started = former.started if former else _now()
-    errors: dict[str, str] = {}
-    examples = Examples({cell.key: cell for cell in work.cells}, models, work.images, runtime)
+    ledger = Ledger(store, planned(work.cells, former))
+    log = _Log(work, records, suite_text, store, run, runtime, ledger, former, executor.name)
+    log.write("running")
 
-    def record(status: str | None) -> RunManifest:
-        manifest = _manifest(work, records, suite_text, store, run, runtime, started, errors, status)
-        store.write_manifest(manifest)
-        return manifest
+    cells = {cell.key: cell for cell in work.cells}
+    missing = set(ledger.missing())
+    chosen = {key for key in missing if only is None or cells[key].family in only}
+    for cell in work.cells:
+        if cell.key not in missing:
+            on_cell(cell, "cached")
+    tasks = tasks_of(cells, chosen, _to_keep(work, store, missing - chosen, only) if keep_images else ())
 
-    record("running")
+    def images_of(split: str) -> ImageSet:
+        return work.images if split == work.suite.data.split else work.validation
+
+    bench = Bench(models.__getitem__, images_of, lambda ref: cells[ref.key], store, runtime)
+    job = Job(bench.run, lambda folder: write_snapshot(folder, work, entrants, store, runtime))
+    outcomes = executor.run(job, tasks)
     try:
-        for cell in work.cells:
-            if _is_stored(store, cell):
-                on_cell(cell, "cached")
-                continue
-            images = work.images if cell.split == work.suite.data.split else work.validation
-            try:
-                rows = run_cell(cell, models[cell.label], images, runtime, examples.of)
-                store.write_cell(cell.key, rows)
-            except Exception as error:  # noqa: BLE001 - recorded in full; the other cells go on
-                errors[cell.key] = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-                on_cell(cell, "failed")
-            else:
-                on_cell(cell, "done")
-    except KeyboardInterrupt:
-        record("interrupted")
+        for outcome in outcomes:
+            task = tasks[outcome.number]
+            states = ledger.take(outcome, [ref.key for ref in task.cells], executor.name)
+            for ref in task.cells:
+                on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
+            log.write_now_and_then()
+    except BaseException:  # an interrupt, or an executor that cannot go on
+        log.write("interrupted")
         raise
-    return record(None)
+    finally:
+        outcomes.close()
+    return log.write(None)
 
 
 def missing_cells(work: Work, store: ResultStore) -> list[Cell]:
     """Return the cells of a plan whose part is not in the store."""
-    return [cell for cell in work.cells if not store.has_cell(cell.key)]
-
-
-def _is_stored(store: ResultStore, cell: Cell) -> bool:
-    """Whether a cell's part is in the store and readable; a damaged one is computed again."""
-    if not store.has_cell(cell.key):
-        return False
-    try:
-        store.read_cell(cell.key)
-    except BadPart:
-        return False
-    return True
+    there = store.cell_sizes()
+    return [cell for cell in work.cells if cell.key not in there]
 
 
 def refreshed(store: ResultStore, manifest: RunManifest) -> RunManifest:
     """Return a manifest with the state of its cells as the store has them now.
 
-    A killed run leaves the manifest of its start; its parts are there all the same.
+    A killed run leaves a manifest from before its end; its parts are there all the same.
     """
-    cells = [
-        cell.model_copy(update={"status": "done", "error": None})
-        if store.has_cell(cell.key)
-        else cell.model_copy(update={"status": "failed" if cell.error else "missing"})
-        for cell in manifest.cells
-    ]
+    ledger = Ledger(store, manifest.cells)
+    cells = ledger.records
     complete = all(cell.status == "done" for cell in cells)
     status = "complete" if complete else "partial" if manifest.status == "complete" else manifest.status
-    return manifest.model_copy(update={"cells": tuple(cells), "status": status, **_cost(store, cells)})
+    models = tuple(model.model_copy(update=ledger.cost(model.name)) for model in manifest.models)
+    return manifest.model_copy(update={"cells": cells, "status": status, "models": models, **ledger.cost()})
+
+
+def _to_keep(
+    work: Work, store: ResultStore, left_out: Collection[str], only: Collection[str] | None
+) -> list[str]:
+    """Return the attacks' own cells whose examples are not in the store; those left out stay out."""
+    there = store.example_sizes()
+    return [
+        cell.key
+        for cell in work.cells
+        if cell.attack is not None
+        and cell.surrogate is None
+        and cell.key not in there
+        and cell.key not in left_out
+        and (only is None or cell.family in only)
+    ]
 
 
 def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunManifest | None:
@@ -132,6 +152,11 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
             f"run {run!r} in {store.root} is of suite {former.suite!r} ({former.suite_sha256[:12]}) on data "
             f"{former.data.name!r} ({former.data.sha256[:12]}), not of suite {work.suite.name!r} "
             f"({same[0][:12]}) on {work.images.card.name!r} ({same[1][:12]}); choose another --run name"
+        )
+    if len(work.images) < former.data.images:
+        raise RunError(
+            f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
+            f"{len(work.images)} of this call; choose another --run name"
         )
     dropped = [model.name for model in former.models if model.name not in labels]
     if dropped:
@@ -166,95 +191,105 @@ def _model_record(entrant: Entrant, images: ImageSet, suite: Suite, runtime: Run
         card=entrant.model.spec.model_dump(mode="json"),
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks={name: check._asdict() for name, check in checks.items()},
+        argument=entrant.argument,
+        plugins=tuple(PluginRecord(path=str(p), sha256=file_sha256(p)) for p in entrant.plugins),
+        backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
     )
 
 
-def _manifest(
-    work: Work,
-    models: Sequence[ModelRecord],
-    suite_text: str,
-    store: ResultStore,
-    run: str,
-    runtime: Runtime,
-    started: str,
-    errors: dict[str, str],
-    status: str | None,
-) -> RunManifest:
-    cells = [_cell_record(cell, store, errors) for cell in work.cells]
-    if status is None:
-        status = "complete" if all(cell.status == "done" for cell in cells) else "partial"
-    suite, card = work.suite, work.images.card
-    cost = _cost(store, cells) if status != "running" else {"forwards": 0, "backwards": 0, "seconds": 0.0}
-    return RunManifest.model_validate(
-        {
-            "run": run,
-            "suite": suite.name,
-            "suite_sha256": suite.sha256,
-            "suite_text": suite_text,
-            "main_epsilon": suite.main_epsilon,
-            "suite_min": suite.suite_min,
-            "step_sweep": suite.step_sweep,
-            "seed": suite.seed,
-            "models": models,
-            "data": DataRecord(
-                name=card.name,
-                sha256=work.images.fingerprint,
-                split=suite.data.split,
-                images=len(work.images),
-                label=card.label,
-                card={
-                    "summary": card.summary,
-                    "source": card.source,
-                    "mos_range": list(card.mos_range),
-                    "notes": list(card.notes),
-                },
-            ),
-            "cells": cells,
-            "status": status,
-            "started": started,
-            "ended": None if status == "running" else _now(),
-            **cost,
-            "provenance": collect_provenance(runtime.device, torch.get_num_threads()),
-            "notes": [*_notes(work), *([] if status == "running" else _mixed_code(store, cells))],
+class _Log:
+    """The manifest of a run, as it changes while the run goes on."""
+
+    def __init__(
+        self,
+        work: Work,
+        models: Sequence[ModelRecord],
+        suite_text: str,
+        store: ResultStore,
+        run: str,
+        runtime: Runtime,
+        ledger: Ledger,
+        former: RunManifest | None,
+        executor: str,
+    ) -> None:
+        self.work, self.models, self.suite_text, self.store, self.run = work, models, suite_text, store, run
+        self.runtime, self.ledger, self.former, self.executor = runtime, ledger, former, executor
+        self.started = former.started if former else _now()
+        self.provenance = collect_provenance(runtime.device, torch.get_num_threads())
+        self._written, self._took = time.monotonic(), 0.0
+
+    def write_now_and_then(self) -> None:
+        """Write the manifest if the last time was long ago, so that a killed run leaves a recent one."""
+        # Not more than a twentieth of the time goes into it, however many cells there are.
+        if time.monotonic() - self._written > max(WRITE_EVERY, 20 * self._took):
+            self.write("running")
+
+    def write(self, status: str | None) -> RunManifest:
+        """Write the manifest; without a status it is `complete` or `partial`, as the cells are."""
+        begun = time.monotonic()
+        manifest = self._manifest(status)
+        self.store.write_manifest(manifest)
+        self._written = time.monotonic()
+        self._took = self._written - begun
+        return manifest
+
+    def _manifest(self, status: str | None) -> RunManifest:
+        work, ledger, former = self.work, self.ledger, self.former
+        cells = ledger.records
+        if status is None:
+            status = "complete" if all(cell.status == "done" for cell in cells) else "partial"
+        suite, card = work.suite, work.images.card
+        new = tuple(ledger.workers.values())
+        earlier = tuple(w for w in former.workers if w.id not in {n.id for n in new}) if former else ()
+        return RunManifest.model_validate(
+            {
+                "run": self.run,
+                "suite": suite.name,
+                "suite_sha256": suite.sha256,
+                "suite_text": self.suite_text,
+                "main_epsilon": suite.main_epsilon,
+                "suite_min": suite.suite_min,
+                "step_sweep": suite.step_sweep,
+                "seed": suite.seed,
+                "models": [m.model_copy(update=ledger.cost(m.name)) for m in self.models],
+                "data": DataRecord(
+                    name=card.name,
+                    sha256=work.images.fingerprint,
+                    split=suite.data.split,
+                    images=len(work.images),
+                    label=card.label,
+                    card=card.as_json(),
+                    selection=work.selection,
+                ),
+                "cells": cells,
+                "status": status,
+                "started": self.started,
+                "ended": None if status == "running" else _now(),
+                **ledger.cost(),
+                "provenance": self.provenance,
+                "executor": self.executor,
+                "workers": earlier + new,
+                "device_seconds": ledger.device_seconds + (former.device_seconds if former else 0.0),
+                "tuning": self._tuning(),
+                "notes": [*_notes(work), *_mixed(ledger)],
+            }
+        )
+
+    def _tuning(self) -> dict[str, Any]:
+        former = self.former.tuning.get("reduced_chunks", {}) if self.former else {}
+        reduced = {**(former if isinstance(former, dict) else {}), **self.ledger.chunks}
+        return {
+            "chunk": self.runtime.chunk,
+            "max_states": self.runtime.max_states,
+            "cell_images": self.work.suite.cell_images,
+            **({"reduced_chunks": reduced} if reduced else {}),
         }
-    )
-
-
-def _cell_record(cell: Cell, store: ResultStore, errors: dict[str, str]) -> CellRecord:
-    failed = cell.key in errors
-    return CellRecord(
-        key=cell.key,
-        model=cell.label,
-        attack=cell.attack_name,
-        epsilon=cell.epsilon,
-        split=cell.split,
-        first=cell.first,
-        count=cell.count,
-        status="failed" if failed else "done" if store.has_cell(cell.key) else "missing",
-        error=errors.get(cell.key),
-    )
-
-
-def _cost(store: ResultStore, cells: Sequence[CellRecord]) -> dict[str, Any]:
-    """Add up the work of the stored cells: every image of a cell once, at the full number of steps."""
-    forwards = backwards = 0
-    seconds = 0.0
-    for cell in cells:
-        if cell.status != "done":
-            continue
-        columns = ("image_id", "final", "forwards", "backwards", "seconds")
-        part = store.read_cell(cell.key).select(columns).to_pandas()
-        each = part[part["final"]].drop_duplicates("image_id")
-        forwards += int(each["forwards"].sum())
-        backwards += int(each["backwards"].sum())
-        seconds += float(each["seconds"].sum())
-    if not math.isfinite(seconds):
-        raise RunError("the stored seconds of a cell are not finite")
-    return {"forwards": forwards, "backwards": backwards, "seconds": seconds}
 
 
 def _notes(work: Work) -> list[str]:
     notes = []
+    if work.selection:
+        notes.append(f"computed from {work.selection}: not the suite's numbers")
     if work.images.card.label == "pseudo-MOS":
         notes.append("labels are pseudo-MOS: good for comparing models on equal terms, no human quality")
     transfers = {f"{transfer.name}/{transfer.source[1]}" for transfer in work.suite.transfers}
@@ -265,11 +300,14 @@ def _notes(work: Work) -> list[str]:
     return notes
 
 
-def _mixed_code(store: ResultStore, cells: Sequence[CellRecord]) -> list[str]:
-    """Say so if the stored cells were computed by more than one version of the code."""
-    done = [cell.key for cell in cells if cell.status == "done"]
-    versions = sorted({store.read_cell(key).column("harness")[0].as_py() for key in done})
-    return [f"cells were computed by several versions: {', '.join(versions)}"] if len(versions) > 1 else []
+def _mixed(ledger: Ledger) -> list[str]:
+    """Say so if the stored cells were computed by more than one version of the code, or kind of device."""
+    notes = []
+    if len(versions := ledger.versions()) > 1:
+        notes.append(f"cells were computed by several versions: {', '.join(versions)}")
+    if len(devices := ledger.devices()) > 1:
+        notes.append(f"cells were computed on several kinds of device: {', '.join(devices)}")
+    return notes
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from iqa_harness.aggregate import RobustnessTable, robustness_table
-from iqa_harness.cell import Runtime, run_cell
+from iqa_harness.cell import Runtime, craft, run_cell
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.examples import Examples
@@ -220,7 +220,12 @@ def _made_again(
     """Compute a sample of every model's cells again."""
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     cells = {cell.key: cell for cell in work.cells}
-    examples = Examples(cells, models, work.images, runtime)
+    # Nothing kept is read: an example is found again by its attack, or the check would check itself.
+    examples = Examples(
+        lambda cell: craft(cell, models[cell.label], work.images, runtime),
+        lambda cell: cells[cell.surrogate.cell] if cell.surrogate else cell,
+        {cell.surrogate.cell for cell in work.cells if cell.surrogate},
+    )
     generator = np.random.default_rng(seed)
     made = []
     for entrant in entrants:

@@ -2,7 +2,17 @@
 
 from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
-from iqa_results.manifest import CellRecord, DataRecord, ModelRecord, Provenance, RunManifest
+from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
+from iqa_results.files import RemotePath
+from iqa_results.manifest import (
+    CellRecord,
+    DataRecord,
+    ModelRecord,
+    PluginRecord,
+    Provenance,
+    RunManifest,
+    WorkerRecord,
+)
 from iqa_results.schema import (
     BASELINE_COLUMNS,
     BASELINE_SCHEMA,
@@ -31,6 +41,8 @@ __all__ = [
     "BASELINE_SCHEMA",
     "DIFFERENCE_COLUMNS",
     "DIFFERENCE_SCHEMA",
+    "EXAMPLE_COLUMNS",
+    "EXAMPLE_SCHEMA",
     "FIT_COLUMNS",
     "FIT_SCHEMA",
     "FLAG_COLUMNS",
@@ -53,11 +65,14 @@ __all__ = [
     "DataRecord",
     "ModelRecord",
     "NoiseFloor",
+    "PluginRecord",
     "Provenance",
+    "RemotePath",
     "ResultStore",
     "ResultsError",
     "RunManifest",
     "UnknownRun",
+    "WorkerRecord",
     "describe",
     "load_baseline",
     "save_baseline",

@@ -16,9 +16,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iqa_results.errors import BadManifest
+from iqa_results.files import write_whole
 from iqa_results.manifest import Provenance
 from iqa_results.schema import BASELINE_SCHEMA
-from iqa_results.store import read_parquet, replace_file, write_parquet
+from iqa_results.store import read_parquet, write_parquet
 
 BASELINE_FORMAT: Literal[1] = 1
 
@@ -99,7 +100,7 @@ def save_baseline(folder: Path, baseline: Baseline, rows: list[dict[str, Any]] |
     if rows is not None:
         write_parquet(folder / "scores.parquet", rows, BASELINE_SCHEMA, f"baseline {baseline.name}")
     text = json.dumps(baseline.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
-    replace_file(folder / "baseline.json", lambda part: part.write_text(text, encoding="utf-8"))
+    write_whole(folder / "baseline.json", text.encode())
 
 
 def load_baseline(folder: Path) -> tuple[Baseline, pa.Table]:

@@ -13,6 +13,15 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PluginRecord(_Record):
+    """A Python file of the user's own that registers models."""
+
+    path: str
+    """Where it lay."""
+    sha256: str
+    """Hash of its text."""
+
+
 class ModelRecord(_Record):
     """One model under test, as the run saw it."""
 
@@ -26,6 +35,18 @@ class ModelRecord(_Record):
     """Where the weights were read from, as the user gave it; None for a model created by name."""
     checks: dict[str, JsonValue]
     """What `check_model` measured before any attack."""
+    argument: str | None = None
+    """What to write after `--model` to make it again; None for an object handed over in Python."""
+    plugins: tuple[PluginRecord, ...] = ()
+    """Files given with `--plugin`, to be run before the model can be made again."""
+    backbone_weights: str | None = None
+    """File given with `--backbone-weights`, None without one."""
+    forwards: int = 0
+    """Evaluations of this model (images) in all its done cells."""
+    backwards: int = 0
+    """Of them with a gradient."""
+    seconds: float = 0.0
+    """Wall time of all its done cells."""
 
 
 class DataRecord(_Record):
@@ -43,6 +64,8 @@ class DataRecord(_Record):
     """Human opinion, or a computed stand-in."""
     card: dict[str, JsonValue]
     """The data set's card in full."""
+    selection: str | None = None
+    """Which images were chosen on the command line, in words; None for all that the suite names."""
 
 
 class CellRecord(_Record):
@@ -65,7 +88,40 @@ class CellRecord(_Record):
     status: Literal["done", "failed", "missing"]
     """Whether the part is in the store."""
     error: str | None = None
-    """Why the cell failed, None otherwise."""
+    """Why the cell failed, with its traceback; None otherwise."""
+    bytes: int | None = None
+    """Size of the part when it was last known to be whole, None if it never was."""
+    forwards: int = 0
+    """Model evaluations (images) that went into the part."""
+    backwards: int = 0
+    """Of them with a gradient."""
+    seconds: float = 0.0
+    """Wall time the part took."""
+    device: str | None = None
+    """Device it was computed on."""
+    harness: str | None = None
+    """Version and commit of the code that computed it."""
+
+
+class WorkerRecord(_Record):
+    """One process that computed cells; it names no host and no user."""
+
+    id: str
+    """Name within the run."""
+    executor: str
+    """How it was started: inline, processes, ray or slurm."""
+    device: str
+    """Torch device."""
+    device_name: str
+    """What the device calls itself."""
+    threads: int
+    """Threads torch used within one operation."""
+    peak_memory: int | None
+    """Most bytes in use at once: of a GPU what torch had allocated on it, of a CPU the whole process."""
+    cells: int
+    """Cells it computed."""
+    seconds: float
+    """Time it spent in them."""
 
 
 class Provenance(_Record):
@@ -85,6 +141,10 @@ class Provenance(_Record):
     """Commit of the harness's own checkout, None for an installed package."""
     dirty: bool | None
     """Whether that checkout had uncommitted changes."""
+    cuda: str | None = None
+    """Version of CUDA that torch was built for, None for a build without it."""
+    driver: str | None = None
+    """Version of the NVIDIA driver, None if there is none."""
 
 
 class RunManifest(_Record):
@@ -128,5 +188,13 @@ class RunManifest(_Record):
     """Wall time spent in the cells' attacks, all starts together."""
     provenance: Provenance
     """Where and with what the run was made."""
+    executor: str = "inline"
+    """How the cells of the last start were computed: inline, processes, ray or slurm."""
+    workers: tuple[WorkerRecord, ...] = ()
+    """The processes that computed cells, of all starts."""
+    device_seconds: float = 0.0
+    """Time all workers together spent in cells, tries that failed included."""
+    tuning: dict[str, JsonValue] = Field(default={})
+    """What was chosen for speed and memory, such as chunk sizes: no result depends on it."""
     notes: tuple[str, ...] = Field(default=())
     """What a reader must know (pseudo-MOS, missing transfer, ...)."""

@@ -52,7 +52,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "kind",
         _S,
         False,
-        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, torchattacks, transfer",
+        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, torchattacks, transfer",
     ),
     Column(
         "objective",
@@ -92,6 +92,13 @@ ROW_COLUMNS: tuple[Column, ...] = (
     ),
     Column("adv_score", _F, False, "score of the stored example, re-computed by the harness"),
     Column("adv_score_8bit", _F, False, "score of the stored example rounded to 8 bits a channel"),
+    Column(
+        "adv_score_jpeg",
+        _F,
+        True,
+        "mean score of the stored example written as JPEG files of the suite's `jpeg_qualities` and read "
+        "again; of a clean row that of the clean image; null if the suite names none",
+    ),
     Column(
         "attack_score",
         _F,

@@ -1,8 +1,9 @@
-"""Parquet parts and manifests on disk: each written whole or not at all.
+"""Parquet parts and manifests: each written whole or not at all, on disk or on an object store.
 
 Layout under the store's root::
 
     cells/<first two digits of key>/<key>.parquet   one part a cell (ROW_SCHEMA)
+    examples/<first two digits of key>/<key>.parquet  attacked images of a cell (EXAMPLE_SCHEMA), if kept
     runs/<run>/manifest.json                        RunManifest
     runs/<run>/table.parquet                        TABLE_SCHEMA
     runs/<run>/intervals.parquet                    INTERVAL_SCHEMA
@@ -17,9 +18,7 @@ Cells belong to no run: two runs that need the same cell share its part.
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
+from iqa_results.examples import EXAMPLE_SCHEMA
+from iqa_results.files import Location, RemotePath, file_size, list_files, locate, write_whole
 from iqa_results.manifest import RunManifest
 from iqa_results.schema import (
     DIFFERENCE_SCHEMA,
@@ -45,28 +46,55 @@ _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ResultStore:
-    """A folder of cells and runs; creating the object creates nothing on disk."""
+    """A folder of cells and runs; creating the object creates nothing on disk.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Any number of processes may write to one store at once: a part is replaced whole, and two that
+    compute the same cell write the same rows.
+    """
+
+    def __init__(self, root: Path | str | RemotePath) -> None:
+        """Take a folder, or a URL such as ``s3://bucket/folder``.
+
+        Raises:
+            ResultsError: the URL's file system is not installed, or no folder in it is named.
+        """
+        self.root: Location = locate(root)
 
     # Cells -----------------------------------------------------------------------------------
 
-    def cell_path(self, key: str) -> Path:
+    def cell_path(self, key: str) -> Location:
         """Return where the part of a cell is or will be.
 
         Raises:
             ResultsError: the key is not 64 hexadecimal digits.
         """
+        return self._keyed("cells", key)
+
+    def _keyed(self, folder: str, key: str) -> Location:
         if not _KEY.fullmatch(key):
             raise ResultsError(f"a cell's key is 64 hexadecimal digits, not {key!r}")
-        return self.root / "cells" / key[:2] / f"{key}.parquet"
+        return self.root / folder / key[:2] / f"{key}.parquet"
 
     def has_cell(self, key: str) -> bool:
-        """Whether the part of a cell is there; parts are renamed into place, so it is whole."""
+        """Whether the part of a cell is there; it appears whole or not at all."""
         return self.cell_path(key).is_file()
 
-    def write_cell(self, key: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def cell_size(self, key: str) -> int | None:
+        """Return the bytes of a cell's part, None if it is not there."""
+        return file_size(self.cell_path(key))
+
+    def cell_sizes(self) -> dict[str, int]:
+        """Return the bytes of every part by its cell's key, from one listing."""
+        return self._sizes("cells")
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        names = (
+            (name.rpartition("/")[2].removesuffix(".parquet"), size)
+            for name, size in list_files(self.root / folder)
+        )
+        return {key: size for key, size in names if _KEY.fullmatch(key)}
+
+    def write_cell(self, key: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write the rows of a cell as one part, whole or not at all.
 
         Raises:
@@ -95,9 +123,54 @@ class ResultStore:
         tables = [self.read_cell(key) for key in keys]
         return pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table()
 
+    def delete_cell(self, key: str) -> None:
+        """Delete a cell's part and its examples; what is not there is no error."""
+        for path in (self.cell_path(key), self.examples_path(key)):
+            path.unlink(missing_ok=True)
+
+    # Examples --------------------------------------------------------------------------------
+
+    def examples_path(self, key: str) -> Location:
+        """Return where the attacked images of a cell are or will be.
+
+        Raises:
+            ResultsError: the key is not 64 hexadecimal digits.
+        """
+        return self._keyed("examples", key)
+
+    def has_examples(self, key: str) -> bool:
+        """Whether the attacked images of a cell are there."""
+        return self.examples_path(key).is_file()
+
+    def example_sizes(self) -> dict[str, int]:
+        """Return the bytes of every cell's attacked images by its key, from one listing."""
+        return self._sizes("examples")
+
+    def write_examples(self, key: str, table: pa.Table) -> Location:
+        """Write the attacked images of a cell (EXAMPLE_SCHEMA), whole or not at all.
+
+        Raises:
+            BadPart: another schema, or a row of another cell.
+        """
+        if not table.schema.equals(EXAMPLE_SCHEMA) or set(table.column("cell").to_pylist()) != {key}:
+            raise BadPart(f"examples of cell {key[:12]}: another schema, or rows of another cell")
+        return _write_table(self.examples_path(key), table)
+
+    def read_examples(self, key: str) -> pa.Table:
+        """Read the attacked images of a cell, verified as `read_cell` does.
+
+        Raises:
+            BadPart: missing, damaged, of another schema, or another cell's.
+        """
+        path = self.examples_path(key)
+        table = _read_table(path, EXAMPLE_SCHEMA)
+        if set(table.column("cell").to_pylist()) != {key}:
+            raise BadPart(f"{path}: holds examples of another cell; delete the file and run again")
+        return table
+
     # Runs ------------------------------------------------------------------------------------
 
-    def run_folder(self, run: str) -> Path:
+    def run_folder(self, run: str) -> Location:
         """Return the folder of a run.
 
         Raises:
@@ -111,9 +184,11 @@ class ResultStore:
 
     def list_runs(self) -> list[str]:
         """Return the names of the runs in the store, sorted."""
-        return sorted(p.parent.name for p in self.root.glob("runs/*/manifest.json"))
+        ends = "/manifest.json"
+        names = (name for name, _ in list_files(self.root / "runs") if name.endswith(ends))
+        return sorted(run for run in (name.removesuffix(ends) for name in names) if _RUN.fullmatch(run))
 
-    def write_manifest(self, manifest: RunManifest) -> Path:
+    def write_manifest(self, manifest: RunManifest) -> Location:
         """Write a run's manifest, replacing the former one whole.
 
         Raises:
@@ -121,10 +196,11 @@ class ResultStore:
         """
         path = self.run_folder(manifest.run) / "manifest.json"
         try:
-            text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=False, allow_nan=False)
+            text = _as_json(manifest)
         except ValueError as error:
             raise BadManifest(f"{path}: {error}") from error
-        return _replace(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        write_whole(path, f"{text}\n".encode())
+        return path
 
     def read_manifest(self, run: str) -> RunManifest:
         """Read a run's manifest.
@@ -144,7 +220,7 @@ class ResultStore:
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise BadManifest(f"{path}: {where}: {first['msg']}") from error
 
-    def write_table(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_table(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's table of metrics (TABLE_SCHEMA)."""
         return _write_table(
             self.run_folder(run) / "table.parquet", _as_table(rows, TABLE_SCHEMA, f"run {run}")
@@ -154,7 +230,7 @@ class ResultStore:
         """Read a run's table of metrics."""
         return _read_table(self.run_folder(run) / "table.parquet", TABLE_SCHEMA)
 
-    def write_intervals(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_intervals(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's reachable intervals (INTERVAL_SCHEMA)."""
         table = _as_table(rows, INTERVAL_SCHEMA, f"run {run}")
         return _write_table(self.run_folder(run) / "intervals.parquet", table)
@@ -163,7 +239,7 @@ class ResultStore:
         """Read a run's reachable intervals."""
         return _read_table(self.run_folder(run) / "intervals.parquet", INTERVAL_SCHEMA)
 
-    def write_flags(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_flags(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's what speaks against its numbers (FLAG_SCHEMA)."""
         table = _as_table(rows, FLAG_SCHEMA, f"run {run}")
         return _write_table(self.run_folder(run) / "flags.parquet", table)
@@ -172,7 +248,7 @@ class ResultStore:
         """Read a run's what speaks against its numbers."""
         return _read_table(self.run_folder(run) / "flags.parquet", FLAG_SCHEMA)
 
-    def write_differences(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_differences(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's paired differences between its models (DIFFERENCE_SCHEMA)."""
         table = _as_table(rows, DIFFERENCE_SCHEMA, f"run {run}")
         return _write_table(self.run_folder(run) / "differences.parquet", table)
@@ -181,7 +257,7 @@ class ResultStore:
         """Read a run's paired differences between its models."""
         return _read_table(self.run_folder(run) / "differences.parquet", DIFFERENCE_SCHEMA)
 
-    def write_measures(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_measures(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's measures besides the correlations (MEASURE_SCHEMA)."""
         table = _as_table(rows, MEASURE_SCHEMA, f"run {run}")
         return _write_table(self.run_folder(run) / "measures.parquet", table)
@@ -190,7 +266,7 @@ class ResultStore:
         """Read a run's measures besides the correlations."""
         return _read_table(self.run_folder(run) / "measures.parquet", MEASURE_SCHEMA)
 
-    def write_fits(self, run: str, rows: Sequence[dict[str, Any]]) -> Path:
+    def write_fits(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's logistic fits (FIT_SCHEMA)."""
         table = _as_table(rows, FIT_SCHEMA, f"run {run}")
         return _write_table(self.run_folder(run) / "fits.parquet", table)
@@ -200,13 +276,22 @@ class ResultStore:
         return _read_table(self.run_folder(run) / "fits.parquet", FIT_SCHEMA)
 
 
+def _as_json(manifest: RunManifest) -> str:
+    """Return a manifest as JSON for people too: a field a line, of the cells a cell a line."""
+    fields = manifest.model_dump(mode="json")
+    cells = ",\n  ".join(json.dumps(cell, allow_nan=False) for cell in fields.pop("cells"))
+    text = json.dumps(fields, indent=1, allow_nan=False)
+    return f'{text[:-2]},\n "cells": [\n  {cells}\n ]\n}}'
+
+
 def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> Path:
     """Write rows as one Parquet file, whole or not at all; `what` names them in messages.
 
     Raises:
         BadPart: the rows do not fit the schema.
     """
-    return _write_table(path, _as_table(rows, schema, what))
+    _write_table(path, _as_table(rows, schema, what))
+    return path
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
@@ -216,11 +301,6 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         BadPart: missing, damaged or of another schema.
     """
     return _read_table(path, schema)
-
-
-def replace_file(path: Path, write: Any) -> Path:
-    """Write a file under another name and rename it into place."""
-    return _replace(path, write)
 
 
 def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> pa.Table:
@@ -240,32 +320,20 @@ def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> p
     return table
 
 
-def _write_table(path: Path, table: pa.Table) -> Path:
-    return _replace(
-        path,
-        lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
-    )
-
-
-def _replace(path: Path, write: Any) -> Path:
-    """Write beside `path` under a name of our own, flush to disk, then rename into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        write(part)
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _write_table(path: Location, table: pa.Table) -> Location:
+    whole = pa.BufferOutputStream()
+    pq.write_table(table, whole, compression="zstd", write_page_checksum=True)
+    write_whole(path, whole.getvalue().to_pybytes())
     return path
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    if not path.is_file():
-        raise BadPart(f"{path}: no such file")
+def _read_table(path: Location, schema: pa.Schema) -> pa.Table:
     try:
-        part = pq.ParquetFile(path, page_checksum_verification=True)
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadPart(f"{path}: no such file") from error
+    try:
+        part = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = part.read()
     except (pa.ArrowException, OSError, UnicodeError) as error:  # UnicodeError: a damaged column name
         raise BadPart(f"{path}: damaged ({error}); delete the file and run again") from error

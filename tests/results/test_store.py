@@ -6,11 +6,10 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import iqa_results.store
+import iqa_results.files
 from iqa_results import (
     DIFFERENCE_COLUMNS,
     FIT_COLUMNS,
@@ -301,11 +300,10 @@ def test_a_failed_rewrite_leaves_the_old_part(
 
 
 def _fail_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(table: pa.Table, part: Path, **_: object) -> None:
-        part.write_bytes(b"PAR1 half a part")
+    def flush(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(iqa_results.store.pq, "write_table", write)
+    monkeypatch.setattr(iqa_results.files.os, "fsync", flush)
 
 
 def test_a_fragment_left_by_a_kill_is_no_cell(store: ResultStore, key: str, rows: Rows) -> None:
@@ -323,13 +321,13 @@ def test_two_writers_use_different_fragments(
 ) -> None:
     """Two attempts at one cell never write into each other's file."""
     seen: list[Path] = []
-    write = pq.write_table
+    replace = Path.replace
 
-    def spy(table: pa.Table, part: Path, **options: object) -> None:
+    def spy(part: Path, target: Path) -> Path:
         seen.append(part)
-        write(table, part, **options)
+        return replace(part, target)
 
-    monkeypatch.setattr(iqa_results.store.pq, "write_table", spy)
+    monkeypatch.setattr(Path, "replace", spy)
     for _ in range(3):
         store.write_cell(key, rows)
     assert all(a != b for a, b in itertools.combinations(seen, 2))

@@ -17,11 +17,14 @@ from iqa_harness.cli import (
     data,
     demo,
     diagnose,
+    evaluate,
     gate,
+    leaderboard,
     models,
     profile,
     report,
     score,
+    study,
     suites,
     train,
     verify,
@@ -58,8 +61,11 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import typer
 
@@ -14,9 +13,16 @@ from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
     from iqa_harness.plan import Entrant
+    from iqa_results import ResultStore
 
 StoreOption = Annotated[
     Path, typer.Option("--store", help="Folder of Parquet parts, manifests, reports and demo models.")
+]
+ResultsOption = Annotated[
+    str,
+    typer.Option(
+        "--store", help="Folder or URL (s3://bucket/folder, ...) of Parquet parts, manifests and tables."
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
@@ -53,6 +59,12 @@ PluginOption = Annotated[
 ]
 
 DEFAULT_STORE = Path("iqa-store")
+
+
+def report_folder(store: ResultStore, run: str) -> Path:
+    """Return where a run's report goes: in a local store beside its tables, else in the working folder."""
+    root = store.root
+    return root / "runs" / run / "report" if isinstance(root, Path) else Path("iqa-reports") / run
 
 
 class ModelArgument(NamedTuple):
@@ -106,12 +118,27 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) -> Entrant:
+def argument_text(argument: ModelArgument) -> str:
+    """Return what to write after ``--model`` to get this model under this name, from any folder."""
+    label, name, options, checkpoint = argument
+    if checkpoint is not None:
+        folder = checkpoint.resolve()
+        text = f"{name}?checkpoint={quote(str(folder))}" if name else str(folder)
+        return text if label == folder.name else f"{label}={text}"
+    query = "&".join(f"{key}={quote(json.dumps(value), safe='')}" for key, value in options.items())
+    # A label with a question mark is the text as it was written: nobody could have given it.
+    return label if "?" in label or label == name + query else f"{label}={name}{'?' * bool(query)}{query}"
+
+
+def load_entrant(
+    argument: ModelArgument, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+) -> Entrant:
     """Create or load the model a user named.
 
     Args:
         argument: the model.
         backbone_weights: file for the trunk of a model created by name; a checkpoint has its own.
+        plugins: files that were run before, for the record.
 
     Raises:
         ModelError: unknown name or option, or an unusable checkpoint.
@@ -121,12 +148,13 @@ def load_entrant(argument: ModelArgument, backbone_weights: Path | None = None) 
 
     if argument.checkpoint is not None:
         model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
-        return Entrant(argument.label, model, argument.checkpoint)
+        return Entrant(argument.label, model, argument.checkpoint, argument_text(argument), plugins)
     options = dict(argument.options)
     if backbone_weights is not None:
         options.setdefault("backbone_weights", str(backbone_weights))
     try:
-        return Entrant(argument.label, create_model(argument.name, **options))
+        model = create_model(argument.name, **options)
+        return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights)
     except UnknownModel as error:
         if Path(argument.name).is_dir():
             raise UnknownModel(f"{error}; for the checkpoint folder write ./{argument.name}") from error
@@ -139,24 +167,10 @@ def run_plugins(files: list[Path] | None) -> None:
     Raises:
         RunError: a file is missing, or raises; the message holds what and the line.
     """
-    import importlib.util
-    import traceback
+    from iqa_harness.plugins import run_plugin
 
     for file in files or ():
-        spec = (
-            importlib.util.spec_from_file_location(f"iqa_plugin_{file.stem}", file)
-            if file.is_file()
-            else None
-        )
-        if spec is None or spec.loader is None:
-            raise RunError(f"plugin {file}: no such Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where Python looks up the source of its classes
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            raise RunError(f"plugin {file}, line {line}: {type(error).__name__}: {error}") from error
+        run_plugin(file)
 
 
 def set_up_torch(device: str, threads: int | None) -> None:

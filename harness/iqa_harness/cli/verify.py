@@ -127,7 +127,7 @@ def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> boo
     return sound
 
 
-def judge_run(store: Path, suite: str, run: str | None) -> ExitCode:
+def judge_run(store: str | Path, suite: str, run: str | None) -> ExitCode:
     """Print the verdicts of a run whose tables are written; FOUND if one is not sound."""
     from iqa_results import ResultStore
     from iqa_suites import load_suite

@@ -19,6 +19,7 @@ from iqa_harness.data.distortions import DISTORTIONS, LEVELS, PRISTINE, distort,
 from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
 from iqa_harness.data.image_set import DataCard, ImageRecord, Split
 from iqa_harness.data.photographs import Photograph, locate, read_crop
+from iqa_harness.data.progress import progress_bar
 from iqa_harness.data.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi, pseudo_mos
 from iqa_harness.data.splits import balanced_order, split_scenes
 from iqa_harness.data.store import PixelWriter, StoredImageSet, cache_root, open_or_build, write_records
@@ -157,7 +158,7 @@ def open_embedded(recipe: Recipe, *, cache_dir: Path | None = None, progress: bo
 
     def build(into: Path) -> None:
         crops = plan_crops(recipe)
-        with _bar(f"Building data set {recipe.name}", len(crops), show=progress) as advance:
+        with progress_bar(f"Building data set {recipe.name}", len(crops), show=progress) as advance:
             records = _build(recipe, crops, into, advance)
         write_records(into, recipe.card(), records, description)
 
@@ -300,17 +301,3 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _bar(text: str, total: int, *, show: bool) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances a bar on standard error by one, if it is to be shown."""
-    if not show:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda: bar.advance(task)

@@ -48,6 +48,21 @@ class DataCard:
     """Where the images and labels come from, with licences."""
     notes: tuple[str, ...] = ()
     """Caveats."""
+    label_rule: str = ""
+    """How the label became `mos` (``100 - dmos_new``); empty if it is the set's own number."""
+    split_rule: str = ""
+    """Who decided the splits: rule, seed, and hashes of the lists they were read from; empty if embedded."""
+
+    def as_json(self) -> dict[str, str | list[float] | list[str]]:
+        """Return the card as JSON values, for a manifest; the name and label stand beside it there."""
+        return {
+            "summary": self.summary,
+            "source": self.source,
+            "mos_range": list(self.mos_range),
+            "notes": list(self.notes),
+            "label_rule": self.label_rule,
+            "split_rule": self.split_rule,
+        }
 
 
 class ImageSet(ABC):
@@ -61,6 +76,8 @@ class ImageSet(ABC):
     fingerprint: str
     """sha256 over name, label range and all records (ids, labels, splits, pixel hashes), before `subset`."""
     records: Sequence[ImageRecord]
+    transform: str = ""
+    """What was done to the recorded pixels, such as a resize; empty if `read` gives them as they are."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -68,6 +85,19 @@ class ImageSet(ABC):
     @abstractmethod
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, 3) of image `index`."""
+
+    def view(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, 3) of image `index` read-only, uncopied where that is possible.
+
+        For who needs a crop only: of a cached image no more than the crop is fetched from the disk.
+        """
+        pixels = self.read(index)
+        pixels.setflags(write=False)
+        return pixels
+
+    def raw_label(self, index: int) -> float:
+        """Return the label of image `index` as the set's own file has it (a DMOS is not turned round)."""
+        return self.records[index].mos
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> ImageSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -62,6 +62,11 @@ def balanced_order(factors: Sequence[tuple[Hashable, ...]], seed: int) -> list[i
             load[codes == codes[chosen]] += share[codes[chosen]]
         load[chosen] = np.inf
     return order
+
+
+def seeded_order(names: Iterable[str], seed: int) -> list[str]:
+    """Return names in an order that depends on the names and the seed alone."""
+    return sorted(names, key=lambda name: (_draw(seed, name), name))
 
 
 def _draw(seed: int, name: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iqa_harness.data.catalogue import check_data
-from iqa_harness.data.csv_set import open_csv
+from iqa_harness.data.catalogue import open_data as open_csv
 from iqa_harness.data.decoding import decode
 from iqa_harness.errors import DataError
 

@@ -1,0 +1,203 @@
+"""Label files as the data sets ship them: CSV, plain text, MATLAB, Excel, JSON. All are read as data only.
+
+MATLAB files are read with SciPy's parser, which builds arrays and never runs anything (they are no
+pickle); sizes are looked at before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from iqa_harness.errors import DataError
+
+_MOST_VALUES: Final = 10_000_000
+_MOST_BYTES: Final = 512 * 2**20
+
+
+class Row(NamedTuple):
+    """One row of a table."""
+
+    where: str
+    cells: dict[str, Any]
+
+
+def read_csv(path: Path, required: Sequence[str]) -> list[Row]:
+    """Read a UTF-8 CSV file with a header; cells are text without outer blanks.
+
+    Raises:
+        DataError: not UTF-8 or not CSV, a column missing, or a row with too many or too few cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [Row(f"line {reader.line_num}", dict(row)) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 CSV file ({error})") from error
+    require_columns(path, columns, required)
+    for where, cells in rows:
+        # DictReader's mark of too many or too few cells.
+        if None in cells or None in cells.values():
+            raise DataError(f"{path}, {where}: expected {len(columns)} cells")
+    return [Row(where, {name: cell.strip() for name, cell in cells.items()}) for where, cells in rows]
+
+
+def require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Raise `DataError` unless a table has all required columns."""
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path}: no column {' and no column '.join(missing)}; found: {', '.join(columns) or 'none'}"
+        )
+
+
+def read_words(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Read a text file of words divided by blanks, one row a line; empty lines are skipped.
+
+    Raises:
+        DataError: not text, or a line with another number of words.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != len(columns):
+            raise DataError(f"{path}, line {number}: expected {len(columns)} words ({' '.join(columns)})")
+        rows.append(Row(f"line {number}", dict(zip(columns, words, strict=True))))
+    return rows
+
+
+def read_mat(path: Path, variable: str) -> list[Any]:
+    """Read one variable of a MATLAB file as a flat list of numbers or texts.
+
+    Raises:
+        DataError: no MATLAB file up to version 7, no such variable, or one of absurd size.
+    """
+    from scipy.io import loadmat, whosmat
+
+    try:
+        shapes = {name: shape for name, shape, _ in whosmat(path)}
+        if variable not in shapes:
+            close = difflib.get_close_matches(variable, shapes, n=1)
+            near = f", did you mean {close[0]!r}?" if close else ""
+            raise DataError(f"{path}: no variable {variable!r}{near}; found: {', '.join(shapes) or 'none'}")
+        count = 1
+        for side in shapes[variable]:
+            count *= side
+        if count > _MOST_VALUES:
+            raise DataError(f"{path}: {variable!r} holds {count} values; that is no label file")
+        values = loadmat(path, variable_names=[variable])[variable]
+    except NotImplementedError as error:
+        raise DataError(f"{path}: a MATLAB 7.3 file; save it as version 7 (save -v7)") from error
+    except DataError:
+        raise
+    except Exception as error:  # the parser answers damage with almost any exception
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({error})") from error
+    return [_unwrap(value) for value in values.ravel()]
+
+
+def _unwrap(value: Any) -> Any:
+    """Return what a cell of a MATLAB cell array holds: a text or number in arrays of one element."""
+    while getattr(value, "size", None) == 1 and hasattr(value, "ravel"):
+        value = value.ravel()[0]
+        if not hasattr(value, "dtype") or value.dtype.kind != "O":
+            break
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:
+        value = value.item()
+    return value
+
+
+def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) -> list[Row]:
+    """Read a sheet of an Excel file whose header row holds the required columns.
+
+    A file of the same name that ends in .csv is taken instead if it is there, so that openpyxl is
+    not needed.
+
+    Args:
+        path: the .xlsx file.
+        required: columns; the first row that holds all of them is the header.
+        sheet: name of the sheet, the first one if None.
+
+    Raises:
+        DataError: openpyxl is missing, no Excel file, or no such sheet or header.
+    """
+    text = path.with_suffix(".csv")
+    if text.is_file():
+        return read_csv(text, required)
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading Excel files needs openpyxl (pip install 'iqa-harness[data]'); or save "
+            f"the sheet as {text.name} beside it"
+        ) from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
+                raise DataError(f"{path}: unpacks to over {_MOST_BYTES >> 20} MB")
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        try:
+            if sheet is not None and sheet not in book.sheetnames:
+                raise DataError(f"{path}: no sheet {sheet!r}; found: {', '.join(book.sheetnames)}")
+            table = book[sheet] if sheet else book.worksheets[0]
+            return _below_header(path, list(table.iter_rows(values_only=True)), required)
+        finally:
+            book.close()
+    except DataError:
+        raise
+    except Exception as error:  # zip, XML and openpyxl itself answer damage with almost any exception
+        raise DataError(f"{path}: cannot be read as an Excel file ({error})") from error
+
+
+def _below_header(path: Path, table: list[tuple[Any, ...]], required: Sequence[str]) -> list[Row]:
+    for first, cells in enumerate(table):
+        names = ["" if cell is None else str(cell).strip() for cell in cells]
+        if all(name in names for name in required):
+            return [
+                Row(f"row {number}", {n: c for n, c in zip(names, row, strict=False) if n})
+                for number, row in enumerate(table[first + 1 :], start=first + 2)
+                if any(cell is not None for cell in row)
+            ]
+    raise DataError(f"{path}: no row holds the columns {', '.join(required)}")
+
+
+class Scored(NamedTuple):
+    """One image of a JSON list."""
+
+    where: str
+    image: str
+    """Base name of the file."""
+    score: Any
+
+
+def read_scored_list(path: Path) -> list[Scored]:
+    """Read a JSON list of ``{"image": ..., "score": ...}``, as the SMART-IQA authors' splits are written.
+
+    Raises:
+        DataError: no JSON, no list, or an item without image or score, named by its place.
+    """
+    try:
+        items = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(items, list):
+        raise DataError(f"{path}: expected a list of {{image, score}}")
+    rows = []
+    for place, item in enumerate(items):
+        if not (isinstance(item, dict) and isinstance(item.get("image"), str) and "score" in item):
+            raise DataError(f"{path}, item {place}: expected image and score, found {str(item)[:80]}")
+        name = item["image"].replace("\\", "/").rpartition("/")[2]
+        rows.append(Scored(f"{path.name} item {place}", name, item["score"]))
+    return rows
