@@ -55,7 +55,7 @@ def diagnose(
     entrant = load_entrant(parse_model(model))
     if not isinstance(entrant.model, SRMQuality | HyperQuality):
         raise RunError(
-    """Print what an SRM neck does to images, or how SMART-IQA weighs its stages; write it as Parquet."""
+            """Print what an SRM neck does to images, or how SMART-IQA weighs its stages; write it as Parquet."""
             "or a smart_iqa model"
         )
     images = open_data(data, cache_dir=cache)
