@@ -127,6 +127,17 @@ def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> boo
     return sound
 
 
+def judge_run(store: str | Path, suite: str, run: str | None) -> ExitCode:
+    """Print the verdicts of a run whose tables are written; FOUND if one is not sound."""
+    from iqa_results import ResultStore
+    from iqa_suites import load_suite
+
+    results = ResultStore(store)
+    name = run or load_suite(suite).suite.name
+    sound = print_verdicts(results.read_flags(name).to_pylist(), results.read_manifest(name))
+    return ExitCode.OK if sound else ExitCode.FOUND
+
+
 def _explain(name: str) -> None:
     import difflib
 
