@@ -12,6 +12,7 @@ import torch
 from iqa_harness.cell import Runtime, to_tensor
 from iqa_harness.check import BLOCKING, Check, check_model
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
 from iqa_harness.executors import Executor, Inline, Job, tasks_of
 from iqa_harness.executors.bench import Bench
@@ -156,6 +157,14 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
             f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
             f"{len(work.images)} of this call; choose another --run name"
         )
+    if (
+        work.selection != former.data.selection
+        and former.data.selection
+        and "chosen" in former.data.selection
+    ):
+        raise RunError(
+            f"run {run!r} in {store.root} holds {former.data.selection}; choose another --run name for others"
+        )
     dropped = [model.name for model in former.models if model.name not in labels]
     if dropped:
         raise RunError(
@@ -170,7 +179,19 @@ def _model_record(entrant: Entrant, images: ImageSet, draws: int | None, runtime
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     if len(same_size) < 2:
         same_size = [pixels[0], pixels[0].flip(-1)]
-    checks = check_model(entrant.model, same_size, draws=draws)
+    try:
+        checks = check_model(entrant.model, same_size, draws=draws)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        try:
+            checks = check_model(entrant.model, same_size[:2], draws=draws)
+        except RuntimeError as still:
+            if not out_of_memory(still):
+                raise
+            raise RunError(
+                f"model {entrant.label!r}: {runtime.device} has no room for two images at once ({still})"
+            ) from still
     for name in BLOCKING:
         check = checks.get(name, Check(None, 0, False, "not measured"))
         if not check.passed:

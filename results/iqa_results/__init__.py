@@ -2,7 +2,7 @@
 
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
 from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
-from iqa_results.files import RemotePath
+from iqa_results.files import RemotePath, leftovers
 from iqa_results.manifest import (
     CellRecord,
     DataRecord,
@@ -66,4 +66,5 @@ __all__ = [
     "UnknownRun",
     "WorkerRecord",
     "describe",
+    "leftovers",
 ]

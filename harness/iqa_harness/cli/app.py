@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, score, suites, train
+from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, runs, score, suites, train
 from iqa_harness.errors import ExitCode
 
 
@@ -49,6 +49,7 @@ app.command("report")(report.report)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
+app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.add_typer(data.app, name="data")
