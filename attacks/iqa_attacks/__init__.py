@@ -11,13 +11,15 @@ from iqa_attacks.gradients import (
     score,
     score_and_gradient,
 )
+from iqa_attacks.jpeg import check_qualities, through_jpeg, through_jpeg_file
 from iqa_attacks.levels import to_8_bits
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.similarity import ssim
 from iqa_attacks.square import Square
-from iqa_attacks.threat_model import Budget, Norm, ThreatModel, measure, parse_epsilon
+from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon
 from iqa_attacks.torchattacks_adapter import TorchAttack
+from iqa_attacks.universal import Universal
 
 __all__ = [
     "APGD",
@@ -39,10 +41,13 @@ __all__ = [
     "Noise",
     "Norm",
     "Objective",
+    "Pixels",
     "Square",
     "ThreatModel",
     "TorchAttack",
+    "Universal",
     "UnknownAttack",
+    "check_qualities",
     "create_attack",
     "create_objective",
     "draw_seeds",
@@ -57,5 +62,7 @@ __all__ = [
     "score_and_gradient",
     "ssim",
     "stored_score",
+    "through_jpeg",
+    "through_jpeg_file",
     "to_8_bits",
 ]

@@ -11,9 +11,10 @@ from iqa_attacks.errors import BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.square import Square
 from iqa_attacks.torchattacks_adapter import TorchAttack
+from iqa_attacks.universal import Universal
 
 _ATTACKS: dict[str, type[Attack]] = {
-    cls.kind: cls for cls in (FGSM, PGD, MIFGSM, APGD, Noise, Square, TorchAttack)
+    cls.kind: cls for cls in (FGSM, PGD, MIFGSM, APGD, Noise, Square, Universal, TorchAttack)
 }
 
 

@@ -135,7 +135,8 @@ def _ascend_group(
                 if schedule.update.goes_back and not last:
                     group, place_in = states.where[s]
                     slope = slopes.setdefault(s, at.slopes[group][place_in].clone())
-                    lane.back[row][i] = Best(example, slope, int(sign[row, i]))
+                    iterate = _iterate(states, example, s)
+                    lane.back[row][i] = Best(example, iterate, slope, int(sign[row, i]))
             lane.best_loss = torch.where(better, loss, lane.best_loss)
             signs.append(sign)
             decisions.append(lane.control.decide(step, loss, lane.best_loss))
@@ -215,9 +216,16 @@ def _example(
     """Return the example of a state, copied out of the stack once."""
     if s not in made:
         group, row = states.where[s]
-        pixels = states.pixels[group][row].clone()
+        pixels = states.shown[group][row].clone()
         made[s] = Example(pixels, float(scores[s]), restarts[int(states.restart[s])], step)
     return made[s]
+
+
+def _iterate(states: States, example: Example, s: int) -> Tensor:
+    """Return where a state is, sharing the memory of its example where the two are the same."""
+    group, row = states.where[s]
+    same = states.shown[group] is states.pixels[group]
+    return example.pixels if same else states.pixels[group][row].clone()
 
 
 def _chosen(lane: _Lane, steps: int) -> list[Found]:

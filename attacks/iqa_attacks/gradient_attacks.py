@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from iqa_attacks.attack import Attack, Effort, Runtime
 from iqa_attacks.engine import ascend
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.found import Ascent, Targets
+from iqa_attacks.found import Ascent, Cost, Targets
+from iqa_attacks.jpeg import Compressed, check_qualities
 from iqa_attacks.states import Schedule
 from iqa_attacks.updates import AutoStep, Momentum, Plain, Update
 from iqa_models import QualityModel
@@ -18,6 +19,14 @@ from iqa_models import QualityModel
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
     """An attack that runs on shared states."""
+
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities the attack must survive: it maximises the mean score over them (EOT), not the image's
+    own score; none for the image itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_qualities(self.jpeg_qualities)
 
     @property
     @abstractmethod
@@ -32,14 +41,17 @@ class GradientAttack(Attack):
     def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
         """Run all objectives together."""
         schedule = replace(self.schedule, draws=draws)
-        return ascend(
-            model,
+        times = len(self.jpeg_qualities) or 1
+        found = ascend(
+            Compressed(model, self.jpeg_qualities) if self.jpeg_qualities else model,
             targets,
             self.create_objectives(),
             schedule,
             chunk=runtime.chunk,
             max_states=runtime.max_states,
         )
+        cost = {key: Cost(*(times * count for count in spent)) for key, spent in found.cost.items()}
+        return Ascent(found.found, cost)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,20 +15,20 @@ from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, 
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.objectives import Objective
 from iqa_attacks.seeding import draw_seeds, start_generator
+from iqa_attacks.square_moves import InfMoves, L2Moves, Moves
 from iqa_models import QualityModel
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Queries of 10,000 after which the squares' area is halved; other budgets scale them."""
+FIRST_AREA = {"inf": 0.8, "2": 0.1, "rmse": 0.1}
+"""Share of the image that the first squares cover, by norm: the paper's for budgets of 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random search in the inf ball: vertical stripes first, then squares of +-2 eps, kept if the loss rises.
+    """Random search for a higher loss, one square of the image a query (`square_moves` says how it moves).
 
-    Every query moves one square of the image; its colour channels go up or down by 2 eps and are projected
-    on ball and box. Squares and signs come from (seed, image id, restart) and do not depend on what is
-    kept, so every objective sees the same proposals. Objectives that couple a batch are refused: images
-    are searched one by one.
+    Squares and signs come from (seed, image id, restart) and do not depend on what is kept, so every
+    objective sees the same proposals. Objectives that couple a batch are refused: images are searched one
+    by one.
     """
 
     kind = "square"
@@ -36,18 +36,16 @@ class Square(Attack):
     """Evaluations of an objective on an image, the start included."""
     restarts: int = 1
     """Searches an image, each with squares of its own."""
-    first_area: float = 0.8
-    """Share of the image that the first squares cover (p in the paper)."""
+    first_area: float | None = None
+    """Share of the image that the first squares cover (p in the paper): .8 in norm inf, else .1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.threat.norm != "inf":
-            raise BadAttackOption("square: only norm 'inf' is there; its 2-norm version is not")
         if self.queries < 1 or self.restarts < 1:
             raise BadAttackOption(
                 f"square: queries ({self.queries}) and restarts ({self.restarts}) start at 1"
             )
-        if not 0 < self.first_area <= 1:
+        if self.first_area is not None and not 0 < self.first_area <= 1:
             raise BadAttackOption(f"square: first_area must lie in (0, 1], not {self.first_area}")
         coupled = [objective.name for objective in self.create_objectives() if objective.batch_level]
         if coupled:
@@ -75,6 +73,13 @@ class Square(Attack):
         cost = {(i, self.queries): Cost(queries, 0, 0) for i in range(len(targets.images))}
         return Ascent([best[key] for key in sorted(best)], cost)
 
+    @property
+    def moves(self) -> Moves:
+        """What is proposed, in the threat model's norm."""
+        norm = self.threat.norm
+        kind = InfMoves if norm == "inf" else L2Moves
+        return kind(self.threat, self.queries, self.first_area or FIRST_AREA[norm])
+
     def _search(
         self,
         model: QualityModel,
@@ -89,16 +94,14 @@ class Square(Attack):
         clean = torch.stack([targets.images[i] for i in members])
         mos, clean_scores = targets.mos[members], (targets.clean[members] - low) / (high - low)
         generators = [start_generator(self.seed, targets.ids[i], restart) for i in members]
-        seen = _Seen(len(members))
+        seen, moves = _Seen(len(members)), self.moves
         lanes = [_Lane(objective, len(members)) for objective in objectives]
         at = torch.empty((len(lanes), *clean.shape), dtype=clean.dtype, device=clean.device)
         for query in range(self.queries):
             if query == 0:
-                tried = self._stripes(clean, generators).expand(1, *clean.shape)
+                tried = moves.start(clean, generators).unsqueeze(0)
             else:
-                around = clean.expand_as(at).flatten(0, 1)
-                moved = (at + self._squares(clean, generators, query)).flatten(0, 1)
-                tried = self.threat.project(moved, around).view_as(at)
+                tried = moves.propose(at, clean, generators, query)
             if draws is None:
                 scores = score(model, tried.flatten(0, 1), chunk=chunk)
             else:
@@ -123,34 +126,6 @@ class Square(Attack):
         for name, ends in ((LOWEST_SEEN, seen.lowest), (HIGHEST_SEEN, seen.highest)):
             found += [Found(members[j], name, self.queries, None, ends[j]) for j in range(len(members))]
         return found
-
-    def _stripes(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Start every image with vertical stripes of +-eps, a sign a channel and column."""
-        channels, _, width = clean.shape[1:]
-        signs = torch.stack([_signs((channels, 1, width), g) for g in generators])
-        return self.threat.project(clean + self.threat.epsilon * signs.to(clean), clean)
-
-    def _squares(self, clean: Tensor, generators: Sequence[torch.Generator], query: int) -> Tensor:
-        """Return a change (B, C, H, W) that is +-2 eps in one square an image, a sign a channel, else 0."""
-        channels, height, width = clean.shape[1:]
-        area = self.first_area / 2 ** halvings(query, self.queries)
-        side = min(max(round(math.sqrt(area * height * width)), 1), height, width)
-        change = torch.zeros_like(clean)
-        for j, generator in enumerate(generators):
-            top = int(torch.randint(0, height - side + 1, (), generator=generator))
-            left = int(torch.randint(0, width - side + 1, (), generator=generator))
-            signs = _signs((channels, 1, 1), generator).to(clean)
-            change[j, :, top : top + side, left : left + side] = 2 * self.threat.epsilon * signs
-        return change
-
-
-def halvings(query: int, queries: int) -> int:
-    """Return how often the squares' area has been halved at a query of a budget."""
-    return sum(query * 10_000 > limit * queries for limit in HALVINGS)
-
-
-def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=generator) * 2 - 1
 
 
 @dataclass

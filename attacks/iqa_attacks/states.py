@@ -55,7 +55,10 @@ class States:
     groups: list[Tensor]
     """(S_g,) long each: the states of one size."""
     pixels: list[Tensor]
-    """(S_g, C, H, W) each."""
+    """(S_g, C, H, W) each: where the ascent is."""
+    shown: list[Tensor]
+    """(S_g, C, H, W) each: what the model is shown and an example is made of; `pixels` itself unless only
+    images of 8 bits are admissible, whose gradient then passes straight through the rounding."""
     memory: list[Tensor]
     """(S_g, ...) each: what the update carries along."""
     where: list[tuple[int, int]] = field(init=False)
@@ -83,6 +86,8 @@ class Best(NamedTuple):
     """An iterate an objective may be sent back to."""
 
     example: Example
+    pixels: Tensor
+    """(C, H, W): where the ascent was, of which the example is the admissible version."""
     slope: Tensor
     """(C, H, W): what the update kept of the gradient there."""
     sign: int
@@ -105,7 +110,7 @@ def starts(targets: Targets, schedule: Schedule, restarts: range) -> States:
     sizes: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(targets.images):
         sizes.setdefault(tuple(image.shape), []).append(i)
-    groups, pixels = [], []
+    groups, pixels, shown = [], [], []
     for members in sizes.values():
         rows, stacked = [], []
         for row, restart in enumerate(restarts):
@@ -123,8 +128,15 @@ def starts(targets: Targets, schedule: Schedule, restarts: range) -> States:
                 stacked.append(image)
         groups.append(torch.tensor(rows))
         pixels.append(torch.stack(stacked))
+        clean = torch.stack([targets.images[i] for i in members]).repeat(len(restarts), 1, 1, 1)
+        shown.append(_shown(schedule.threat, pixels[-1], clean))
     index = torch.arange(len(restarts) * n)
-    return States(index % n, index // n, groups, pixels, [schedule.update.start(p) for p in pixels])
+    memory = [schedule.update.start(p) for p in pixels]
+    return States(index % n, index // n, groups, pixels, shown, memory)
+
+
+def _shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:
+    return pixels if threat.pixels == "float" else threat.admit(pixels, clean)
 
 
 def evaluate(
@@ -142,7 +154,7 @@ def evaluate(
     scores = torch.empty(len(states.image), dtype=torch.float64)
     zero = torch.zeros(len(states.image), dtype=torch.bool)
     slopes = []
-    for rows, pixels in zip(states.groups, states.pixels, strict=True):
+    for rows, pixels in zip(states.groups, states.shown, strict=True):
         if schedule.draws is None:
             if not gradient:
                 scores[rows] = score(model, pixels, chunk=chunk)
@@ -193,7 +205,7 @@ def advance(
     parents = torch.tensor([move.parent for move in moves])
     image, restart = states.image[parents], states.restart[parents]
     place = [states.where[move.parent] for move in moves]
-    groups, pixels, memory = [], [], []
+    groups, pixels, shown, memory = [], [], [], []
     for g, (stack, kept, slope) in enumerate(zip(states.pixels, states.memory, slopes, strict=True)):
         rows = [k for k, (group, _) in enumerate(place) if group == g]
         source = torch.tensor([place[k][1] for k in rows], device=stack.device, dtype=torch.long)
@@ -202,7 +214,7 @@ def advance(
         for j, k in enumerate(rows):
             back = moves[k].back
             if back is not None:
-                at[j], along[j] = bests[back].example.pixels, bests[back].slope
+                at[j], along[j] = bests[back].pixels, bests[back].slope
         size = [schedule.step_size * 0.5 ** moves[k].halvings for k in rows]
         now = Now(
             pixels=at,
@@ -216,5 +228,6 @@ def advance(
         moved, carried = schedule.update.move(now, schedule.threat)
         groups.append(torch.tensor(rows))
         pixels.append(moved)
+        shown.append(_shown(schedule.threat, moved, now.clean))
         memory.append(carried)
-    return States(image, restart, groups, pixels, memory)
+    return States(image, restart, groups, pixels, shown, memory)

@@ -23,7 +23,7 @@ SLACK = 1e-6
 """Absolute slack on a measured size: rounding of float32 pixels, .0003 of a grey level."""
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
-_FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?")
+_FRACTION = re.compile(rf"\s*(-?(?:{_NUMBER}))\s*(?:/\s*({_NUMBER})\s*)?")
 
 
 def parse_epsilon(text: str | float) -> float:
@@ -102,8 +102,16 @@ class ThreatModel:
         if self.norm == "inf":
             inside = project_inf(images, clean, self.epsilon)
         else:
-            inside = project_2(images, clean, self._radius_2(clean))
+            inside = project_2(images, clean, self.radius_2(clean))
         return inside if self.ssim_floor is None else pull_to_floor(inside, clean, self.ssim_floor)
+
+    def shorten(self, change: Tensor) -> Tensor:
+        """Return changes (B, C, H, W) projected on the ball alone, wherever the box is."""
+        if self.norm == "inf":
+            return change.clamp(-self.epsilon, self.epsilon)
+        size = self.size(measure(change, torch.zeros_like(change)))
+        shrink = self.epsilon / size.clamp_min(self.epsilon)
+        return change * shrink.to(change).view(-1, 1, 1, 1)
 
     def admit(self, images: Tensor, clean: Tensor) -> Tensor:
         """Return an admissible image near each of (B, C, H, W): projected, and of 8 bits if they must be.
@@ -144,7 +152,7 @@ class ThreatModel:
         """Return measured sizes (B,) in the units of epsilon."""
         return {"inf": budget.linf, "2": budget.l2, "rmse": budget.rmse}[self.norm]
 
-    def _radius_2(self, clean: Tensor) -> float:
+    def radius_2(self, clean: Tensor) -> float:
         """Return the radius in norm 2 for images (B, C, H, W) of one size."""
         return self.epsilon * (math.sqrt(clean[0].numel()) if self.norm == "rmse" else 1.0)
 
@@ -172,7 +180,7 @@ class ThreatModel:
         else:
             delta = torch.randn(shape, generator=generator, dtype=torch.float64)
             radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / clean.numel())
-            delta = delta / delta.norm() * radius * self._radius_2(clean.unsqueeze(0))
+            delta = delta / delta.norm() * radius * self.radius_2(clean.unsqueeze(0))
         start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
@@ -186,7 +194,7 @@ class ThreatModel:
         if self.norm == "inf":
             delta = delta.sign() * self.epsilon
         else:
-            delta = delta / delta.norm() * self._radius_2(clean.unsqueeze(0))
+            delta = delta / delta.norm() * self.radius_2(clean.unsqueeze(0))
         start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
@@ -201,29 +209,32 @@ def project_inf(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
 def project_2(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     """Project on the intersection of {||x - clean||_2 <= epsilon} and [0, 1], exactly.
 
-    By the optimality conditions the nearest change is clip(d / (1 + m), -clean, 1 - clean) for one
-    m >= 0 an image, with m = 0 if the clipped change is short enough. Its length falls with m, so m is
-    found by bisection, in float64; the end that lies inside is returned.
+    By the optimality conditions the nearest change is clip(s d, -clean, 1 - clean) for one s in (0, 1] an
+    image, with s = 1 if the clipped change is short enough. Otherwise s solves s^2 A + C = epsilon^2, A
+    being the squared length of what is not clipped and C of what is. Starting from what a ball without
+    box would give, each solution is at most the sought one and clips no less than the one before: a few
+    rounds, in float64, and every one of them is inside.
     """
     delta = (images - clean).double()
     low, high = -clean.double(), 1 - clean.double()
-
-    def change(shrink: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(delta * shrink.view(-1, 1, 1, 1), low), high)
-
-    def too_long(shrink: Tensor) -> Tensor:
-        length: Tensor = change(shrink).flatten(1).norm(dim=1)
-        return length > epsilon
-
-    # shrink = 1 / (1 + m) in [0, 1]; `inside` always satisfies the ball, 0 being the clean image.
-    outside = torch.ones(len(images), dtype=torch.float64, device=images.device)
-    inside = torch.where(too_long(outside), torch.zeros_like(outside), outside)
-    for _ in range(60):
-        middle = (inside + outside) / 2
-        long = too_long(middle)
-        outside = torch.where(long, middle, outside)
-        inside = torch.where(long, inside, middle)
-    nearest: Tensor = (clean.double() + change(inside)).clamp(0, 1)
+    change = torch.minimum(torch.maximum(delta, low), high)
+    too_long = change.flatten(1).norm(dim=1) > epsilon
+    if bool(too_long.any()):
+        square = delta.square()
+        length = delta.flatten(1).norm(dim=1)
+        s = torch.where(too_long, epsilon / length.clamp_min(epsilon), torch.ones_like(length))
+        for _ in range(100):
+            scaled = delta * s.view(-1, 1, 1, 1)
+            change = torch.minimum(torch.maximum(scaled, low), high)
+            free = scaled == change
+            clipped = (change.square() * ~free).flatten(1).sum(dim=1)
+            rest = (square * free).flatten(1).sum(dim=1)
+            longer = ((epsilon**2 - clipped).clamp_min(0) / rest.clamp_min(1e-300)).sqrt()
+            grows = too_long & (rest > 0) & (longer > s * (1 + 1e-14))
+            if not bool(grows.any()):
+                break
+            s = torch.where(grows, longer, s)
+    nearest: Tensor = (clean.double() + change).clamp(0, 1)
     return nearest.to(images.dtype)
 
 

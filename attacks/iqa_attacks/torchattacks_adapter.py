@@ -171,7 +171,7 @@ class TorchAttack(Attack):
             attacked = attack(clean, label).to(clean)
         if not bool(attacked.isfinite().all()):
             raise AttackFailed(f"torchattacks.{self.attack} returned values that are not finite")
-        attacked = self.threat.project(attacked, clean)
+        attacked = self.threat.admit(attacked, clean)
         value = float(score(model, attacked, chunk=1))
         forwards, backwards, zero = logits.spent
         example = Example(attacked.squeeze(0).detach(), value, 0, self.effort.steps)

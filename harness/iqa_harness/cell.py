@@ -16,6 +16,7 @@ from iqa_attacks import (
     Cost,
     Example,
     Found,
+    Universal,
     draw_seeds,
     expected_score_and_gradient,
     measure,
@@ -23,6 +24,7 @@ from iqa_attacks import (
     score_and_gradient,
     ssim,
     stored_score,
+    through_jpeg_file,
     to_8_bits,
 )
 from iqa_harness.data.image_set import ImageSet
@@ -59,6 +61,7 @@ class _Verified(NamedTuple):
 
     adv_score: float
     adv_score_8bit: float
+    adv_score_jpeg: float | None
     linf: float
     l2: float
     rmse: float
@@ -108,10 +111,15 @@ def run_cell(
 def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
     """Run a cell's attack and return what it claims to have found."""
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
+    attack = cell.attack
+    if isinstance(attack, Universal) and cell.trained is not None:
+        attack = cell.trained.of(
+            attack, model, cell.model_sha256, lambda pixels: to_tensor(pixels, runtime.device), runtime.chunk
+        )
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    return cell.attack.run(
+    return attack.run(
         model,
         _pixels(cell, images, runtime),
         [record.image_id for record in records],
@@ -134,6 +142,10 @@ def _clean_rows(
     cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
 ) -> list[dict[str, Any]]:
     scores = _clean_scores(cell, model, images, pixels)
+    jpeg = [
+        _jpeg_scores(cell, model, image.unsqueeze(0), images.records[cell.first + i].image_id)[0]
+        for i, image in enumerate(pixels)
+    ]
     slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
     draws = cell.draws or 1
     return [
@@ -147,6 +159,7 @@ def _clean_rows(
             "clean_score": value,
             "adv_score": value,
             "adv_score_8bit": value,
+            "adv_score_jpeg": jpeg[i],
             "attack_score": value,
             "loss": None,
             "best_restart": 0,
@@ -289,10 +302,11 @@ def _verify(
         image_id = images.records[cell.first + image].image_id
         scores = _versions(cell, model, stored, image_id)
         scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
-        similarity = ssim(stored, clean)
-        columns = zip(scores, scores_8bit, *budget, similarity, moved, strict=True)
-        for key, row in zip(distinct, columns, strict=True):
-            verified[key] = _Verified(*(float(value) for value in row))
+        scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
+        measured = zip(*budget, ssim(stored, clean), moved, strict=True)
+        columns = zip(distinct, scores, scores_8bit, scores_jpeg, measured, strict=True)
+        for key, value, value_8bit, value_jpeg, row in columns:
+            verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
     return verified
 
 
@@ -311,6 +325,17 @@ def _versions(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) 
     return [
         stored_score(model, image, seed=cell.seed, image_id=image_id, draws=cell.draws) for image in versions
     ]
+
+
+def _jpeg_scores(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float | None]:
+    """Score versions of one image as JPEG files: the mean over the cell's qualities, None without any."""
+    if not cell.jpeg_qualities:
+        return [None] * len(versions)
+    files = [
+        _versions(cell, model, through_jpeg_file(versions, quality), image_id)
+        for quality in cell.jpeg_qualities
+    ]
+    return [sum(scores) / len(scores) for scores in zip(*files, strict=True)]
 
 
 def _image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:

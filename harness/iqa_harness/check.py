@@ -19,8 +19,9 @@ from iqa_attacks import (
 )
 from iqa_models import QualityModel
 
-PROBE = 1 / 255
-"""Pixel step of the finite difference: a step an 8-bit image can make."""
+PROBE = 0.25 / 255
+"""Pixel step of the finite difference: small enough for the slope of a trained network, whose score bends
+within a grey level, and large against the rounding of float32."""
 
 
 class Check(NamedTuple):
@@ -60,7 +61,7 @@ def check_model(
     """
     batch = torch.stack(list(images))
     low, high = model.spec.score_range
-    probe = _Probe(model, (draws or 1) if model.is_stochastic else None)
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
         first = probe.scores(batch)
     except AttackFailed as error:
@@ -97,7 +98,7 @@ def check_model(
     return checks
 
 
-class _Probe(NamedTuple):
+class Probe(NamedTuple):
     """Evaluates a model as the harness does."""
 
     model: QualityModel
@@ -124,8 +125,8 @@ class _Probe(NamedTuple):
         return draw_seeds(0, str(i), ("check",), self.draws or 1)
 
 
-def _gradient_agrees(probe: _Probe, batch: Tensor, directions: int = 4) -> Check:
-    """Compare the gradient with central differences along random signs, one grey level in every pixel."""
+def _gradient_agrees(probe: Probe, batch: Tensor, directions: int = 4) -> Check:
+    """Compare the gradient with central differences along random signs, PROBE in every pixel."""
     inside = batch.clamp(PROBE, 1 - PROBE)
     gradients = probe.gradients(inside)
     generator = torch.Generator().manual_seed(0)

@@ -3,14 +3,16 @@
 HarnessError
 ├── DataError        an image, label file or data set that cannot be used (path, row, key)
 ├── TrainingError    a preset or training run that cannot go on
-└── RunError         a run that cannot be planned, started or read back
+├── RunError         a run that cannot be planned, started or read back
+└── NotComparable    two runs whose numbers cannot be held against each other
 
 Exit codes of `iqa-harness`:
 
 ====  ==================================================================================
 0     everything asked for was done
 1     a check says no: a finding, not a failure
-2     wrong usage of the command line (unknown option, missing argument)
+2     a question that cannot be asked: wrong usage of the command line (unknown option, missing
+      argument), or `gate` and `baseline diff` on runs that are not comparable
 3     bad input: unknown name, unreadable or damaged file, bad TOML, checkpoint of another model
 4     partial: some cells failed, the others are stored; the same command goes on
 70    a bug in iqa-harness or in a plugin, with its traceback
@@ -27,6 +29,7 @@ class ExitCode(IntEnum):
     OK = 0
     FOUND = 1
     USAGE = 2
+    NOT_COMPARABLE = 2
     BAD_INPUT = 3
     PARTIAL = 4
     BUG = 70
@@ -47,3 +50,7 @@ class TrainingError(HarnessError):
 
 class RunError(HarnessError):
     """A run cannot be planned, started or read back."""
+
+
+class NotComparable(HarnessError):
+    """Two runs differ in suite, data or models: their numbers cannot be held against each other."""

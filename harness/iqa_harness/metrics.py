@@ -1,4 +1,4 @@
-"""Agreement between scores and opinion: SROCC, PLCC with a frozen logistic, bootstrap intervals.
+"""Agreement between scores and opinion: SROCC, KROCC, and PLCC with a frozen logistic.
 
 A value that does not exist (constant scores, fewer than three images, NaN) is an explicit `undefined`
 with its reason; it is never 0 and never dropped.
@@ -50,19 +50,19 @@ class Interval(NamedTuple):
 
 def srocc(scores: Vector, mos: Vector) -> Value:
     """Spearman's rank correlation of raw scores (n,) with labels (n,); ties get average ranks."""
-    reason = _degenerate(scores, mos)
+    reason = degenerate(scores, mos)
     return Value.none(reason) if reason else Value.of(_pearson(rankdata(scores), rankdata(mos)))
 
 
 def krocc(scores: Vector, mos: Vector) -> Value:
     """Kendall's tau-b of raw scores (n,) with labels (n,)."""
-    reason = _degenerate(scores, mos)
+    reason = degenerate(scores, mos)
     return Value.none(reason) if reason else Value.of(float(kendalltau(scores, mos).statistic))
 
 
 def plcc(mapped: Vector, mos: Vector) -> Value:
     """Pearson's correlation of mapped scores (n,) with labels (n,); map them with `Logistic` first."""
-    reason = _degenerate(mapped, mos)
+    reason = degenerate(mapped, mos)
     return Value.none(reason) if reason else Value.of(_pearson(mapped, mos))
 
 
@@ -71,7 +71,7 @@ def _pearson(a: Vector, b: Vector) -> float:
     return float((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b)))
 
 
-def _degenerate(scores: Vector, mos: Vector) -> str | None:
+def degenerate(scores: Vector, mos: Vector) -> str | None:
     """Return why no correlation of these vectors exists, or None."""
     if len(scores) != len(mos):
         raise ValueError(f"{len(scores)} scores and {len(mos)} labels")
@@ -100,6 +100,13 @@ class Logistic:
     rmse: float
     """Root mean square residual of the fit, on the labels' scale."""
 
+    @property
+    def on_scores(self) -> tuple[float, float, float, float, float]:
+        """Parameters b1..b5 of the same curve on scores as they are, not standardised."""
+        b1, b2, b3, b4, b5 = self.b
+        slope = b4 / self.scale
+        return b1, b2 / self.scale, self.centre + self.scale * b3, slope, b5 - slope * self.centre
+
     def __call__(self, scores: Vector) -> Vector:
         """Map scores (n,) to predicted labels (n,)."""
         return _logistic(np.asarray(self.b), (np.asarray(scores) - self.centre) / self.scale)
@@ -110,24 +117,52 @@ def _logistic(b: Vector, q: Vector) -> Vector:
     return result
 
 
-def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
-    """Fit the five-parameter logistic by least squares from several starts.
+class Fit(NamedTuple):
+    """A logistic, or why there is none."""
+
+    logistic: Logistic | None
+    detail: str
+    """Of a fit, how many starts converged; otherwise the reason why there is none."""
+
+    @property
+    def status(self) -> str:
+        """`ok` or `failed`."""
+        return "ok" if self.logistic else "failed"
+
+    @property
+    def mark(self) -> str:
+        """What a table says beside a PLCC."""
+        return "ok" if self.logistic else f"failed: {self.detail}"
+
+
+STEEPNESS = (0.5, 1.5, 5.0, 20.0)
+SHIFT = (-1.0, -0.3, 0.3, 1.0)
+"""Starts of the fit, in standard deviations of the scores: from nearly straight to nearly a step."""
+
+
+def fit_logistic(scores: Vector, mos: Vector) -> Fit:
+    """Fit the five-parameter logistic by bounded least squares from several starts.
 
     Args:
         scores: (n,) clean predictions.
         mos: (n,) labels.
 
     Returns:
-        The best rising fit, or None if the input is degenerate, has fewer than MIN_FIT images, no
-        start converges, or scores fall with the labels. A falling curve is not allowed: it would turn a
+        The best rising fit; none if the input is degenerate, has fewer than MIN_FIT images, no start
+        converges, or scores fall with the labels. A falling curve is not allowed: it would turn a
         reversed order into a good PLCC.
     """
-    if len(scores) < MIN_FIT or _degenerate(scores, mos):
-        return None
+    if len(scores) < MIN_FIT:
+        return Fit(None, f"{len(scores)} images, at least {MIN_FIT} are needed")
+    reason = degenerate(scores, mos)
+    if reason:
+        return Fit(None, reason)
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale
     spread = float(np.ptp(mos))
-    slope = spread / 4
+    floor = [0.0, 1e-3, -5.0, 0.0, float(mos.min()) - 3 * spread]
+    # Bounds keep the curve rising and its parts from cancelling each other out of range.
+    ceiling = [10 * spread, 50.0, 5.0, spread, float(mos.max()) + 3 * spread]
 
     def residuals(b: Vector) -> Vector:
         return _logistic(b, q) - mos
@@ -138,71 +173,17 @@ def fit_logistic(scores: Vector, mos: Vector) -> Logistic | None:
         columns = (rise - 0.5, slope * (q - b[2]), -slope * b[1], q, np.ones_like(q))
         return np.stack(columns, axis=1)
 
-    best = None
-    for steepness in (0.5, 1.5, 5.0):
-        for shift in (-0.5, 0.5):
-            start = np.array([spread, steepness, shift, 0.0, mos.mean()])
-            # Bounds keep the curve rising and its parts from cancelling each other out of range.
-            fit = least_squares(
-                residuals,
-                start,
-                jac=jacobian,
-                bounds=(
-                    [0.0, 1e-3, -5.0, 0.0, mos.min() - 3 * spread],
-                    [10 * spread, 50.0, 5.0, slope * 4, mos.max() + 3 * spread],
-                ),
-            )
-            if fit.success and (best is None or fit.cost < best.cost):
-                best = fit
-    if best is None:
-        return None
-    b = [float(value) for value in best.x]
+    starts = [np.array([spread, k, shift, 0.0, mos.mean()]) for k in STEEPNESS for shift in SHIFT]
+    starts.append(np.array([0.0, 1.0, 0.0, spread / 4, mos.mean()]))  # a straight line
+    tried = [least_squares(residuals, s, jac=jacobian, bounds=(floor, ceiling)) for s in starts]
+    converged = [fit for fit in tried if fit.success and np.isfinite(fit.cost)]
+    if not converged:
+        return Fit(None, f"none of {len(starts)} starts converged")
+    best = min(converged, key=lambda fit: float(fit.cost))
     # A predictor that falls with opinion is fitted best by a constant, which correlates with nothing.
     if np.ptp(_logistic(best.x, q)) < 1e-3 * spread:
-        return None
-    return Logistic(centre, scale, (b[0], b[1], b[2], b[3], b[4]), float(np.sqrt(2 * best.cost / len(q))))
-
-
-class Bootstrap:
-    """Percentile intervals over images, all from the same seeded resamples, so that rows are paired.
-
-    Args:
-        mos: (n,) labels of the images.
-        resamples: how often the set is drawn again, with replacement.
-        seed: of the draws.
-    """
-
-    def __init__(self, mos: Vector, *, resamples: int = 1000, seed: int = 0) -> None:
-        generator = np.random.default_rng(seed)
-        self._draws = generator.integers(0, max(1, len(mos)), size=(resamples, len(mos)))
-        self._mos = np.asarray(mos, dtype=np.float64)
-        drawn = self._mos[self._draws] if len(mos) else np.empty((resamples, 0))
-        self._against = {"plcc": _unit_rows(drawn), "srocc": _unit_rows(rankdata(drawn, axis=1))}
-
-    def interval(self, values: Vector, metric: Metric) -> Interval:
-        """Return the 95 % interval of `metric` between values (n,) and the labels.
-
-        Resamples on which the metric is undefined (all values or labels equal) are left out; if that
-        is more than one in ten, the interval is undefined.
-        """
-        if _degenerate(values, self._mos):
-            return Interval(None, None)
-        drawn = values[self._draws]
-        drawn = rankdata(drawn, axis=1) if metric == "srocc" else drawn
-        correlations = (_unit_rows(drawn) * self._against[metric]).sum(axis=1)
-        defined = correlations[np.isfinite(correlations)]
-        if len(defined) < 0.9 * len(correlations):
-            return Interval(None, None)
-        low, high = np.percentile(defined, [2.5, 97.5])
-        return Interval(float(low), float(high))
-
-
-def _unit_rows(rows: Vector) -> Vector:
-    """Centre every row and scale it to length one; NaN for a constant row."""
-    if rows.shape[1] == 0:
-        return rows
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    tiny = length <= 1e-12 * np.maximum(1.0, np.abs(rows).max(axis=1, keepdims=True))
-    result: Vector = np.divide(centred, length, out=np.full_like(centred, np.nan), where=~tiny)
-    return result
+        return Fit(None, "the best rising curve is a constant: scores do not rise with the labels")
+    b = [float(value) for value in best.x]
+    residual = float(np.sqrt(2 * best.cost / len(q)))
+    logistic = Logistic(centre, scale, (b[0], b[1], b[2], b[3], b[4]), residual)
+    return Fit(logistic, f"{len(converged)} of {len(starts)} starts converged")

@@ -6,13 +6,14 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_attacks import Attack
+from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.trained import TrainedAttacks, training_images
 from iqa_models import QualityModel, weights_sha256
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION
@@ -99,6 +100,10 @@ class Cell:
     """Whose examples are scored, None for an attack on the model itself."""
     gradient: bool = False
     """Whether a clean cell measures the input gradient too: on the evaluated split."""
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities at which examples are scored once more."""
+    trained: TrainedAttacks | None = field(default=None, compare=False, repr=False)
+    """Trains the attack; None for one that needs no training."""
 
     @property
     def epsilon(self) -> float:
@@ -160,6 +165,8 @@ class Work:
     cells: tuple[Cell, ...]
     selection: str | None = None
     """Which of the suite's images these are, in words; None for all."""
+    training: Mapping[str, ImageSet] = field(default_factory=dict)
+    """By split, the images that attacks are trained on."""
 
 
 def plan(
@@ -193,6 +200,8 @@ def plan(
         )
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
     _require_possible(suite, entrants)
+    training = training_images(suite, data)
+    trained = TrainedAttacks(training)
     ranges = {"val": _Ranges(suite, validation), suite.data.split: _Ranges(suite, images)}
     rivals = [_Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
     cells: list[Cell] = []
@@ -201,8 +210,8 @@ def plan(
         cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
     for rival in rivals:
         for settings in suite.own_attacks:
-            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split])
-    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total))
+            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
@@ -210,7 +219,13 @@ def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
     return suite.eot_samples if is_stochastic else None
 
 
-def remake(suite: Suite, wanted: CellRef, images: ImageSet, draws: Mapping[str, int | None]) -> Cell:
+def remake(
+    suite: Suite,
+    wanted: CellRef,
+    images: ImageSet,
+    draws: Mapping[str, int | None],
+    trained: TrainedAttacks | None = None,
+) -> Cell:
     """Make a cell again, in another process, from the names of its parts.
 
     Args:
@@ -218,6 +233,7 @@ def remake(suite: Suite, wanted: CellRef, images: ImageSet, draws: Mapping[str, 
         wanted: the cell as its plan names it.
         images: the evaluated images of the cell's split.
         draws: `draws_of` each model by the names of the run.
+        trained: trains attacks that need it.
 
     Raises:
         RunError: suite, data or code of this process make another cell of it.
@@ -228,7 +244,7 @@ def remake(suite: Suite, wanted: CellRef, images: ImageSet, draws: Mapping[str, 
     settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
     attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
     rival = _Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
-    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate)
+    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
     cell = row.cell(_Ranges(suite, images), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
@@ -274,7 +290,12 @@ class _Rival(NamedTuple):
 
 
 def _attack_cells(
-    suite: Suite, settings: OwnAttackSettings, rival: _Rival, rivals: Sequence[_Rival], images: _Ranges
+    suite: Suite,
+    settings: OwnAttackSettings,
+    rival: _Rival,
+    rivals: Sequence[_Rival],
+    images: _Ranges,
+    trained: TrainedAttacks,
 ) -> list[Cell]:
     """List the cells of one attack on one model, each followed by those that try its examples on others."""
     cells = []
@@ -282,7 +303,7 @@ def _attack_cells(
     transfers = [t for t in suite.transfers if t.source[0] == settings.name]
     for epsilon in settings.epsilons:
         attack = settings.attack(epsilon, suite.seed, rival.draws)
-        own = _Row(suite, rival, settings.name, attack)
+        own = _Row(suite, rival, settings.name, attack, trained=trained)
         for first in images.firsts:
             cell = own.cell(images, split, first)
             cells.append(cell)
@@ -291,7 +312,7 @@ def _attack_cells(
                 surrogate = Surrogate(rival.label, cell.key, transfer.source[1])
                 name = f"{transfer.name}:{rival.label}"
                 cells += [
-                    _Row(suite, target, name, attack, surrogate).cell(images, split, first)
+                    _Row(suite, target, name, attack, surrogate, trained).cell(images, split, first)
                     for target in rivals
                     if target is not rival
                 ]
@@ -345,8 +366,10 @@ class _Row:
         name: str,
         attack: Attack | None,
         surrogate: Surrogate | None = None,
+        trained: TrainedAttacks | None = None,
     ) -> None:
         self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
+        self.trained = trained if isinstance(attack, Universal) else None
         self._attack = _canonical([name, attack.kind, asdict(attack)] if attack else [name])
 
     def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
@@ -361,6 +384,7 @@ class _Row:
             "first": _canonical(first),
             "gradient": _canonical(gradient),
             "images": ranges.text(first),
+            "jpeg": _canonical(suite.jpeg_qualities),
             "model": _canonical([rival.label, rival.sha256]),
             "schema": _canonical(SCHEMA_VERSION),
             "seed": _canonical(suite.seed),
@@ -380,6 +404,8 @@ class _Row:
             rival.draws,
             self.surrogate,
             gradient,
+            suite.jpeg_qualities,
+            self.trained,
         )
 
 

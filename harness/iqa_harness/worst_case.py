@@ -10,6 +10,7 @@ the composed value is never above any single attack's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ DESCENTS = 3
 """How many of the given starts, the lowest first, are descended from; all count as they are."""
 
 _GAIN = 1e-12  # smaller gains are rounding; without it two equal choices could alternate for ever
+_PATIENCE = 3  # shorter lists of changes that are tried after the best so far
 
 
 class Composed(NamedTuple):
@@ -58,7 +60,7 @@ def composed_worst_case(
     if not all(np.isfinite(c).all() for c in candidates):
         raise ValueError("a candidate of the composed worst case is not finite")
     measure = srocc if metric == "srocc" else plcc
-    descend = _descend_srocc if metric == "srocc" else _descend_plcc
+    judge = (_Ranks if metric == "srocc" else _Products)(candidates, mos)
 
     def judged(choice: Choice) -> Composed:
         scores = np.array([c[i] for c, i in zip(candidates, choice, strict=True)])
@@ -66,7 +68,7 @@ def composed_worst_case(
 
     ours = [judged(c) for c in (_ends_by_mos(candidates, mos), *_walks_by_mos(candidates, mos))]
     given = sorted((judged(c) for c in starts), key=_height)
-    descents = [judged(descend(candidates, mos, c.choice)) for c in (*ours, *given[:DESCENTS])]
+    descents = [judged(_descend(judge, c.choice)) for c in (*ours, *given[:DESCENTS])]
     return min((*descents, *ours, *given), key=_height)
 
 
@@ -101,81 +103,142 @@ def _walks_by_mos(candidates: Sequence[Vector], mos: Vector) -> list[Choice]:
     return walks
 
 
-def _descend_srocc(candidates: Sequence[Vector], mos: Vector, start: Choice) -> Choice:
-    """Change one image at a time while the exact SROCC falls.
+class _Judge(ABC):
+    """Judges choices and changes of one image by the exact correlation of the set."""
 
-    With image i taken out, the ranks of the others change by 1 above a new score and by 1/2 at a tie, so
-    every candidate is judged from prefix sums over the sorted others, without ranking the set again.
+    def __init__(self, candidates: Sequence[Vector], weight: Vector) -> None:
+        sizes = np.array([len(c) for c in candidates])
+        self.rows = np.arange(len(candidates))
+        # Short rows are filled up with their first candidate: choosing it again gains nothing.
+        columns = np.arange(sizes.max(initial=1))
+        self.column = np.where(columns < sizes[:, None], columns, 0)
+        self.weight = weight - weight.mean()
+
+    @abstractmethod
+    def of(self, choice: Choice) -> float:
+        """Return the correlation of a choice, +inf if it has none."""
+
+    @abstractmethod
+    def of_changes(self, choice: Choice) -> NDArray[np.float64]:
+        """Return the correlation (n, k) after changing one image of a choice to one candidate."""
+
+
+def _descend(judge: _Judge, start: Choice) -> Choice:
+    """Go down from a choice, round after round, until no change of one image goes further down."""
+    choice = start.copy()
+    if len(choice) < 3:
+        return choice
+    value = judge.of(choice)
+    while True:
+        after = judge.of_changes(choice)
+        best = judge.column[judge.rows, after.argmin(axis=1)]
+        lowest_after = after.min(axis=1)
+        gain = np.zeros(len(choice))
+        defined = np.isfinite(lowest_after)
+        gain[defined] = (after[judge.rows, choice] - np.where(defined, lowest_after, 0))[defined]
+        order = np.argsort(-gain, kind="stable")
+        many = int((gain > _GAIN).sum())
+        lowest, chosen, worse = value, choice, 0
+        while many and worse < _PATIENCE:
+            tried = choice.copy()
+            tried[order[:many]] = best[order[:many]]
+            reached = judge.of(tried)
+            better = reached < lowest - _GAIN
+            worse = 0 if better else worse + (chosen is not choice)
+            if better:
+                lowest, chosen = reached, tried
+            many //= 2
+        if chosen is choice:
+            return choice
+        choice, value = chosen, lowest
+
+
+class _Ranks(_Judge):
+    """SROCC: average ranks against the ranks of the labels.
+
+    Candidates are known by their place among all distinct candidates, so ranks come from counting how
+    many images are at each place. A score rises by one rank for every image that moves below it and by a
+    half for one that moves onto it; a group of t equal scores takes (t^3 - t) / 12 from the spread.
     """
-    choice = start.copy()
-    n = len(choice)
-    weight = rankdata(mos)
-    weight = weight - weight.mean()
-    scores = np.array([c[k] for c, k in zip(candidates, choice, strict=True)])
-    improved = n >= 3
-    while improved:
-        improved = False
-        for i in range(n):
-            if len(candidates[i]) < 2:
-                continue
-            others = np.delete(scores, i)
-            order = np.argsort(others, kind="stable")
-            ranked, pull = others[order], np.delete(weight, i)[order]
-            values = _srocc_of(candidates[i], ranked, pull, weight[i], n, weight)
-            k = int(values.argmin())
-            if values[k] < values[choice[i]] - _GAIN:
-                choice[i], scores[i] = k, candidates[i][k]
-                improved = True
-    return choice
+
+    def __init__(self, candidates: Sequence[Vector], mos: Vector) -> None:
+        super().__init__(candidates, rankdata(mos))
+        values, place = np.unique(np.concatenate(candidates), return_inverse=True)
+        first = np.cumsum([0, *(len(c) for c in candidates[:-1])])
+        self.place = place[first[:, None] + self.column]
+        self.places = len(values)
+        n = len(candidates)
+        self.square = float(self.weight @ self.weight)
+        self.full = (n**3 - n) / 12
+
+    def of(self, choice: Choice) -> float:
+        """Return the SROCC from ranks."""
+        ranks = rankdata(self.place[self.rows, choice])
+        spread = float(((ranks - ranks.mean()) ** 2).sum()) * self.square
+        return float(ranks @ self.weight) / np.sqrt(spread) if spread > 0 else np.inf
+
+    def of_changes(self, choice: Choice) -> NDArray[np.float64]:
+        """Return the SROCC after every change, from counts and sums of weights by place."""
+        at = self.place[self.rows, choice]
+        weight = self.weight
+        count = np.bincount(at, minlength=self.places)
+        pull = np.bincount(at, weights=weight, minlength=self.places)
+        upto, pull_upto = np.cumsum(count), np.cumsum(pull)
+        # Twice the rank, in whole numbers, and twice what the images above and at a place weigh.
+        rank2 = 2 * upto - count + 1
+        above2 = 2.0 * (pull_upto[-1] - pull_upto) + pull
+        covariance2 = float(weight @ rank2[at])
+        ties = float((count.astype(np.float64) ** 3 - count).sum()) / 12
+        # Image i taken out: those above lose a rank, those beside it a half.
+        group = count[at]
+        without2 = covariance2 - weight * rank2[at] - (above2[at] - weight)
+        ties_without = ties - group * (group - 1) / 4
+
+        # Image i put in elsewhere. Its share in the sums of the new place, which are of all images, comes to
+        # -w_i whether it came from below or from above; where it is already, nothing changes.
+        to = self.place
+        covariance2s = (without2 - weight)[:, None] + above2[to] + weight[:, None] * rank2[to]
+        spread = (self.full - ties_without)[:, None] - (count * (count + 1) / 4)[to]
+        result = np.full(to.shape, np.inf)
+        np.divide(
+            covariance2s, 2 * np.sqrt(np.maximum(spread, 0) * self.square), out=result, where=spread > 0
+        )
+        here = to == at[:, None]
+        result[here] = self.of(choice)
+        return result
 
 
-def _srocc_of(
-    trial: Vector, ranked: Vector, pull: Vector, own: float, n: int, weight: Vector
-) -> NDArray[np.float64]:
-    """Return the SROCC of the set for every trial score of one image; +inf where it is undefined."""
-    below = np.searchsorted(ranked, trial, side="left")
-    upto = np.searchsorted(ranked, trial, side="right")
-    sums = np.concatenate([[0.0], np.cumsum(pull)])
-    left = np.searchsorted(ranked, ranked, side="left")
-    right = np.searchsorted(ranked, ranked, side="right")
-    base = float(pull @ (left + right + 1)) / 2
-    ties_here = upto - below
-    covariance = (
-        base
-        + (sums[-1] - sums[upto])
-        + 0.5 * (sums[upto] - sums[below])
-        + own * (below + 1 + 0.5 * ties_here)
-    )
-    # Every member of a group of t equal scores adds t^2 - 1: together t^3 - t.
-    ties = float(((right - left) ** 2 - 1).sum()) / 12
-    # A group of t equal scores that gains one member: ((t+1)^3 - (t+1)) - (t^3 - t) = 3 t (t + 1).
-    spread = (n**3 - n) / 12 - ties - ties_here * (ties_here + 1) / 4
-    result = np.full(len(trial), np.inf)
-    np.divide(covariance, np.sqrt(np.maximum(spread, 0) * (weight @ weight)), out=result, where=spread > 0)
-    return result
+class _Products(_Judge):
+    """PLCC: sums and products of scores, shifted to lose no digits."""
 
+    def __init__(self, candidates: Sequence[Vector], mos: Vector) -> None:
+        super().__init__(candidates, mos)
+        flat = np.concatenate(candidates)
+        first = np.cumsum([0, *(len(c) for c in candidates[:-1])])
+        flat = flat - flat.mean()
+        self.scores = flat[first[:, None] + self.column]
+        self.length = float(np.linalg.norm(self.weight))
+        self.floor = 1e-18 * max(1.0, float(np.abs(flat).max()) ** 2)
 
-def _descend_plcc(candidates: Sequence[Vector], mos: Vector, start: Choice) -> Choice:
-    """Change one image at a time while the exact Pearson correlation falls, from running sums."""
-    choice = start.copy()
-    n = len(choice)
-    weight = mos - mos.mean()
-    scores = np.array([c[k] for c, k in zip(candidates, choice, strict=True)])
-    shift = scores.mean()  # sums around the mean lose no digits
-    improved = n >= 3
-    while improved:
-        improved = False
-        for i in range(n):
-            trial = candidates[i] - shift
-            rest = np.delete(scores, i) - shift
-            total = rest.sum() + trial
-            spread = (rest @ rest) + trial**2 - total**2 / n
-            covariance = (np.delete(weight, i) @ rest) + weight[i] * trial
-            values = np.full(len(trial), np.inf)
-            floor = 1e-18 * max(1.0, float(np.abs(scores).max()) ** 2)
-            np.divide(covariance, np.sqrt(np.maximum(spread, 0)), out=values, where=spread > floor)
-            k = int(values.argmin())
-            if values[k] < values[choice[i]] - _GAIN * float(np.linalg.norm(weight)):
-                choice[i], scores[i] = k, candidates[i][k]
-                improved = True
-    return choice
+    def of(self, choice: Choice) -> float:
+        """Return the correlation of the chosen scores."""
+        scores = self.scores[self.rows, choice]
+        scores = scores - scores.mean()
+        spread = float(scores @ scores)
+        return (
+            float(scores @ self.weight) / (np.sqrt(spread) * self.length) if spread > self.floor else np.inf
+        )
+
+    def of_changes(self, choice: Choice) -> NDArray[np.float64]:
+        """Return the correlation after every change, from running sums."""
+        chosen = self.scores[self.rows, choice]
+        shift = chosen.mean()
+        chosen, trial = chosen - shift, self.scores - shift
+        total = trial - chosen[:, None] + chosen.sum()
+        spread = trial**2 - chosen[:, None] ** 2 + chosen @ chosen - total**2 / len(chosen)
+        covariance = (trial - chosen[:, None]) * self.weight[:, None] + chosen @ self.weight
+        result = np.full(trial.shape, np.inf)
+        np.divide(
+            covariance, np.sqrt(np.maximum(spread, 0)) * self.length, out=result, where=spread > self.floor
+        )
+        return result

@@ -1,5 +1,6 @@
 """What is under test: models, their cards and checkpoints."""
 
+from iqa_models.cheats import CHEATS
 from iqa_models.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from iqa_models.errors import (
     BadCheckpoint,
@@ -18,6 +19,7 @@ from iqa_models.spec import ModelSpec
 from iqa_models.srm import SRMNeck, SRMQuality
 
 __all__ = [
+    "CHEATS",
     "BadCheckpoint",
     "BadInput",
     "BadModelOption",

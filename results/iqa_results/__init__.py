@@ -1,5 +1,6 @@
 """What was measured: documented columns, Parquet parts, manifests."""
 
+from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
 from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
 from iqa_results.files import RemotePath, leftovers
@@ -13,6 +14,8 @@ from iqa_results.manifest import (
     WorkerRecord,
 )
 from iqa_results.schema import (
+    BASELINE_COLUMNS,
+    BASELINE_SCHEMA,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
     FIT_COLUMNS,
@@ -34,6 +37,8 @@ from iqa_results.schema import (
 from iqa_results.store import ResultStore
 
 __all__ = [
+    "BASELINE_COLUMNS",
+    "BASELINE_SCHEMA",
     "DIFFERENCE_COLUMNS",
     "DIFFERENCE_SCHEMA",
     "EXAMPLE_COLUMNS",
@@ -53,10 +58,13 @@ __all__ = [
     "TABLE_SCHEMA",
     "BadManifest",
     "BadPart",
+    "Baseline",
+    "BaselineModel",
     "CellRecord",
     "Column",
     "DataRecord",
     "ModelRecord",
+    "NoiseFloor",
     "PluginRecord",
     "Provenance",
     "RemotePath",
@@ -67,4 +75,6 @@ __all__ = [
     "WorkerRecord",
     "describe",
     "leftovers",
+    "load_baseline",
+    "save_baseline",
 ]

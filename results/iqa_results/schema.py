@@ -52,7 +52,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "kind",
         _S,
         False,
-        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, torchattacks, transfer",
+        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, torchattacks, transfer",
     ),
     Column(
         "objective",
@@ -93,10 +93,18 @@ ROW_COLUMNS: tuple[Column, ...] = (
     Column("adv_score", _F, False, "score of the stored example, re-computed by the harness"),
     Column("adv_score_8bit", _F, False, "score of the stored example rounded to 8 bits a channel"),
     Column(
+        "adv_score_jpeg",
+        _F,
+        True,
+        "mean score of the stored example written as JPEG files of the suite's `jpeg_qualities` and read "
+        "again; of a clean row that of the clean image; null if the suite names none",
+    ),
+    Column(
         "attack_score",
         _F,
         False,
-        "score the attack itself saw for this example; of a transfer the surrogate's",
+        "score the attack itself saw for this example; of a transfer the surrogate's; of an attack through "
+        "JPEG the mean over its qualities",
     ),
     Column("loss", _F, True, "the objective's value for this example; null for clean and seen ends"),
     Column("best_restart", _I, False, "restart that found the example"),
@@ -292,6 +300,23 @@ FIT_COLUMNS: tuple[Column, ...] = (
 
 FIT_SCHEMA = _schema(FIT_COLUMNS, SCHEMA_VERSION)
 """One row a model: q -> b1 (1/2 - 1 / (1 + exp(b2 (q - b3)))) + b4 q + b5."""
+
+BASELINE_COLUMNS: tuple[Column, ...] = (
+    Column("model", _S, False, "name of the model"),
+    Column("row", _S, False, "clean | attack | composed"),
+    Column("attack", _S, False, "attack of an attack row; else ''"),
+    Column("objective", _S, False, "its objective; 'srocc' or 'plcc' for the choice of composed; else ''"),
+    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
+    Column("epsilon", _F, False, "radius on pixels in [0, 1]: the main one; 0 for clean"),
+    Column("image_id", _S, False, "id of the image in its set"),
+    Column("reference", _S, False, "content the image shows"),
+    Column("mos", _F, False, "label"),
+    Column("score", _F, False, "score of the image, attacked at full strength unless clean"),
+    Column("mapped", _F, False, "the same through the model's frozen logistic; the score itself without one"),
+)
+
+BASELINE_SCHEMA = _schema(BASELINE_COLUMNS, SCHEMA_VERSION)
+"""One row a (model, row, attack, objective, image)."""
 
 
 def describe(columns: tuple[Column, ...]) -> str:

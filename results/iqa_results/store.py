@@ -317,6 +317,25 @@ def _as_json(manifest: RunManifest) -> str:
     return f'{text[:-2]},\n "cells": [\n  {cells}\n ]\n}}'
 
 
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> Path:
+    """Write rows as one Parquet file, whole or not at all; `what` names them in messages.
+
+    Raises:
+        BadPart: the rows do not fit the schema.
+    """
+    _write_table(path, _as_table(rows, schema, what))
+    return path
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file, verified against its page checksums and the schema.
+
+    Raises:
+        BadPart: missing, damaged or of another schema.
+    """
+    return _read_table(path, schema)
+
+
 def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> pa.Table:
     for row in rows:
         unknown = set(row) - set(schema.names)

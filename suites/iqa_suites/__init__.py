@@ -11,6 +11,7 @@ from iqa_suites.attack_settings import (
     SquareSettings,
     TorchattacksSettings,
     TransferSettings,
+    UniversalSettings,
 )
 from iqa_suites.errors import BadSuite, SuiteError, UnknownSuite
 from iqa_suites.loader import LoadedSuite, list_suites, load_suite, parse_suite
@@ -32,6 +33,7 @@ __all__ = [
     "SuiteError",
     "TorchattacksSettings",
     "TransferSettings",
+    "UniversalSettings",
     "UnknownSuite",
     "list_suites",
     "load_suite",

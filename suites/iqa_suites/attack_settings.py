@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from iqa_attacks import Attack, AttackError, Norm, ThreatModel, create_attack, create_objective, parse_epsilon
+from iqa_attacks import (
+    Attack,
+    AttackError,
+    Norm,
+    Pixels,
+    ThreatModel,
+    create_attack,
+    create_objective,
+    parse_epsilon,
+)
 
 
 def _radius(value: object) -> object:
@@ -42,9 +51,13 @@ class OwnAttackSettings(AnyAttackSettings):
     kind: str
     """Kind of attack."""
     norm: Norm = "inf"
-    """Norm of the ball."""
+    """Norm of the ball: inf, 2, or rmse, whose radius is the root mean square change of a pixel."""
     epsilons: tuple[Radius, ...] = Field(min_length=1)
     """Radii on pixels in [0, 1], as numbers or fractions ("4/255"); each is attacked on its own."""
+    pixels: Pixels = "float"
+    """8bit lets only images through that an 8-bit file holds exactly."""
+    ssim_floor: float | None = Field(default=None, gt=0, lt=1)
+    """Lowest similarity (SSIM) with the clean image that an example may have, beside the ball."""
     objectives: tuple[str, ...] = Field(min_length=1)
     """What is maximised; all objectives of an attack share their gradients."""
     batch: int = Field(default=8, ge=2)
@@ -77,7 +90,7 @@ class OwnAttackSettings(AnyAttackSettings):
         """Return the attack at one radius."""
         return create_attack(
             self.kind,
-            threat=ThreatModel(self.norm, epsilon),
+            threat=ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels),
             objectives=self.objectives,
             seed=seed,
             batch=self.batch,
@@ -94,13 +107,23 @@ class OwnAttackSettings(AnyAttackSettings):
     @model_validator(mode="after")
     def _can_be_created(self) -> Self:
         try:
-            self.attack(self.epsilons[0], 0)
+            for epsilon in self.epsilons:
+                self.attack(epsilon, 0)
         except AttackError as error:
             raise ValueError(str(error)) from error
         return self
 
 
-class FGSMSettings(OwnAttackSettings):
+class _GradientSettings(OwnAttackSettings):
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities over which the score is averaged while attacking (EOT), so that the example survives."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return the qualities."""
+        return {"jpeg_qualities": self.jpeg_qualities}
+
+
+class FGSMSettings(_GradientSettings):
     """One step of length epsilon from the clean image."""
 
     kind: Literal["fgsm"]
@@ -118,7 +141,7 @@ class NoiseSettings(OwnAttackSettings):
         return {"samples": self.samples}
 
 
-class APGDSettings(OwnAttackSettings):
+class APGDSettings(_GradientSettings):
     """Auto-PGD for scores: it chooses its own step sizes."""
 
     kind: Literal["apgd"]
@@ -129,7 +152,7 @@ class APGDSettings(OwnAttackSettings):
 
     def own(self, epsilon: float) -> dict[str, Any]:
         """Return steps and restarts."""
-        return {"steps": self.steps, "restarts": self.restarts}
+        return {**super().own(epsilon), "steps": self.steps, "restarts": self.restarts}
 
 
 class SquareSettings(OwnAttackSettings):
@@ -140,12 +163,35 @@ class SquareSettings(OwnAttackSettings):
     """Evaluations of an objective on an image, the start included."""
     restarts: int = Field(default=1, ge=1)
     """Searches an image."""
-    first_area: float = Field(default=0.8, gt=0, le=1)
-    """Share of the image that the first squares cover."""
+    first_area: float | None = Field(default=None, gt=0, le=1)
+    """Share of the image that the first squares cover; .8 in norm inf, else .1."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
         """Return budget, restarts and the first squares' area."""
         return {"queries": self.queries, "restarts": self.restarts, "first_area": self.first_area}
+
+
+class UniversalSettings(OwnAttackSettings):
+    """One perturbation for all images, trained on another split; raises or lowers every score."""
+
+    kind: Literal["universal"]
+    steps: int = Field(ge=1)
+    """Steps of the training, each on one batch of training images."""
+    step_size: Radius | None = None
+    """Length of the first step in the units of epsilon, falling to 0; a quarter of epsilon if left out."""
+    training_split: Literal["train", "val"] = "train"
+    """Split of the training images."""
+    training_images: int | None = Field(default=None, ge=1)
+    """Only the first so many of them; all if left out."""
+
+    def own(self, epsilon: float) -> dict[str, Any]:
+        """Return the training."""
+        return {
+            "steps": self.steps,
+            "step_size": 0.25 * epsilon if self.step_size is None else self.step_size,
+            "training_split": self.training_split,
+            "training_images": self.training_images,
+        }
 
 
 class TorchattacksSettings(OwnAttackSettings):
@@ -162,7 +208,7 @@ class TorchattacksSettings(OwnAttackSettings):
         return {"attack": self.attack_name, "options": self.options}
 
 
-class _SteppedSettings(OwnAttackSettings):
+class _SteppedSettings(_GradientSettings):
     steps: int = Field(ge=1)
     """Gradient steps of a restart."""
     step_size: Radius | None = None
@@ -194,6 +240,7 @@ class _SteppedSettings(OwnAttackSettings):
         swept = self.report_epsilons is None or epsilon in self.report_epsilons
         step = self.step_size if self.step_size is not None else (self.relative_step_size or 0) * epsilon
         return {
+            **super().own(epsilon),
             "steps": self.steps,
             "step_size": step,
             "restarts": self.restarts,
@@ -246,6 +293,7 @@ AttackSettings = Annotated[
     | APGDSettings
     | NoiseSettings
     | SquareSettings
+    | UniversalSettings
     | TorchattacksSettings
     | TransferSettings,
     Field(discriminator="kind"),
@@ -257,6 +305,7 @@ ATTACK_SETTINGS: dict[str, type[AnyAttackSettings]] = {
     "apgd": APGDSettings,
     "noise": NoiseSettings,
     "square": SquareSettings,
+    "universal": UniversalSettings,
     "torchattacks": TorchattacksSettings,
     "transfer": TransferSettings,
 }

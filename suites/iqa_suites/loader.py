@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from importlib.resources import files
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from iqa_suites.attack_settings import ATTACK_SETTINGS
+from iqa_suites.attack_settings import ATTACK_SETTINGS, near
 from iqa_suites.errors import BadSuite, UnknownSuite
 from iqa_suites.schema import DataSettings, Suite
 
@@ -54,10 +53,11 @@ def load_suite(name: str) -> LoadedSuite:
     else:
         path = Path(name)
         if not path.is_file():
-            close = difflib.get_close_matches(name, list_suites(), n=1)
-            near = f", did you mean {close[0]!r}?" if close else ""
-            known = ", ".join(list_suites())
-            raise UnknownSuite(f"no suite {name!r}{near}; there are {known}, or give the path of a TOML file")
+            known = list_suites()
+            raise UnknownSuite(
+                f"no suite {name!r}{near(name, known)}; there are {', '.join(known)}, or give the path of a "
+                "TOML file"
+            )
         try:
             text, where = path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ def parse_suite(text: str, where: str) -> Suite:
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(item["loc"], item["type"], item["msg"]) for item in _worth_telling(error.errors())]
+        lines = [_explain(item) for item in _worth_telling(error.errors())]
         raise BadSuite(
             "\n".join([f"{where}: {len(lines)} mistake(s)", *(f"  {line}" for line in lines)])
         ) from error
@@ -93,13 +93,16 @@ def _worth_telling(items: list[ErrorDetails]) -> list[ErrorDetails]:
     return [item for item in items if item["type"] != "too_short" or not has_own_mistakes(item["loc"])]
 
 
-def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    """Say where in the file something is wrong, and for an unknown key which one was meant."""
+def _explain(item: ErrorDetails) -> str:
+    """Say where in the file something is wrong, and for an unknown name which one was meant."""
+    location, kind, message = item["loc"], item["type"], item["msg"]
     parts = [p for i, p in enumerate(location) if i < 2 or p not in ATTACK_SETTINGS]
     where = ".".join(str(part) for part in parts) or "the file"
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(location[-1]), _keys(location), n=1)
-        return f"{where}: unknown key{f', did you mean {close[0]!r}?' if close else ''}"
+        return f"{where}: unknown key{near(str(location[-1]), _keys(location))}"
+    if kind == "union_tag_invalid":
+        tag, known = str(item["ctx"]["tag"]), list(ATTACK_SETTINGS)
+        return f"{where}.kind: no attack {tag!r}{near(tag, known)}; there are {', '.join(known)}"
     return f"{where}: {message.removeprefix('Value error, ')}"
 
 

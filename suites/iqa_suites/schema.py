@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from iqa_attacks import Norm
+from iqa_attacks import AttackError, Norm, check_qualities
 from iqa_suites.attack_settings import (
     AttackSettings,
     OwnAttackSettings,
@@ -23,7 +23,11 @@ class DataSettings(Settings):
     """Which images are attacked."""
 
     name: str
-    """Embedded set (`demo`, `smoke`) or path of a CSV."""
+    """Data set as every `--data` takes it: `demo`, `koniq10k:/folder?split_seed=1`, path of a CSV, ...
+
+    Without its folder a public set is looked for in `$IQA_HARNESS_DATA`: the suite, and so its hash, is
+    then the same on every machine.
+    """
     split: Literal["train", "val", "test"] = "test"
     """Split that is attacked."""
     images: int | None = Field(default=None, ge=3)
@@ -51,12 +55,23 @@ class Suite(Settings):
     """Attack whose prefixes are shown as SROCC against steps."""
     eot_samples: int | None = Field(default=None, ge=1)
     """Draws averaged wherever a stochastic model is evaluated; such a model is refused without it."""
+    jpeg_qualities: tuple[int, ...] = ()
+    """Every example is scored once more as JPEG files of these qualities, their mean; not at all without."""
     cell_images: int = Field(default=16, ge=1)
     """Images in a cell; a multiple of every attack's batch."""
     data: DataSettings
     """Which images are attacked."""
     attacks: tuple[AttackSettings, ...] = Field(min_length=1)
     """What is run."""
+
+    @field_validator("jpeg_qualities")
+    @classmethod
+    def _qualities(cls, qualities: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            check_qualities(qualities)
+        except AttackError as error:
+            raise ValueError(str(error)) from error
+        return qualities
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -76,10 +91,16 @@ class Suite(Settings):
                     f"attacks: {attack.name!r} has norm {attack.norm!r}, the suite {self.norm!r}; "
                     "a suite is in one norm, write another for the other"
                 )
-            if self.norm == "inf" and max(attack.epsilons) > 1:
+            if self.norm != "2" and max(attack.epsilons) > 1:
                 raise ValueError(
                     f"attacks: {attack.name!r} has a radius of {max(attack.epsilons):g}, but pixels lie in "
                     "[0, 1]; write grey levels as a fraction, such as '4/255'"
+                )
+            split = getattr(attack, "training_split", None)
+            if split == self.data.split:
+                raise ValueError(
+                    f"attacks: {attack.name!r} would be trained on split {split!r} and tested on it, too; "
+                    "choose another training_split"
                 )
             if self.cell_images % attack.batch:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Square attack as facts: inside, seeded, shared, published schedule, far beyond noise."""
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
-from iqa_attacks.square import halvings
+from iqa_attacks.square_moves import L2Moves, halvings
 from iqa_models import create_model
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
@@ -18,9 +19,58 @@ Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared
 PER_IMAGE = ("mse", "drift", "raise", "lower")
 
 
-def _square(epsilon=0.05, **settings):
+EPSILON = {"inf": 0.05, "2": 0.5, "rmse": 0.03}
+
+
+def _square(norm="inf", **settings):
     settings = {"objectives": PER_IMAGE, "queries": 60, "restarts": 2, "seed": 7, **settings}
-    return create_attack("square", threat=ThreatModel("inf", epsilon), **settings)
+    return create_attack("square", threat=ThreatModel(norm, EPSILON[norm]), **settings)
+
+
+@pytest.mark.parametrize("box", ["inactive", "active"])
+@pytest.mark.parametrize("norm", ["2", "rmse"])
+def test_in_norm_2_it_goes_most_of_the_way_on_a_linear_model(norm, box):
+    """Both ways beyond half of what the gradient reaches, where noise gets a quarter; the radius used up."""
+    model = create_model("linear", dtype="float64")
+    images, ids, mos = (
+        targets([(8, 8)] * 3, low=0.3, high=0.7) if box == "inactive" else targets([(8, 8)] * 3)
+    )
+    threat = ThreatModel(norm, 0.3 if norm == "2" else 0.3 / math.sqrt(192))
+    settings = {"threat": threat, "objectives": ("raise", "lower")}
+    kinds = {
+        "pgd": {"steps": 60, "step_size": threat.epsilon / 5},
+        "square": {"queries": 1500},
+        "noise": {"samples": 100},
+    }
+    reach = {}
+    for kind, own in kinds.items():
+        result = create_attack(kind, **settings, **own).run(model, images, ids, mos)
+        gains = [f.loss for f in result.found if f.loss is not None]
+        signed = [c * s for c in result.clean.tolist() for s in (1, -1)]
+        reach[kind] = sum(gains) - sum(signed)
+        if kind == "square":
+            for found in result.found:
+                pixels, clean = found.example.pixels.unsqueeze(0), images[found.image].unsqueeze(0)
+                assert threat.violation(pixels, clean) is None
+                assert float(measure(pixels, clean).l2) == pytest.approx(0.3, rel=0.02)
+    assert reach["square"] > 0.5 * reach["pgd"]
+    assert reach["noise"] < 0.3 * reach["pgd"]
+
+
+def test_a_move_in_norm_2_keeps_the_length_of_the_change():
+    """Away from the box every version has length eps, and one query changes two windows only."""
+    clean = torch.full((2, 3, 20, 30), 0.5, dtype=torch.float64)
+    moves = L2Moves(ThreatModel("2", 1.0), 1000, 0.1)
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    at = moves.start(clean, generators).unsqueeze(0)
+    for query in range(1, 30):
+        tried = moves.propose(at, clean, generators, query)
+        lengths = (tried - clean).flatten(2).norm(dim=2)
+        assert torch.allclose(lengths, torch.ones_like(lengths), rtol=1e-5)
+        side = max(1, round(math.sqrt(0.1 / 2 ** halvings(query, 1000) * 600)))
+        changed = (tried - at).abs().amax(dim=(0, 2)) > 1e-4
+        assert all(0 < int(image.sum()) <= 2 * side**2 for image in changed)
+        at = tried
 
 
 @pytest.mark.parametrize("box", ["inactive", "active"])
@@ -47,15 +97,16 @@ def test_it_reaches_nearly_the_optimum_of_a_linear_model(box):
             assert (noise[i, objective, 0].example.score - clean) / reach < 0.5
 
 
-def test_shared_equals_separate_runs_whatever_the_company():
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_shared_equals_separate_runs_whatever_the_company(norm):
     """Objectives together or alone, chunks, sizes and other images change nothing, bit for bit."""
     sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
     model, (images, ids, mos) = Wavy().eval(), targets(sizes)
-    whole = by_key(_square().run(model, images, ids, mos))
-    again = by_key(_square().run(model, images, ids, mos, chunk=1, max_states=1))
+    whole = by_key(_square(norm).run(model, images, ids, mos))
+    again = by_key(_square(norm).run(model, images, ids, mos, chunk=1, max_states=1))
     assert all(same(found, again[key]) for key, found in whole.items())
     for objective in PER_IMAGE:
-        alone = by_key(_square(objectives=(objective,)).run(model, images[1:], ids[1:], mos[1:]))
+        alone = by_key(_square(norm, objectives=(objective,)).run(model, images[1:], ids[1:], mos[1:]))
         assert all(same(alone[i, objective, 60], whole[i + 1, objective, 60]) for i in range(3))
 
 
@@ -118,7 +169,6 @@ def test_a_stochastic_model_is_searched_on_mean_scores():
     [
         ({"queries": 0}, "start at 1"),
         ({"first_area": 0}, "first_area"),
-        ({"threat": ThreatModel("2", 0.5)}, "only norm 'inf'"),
         ({"objectives": ("pairwise_inversion",)}, "a loss of a batch"),
         ({"steps": 5}, "no setting 'steps'"),
     ],

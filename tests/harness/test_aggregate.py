@@ -60,7 +60,7 @@ def test_plcc_uses_the_logistic_of_clean_validation_scores(result):
     """PLCC is Pearson's after the logistic fitted on the validation split and frozen."""
     rows, table, _, _ = result
     val = rows[rows["split"] == "val"]
-    logistic = fit_logistic(val["clean_score"].to_numpy(), val["mos"].to_numpy())
+    logistic = fit_logistic(val["clean_score"].to_numpy(), val["mos"].to_numpy()).logistic
     group = rows[(rows["objective"] == "mse") & rows["final"] & (rows["epsilon"] > 0.01)].sort_values(
         "position"
     )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -266,16 +267,16 @@ def test_bad_files_are_clear_errors(cli, tmp_path):
 @pytest.mark.usefixtures("after_smoke")
 def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     """Failed cells are told, the rest is stored, the code says partial, and the page shows the hole."""
-    import iqa_harness.run
+    from iqa_harness.executors import bench
 
-    whole = iqa_harness.run.run_cell
+    whole = bench.run_cell
 
     def sometimes(cell, *rest):
         if cell.attack_name == "fgsm" and cell.first == 0:
             raise RuntimeError("out of luck")
         return whole(cell, *rest)
 
-    monkeypatch.setattr(iqa_harness.run, "run_cell", sometimes)
+    monkeypatch.setattr(bench, "run_cell", sometimes)
     store = ResultStore(tmp_path / "iqa-store")
     for lost in (c for c in store.read_manifest("smoke").cells if c.attack == "fgsm"):
         store.cell_path(lost.key).unlink()
@@ -283,15 +284,15 @@ def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     assert code == 4
     assert "failed: linear, fgsm, images from 0: RuntimeError: out of luck" in " ".join(err.split())
     assert store.read_manifest("smoke").status == "partial"
-    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    monkeypatch.setattr(bench, "run_cell", whole)
     assert cli(*SMOKE)[0] == 0
 
 
 def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
     """Ctrl-C ends in one line; the same command goes on."""
-    import iqa_harness.run
+    from iqa_harness.executors import bench
 
-    whole, calls = iqa_harness.run.run_cell, []
+    whole, calls = bench.run_cell, []
 
     def until_third(*arguments):
         calls.append(1)
@@ -299,12 +300,12 @@ def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(iqa_harness.run, "run_cell", until_third)
+    monkeypatch.setattr(bench, "run_cell", until_third)
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
     assert code == 130
     assert "interrupted" in err
     assert ResultStore(tmp_path / "iqa-store").read_manifest("smoke").status == "interrupted"
-    monkeypatch.setattr(iqa_harness.run, "run_cell", whole)
+    monkeypatch.setattr(bench, "run_cell", whole)
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear")
     assert code == 0
     assert "2 in the store, 8 to compute" in " ".join(err.split())
@@ -357,6 +358,12 @@ def test_lists_and_cards(cli):
     assert "parameters 193" in err
     assert "smoke" in cli("suites", "list")[1]
     assert 'name = "smoke"' in cli("suites", "show", "smoke")[1]
+    assert "smoke: valid" in cli("suites", "validate", "smoke")[1]
+    Path("mine.toml").write_text('name = "mine"\nsede = 1')
+    code, _, told = cli("suites", "validate", "mine.toml")
+    assert code == 3
+    assert "mine.toml" in told
+    assert "did you mean 'seed'" in told
     assert "pseudo-MOS" in cli("data", "list")[1]
     info = cli("data", "info", "smoke")[1]
     assert "fingerprint" in info
@@ -364,7 +371,7 @@ def test_lists_and_cards(cli):
     code, out, _ = cli("data", "check", "smoke")
     assert code == 0
     assert "0 problem(s)" in out
-    assert json.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
+    assert tomllib.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
 
 
 def test_score_prints_what_the_model_says(cli, tmp_path):

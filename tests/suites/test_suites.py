@@ -5,11 +5,13 @@ import pytest
 from iqa_attacks import (
     APGD,
     MIFGSM,
+    PGD,
     Noise,
     Objective,
     Square,
     ThreatModel,
     TorchAttack,
+    Universal,
     objectives,
     register_objective,
 )
@@ -60,7 +62,19 @@ def test_the_demo_suite_is_what_it_says():
         ("report_steps = [1]", 'report_steps = [1]\nreport_epsilons = ["3/255"]', "not among the attack's"),
         ("report_steps = [1]", 'report_steps = [1]\nreport_epsilons = ["1/255"]', "at main_epsilon"),
         ("cell_images = 8", "cell_images = 12", "not a multiple of the batch"),
-        ('kind = "fgsm"', 'kind = "fgms"', "attacks.0"),
+        ('kind = "fgsm"', 'kind = "fgms"', "attacks.0.kind: no attack 'fgms', did you mean 'fgsm'?"),
+        ('kind = "fgsm"', "", "attacks.0"),
+        ('epsilons = ["2/255"]', 'epsilons = ["-2/255"]', "attacks.0.epsilons.0: epsilon must be a positive"),
+        ('epsilons = ["2/255"]', "epsilons = [-0.1]", "attacks.0.epsilons.0: epsilon must be a positive"),
+        (
+            'kind = "fgsm"',
+            'kind = "fgsm"\nnorm = "l2"',
+            "attacks.0.norm: Input should be 'inf', '2' or 'rmse'",
+        ),
+        ('kind = "fgsm"', 'kind = "fgsm"\npixels = "8 bit"', "attacks.0.pixels: Input should be 'float' or"),
+        ('kind = "fgsm"', 'kind = "fgsm"\nssim_floor = 1.5', "attacks.0.ssim_floor"),
+        ('kind = "fgsm"', 'kind = "fgsm"\njpeg_qualities = [0]', "from 1 to 100, not 0"),
+        ("cell_images = 8", "cell_images = 8\njpeg_qualities = [75, 75]", "named twice"),
         ('name = "fgsm"', 'name = "pgd"', "'pgd' is named twice"),
         ('name = "fgsm"', 'name = "clean"', "'clean'"),
         ("pgd/drift", "pgd/dirft", "did you mean 'pgd/drift'"),
@@ -137,6 +151,34 @@ epsilons = ["2/255"]
 objectives = ["raise", "lower"]
 
 [[attacks]]
+name = "levels"
+kind = "apgd"
+epsilons = ["2/255"]
+pixels = "8bit"
+objectives = ["mse"]
+steps = 7
+
+[[attacks]]
+name = "look"
+kind = "pgd"
+epsilons = ["8/255"]
+ssim_floor = 0.95
+jpeg_qualities = [75, 90]
+objectives = ["mse"]
+steps = 7
+step_size = "1/255"
+
+[[attacks]]
+name = "same"
+kind = "universal"
+epsilons = ["2/255"]
+objectives = ["raise"]
+steps = 30
+step_size = "1/255"
+training_split = "val"
+training_images = 9
+
+[[attacks]]
 name = "transfer"
 kind = "transfer"
 of = "auto/mse"
@@ -159,6 +201,11 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         Square(threat=inf, objectives=("raise", "lower"), queries=50, first_area=0.5, **common),
         TorchAttack(threat=inf, objectives=("raise", "lower"), attack="VMIFGSM",
                     options={"steps": 5, "alpha": "1/255"}, **common),
+        APGD(threat=ThreatModel("inf", 2 / 255, pixels="8bit"), objectives=("mse",), steps=7, **common),
+        PGD(threat=ThreatModel("inf", 8 / 255, ssim_floor=0.95), objectives=("mse",), steps=7,
+            step_size=1 / 255, jpeg_qualities=(75, 90), **common),
+        Universal(threat=inf, objectives=("raise",), steps=30, step_size=1 / 255, training_split="val",
+                  training_images=9, **common),
     ]  # fmt: skip
     assert [transfer.source for transfer in suite.transfers] == [("auto", "mse")]
 
@@ -176,11 +223,17 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         ('attack = "VMIFGSM"', 'attack = "CW"', "torchattacks.CW does not fit"),
         ('attack = "VMIFGSM"', 'attack = "VMIFSGM"', "did you mean 'VMIFGSM'"),
         ("steps = 5,", "step = 5,", "no option 'step'"),
-        ('alpha = "1/255"', 'alpha = "-1/255"', "neither a number nor a fraction"),
+        ('alpha = "1/255"', 'alpha = "-1/255"', "must be a positive finite number, not '-1/255'"),
+        ("training_images = 9", "training_image = 9", "did you mean 'training_images'"),
+        ('training_split = "val"', 'training_split = "test"', "attacks.9.training_split"),
+        ('objectives = ["raise"]\nsteps = 30', 'objectives = ["drift"]\nsteps = 30', "not 'drift'"),
+        ('pixels = "8bit"', 'pixels = "8bit"\nssim_floor = 0.9', "do not go together"),
+        ('["2/255"]\npixels = "8bit"', '["0.5/255"]\npixels = "8bit"', "less than one, 1/255"),
+        ('split = "test"', 'split = "val"', "would be trained on split 'val' and tested on it"),
         ('of = "auto/mse"', 'of = "auto/drift"', "which is no attack/objective of the suite"),
         ('of = "auto/mse"', 'of = "auot/mse"', "did you mean 'auto/mse'"),
         ('of = "auto/mse"', 'of = "transfer/mse"', "which is no attack/objective of the suite"),
-        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.7.norm: unknown key"),
+        ('of = "auto/mse"', 'of = "auto/mse"\nnorm = "2"', "attacks.10.norm: unknown key"),
         ('"pgd/mse"', '"transfer/drift"', "suite_min: no 'transfer/drift', did you mean 'transfer/mse'"),
         ('"pgd/mse"', '"momentum/raise"', "does not run at main_epsilon"),
     ],
@@ -207,6 +260,16 @@ def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
     text = SMOKE.replace('"drift", ', '"drift", "away_from_label", ')
     suite = parse_suite(text, "mine")
     assert "away_from_label" in suite.own_attacks[1].attack(1 / 255, 0).objectives
+
+
+def test_a_radius_per_pixel_is_a_norm_of_its_own():
+    """A suite in norm rmse gives its radii in grey levels of root mean square change, at most 1."""
+    suite = load_suite("parity-rmse").suite
+    assert {a.attack(a.epsilons[0], 0).threat.norm for a in suite.own_attacks} == {"rmse"}
+    assert [round(e * 255, 9) for e in suite.own_attacks[0].epsilons] == [0.5, 1, 2]
+    text = load_suite("parity-rmse").text.replace('"2/255"]', "2]")
+    with pytest.raises(BadSuite, match="such as '4/255'"):
+        parse_suite(text, "mine.toml")
 
 
 def test_all_mistakes_are_told_at_once():

@@ -11,7 +11,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from iqa_harness.cli import attack, data, demo, diagnose, models, profile, report, runs, score, suites, train
+from iqa_harness.cli import (
+    attack,
+    baseline,
+    data,
+    demo,
+    diagnose,
+    evaluate,
+    gate,
+    models,
+    profile,
+    report,
+    runs,
+    score,
+    study,
+    suites,
+    train,
+    verify,
+)
 from iqa_harness.errors import ExitCode
 
 
@@ -44,12 +61,17 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(runs.app, name="runs")
+app.command("verify")(verify.verify)
+app.command("gate")(gate.gate)
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.add_typer(data.app, name="data")

@@ -50,7 +50,7 @@ def attack(
     model: ModelsOption,
     run: Annotated[str | None, typer.Option("--run", help="Name of the run [default: the suite's].")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Other images than the suite's: a set's name or a CSV.")
+        str | None, typer.Option("--data", help="Other images: demo, koniq10k:/folder, a CSV, ...")
     ] = None,
     mos_range: Annotated[
         tuple[float, float] | None, typer.Option("--mos-range", help="Ends of a CSV's label scale.")

@@ -41,8 +41,8 @@ def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False)
 
     manifest = refreshed(store, store.read_manifest(run))
     result = robustness_table(store, manifest)
-    table = store.write_table(run, result.table.to_pylist())
-    store.write_intervals(run, result.intervals.to_pylist())
+    result.write(store, run)
+    table = store.run_folder(run) / "table.parquet"
     written = render_report(manifest, result.table, result.intervals, out)
     console = Console()
     (print_report if full else print_leaderboard)(manifest, result.table, console)

@@ -33,3 +33,16 @@ def show_command(suite: Annotated[str, typer.Argument(help="Name, or path of a T
     loaded = load_suite(suite)
     typer.echo(loaded.text, nl=False)
     typer.echo(f"sha256 {loaded.suite.sha256}", err=True)
+
+
+@app.command("validate")
+def validate_command(suite: Annotated[str, typer.Argument(help="Name, or path of a TOML file.")]) -> None:
+    """Check a suite: every mistake at once with exit code 3, or what it holds."""
+    from iqa_suites import load_suite
+
+    found = load_suite(suite).suite
+    radii = sorted({epsilon for attack in found.own_attacks for epsilon in attack.epsilons})
+    typer.echo(
+        f"{suite}: valid; suite {found.name!r}, {len(found.attacks)} attacks in norm {found.norm} at "
+        f"{', '.join(f'{epsilon:g}' for epsilon in radii)}, sha256 {found.sha256}"
+    )

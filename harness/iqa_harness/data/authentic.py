@@ -140,7 +140,7 @@ SPAQ = Layout(
     terms="stated on the page above",
     splits=("random", "all"),
     read=_spaq,
-    advice="Large photographs: take a model that resizes, or read the set through `resized`.",
+    advice="Large photographs: take a model that resizes them, or write ?resize=384x512.",
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -97,21 +99,23 @@ class FileImageSet(ImageSet):
         if pixel_sha256(pixels) != record.sha256:
             raise DataError(f"{file}: changed since the data set was opened")
         if self.cache is not None and file.suffix.lower() not in _PLAIN:
-            self.cache.put(record.sha256, pixels)
+            self.cache.put(record.sha256, pixels, record.sha256)
         return pixels
 
 
 class ResizedImageSet(ImageSet):
     """A set seen through a resize (bilinear, antialiased, Pillow's), each image resized once if cached.
 
-    Records are those of the images before the resize; the fingerprint names the size as well.
+    Records are those of the images before the resize; fingerprint and `transform` name the size as well.
     """
 
     def __init__(self, source: ImageSet, height: int, width: int, cache: PixelCache | None = None) -> None:
         self.source, self.height, self.width, self.cache = source, height, width, cache
-        self.card, self.records = source.card, source.records
-        self._name = f"resize:{height}x{width}:bilinear"
-        self.fingerprint = json_sha256([source.fingerprint, self._name])
+        note = f"Every image is resized to {height} high x {width} wide (bilinear, antialiased)."
+        self.card = replace(source.card, notes=(*source.card.notes, note))
+        self.records = source.records
+        self.transform = f"resize:{height}x{width}:bilinear"
+        self.fingerprint = json_sha256([source.fingerprint, self.transform])
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (height, width, 3) of image `index`."""
@@ -119,7 +123,7 @@ class ResizedImageSet(ImageSet):
 
     def view(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (height, width, 3) of image `index` read-only."""
-        key = json_sha256([self.records[index].sha256, self._name])
+        key = json_sha256([self.records[index].sha256, self.transform])
         held = self.cache.get(key) if self.cache else None
         if held is not None:
             return held
@@ -137,8 +141,11 @@ class ResizedImageSet(ImageSet):
         return self.source.raw_label(index)
 
     def subset(self, indices: Sequence[int]) -> ResizedImageSet:
-        """Return the images at `indices`, in that order."""
-        return ResizedImageSet(self.source.subset(indices), self.height, self.width, self.cache)
+        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
+        part = copy.copy(self)
+        part.source = self.source.subset(indices)
+        part.records = part.source.records
+        return part
 
 
 def hash_images(

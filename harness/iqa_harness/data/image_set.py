@@ -76,6 +76,8 @@ class ImageSet(ABC):
     fingerprint: str
     """sha256 over name, label range and all records (ids, labels, splits, pixel hashes), before `subset`."""
     records: Sequence[ImageRecord]
+    transform: str = ""
+    """What was done to the recorded pixels, such as a resize; empty if `read` gives them as they are."""
 
     def __len__(self) -> int:
         return len(self.records)

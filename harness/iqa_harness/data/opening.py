@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from iqa_harness.data.authentic import AGIQA, BID, KONIQ, LIVE_CHALLENGE, SPAQ
 from iqa_harness.data.csv_set import label_range, read_csv_listing
-from iqa_harness.data.file_set import FileImageSet, hash_images, inspect_images, make_set
+from iqa_harness.data.file_set import ResizedImageSet, hash_images, inspect_images, make_set
 from iqa_harness.data.hashing import file_sha256
-from iqa_harness.data.image_set import DataCard
+from iqa_harness.data.image_set import DataCard, ImageSet
 from iqa_harness.data.json_set import read_json_listing
 from iqa_harness.data.layout import Layout, Reading
 from iqa_harness.data.listing import Finding, Folder, Listing, refuse
@@ -46,9 +47,11 @@ class Opened:
     """What to do if files are missing; empty for a set of the user's own."""
     unlabelled: tuple[Finding, ...] = ()
     """Image files beside the labelled ones that no row names."""
+    size: tuple[int, int] | None = None
+    """Height and width all images are resized to, None to leave them."""
 
 
-def open_files(source: DataSource, *, cache_dir: Path | None, progress: bool) -> FileImageSet:
+def open_files(source: DataSource, *, cache_dir: Path | None, progress: bool) -> ImageSet:
     """Return the set of image files a user named.
 
     Every file not seen before is decoded once, so that whatever is wrong is known before a run starts.
@@ -63,7 +66,8 @@ def open_files(source: DataSource, *, cache_dir: Path | None, progress: bool) ->
         digests = hash_images(listing, cache_dir, advance)
     gone = any(finding.kind == "missing" for finding in listing.findings)
     refuse(opened.labels, listing.findings, opened.hint if gone else "")
-    return make_set(listing, opened.card, digests, cache)
+    images = make_set(listing, opened.card, digests, cache)
+    return ResizedImageSet(images, *opened.size, cache) if opened.size else images
 
 
 def check_files(source: DataSource, *, progress: bool) -> tuple[int, list[Finding]]:
@@ -81,15 +85,18 @@ def read_source(source: DataSource) -> Opened:
     Raises:
         DataError: no such folder, a label file that is missing or unreadable, or a bad option.
     """
+    size = _size(source)
     if source.name in LAYOUTS:
-        return _open_layout(LAYOUTS[source.name], source)
-    if source.name == JSON:
-        return _open_json(source)
-    return _open_csv(Path(source.name), source)
+        opened = _open_layout(LAYOUTS[source.name], source)
+    elif source.name == JSON:
+        opened = _open_json(source)
+    else:
+        opened = _open_csv(Path(source.name), source)
+    return replace(opened, size=size)
 
 
 def _open_layout(layout: Layout, source: DataSource) -> Opened:
-    _known_options(source, ("label", *OPTIONS))
+    _known_options(source, ("label", "resize", *OPTIONS))
     root = source.root or find_root(layout.name)
     if root is None:
         raise DataError(
@@ -132,7 +139,7 @@ def _open_layout(layout: Layout, source: DataSource) -> Opened:
 
 
 def _open_json(source: DataSource) -> Opened:
-    _known_options(source, ("mos_range", *LISTS))
+    _known_options(source, ("mos_range", "resize", *LISTS))
     if source.root is None:
         raise DataError("data set 'json': write json:FOLDER?test=LIST.json with the folder of the images")
     stated = _range(source)
@@ -155,7 +162,7 @@ def _open_json(source: DataSource) -> Opened:
 
 
 def _open_csv(path: Path, source: DataSource) -> Opened:
-    _known_options(source, ("mos_range", *OPTIONS))
+    _known_options(source, ("mos_range", "resize", *OPTIONS))
     stated = _range(source)
     listing = read_csv_listing(path)
     low, high = label_range(listing, stated)
@@ -201,6 +208,17 @@ def _range(source: DataSource) -> tuple[float, float] | None:
     except ValueError:
         raise DataError(f"mos_range={text}: write the two ends as LOW,HIGH") from None
     return low, high
+
+
+def _size(source: DataSource) -> tuple[int, int] | None:
+    """Return the height and width that images are resized to."""
+    text = source.options.get("resize")
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if sides is None:
+        raise DataError(f"resize={text}: write HEIGHTxWIDTH, such as 384x512")
+    return int(sides[1]), int(sides[2])
 
 
 def _unlabelled(listing: Listing, ordinary: Iterable[str]) -> tuple[Finding, ...]:

@@ -12,7 +12,6 @@ used) would throw every image out just before its next turn.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import mmap
 import os
@@ -27,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from iqa_harness.data.hashing import pixel_sha256
 from iqa_harness.data.store import cache_root
 from iqa_harness.errors import DataError
 
@@ -86,9 +86,10 @@ class PixelCache:
         self.hits += 1
         return pixels
 
-    def put(self, key: str, pixels: NDArray[np.uint8]) -> None:
+    def put(self, key: str, pixels: NDArray[np.uint8], sha256: str | None = None) -> None:
         """Keep the pixels (H, W, 3) of a key if there is or can be made room for them.
 
+        `sha256` is their `pixel_sha256` if it is known already; it need not be computed then.
         A disk that cannot be written to is said once and costs time, never a result.
         """
         size = HEADER + pixels.nbytes
@@ -105,8 +106,9 @@ class PixelCache:
                 if total + size > self.limit:
                     self._full = True
                     return
-                self._write(path, pixels)
+                self._write(path, pixels, sha256 or pixel_sha256(pixels))
                 self._set_total(total + size)
+            self._verified.add(key)
         except OSError as error:
             self._full = True
             logging.getLogger(__name__).warning(
@@ -137,22 +139,22 @@ class PixelCache:
         height, width = (int.from_bytes(mapped[at : at + 8], "little") for at in (8, 16))
         if mapped[:8] != _MAGIC or len(mapped) != HEADER + height * width * 3:
             return None
+        pixels = np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(height, width, 3)
         if key not in self._verified:
-            if hashlib.sha256(memoryview(mapped)[HEADER:]).digest() != mapped[24:56]:
+            if bytes.fromhex(pixel_sha256(pixels)) != mapped[24:56]:
                 return None
             self._verified.add(key)
-        return np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(height, width, 3)
+        return pixels
 
-    def _write(self, path: Path, pixels: NDArray[np.uint8]) -> None:
-        data = np.ascontiguousarray(pixels).data
+    def _write(self, path: Path, pixels: NDArray[np.uint8], sha256: str) -> None:
         sides = b"".join(side.to_bytes(8, "little") for side in pixels.shape[:2])
-        header = _MAGIC + sides + hashlib.sha256(data).digest()
+        header = _MAGIC + sides + bytes.fromhex(sha256)
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with part.open("wb") as file:
                 file.write(header.ljust(HEADER, b"\0"))
-                file.write(data)
+                file.write(np.ascontiguousarray(pixels).data)
             _touch(part)
             part.replace(path)
         finally:

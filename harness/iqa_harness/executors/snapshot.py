@@ -18,7 +18,7 @@ from typing import Any
 
 from iqa_harness.cell import Runtime
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
-from iqa_harness.data.file_set import FileImageSet
+from iqa_harness.data.file_set import FileImageSet, ResizedImageSet
 from iqa_harness.data.pixel_cache import PixelCache
 from iqa_harness.data.store import StoredImageSet
 from iqa_harness.errors import RunError
@@ -27,6 +27,7 @@ from iqa_harness.executors.task import Place
 from iqa_harness.plan import Entrant, Work, draws_of, remake
 from iqa_harness.plugins import run_plugin
 from iqa_harness.provenance import file_sha256
+from iqa_harness.trained import TrainedAttacks
 from iqa_models import QualityModel, list_models, load_checkpoint, save_checkpoint
 from iqa_models.checkpoint import read_card
 from iqa_results import RemotePath, ResultStore
@@ -78,32 +79,42 @@ def write_snapshot(
 
 def _data(work: Work) -> dict[str, Any]:
     images = work.images
-    content: dict[str, Any] = {"card": asdict(images.card), "fingerprint": images.fingerprint}
-    if isinstance(images, StoredImageSet):
-        return {
-            **content,
-            "cache": str(images.folder.resolve().parent.parent),
-            "images": [record.image_id for record in images.records],
-            "validation": [record.image_id for record in work.validation.records],
-        }
-    if isinstance(images, FileImageSet) and isinstance(work.validation, FileImageSet):
-        cache = images.cache
-        return {
-            **content,
-            "root": str(images.root.resolve()),
-            "pixels": [str(cache.folder.resolve()), cache.limit] if cache else None,
-            "images": _files(images),
-            "validation": _files(work.validation),
-        }
-    raise RunError(f"image set {images.card.name!r} is an object of this process: use the inline executor")
+    parts: dict[str, ImageSet] = {"images": images, "validation": work.validation, **work.training}
+    content: dict[str, Any] = {}
+    if isinstance(images, ResizedImageSet):
+        content["resize"] = [images.height, images.width]
+        parts = {name: p.source if isinstance(p, ResizedImageSet) else p for name, p in parts.items()}
+        images = images.source
+    content |= {"card": asdict(images.card), "fingerprint": images.fingerprint}
+    listed: Callable[[ImageSet], list[Any]]
+    if isinstance(images, FileImageSet):
+        cache, listed = images.cache, _files
+        content["root"] = str(images.root.resolve())
+        content["cache"] = [str(cache.folder.resolve()), cache.limit] if cache else None
+    elif isinstance(images, StoredImageSet):
+        listed = _ids
+        content["cache"] = str(images.folder.resolve().parent.parent)
+    else:
+        raise RunError(
+            f"image set {images.card.name!r} is an object of this process: use the inline executor"
+        )
+    return {
+        **content,
+        "images": listed(parts["images"]),
+        "validation": listed(parts["validation"]),
+        "training": {split: listed(parts[split]) for split in work.training},
+    }
 
 
-def _files(images: FileImageSet) -> list[list[Any]]:
-    """Return every record with its own label and its file, which every worker must find there."""
-    places = zip(images.records, images.files, strict=True)
-    return [
-        [list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in enumerate(places)
-    ]
+def _ids(images: ImageSet) -> list[str]:
+    return [record.image_id for record in images.records]
+
+
+def _files(images: ImageSet) -> list[list[Any]]:
+    """Return record, file and raw label of every image."""
+    assert isinstance(images, FileImageSet)  # noqa: S101 - a split of a set of files is one too
+    numbered = enumerate(zip(images.records, images.files, strict=True))
+    return [[list(record), str(file.resolve()), images.raw_label(i)] for i, (record, file) in numbered]
 
 
 def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Bench:
@@ -124,7 +135,8 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         own = Path(plugin["path"])
         same = own.is_file() and file_sha256(own) == plugin["sha256"]
         run_plugin(own if same else folder / "plugins" / f"{number}.py", own.stem)
-    images, validation = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
+    images, validation, training = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
+    trained = TrainedAttacks(training)
     models = _Models(folder, session["models"], place.device, fetch)
 
     def images_of(split: str) -> ImageSet:
@@ -133,40 +145,52 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
     return Bench(
         models,
         images_of,
-        lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite)),
+        lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite), trained),
         ResultStore(session["store"]),
         Runtime(device=place.device, chunk=session["chunk"], max_states=session["max_states"]),
     )
 
 
-def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet]:
-    """Return the attacked images and those of the validation split."""
+def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet, dict[str, ImageSet]]:
+    """Return the attacked images, those of the validation split, and by split those for training."""
+    plain = _subsets(content)
+
+    def of(part: list[Any]) -> ImageSet:
+        images = plain(part)
+        if "resize" not in content:
+            return images
+        height, width = content["resize"]
+        return ResizedImageSet(images, height, width, getattr(images, "cache", None))
+
+    training = {split: of(part) for split, part in content["training"].items()}
+    return of(content["images"]), of(content["validation"]), training
+
+
+def _subsets(content: dict[str, Any]) -> Callable[[list[Any]], ImageSet]:
+    """Return what makes an image set of a list of images in a snapshot."""
     card = content["card"]
     if "root" in content:
         made = DataCard(**{**card, "mos_range": tuple(card["mos_range"]), "notes": tuple(card["notes"])})
-        cache = PixelCache(Path(content["pixels"][0]), content["pixels"][1]) if content["pixels"] else None
-        images, validation = (
-            FileImageSet(
-                Path(content["root"]),
-                made,
-                content["fingerprint"],
-                [ImageRecord(*record) for record, _, _ in content[part]],
-                [Path(file) for _, file, _ in content[part]],
-                [label for _, _, label in content[part]],
-                cache,
-            )
-            for part in ("images", "validation")
+        cached = content["cache"]
+        # A node without the driver's cache decodes the files itself.
+        cache = PixelCache(Path(cached[0]), cached[1]) if cached and Path(cached[0]).is_dir() else None
+        return lambda part: FileImageSet(
+            Path(content["root"]),
+            made,
+            content["fingerprint"],
+            [ImageRecord(*record) for record, _, _ in part],
+            [Path(file) for _, file, _ in part],
+            [raw for _, _, raw in part],
+            cache,
         )
-        return images, validation
-    folder = Path(content["cache"])
-    whole = open_data(card["name"], cache_dir=folder if folder.is_dir() else None, progress=False)
+    place_of_cache = Path(content["cache"])
+    whole = open_data(
+        card["name"], cache_dir=place_of_cache if place_of_cache.is_dir() else None, progress=False
+    )
     if whole.fingerprint != content["fingerprint"]:
         raise RunError(f"data set {card['name']!r} comes out otherwise here than where the run was started")
     place = {record.image_id: i for i, record in enumerate(whole.records)}
-    return (
-        whole.subset([place[image_id] for image_id in content["images"]]),
-        whole.subset([place[image_id] for image_id in content["validation"]]),
-    )
+    return lambda part: whole.subset([place[image_id] for image_id in part])
 
 
 class _Models:

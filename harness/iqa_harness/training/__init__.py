@@ -5,9 +5,22 @@ Importing this package loads no torch, so that the command line can list presets
 
 from iqa_harness.training.config import (
     TrainConfig,
+    changed,
+    documented,
+    find_config,
     list_presets,
     load_preset,
     load_train_config,
+    read_changes,
 )
 
-__all__ = ["TrainConfig", "list_presets", "load_preset", "load_train_config"]
+__all__ = [
+    "TrainConfig",
+    "changed",
+    "documented",
+    "find_config",
+    "list_presets",
+    "load_preset",
+    "load_train_config",
+    "read_changes",
+]

@@ -30,13 +30,44 @@ class View(NamedTuple):
     """Whether the crop is mirrored left to right."""
 
 
-def epoch_order(records: Sequence[ImageRecord], seed: int, epoch: int, count: int | None) -> list[int]:
-    """Return the indices of one epoch's images, shuffled; the first `count`, None for all."""
-    keys = [_draw("order", seed, epoch, record.image_id) for record in records]
-    return sorted(range(len(records)), key=keys.__getitem__)[:count]
+class Sample(NamedTuple):
+    """One crop to be taken."""
+
+    image: int
+    """Index in its set."""
+    patch: int
+    """Which of the image's crops, counted from 0."""
 
 
-def draw_view(seed: int, epoch: int, image_id: str, height: int, width: int, crop: int, flip: bool) -> View:
+class Batch(NamedTuple):
+    """What one step works on."""
+
+    crops: Tensor
+    """(B, 3, crop, crop) float32 in [0, 1]."""
+    samples: list[Sample]
+    """Where they come from."""
+
+    @property
+    def indices(self) -> list[int]:
+        """Indices of the images in their set."""
+        return [sample.image for sample in self.samples]
+
+
+def epoch_order(
+    records: Sequence[ImageRecord], seed: int, epoch: int, count: int | None, patches: int = 1
+) -> list[Sample]:
+    """Return one epoch's crops, `patches` an image, shuffled together; the first `count`, None for all."""
+    keyed = [
+        (_draw("order", seed, epoch, record.image_id, patch), Sample(index, patch))
+        for index, record in enumerate(records)
+        for patch in range(patches)
+    ]
+    return [sample for _, sample in sorted(keyed)][:count]
+
+
+def draw_view(
+    seed: int, epoch: int, image_id: str, height: int, width: int, crop: int, flip: bool, patch: int = 0
+) -> View:
     """Draw where a square crop of side `crop` lies in an image, and whether it is mirrored.
 
     Raises:
@@ -44,7 +75,7 @@ def draw_view(seed: int, epoch: int, image_id: str, height: int, width: int, cro
     """
     if min(height, width) < crop:
         raise TrainingError(f"image {image_id!r} has {height}x{width} pixels, the crop needs {crop}")
-    bits = _draw("view", seed, epoch, image_id)
+    bits = _draw("view", seed, epoch, image_id, patch)
     top, left = bits[0] % (height - crop + 1), bits[1] % (width - crop + 1)
     return View(top, left, flip and bits[2] % 2 == 1)
 
@@ -63,19 +94,27 @@ def unit_labels(data: ImageSet) -> Tensor:
 
 
 def train_batches(
-    data: ImageSet, order: Sequence[int], *, seed: int, epoch: int, batch_size: int, crop: int, flip: bool
-) -> Iterator[tuple[Tensor, list[int]]]:
-    """Yield cropped images (B, 3, crop, crop) in [0, 1] and their indices in the set, in that order."""
-    for start in range(0, len(order), batch_size):
-        indices = list(order[start : start + batch_size])
+    data: ImageSet,
+    order: Sequence[Sample],
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    crop: int,
+    flip: bool,
+    skip: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of an epoch in order, the first `skip` left out (a resumed epoch's)."""
+    for start in range(skip * batch_size, len(order), batch_size):
+        samples = list(order[start : start + batch_size])
         crops = []
-        for index in indices:
+        for index, patch in samples:
             pixels = data.read(index)
             height, width = pixels.shape[:2]
-            view = draw_view(seed, epoch, data.records[index].image_id, height, width, crop, flip)
+            view = draw_view(seed, epoch, data.records[index].image_id, height, width, crop, flip, patch)
             square = pixels[view.top : view.top + crop, view.left : view.left + crop]
             crops.append(square[:, ::-1] if view.flip else square)
-        yield to_tensor(crops), indices
+        yield Batch(to_tensor(crops), samples)
 
 
 def whole_batches(data: ImageSet, batch_size: int) -> Iterator[Tensor]:
@@ -91,7 +130,8 @@ def whole_batches(data: ImageSet, batch_size: int) -> Iterator[Tensor]:
         yield to_tensor(waiting)
 
 
-def _draw(purpose: str, seed: int, epoch: int, image_id: str) -> tuple[int, int, int, int]:
-    digest = hashlib.sha256(f"{purpose}/{seed}/{epoch}/{image_id}".encode()).digest()
+def _draw(purpose: str, seed: int, epoch: int, image_id: str, patch: int = 0) -> tuple[int, int, int, int]:
+    text = f"{purpose}/{seed}/{epoch}/{image_id}" + (f"\0{patch}" if patch else "")
+    digest = hashlib.sha256(text.encode()).digest()
     a, b, c, d = (int.from_bytes(digest[i : i + 8], "big") for i in (0, 8, 16, 24))
     return a, b, c, d

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
+import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from iqa_harness.errors import TrainingError
+
+Loss = Literal["smooth_l1_plcc", "l1", "l2", "srcc", "rank", "pairwise", "soft_spearman"]
+Schedule = Literal["one_cycle", "cosine", "multistep", "constant"]
+Robust = Literal["none", "gradient_norm", "fgsm", "pgd"]
+
+RESIZES = re.compile(r"none|keep_aspect|shorter:[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4}")
 
 
 class TrainConfig(BaseModel):
     """Everything that decides the weights, next to the images themselves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: str
     """Name of these settings; the checkpoint's folder carries it."""
@@ -27,41 +36,177 @@ class TrainConfig(BaseModel):
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of the model's builder; `seed` among them draws the random weights."""
     data: str = "demo"
-    """Data set these settings are meant for; the command line opens it."""
+    """Data set these settings are meant for; `--data` opens another."""
     seed: int = Field(default=0, ge=0)
-    """Of order, crops, flips and dropout, each drawn from (seed, epoch, image id)."""
+    """Of order, crops, flips, dropout and random starts, each drawn from (seed, epoch, image id)."""
     threads: int = Field(default=1, ge=1)
-    """Threads of torch; another number rounds sums otherwise, so one gives equal weights on most machines."""
+    """Threads of torch; another number rounds sums otherwise, one gives equal weights on most machines."""
     epochs: int = Field(ge=1)
     """Passes over the training split."""
     images_per_epoch: int | None = Field(default=None, ge=1)
-    """Images of one pass, newly drawn each time; None takes the whole split."""
+    """Crops of one pass, newly drawn each time; without it, `patches` crops of every image."""
     batch_size: int = Field(default=16, ge=2)
-    """Images of one step; the correlation in the loss is over a batch."""
+    """Crops of one step; the correlation in the loss is over a batch."""
     crop: int = Field(default=160, ge=1)
-    """Side in pixels of the random crop; no image may be smaller."""
+    """Side in pixels of the random crop; no image, resized, may be smaller."""
     flip: bool = True
     """Whether half of the crops are mirrored left to right."""
     lr_trunk: float = Field(default=5e-4, gt=0)
-    """Peak learning rate of parameters under `trunk`."""
+    """Peak learning rate of the trunk's group."""
     lr_head: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of all other parameters."""
+    """Peak learning rate of all parameters that no other group holds."""
     warmup: float = Field(default=0.3, ge=0, le=1)
-    """Share of the steps in which the learning rate rises; it falls in the others."""
+    """Of one_cycle: share of the steps in which the learning rate rises; it falls in the others."""
     weight_decay: float = Field(default=1e-3, ge=0)
-    """Of AdamW."""
-    clip_norm: float = Field(default=5.0, gt=0)
-    """Largest norm of the gradient over all parameters."""
+    """Of the optimiser: decoupled in adamw, an L2 term of the gradient in adam."""
+    clip_norm: float = Field(default=5.0, ge=0)
+    """Largest norm of the gradient over all parameters; 0 clips nothing."""
     smooth_l1_beta: float = Field(default=0.1, gt=0)
-    """Error, as a share of the score range, where the loss turns from quadratic to linear."""
+    """Of smooth_l1_plcc: error, as a share of the score range, where it turns from quadratic to linear."""
     plcc_weight: float = Field(default=0.2, ge=0)
-    """Weight of 1 - PLCC beside the smooth L1 loss."""
+    """Of smooth_l1_plcc: weight of 1 - PLCC beside the smooth L1 loss."""
     batch_norm: Literal["frozen", "calibrated", "live"] = "frozen"
     """Statistics of batch norm: as they come, measured once on the training split, or updated every step."""
     head_start: Literal["random", "ridge"] = "random"
     """How a pooled head begins: random, or solved in closed form on the trunk's first features."""
     ridge_alpha: float = Field(default=1000.0, gt=0)
     """Penalty of the ridge solution, on standardised features."""
+
+    # What follows came later: a value that is the default stays out of a run's identity.
+
+    patches: int = Field(default=1, ge=1)
+    """Random crops of each image in one pass, shuffled among those of all images."""
+    resize: str = "none"
+    """Before cropping: none, keep_aspect (shorter side 384), shorter:N, or HEIGHTxWIDTH (bilinear)."""
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    """Both with betas .9 and .999; adam couples the weight decay."""
+    trunk_prefixes: tuple[str, ...] = ("trunk.",)
+    """Parameters whose names begin so form the trunk's group (HyperIQA's code adds "head.lda.")."""
+    lr_groups: dict[str, float] = Field(default_factory=dict)
+    """Further groups, prefix of the parameters' names = peak learning rate; the longest prefix decides."""
+    schedule: Schedule = "one_cycle"
+    """Course of the learning rates."""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """Of cosine: whether the rate moves every step or, as in the authors' code, every epoch."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Of all but one_cycle: epochs of a linear rise before the schedule begins."""
+    eta_min: float = Field(default=0.0, ge=0)
+    """Of cosine: rate it ends at, one number for all groups; a group that peaks below it rises."""
+    milestones: tuple[int, ...] = ()
+    """Of multistep: numbers of finished epochs after which rates are multiplied by gamma."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """Of multistep: the factor."""
+    decay_trunk: bool = True
+    """Of multistep: whether the trunk's group decays too."""
+    loss: Loss = "smooth_l1_plcc"
+    """What is minimised, next to a model's own auxiliary losses."""
+    loss_reading: Literal["fixed", "author"] = "fixed"
+    """Of srcc, rank and pairwise: corrected, or as SMART-IQA's code has them (see the README)."""
+    loss_scale: Literal["unit", "score"] = "unit"
+    """Scale the loss sees scores and labels on: [0, 1], or the model's own score range."""
+    pairwise_sigma: float = Field(default=0.1, gt=0)
+    """Of pairwise, fixed reading: spread of one score, as a share of the score range."""
+    rank_temperature: float = Field(default=0.1, gt=0)
+    """Of soft ranks, in standard deviations of the batch's scores."""
+    hinge_weight: float = Field(default=0.0, ge=0)
+    """Weight of a margin ranking loss added to the loss; 0 leaves it out."""
+    hinge_margin: float = Field(default=0.1, ge=0)
+    """Its margin, on the scale of the loss."""
+    select_on: Literal["val", "test"] = "val"
+    """Split that chooses the epoch; test only in the authors' own presets, with a warning."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch that becomes the checkpoint; best is by clean images, which robust training orders less well."""
+    patience: int = Field(default=0, ge=0)
+    """Epochs without a new best after which training stops; 0 never stops."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of the moving average of the weights that is validated and kept; 0 is off."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of forward passes: bf16 by autocast anywhere, fp16 with loss scaling on CUDA only."""
+    deterministic: bool = True
+    """Deterministic kernels only; off lets CUDA choose faster ones."""
+    robust: Robust = "none"
+    """Robust training: gradient_norm, or adversarial examples by fgsm or pgd at every step."""
+    gradient_weight: float = Field(default=1e-3, gt=0)
+    """Of gradient_norm: weight of the L1 norm of the input gradient, in score ranges per pixel unit."""
+    gradient_step: float = Field(default=0.01, gt=0)
+    """Of gradient_norm: length h of the finite difference."""
+    adversarial_epsilon: str = "1/255"
+    """Of fgsm and pgd: radius of the inf ball, a number or a fraction."""
+    adversarial_steps: int = Field(default=2, ge=1)
+    """Of pgd: steps from a random start."""
+    adversarial_step_size: float = Field(default=0.75, gt=0)
+    """Of pgd: length of a step, as a share of the radius."""
+    adversarial_objective: Literal["mse", "drift", "raise", "lower", "pairwise_inversion"] = "mse"
+    """Of fgsm and pgd: what the examples maximise (drift from the clean image itself goes up)."""
+    adversarial_share: float = Field(default=1.0, gt=0, le=1)
+    """Of fgsm and pgd: share of a batch that is replaced by its adversarial examples, at least one."""
+    label_damage: float = Field(default=0.0, ge=0)
+    """Of fgsm and pgd: labels fall by this times 1 - HaarPSI(example, image), on [0, 1]; 0 keeps them."""
+    quirks: Literal["none", "hyperiqa_author", "smart_author"] = "none"
+    """Bugs of an author's code that are reproduced; set by that author's preset only (see the README)."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse settings that contradict each other."""
+        problems = [text for holds, text in self._contradictions() if holds]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        return [
+            (RESIZES.fullmatch(self.resize) is None,
+             f"resize: none, keep_aspect, shorter:N or HEIGHTxWIDTH, not {self.resize!r}"),
+            (self.select_on == "test" and self.quirks == "none",
+             "select_on: 'test' is for the authors' own presets; an epoch is chosen on val"),
+            (self.schedule != "multistep" and bool(self.milestones),
+             f"milestones: go with schedule 'multistep', not {self.schedule!r}"),
+            (self.schedule == "multistep" and not self.milestones, "milestones: multistep needs some"),
+            (list(self.milestones) != sorted({m for m in self.milestones if m > 0}),
+             "milestones: positive, ascending, each once"),
+            (self.schedule != "cosine" and self.eta_min > 0, "eta_min: goes with schedule 'cosine'"),
+            (self.schedule == "one_cycle" and self.warmup_epochs > 0,
+             "warmup_epochs: one_cycle has its own, warmup"),
+            (self.warmup_epochs >= self.epochs, "warmup_epochs: leaves no epoch for the schedule"),
+            (any(rate <= 0 for rate in self.lr_groups.values()), "lr_groups: rates are positive"),
+            (self.adversarial_share < 1 and self.robust in ("none", "gradient_norm"),
+             "adversarial_share: goes with robust 'fgsm' or 'pgd'"),
+            (self.label_damage > 0 and self.robust in ("none", "gradient_norm"),
+             "label_damage: goes with robust 'fgsm' or 'pgd'"),
+            (self.quirks != "none" and self.robust != "none", "robust: not with an author's quirks"),
+        ]  # fmt: skip
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the weights as JSON; settings that came later are left out at their default."""
+        late = list(type(self).model_fields)
+        late = late[late.index("patches") :]
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name not in late or getattr(self, name) != type(self).model_fields[name].get_default(
+                call_default_factory=True
+            )
+        }  # fmt: skip
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the result must know; shown at the start and kept on the card."""
+        found = []
+        if self.select_on == "test":
+            found.append(
+                "the epoch is chosen on the test split, as in the author's code: its figures flatter"
+            )
+        if self.quirks == "hyperiqa_author":
+            found.append(
+                "as in HyperIQA's code: the optimiser is rebuilt every epoch, its head group is empty from "
+                "the second one on (the head trains in epoch 1 only), and the trunk's rate never falls"
+            )
+        peaks = {"trunk": self.lr_trunk, "head": self.lr_head, **self.lr_groups}
+        rising = [name for name, rate in peaks.items() if rate < self.eta_min]
+        if rising:
+            found.append(
+                f"eta_min {self.eta_min:g} lies above the peak of {', '.join(rising)}: that rate rises"
+            )
+        return found
 
 
 def list_presets(pattern: str = "*") -> list[str]:
@@ -95,25 +240,99 @@ def load_train_config(path: Path) -> TrainConfig:
     return _parse(path, str(path))
 
 
+def find_config(preset: str) -> TrainConfig:
+    """Return the settings of a preset's name or of a TOML file's path, as a user writes either."""
+    return load_train_config(Path(preset)) if preset.endswith(".toml") else load_preset(preset)
+
+
+def changed(config: TrainConfig, changes: Mapping[str, JsonValue], where: str) -> TrainConfig:
+    """Return settings with some of them changed.
+
+    Args:
+        config: stays as it is.
+        changes: key to value; ``options.KEY`` and ``lr_groups.PREFIX`` change one entry of a table.
+        where: what the changes come from, for messages.
+
+    Raises:
+        TrainingError: an unknown key, a bad value, or an author's quirk without the author's preset.
+    """
+    values = config.model_dump(mode="json")
+    for key, value in changes.items():
+        if key == "quirks" and value != config.quirks:
+            raise TrainingError(f"{where}: quirks: an author's bugs come with that author's preset only")
+        table, dot, entry = key.partition(".")
+        if dot and table in ("options", "lr_groups") and entry:
+            values[table] = {**values[table], entry: value}
+        else:
+            values[key] = value
+    return _validate(values, where)
+
+
+def read_changes(texts: Sequence[str]) -> dict[str, JsonValue]:
+    """Read ``key=value`` texts: values are TOML (``5e-4``, ``[1, 2]``, ``true``) and otherwise plain text.
+
+    Raises:
+        TrainingError: a text is not ``key=value``, or a key is given twice.
+    """
+    changes: dict[str, JsonValue] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        key = key.strip()
+        if not (key and sign):
+            raise TrainingError(f"--set {text!r}: write key=value")
+        if key in changes:
+            raise TrainingError(f"--set {text!r}: {key} is given twice")
+        try:
+            changes[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[key] = value.strip()
+    return changes
+
+
+def documented(config: TrainConfig) -> str:
+    """Return settings as TOML with the meaning of every key above it; a run reads it as it stands."""
+    lines = [f"# {text}" for text in config.warnings()]
+    for name, field in TrainConfig.model_fields.items():
+        value = getattr(config, name)
+        lines += ["", f"# {field.description}"]
+        lines.append(f"# {name} = (not set)" if value is None else f"{name} = {_toml(value)}")
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return json.dumps(value)
+
+
 def _folder() -> Traversable:
     return resources.files("iqa_harness.training") / "presets"
 
 
 def _parse(file: Traversable, shown: str) -> TrainConfig:
     try:
-        return TrainConfig.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TrainingError(f"{shown}: {error}") from error
+    return _validate(values, shown)
+
+
+def _validate(values: Mapping[str, Any], shown: str) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, e['loc']))}: {_message(e['type'], str(e['loc'][0]), e['msg'])}"
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), _message(e["type"], e["loc"], e["msg"]))))
             for e in error.errors()
         ]
         raise TrainingError(f"{shown}: {'; '.join(lines)}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{shown}: {error}") from error
 
 
-def _message(kind: str, key: str, message: str) -> str:
+def _message(kind: str, place: Sequence[int | str], message: str) -> str:
     if kind != "extra_forbidden":
-        return message
-    close = difflib.get_close_matches(key, TrainConfig.model_fields, n=1, cutoff=0.5)
+        return message.removeprefix("Value error, ")
+    close = difflib.get_close_matches(str(place[0]), TrainConfig.model_fields, n=1, cutoff=0.5)
     return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")

@@ -7,26 +7,32 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
-from iqa_harness.training.batches import epoch_order, train_batches, unit_labels, whole_batches
+from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
 from iqa_harness.training.config import TrainConfig
-from iqa_harness.training.losses import one_cycle, quality_loss
+from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
+from iqa_harness.training.logs import LOG, StepLog, write_epochs
+from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
+from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
-from iqa_harness.training.reporting import Reporter
-from iqa_harness.training.state import STATE, EpochLog, Progress, load_state, save_state
+from iqa_harness.training.reporting import Reporter, duration
+from iqa_harness.training.resizing import resized
+from iqa_harness.training.state import STATE, EpochLog, Partway, Progress, Training, load_state, save_state
+from iqa_harness.training.step import NotFinite, Stepper
 from iqa_harness.training.validate import split_srocc
 from iqa_models import (
     BadCheckpoint,
+    MissingWeights,
     QualityModel,
-    SRMQuality,
     TimmRegressor,
     create_model,
     load_checkpoint,
@@ -34,56 +40,105 @@ from iqa_models import (
 )
 from iqa_models.checkpoint import CARD, read_card, write_atomically
 
+__all__ = ["FAILURE", "LAST", "LOG", "RunOptions", "run_identity", "train"]
+
 PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""
-LOG = "log.jsonl"
-"""Name of the log beside the checkpoint, one JSON object an epoch."""
+LAST = "last"
+"""Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
+FAILURE = "failure.json"
+"""What is known of a step whose loss was not finite."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; none of it changes the weights, but for the rounding of another device."""
+
+    device: str = "cpu"
+    """Torch device."""
+    save_every: int = 200
+    """Steps after which the state is saved within an epoch; 0 saves at the ends of epochs only."""
+    log_steps: bool = False
+    """Whether every step becomes a row of ``steps.csv``."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written."""
+    progress: bool = False
+    """Whether to report on stderr."""
+    overwrite: bool = False
+    """Whether a checkpoint or state of other settings or images is replaced."""
+    resume: bool = False
+    """Whether a run that cannot go on from a saved state is refused."""
 
 
 def train(
-    config: TrainConfig, data: ImageSet, out: Path, *, progress: bool = False, overwrite: bool = False
+    config: TrainConfig,
+    data: ImageSet,
+    out: Path,
+    *,
+    backbone_weights: Path | None = None,
+    run: RunOptions | None = None,
+    progress: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Train a model on the ``train`` split, choose the epoch on ``val``, write a checkpoint.
 
-    The ``test`` split is never read. Equal settings and images give equal weights, bit for bit, on one
-    machine. A run that was interrupted goes on after its last whole epoch and ends with the weights it
-    would have had. A run that is finished already returns at once.
+    The ``test`` split is not read (but under the settings of authors who chose on it). Equal settings and
+    images give equal weights, bit for bit, on one machine. A run that was interrupted or killed goes on
+    after its last saved step and ends with the weights it would have had. A run that is finished already
+    returns at once.
 
     Args:
         config: settings; see `load_preset`.
         data: images with a ``train`` and a ``val`` split.
-        out: the checkpoint's folder; a log and, while unfinished, the run's state lie there too.
-        progress: whether to report on stderr.
-        overwrite: whether a checkpoint or state of other settings or images in `out` is replaced.
+        out: the checkpoint's folder; logs and, while unfinished, the run's state lie there too.
+        backbone_weights: file the trunk starts from, instead of what the settings say.
+        run: how the run is carried out.
+        progress: same as in `run`.
+        overwrite: same as in `run`.
 
     Returns:
         `out`, now a checkpoint.
 
     Raises:
-        TrainingError: an empty split, an image smaller than the crop, a loss that is not finite, or
-            a folder that belongs to another run.
+        TrainingError: an empty split, an image smaller than the crop, a loss that is not finite, a device or
+            precision that is not there, or a folder that belongs to another run.
         ModelError: the model cannot be built, or a checkpoint in `out` is damaged.
         DataError: an image cannot be read.
     """
-    train_set, val_set = data.split("train"), data.split("val")
-    for name, part in (("train", train_set), ("val", val_set)):
+    run = run or RunOptions(progress=progress, overwrite=overwrite)
+    device = torch.device(run.device)
+    check_device(config, device)
+    train_set, val_set = data.split("train"), data.split(config.select_on)
+    for name, part in (("train", train_set), (config.select_on, val_set)):
         if not len(part):
             raise TrainingError(
                 f"data set {data.card.name!r} has no {name} split: nothing to learn or choose from"
             )
-    identity = run_identity(config, data)
-    if _is_finished(out, identity, overwrite):
+    identity = run_identity(config, data, backbone_weights)
+    if _is_finished(out, identity, run.overwrite):
         (out / STATE).unlink(missing_ok=True)
         return out
+    if run.resume and not (out / STATE).exists():
+        raise TrainingError(f"{out}: no unfinished run to go on with; leave --resume out to start one")
     out.mkdir(parents=True, exist_ok=True)
-    with _repeatable(config.threads):
-        return _Run(config, train_set, val_set, out, identity).finish(progress, overwrite)
+    with repeatable(config, device):
+        return _Run(config, train_set, val_set, out, identity, backbone_weights, run, device).finish()
 
 
-def run_identity(config: TrainConfig, data: ImageSet) -> str:
-    """Return the sha256 of what decides the weights: settings, and the images and labels of train and val."""
-    images = [[r.image_id, r.mos, r.split, r.sha256] for r in data.records if r.split in ("train", "val")]
-    content = [PROTOCOL, config.model_dump(mode="json"), data.card.mos_range, images]
+def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | None = None) -> str:
+    """Return the sha256 of what decides the weights: settings, first weights, images and labels read.
+
+    Raises:
+        MissingWeights: the file of first weights is not there.
+    """
+    splits = {"train", "val", config.select_on}
+    images = [[r.image_id, r.mos, r.split, r.sha256] for r in data.records if r.split in splits]
+    content: list[object] = [PROTOCOL, config.identity(), data.card.mos_range, images]
+    if backbone_weights is not None:
+        if not backbone_weights.is_file():
+            raise MissingWeights(f"no file of backbone weights {backbone_weights}")
+        with backbone_weights.open("rb") as file:
+            content.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,60 +146,100 @@ class _Run:
     """One training run: what it works on, and the steps of it."""
 
     def __init__(
-        self, config: TrainConfig, train_set: ImageSet, val_set: ImageSet, out: Path, identity: str
+        self,
+        config: TrainConfig,
+        train_set: ImageSet,
+        val_set: ImageSet,
+        out: Path,
+        identity: str,
+        backbone_weights: Path | None,
+        run: RunOptions,
+        device: torch.device,
     ) -> None:
-        self.config = config
-        self.train_set, self.val_set = train_set, val_set
+        self.config, self.run, self.device = config, run, device
+        self.train_set, self.val_set = resized(train_set, config.resize), val_set
         self.out, self.identity = out, identity
-        self.labels = unit_labels(train_set)
-        self.model = create_model(config.model, **config.options)
-        self.optimiser = _optimiser(self.model, config)
-        count = min(config.images_per_epoch or len(train_set), len(train_set))
+        self.labels = unit_labels(train_set).to(device)
+        self.model = _create(config, backbone_weights).to(device)
+        self.training = Training(
+            self.model,
+            create_optimiser(self.model, config),
+            best={},
+            average={},
+            device=device,
+            scaler=create_scaler(config, device),
+        )
+        self.stepper = Stepper(config, self.model, self.training)
+        count = min(
+            config.images_per_epoch or len(train_set) * config.patches, len(train_set) * config.patches
+        )
         self.steps_per_epoch = -(-count // config.batch_size)
         self.steps = self.steps_per_epoch * config.epochs
 
-    def finish(self, show: bool, overwrite: bool) -> Path:
+    def finish(self) -> Path:
         """Start or resume, run the epochs that are missing, write the checkpoint."""
-        with Reporter(self.config.name, self.steps, show=show) as reporter:
-            resumed = self._resume(overwrite)
-            if resumed is not None:
-                progress, best = resumed
-                reporter.line(f"goes on after epoch {progress.epochs_done} of {self.config.epochs}")
-            else:
-                progress, best = self._first()
-                self._store(progress, best)
-                reporter.line(_line(progress, self.config))
-            while progress.epochs_done < self.config.epochs:
-                progress, best = self._epoch(progress, best, reporter)
-                self._store(progress, best)
-                reporter.line(_line(progress, self.config))
-            self._write(progress, best)
+        config = self.config
+        with Reporter(config.name, self.steps, show=self.run.progress) as reporter:
+            for text in config.warnings():
+                reporter.line(f"warning: {text}")
+            progress, partway = self._begin(reporter)
+            done = (progress.epochs_done * self.steps_per_epoch) + partway.steps
+            log = StepLog(self.out, steps=self.run.log_steps, tensorboard=self.run.tensorboard, done=done)
+            try:
+                while progress.epochs_done < config.epochs and not _is_stalled(progress, config):
+                    progress = self._epoch(progress, partway, reporter, log)
+                    partway = Partway()
+                    self._store(progress)
+                    log.epoch(progress.log[-1])
+                    reporter.line(_line(progress, config))
+            finally:
+                log.close()
+            if progress.epochs_done < config.epochs:
+                reporter.line(f"stopped early: {config.patience} epochs without a better one")
+            self._write(progress)
             (self.out / STATE).unlink()
-            reporter.line(f"epoch {progress.best_epoch} is the best on validation; checkpoint in {self.out}")
+            (self.out / FAILURE).unlink(missing_ok=True)
+            kept = f"epoch {progress.best_epoch} is the best on {self.config.select_on}"
+            if config.keep == "last":
+                kept += f", epoch {progress.epochs_done} is kept"
+            reporter.line(f"{kept}; checkpoint in {self.out}")
         return self.out
 
-    def _resume(self, overwrite: bool) -> tuple[Progress, dict[str, Tensor]] | None:
-        if not (self.out / STATE).exists():
-            return None
-        try:
-            return load_state(self.out / STATE, self.identity, self.model, self.optimiser)
-        except TrainingError:
-            # Refused before anything was restored, so the run can start afresh.
-            if overwrite:
-                return None
-            raise
+    def _begin(self, reporter: Reporter) -> tuple[Progress, Partway]:
+        """Restore a saved state, or do what comes before the first step."""
+        config = self.config
+        if (self.out / STATE).exists():
+            try:
+                stored = load_state(self.out / STATE, self.identity)
+            except TrainingError:
+                if not self.run.overwrite:
+                    raise
+            else:
+                if rebuilds_every_epoch(config):
+                    epoch = stored.progress.epochs_done + bool(stored.partway.steps)
+                    self.training.optimiser = create_optimiser(self.model, config, max(1, epoch))
+                stored.restore(self.training)
+                inside = f", step {stored.partway.steps} of the next" if stored.partway.steps else ""
+                reporter.line(f"goes on after epoch {stored.progress.epochs_done} of {config.epochs}{inside}")
+                return stored.progress, stored.partway
+        progress = self._first()
+        self._store(progress)
+        reporter.line(_line(progress, config))
+        return progress, Partway()
 
-    def _first(self) -> tuple[Progress, dict[str, Tensor]]:
+    def _first(self) -> Progress:
         began = time.perf_counter()
         if self.config.batch_norm == "calibrated":
-            calibrate_batch_norm(self.model, self._views(epoch=0))
+            batches = self._batches(epoch=0)
+            calibrate_batch_norm(self.model, (batch.crops.to(self.device) for batch in batches))
         if isinstance(self.model, TimmRegressor):
             low, high = self.model.spec.score_range
             alpha = self.config.ridge_alpha if self.config.head_start == "ridge" else None
-            chosen = self._order(epoch=0)
+            chosen = list(dict.fromkeys(sample.image for sample in self._order(epoch=0)))
+            whole = whole_batches(self.train_set.subset(chosen), 8)
             start_head(
                 self.model,
-                whole_batches(self.train_set.subset(chosen), 8),
+                (images.to(self.device) for images in whole),
                 low + (high - low) * self.labels[chosen],
                 ridge_alpha=alpha,
             )
@@ -152,68 +247,130 @@ class _Run:
             raise TrainingError(
                 f"{self.config.name}: {self.config.model!r} has no pooled head, head_start must be 'random'"
             )
+        if self.config.ema_decay:
+            self.training.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.training.best = _copy(self.model)
         entry = EpochLog(
             epoch=0,
             loss=None,
-            val_srocc=split_srocc(self.model, self.val_set),
+            val_srocc=split_srocc(self.model, self.val_set, self.device),
             seconds=round(time.perf_counter() - began, 1),
         )
-        return Progress(identity=self.identity, log=(entry,), best_epoch=0), _copy(self.model)
+        return Progress(identity=self.identity, log=(entry,), best_epoch=0)
 
-    def _epoch(
-        self, progress: Progress, best: dict[str, Tensor], reporter: Reporter
-    ) -> tuple[Progress, dict[str, Tensor]]:
-        began, epoch = time.perf_counter(), progress.epochs_done + 1
-        loss = self._pass(epoch, reporter)
-        entry = EpochLog(
-            epoch=epoch,
-            loss=loss,
-            val_srocc=split_srocc(self.model, self.val_set),
-            seconds=round(time.perf_counter() - began, 1),
-        )
-        is_best = _rank(entry) > _rank(progress.log[progress.best_epoch])
-        progress = Progress(
+    def _epoch(self, progress: Progress, partway: Partway, reporter: Reporter, log: StepLog) -> Progress:
+        epoch = progress.epochs_done + 1
+        passed, rates = self._pass(progress, partway, reporter, log)
+        began = time.perf_counter()
+        with self._averaged():
+            value = split_srocc(self.model, self.val_set, self.device)
+            means = {name: total / passed.seen for name, total in passed.totals.items()}
+            entry = EpochLog(
+                epoch=epoch,
+                loss=means.pop("loss"),
+                val_srocc=value,
+                seconds=round(passed.seconds + time.perf_counter() - began, 1),
+                rates=rates,
+                terms=means,
+                images_per_second=round(passed.seen / max(passed.seconds, 1e-9), 2),
+                data_share=round(passed.waited / max(passed.seconds, 1e-9), 4),
+            )
+            is_best = _rank(entry) > _rank(progress.log[progress.best_epoch])
+            if is_best:
+                self.training.best = _copy(self.model)
+        return Progress(
             identity=self.identity,
             log=(*progress.log, entry),
             best_epoch=epoch if is_best else progress.best_epoch,
         )
-        return progress, _copy(self.model) if is_best else best
 
-    def _pass(self, epoch: int, reporter: Reporter) -> float:
-        """Run one epoch's steps; return the mean loss an image."""
-        config, total, seen = self.config, 0.0, 0
-        low, high = self.model.spec.score_range
-        parameters = list(self.model.parameters())
+    def _pass(
+        self, progress: Progress, partway: Partway, reporter: Reporter, log: StepLog
+    ) -> tuple[Partway, dict[str, float]]:
+        """Run one epoch's steps behind those that are done."""
+        config, epoch = self.config, progress.epochs_done + 1
         training_mode(self.model, live_batch_norm=config.batch_norm == "live")
-        # Dropout draws from the global generator, whose state no file holds: set it anew each epoch.
-        torch.default_generator.manual_seed(_epoch_seed(config.seed, epoch))
+        if partway.steps == 0:
+            # Dropout draws from the global generator: set anew each epoch, saved with the state within one.
+            reseed(_epoch_seed(config.seed, epoch), self.device)
+            if rebuilds_every_epoch(config):
+                self.training.optimiser = create_optimiser(self.model, config, epoch)
+        before, totals, seen = partway, dict(partway.totals), partway.seen
         first = (epoch - 1) * self.steps_per_epoch
-        for step, (images, indices) in enumerate(self._batches(epoch), start=first):
-            factor = one_cycle(step, self.steps, warmup=config.warmup)
-            for group in self.optimiser.param_groups:
-                group["lr"] = factor * group["peak_lr"]
-            self.optimiser.zero_grad(set_to_none=True)
-            raw, auxiliary = _forward(self.model, images)
-            scores = (raw - low) / (high - low)
-            loss = quality_loss(
-                scores, self.labels[indices], beta=config.smooth_l1_beta, plcc_weight=config.plcc_weight
-            )
-            loss = loss + sum(auxiliary, torch.zeros(()))
-            torch.autograd.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                raise TrainingError(
-                    f"{config.name}: loss {loss.item():g}, gradient norm {norm.item():g} in epoch {epoch}"
+        rates: dict[str, float] = {}
+        began = time.perf_counter()
+        batches = Prefetched(self._batches(epoch, skip=partway.steps))
+        try:
+            for number, batch in enumerate(batches, start=partway.steps):
+                rates = set_rates(self.training.optimiser, config, first + number, self.steps_per_epoch)
+                generators = torch.get_rng_state()
+                crops, labels = batch.crops.to(self.device), self.labels[batch.indices]
+                try:
+                    result = self.stepper(crops, labels, self._ids(epoch, batch))
+                except NotFinite as error:
+                    torch.set_rng_state(generators)
+                    self._fail(error, progress, partway, epoch, number, batch)
+                for name, value in result.terms.items():
+                    totals[name] = totals.get(name, 0.0) + value * len(batch.samples)
+                seen += len(batch.samples)
+                partway = Partway(
+                    steps=number + 1,
+                    seen=seen,
+                    totals=totals,
+                    seconds=before.seconds + time.perf_counter() - began,
+                    waited=before.waited + batches.waited,
                 )
-            self.optimiser.step()
-            total, seen = total + loss.item() * len(indices), seen + len(indices)
-            reporter.at(step + 1)
-        return total / seen
+                if self.run.log_steps or self.run.tensorboard:
+                    lr = {f"lr_{name}": rate for name, rate in rates.items()}
+                    values = {"epoch": epoch, **result.terms, "gradient_norm": result.gradient_norm, **lr}
+                    log.step(first + number + 1, values)
+                every = self.run.save_every
+                if every and (number + 1) % every == 0 and number + 1 < self.steps_per_epoch:
+                    save_state(self.out / STATE, progress, partway, self.training)
+                reporter.at(first + number + 1, result.terms["loss"])
+        finally:
+            batches.close()
+        return partway, rates
 
-    def _order(self, epoch: int) -> list[int]:
-        return epoch_order(self.train_set.records, self.config.seed, epoch, self.config.images_per_epoch)
+    def _fail(
+        self, error: NotFinite, progress: Progress, partway: Partway, epoch: int, number: int, batch: Batch
+    ) -> None:
+        """Keep the state before a step that cannot be done, say what was in it, and stop."""
+        save_state(self.out / STATE, progress, partway, self.training)
+        ids = [self.train_set.records[index].image_id for index in batch.indices]
+        record = {"epoch": epoch, "step": number + 1, "error": str(error), "images": ids}
+        write_atomically(self.out / FAILURE, (json.dumps(record, indent=1) + "\n").encode())
+        shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
+        raise NotFinite(
+            f"{self.config.name}: {error} in epoch {epoch}, step {number + 1} (images {shown}); "
+            f"the state before it is in {self.out / STATE}, all names in {FAILURE}. Take lower learning "
+            "rates and --overwrite, or look at the images"
+        ) from error
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, list[int]]]:
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Evaluate the moving average inside the block, if there is one."""
+        if not self.training.average:
+            yield
+            return
+        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.training.average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def _ids(self, epoch: int, batch: Batch) -> list[str]:
+        records = self.train_set.records
+        return [f"{epoch}/{records[s.image].image_id}/{s.patch}" for s in batch.samples]
+
+    def _order(self, epoch: int) -> list[Sample]:
+        config = self.config
+        return epoch_order(
+            self.train_set.records, config.seed, epoch, config.images_per_epoch, config.patches
+        )
+
+    def _batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         config = self.config
         return train_batches(
             self.train_set,
@@ -223,62 +380,53 @@ class _Run:
             batch_size=config.batch_size,
             crop=config.crop,
             flip=config.flip,
+            skip=skip,
         )
 
-    def _views(self, epoch: int) -> Iterator[Tensor]:
-        return (images for images, _ in self._batches(epoch))
+    def _store(self, progress: Progress) -> None:
+        save_state(self.out / STATE, progress, Partway(), self.training)
+        write_epochs(self.out, progress.log)
 
-    def _store(self, progress: Progress, best: dict[str, Tensor]) -> None:
-        save_state(self.out / STATE, progress, self.model, self.optimiser, best)
-        lines = "".join(entry.model_dump_json() + "\n" for entry in progress.log)
-        write_atomically(self.out / LOG, lines.encode())
-
-    def _write(self, progress: Progress, best: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(best)
-        data = self.train_set
+    def _write(self, progress: Progress) -> None:
+        config, data = self.config, self.train_set
         trained = f"trained on {data.card.name} ({data.card.label}), {len(data)} images"
-        self.model.spec = self.model.spec.replace(notes=(*self.model.spec.notes, trained))
-        save_checkpoint(
-            self.model.eval(),
-            self.out,
-            training={
-                "identity": self.identity,
-                "config": self.config.model_dump(mode="json"),
-                "data": data.card.name,
-                "data_label": data.card.label,
-                "data_fingerprint": data.fingerprint,
-                "train_images": len(self.train_set),
-                "val_images": len(self.val_set),
-                "best_epoch": progress.best_epoch,
-                "log": [entry.model_dump(mode="json") for entry in progress.log],
-                "seconds": round(sum(entry.seconds for entry in progress.log), 1),
-                "packages": {name: _version(name) for name in _PACKAGES},
-            },
-        )
+        notes = (*self.model.spec.notes, trained, *config.warnings())
+        self.model.spec = self.model.spec.replace(notes=notes)
+        record: dict[str, JsonValue] = {
+            "identity": self.identity,
+            "config": config.model_dump(mode="json"),
+            "data": data.card.name,
+            "data_label": data.card.label,
+            "data_fingerprint": data.fingerprint,
+            "train_images": len(self.train_set),
+            "val_images": len(self.val_set),
+            "selected_on": config.select_on,
+            "warnings": list(config.warnings()),
+            "device": str(self.device),
+            "best_epoch": progress.best_epoch,
+            "log": [entry.model_dump(mode="json") for entry in progress.log],
+            "seconds": round(sum(entry.seconds for entry in progress.log), 1),
+            "packages": {name: _version(name) for name in _PACKAGES},
+        }
+        self.model.eval().cpu()
+        with self._averaged():
+            save_checkpoint(self.model, self.out / LAST, training={**record, "epoch": progress.epochs_done})
+            if config.keep == "last":
+                save_checkpoint(self.model, self.out, training={**record, "epoch": progress.epochs_done})
+                return
+        self.model.load_state_dict(self.training.best)
+        save_checkpoint(self.model, self.out, training={**record, "epoch": progress.best_epoch})
 
 
 _PACKAGES = ("iqa-harness", "torch", "timm", "numpy", "scipy")
 
 
-@contextmanager
-def _repeatable(threads: int) -> Iterator[None]:
-    """Fix what decides rounding and dropout inside the block; put everything back after it."""
-    threads_before = torch.get_num_threads()
-    strict_before = torch.are_deterministic_algorithms_enabled()
-    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic  # its attribute is a property no type checker sees
-    fill_before = memory.fill_uninitialized_memory
-    try:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
-        # Filling fresh memory only helps to find an operator that reads it; it costs a fifth of the time.
-        memory.fill_uninitialized_memory = False
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(strict_before, warn_only=warn_before)
-        memory.fill_uninitialized_memory = fill_before
+def _create(config: TrainConfig, backbone_weights: Path | None) -> QualityModel:
+    options = dict(config.options)
+    if backbone_weights is not None:
+        options = {name: value for name, value in options.items() if name != "pretrained"}
+        options["backbone_weights"] = str(backbone_weights)
+    return create_model(config.model, **options)
 
 
 def _is_finished(out: Path, identity: str, overwrite: bool) -> bool:
@@ -299,32 +447,17 @@ def _is_finished(out: Path, identity: str, overwrite: bool) -> bool:
     return False
 
 
-def _optimiser(model: QualityModel, config: TrainConfig) -> torch.optim.AdamW:
-    trunk = [p for name, p in model.named_parameters() if name.startswith("trunk.")]
-    head = [p for name, p in model.named_parameters() if not name.startswith("trunk.")]
-    groups = [
-        {"params": parameters, "lr": peak, "peak_lr": peak}
-        for parameters, peak in ((trunk, config.lr_trunk), (head, config.lr_head))
-        if parameters
-    ]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-
-
-def _forward(model: QualityModel, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return raw scores (B,) and a model's own weighted auxiliary losses (SRM eq. 21, 27, 28)."""
-    if isinstance(model, SRMQuality):
-        scores, losses = model.forward_with_losses(images)
-        return scores, list(losses.values())
-    return model(images), []
-
-
 def _copy(model: QualityModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def _rank(entry: EpochLog) -> float:
     # Constant scores order nothing: worse than any order.
     return -2.0 if entry.val_srocc is None else entry.val_srocc
+
+
+def _is_stalled(progress: Progress, config: TrainConfig) -> bool:
+    return bool(config.patience) and progress.epochs_done - progress.best_epoch >= config.patience
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -335,7 +468,10 @@ def _line(progress: Progress, config: TrainConfig) -> str:
     entry = progress.log[-1]
     loss = "      -" if entry.loss is None else f"{entry.loss:7.4f}"
     srocc = "undefined" if entry.val_srocc is None else f"{entry.val_srocc:.3f}"
-    return f"epoch {entry.epoch}/{config.epochs}  loss {loss}  val SROCC {srocc}  {entry.seconds:.0f} s"
+    left = (config.epochs - entry.epoch) * entry.seconds if entry.epoch else 0
+    eta = f"  {duration(left)} left" if left else ""
+    said = f"loss {loss}  {config.select_on} SROCC {srocc}  {entry.seconds:.0f} s{eta}"
+    return f"epoch {entry.epoch}/{config.epochs}  {said}"
 
 
 def _version(package: str) -> str | None:

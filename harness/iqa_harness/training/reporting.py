@@ -1,12 +1,15 @@
-"""Progress on stderr: a bar on a terminal, one line an epoch everywhere else."""
+"""Progress on stderr: a bar on a terminal, one line an epoch (and a minute) everywhere else."""
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+MINUTE = 60.0
 
 
 class Reporter:
@@ -15,6 +18,7 @@ class Reporter:
     def __init__(self, name: str, steps: int, *, show: bool) -> None:
         self._console = Console(stderr=True, quiet=not show)
         self._name = name
+        self._steps = steps
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -25,6 +29,8 @@ class Reporter:
             disable=not (show and self._console.is_terminal),
         )
         self._task = self._bar.add_task(name, total=steps)
+        self._said = self._began = time.monotonic()
+        self._first: int | None = None
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -35,10 +41,28 @@ class Reporter:
     ) -> None:
         self._bar.stop()
 
-    def at(self, step: int) -> None:
-        """Move the bar to a step."""
+    def at(self, step: int, loss: float | None = None) -> None:
+        """Move the bar to a step; without a bar say so once a minute, with the time that is left."""
         self._bar.update(self._task, completed=step)
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = step, now
+        if self._bar.disable and now - self._said >= MINUTE:
+            self._said = now
+            done = step - self._first
+            left = f", {duration((self._steps - step) * (now - self._began) / done)} left" if done else ""
+            self.line(
+                f"step {step}/{self._steps}" + (f"  loss {loss:.4f}" if loss is not None else "") + left
+            )
 
     def line(self, text: str) -> None:
         """Print one line that stays."""
+        self._said = time.monotonic()
         self._console.print(f"{self._name}: {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

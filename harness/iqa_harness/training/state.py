@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -29,22 +30,30 @@ class EpochLog(BaseModel):
     loss: float | None
     """Mean training loss over the epoch's images, None for epoch 0."""
     val_srocc: float | None
-    """On the validation split, whole images; None if the scores are constant."""
+    """On the split that chooses the epoch, whole images; None if the scores are constant."""
     seconds: float
     """Wall-clock time of the epoch, validation included."""
+    rates: dict[str, float] = {}
+    """Learning rate of each group at the epoch's last step."""
+    terms: dict[str, float] = {}
+    """Mean of each part of the loss."""
+    images_per_second: float | None = None
+    """Crops a second of the steps alone."""
+    data_share: float | None = None
+    """Share of the steps' time that was spent waiting for images."""
 
 
 class Progress(BaseModel):
-    """Where a run stands after an epoch."""
+    """Where a run stands."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     identity: str
     """Hash of settings and images; a state of another run is refused."""
     log: tuple[EpochLog, ...]
-    """All epochs so far."""
+    """All finished epochs so far."""
     best_epoch: int
-    """Epoch with the highest validation SROCC, the earliest of equals."""
+    """Epoch with the highest SROCC on the split that chooses, the earliest of equals."""
 
     @property
     def epochs_done(self) -> int:
@@ -52,31 +61,88 @@ class Progress(BaseModel):
         return self.log[-1].epoch
 
 
-def save_state(
-    path: Path,
-    progress: Progress,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    best: Mapping[str, Tensor],
-) -> None:
-    """Write the state whole or not at all; the one of the epoch before stays until then."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, values in optimiser.state_dict()["state"].items():
+class Partway(BaseModel):
+    """Where the unfinished epoch stands; the default is its beginning."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = 0
+    """Steps done."""
+    seen: int = 0
+    """Images seen."""
+    totals: dict[str, float] = {}
+    """Sums over those images of the loss (`loss`) and its parts."""
+    seconds: float = 0.0
+    """Time spent so far."""
+    waited: float = 0.0
+    """Part of it spent waiting for images."""
+    scaler: dict[str, float] = {}
+    """State of the loss scaling, empty without."""
+
+
+@dataclass
+class Training:
+    """What changes in the course of a run, restored in place."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    best: dict[str, Tensor]
+    """Weights of the best epoch, on the CPU."""
+    average: dict[str, Tensor]
+    """Moving average of the weights, empty without."""
+    device: torch.device
+    scaler: torch.amp.GradScaler | None = None
+
+
+def save_state(path: Path, progress: Progress, partway: Partway, training: Training) -> None:
+    """Write the state whole or not at all; the one before stays until then."""
+    tensors = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in training.best.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in training.average.items()}
+    for index, values in training.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
+    tensors["generator.cpu"] = torch.get_rng_state()
+    if training.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(training.device)
     plain = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
     }
-    content = safetensors.torch.save(
-        plain, metadata={"progress": progress.model_dump_json(), "sha256": _digest(plain)}
-    )
-    write_atomically(path, content)
+    if training.scaler is not None:
+        partway = partway.model_copy(update={"scaler": training.scaler.state_dict()})
+    metadata = {
+        "progress": progress.model_dump_json(),
+        "partway": partway.model_dump_json(),
+        "sha256": _digest(plain),
+    }
+    write_atomically(path, safetensors.torch.save(plain, metadata=metadata))
 
 
-def load_state(
-    path: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Restore model and optimiser in place; return the progress and the best epoch's weights.
+@dataclass(frozen=True)
+class StoredState:
+    """A state that was read and checked, not yet restored."""
+
+    progress: Progress
+    partway: Partway
+    tensors: dict[str, Tensor]
+
+    def restore(self, training: Training) -> None:
+        """Put model, optimiser, averages, generators and loss scaling where they were."""
+        training.model.load_state_dict(_under("model.", self.tensors))
+        _restore(training.optimiser, _under("optimiser.", self.tensors))
+        training.best = _under("best.", self.tensors)
+        training.average = {
+            name: value.to(training.device) for name, value in _under("average.", self.tensors).items()
+        }
+        torch.set_rng_state(self.tensors["generator.cpu"])
+        if training.device.type == "cuda" and "generator.cuda" in self.tensors:
+            torch.cuda.set_rng_state(self.tensors["generator.cuda"], training.device)
+        if training.scaler is not None and self.partway.scaler:
+            training.scaler.load_state_dict(self.partway.scaler)
+
+
+def load_state(path: Path, identity: str) -> StoredState:
+    """Read a state.
 
     Raises:
         TrainingError: the file is damaged, or belongs to other settings or images.
@@ -87,6 +153,7 @@ def load_state(
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         progress = Progress.model_validate_json(metadata["progress"])
+        partway = Partway.model_validate_json(metadata["partway"])
         whole = metadata["sha256"] == _digest(tensors)
     except (OSError, KeyError, safetensors.SafetensorError, ValidationError) as error:
         raise TrainingError(f"{path}: no training state can be read from it: {error}") from error
@@ -96,9 +163,7 @@ def load_state(
         raise TrainingError(
             f"{path}: an unfinished run with other settings or images; overwrite it or train elsewhere"
         )
-    model.load_state_dict(_under("model.", tensors))
-    _restore(optimiser, _under("optimiser.", tensors))
-    return progress, _under("best.", tensors)
+    return StoredState(progress, partway, tensors)
 
 
 def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

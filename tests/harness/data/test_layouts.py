@@ -242,6 +242,7 @@ def test_missing_part(tree: Tree, name: str, gone: str) -> None:
         ("{root}?split=all&split_seed=1", "no effect"),
         ("{root}?val_share=0.1", "goes with a list"),
         ("{root}?label=MOS", "no label 'MOS'"),
+        ("{root}?resize=512", "write HEIGHTxWIDTH"),
         ("", "folder must follow"),
     ],
 )
@@ -291,3 +292,14 @@ def test_absurd_tables_are_not_unpacked(tree: Tree, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tables, "_MOST_BYTES", 1000)
     with pytest.raises(DataError, match="unpacks to over"):
         opened(f"bid:{bid}")
+
+
+def test_resize(tree: Tree) -> None:
+    """`resize=HEIGHTxWIDTH` resizes every image, says so on the card, and is another set."""
+    root = tree("spaq")
+    plain, small = opened(f"spaq:{root}"), opened(f"spaq:{root}?resize=6x5")
+    assert small.split("train").read(0).shape == (6, 5, 3)
+    assert small.split("train").raw_label(0) == plain.split("train").raw_label(0)
+    assert "6 high x 5 wide" in small.card.notes[-1]
+    assert small.fingerprint == small.split("train").fingerprint != plain.fingerprint
+    assert small.records == plain.records

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +257,24 @@ def test_command(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "of 4096.0 MB" in cli("data", "cache", *cache)[1]
     assert "freed" in cli("data", "cache", "--clear", *cache)[1]
     assert PixelCache(tmp_path / "held" / "pixels", 1).total() == 0
+
+
+def test_memory_of_an_epoch_does_not_grow_with_the_set(tmp_path: Path) -> None:
+    """Reading four times as many images, first decoded, then from the cache, peaks at the same few images."""
+    side, peaks = 64, []
+    for count in (80, 320):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((side, side, 3), i % 256, np.uint8)).save(folder / f"{i}.png")
+        (folder / "set.csv").write_text("path,mos\n" + "".join(f"{i}.png,{i}\n" for i in range(count)))
+        images = open_data(folder / "set.csv", progress=False)
+        tracemalloc.start()
+        for _ in range(2):
+            for index in range(count):
+                images.view(index)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    bytes_of_an_image = side * side * 3
+    assert max(peaks) < 30 * bytes_of_an_image
+    assert peaks[1] - peaks[0] < 10 * bytes_of_an_image

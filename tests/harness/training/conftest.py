@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
 from iqa_harness.training import TrainConfig
@@ -76,3 +77,16 @@ def config():
         batch_size=4,
         crop=32,
     )
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with a CSV set `set.csv`: twelve training, six validation and six test images of 40 x 40."""
+    data = make_set({"train": 12, "val": 6, "test": 6})
+    lines = ["path,mos,split"]
+    for record, pixels in zip(data.records, data.pixels, strict=True):
+        name = record.image_id.replace("/", "-") + ".png"
+        Image.fromarray(pixels).save(tmp_path / name)
+        lines.append(f"{name},{record.mos},{record.split}")
+    (tmp_path / "set.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path

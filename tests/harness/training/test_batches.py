@@ -1,11 +1,14 @@
 """Order, crops and flips: drawn from (seed, epoch, image id) and nothing else."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.batches import (
+    Sample,
     draw_view,
     epoch_order,
     to_tensor,
@@ -19,7 +22,7 @@ def test_an_epoch_is_a_permutation_that_changes(tiny_set):
     """An epoch visits every image once; another epoch or seed visits them in another order."""
     records = tiny_set.split("train").records
     orders = [epoch_order(records, seed, epoch, None) for seed, epoch in ((0, 1), (0, 2), (1, 1))]
-    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert all(sorted(order) == [Sample(i, 0) for i in range(12)] for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert epoch_order(records, 0, 1, 5) == orders[0][:5]
 
@@ -43,16 +46,40 @@ def test_views_cover_the_image_and_half_of_them_are_flipped():
 def test_a_batch_holds_the_crops_it_says(tiny_set):
     """The yielded tensor is the crop of the named image, mirrored if its view says so."""
     data = tiny_set.split("train")
-    batches = train_batches(data, [3, 1, 2], seed=5, epoch=2, batch_size=2, crop=24, flip=True)
+    order = [Sample(3, 0), Sample(1, 0), Sample(2, 1)]
+    batches = train_batches(data, order, seed=5, epoch=2, batch_size=2, crop=24, flip=True)
     shapes = []
-    for images, indices in batches:
-        shapes.append(tuple(images.shape))
-        for image, index in zip(images, indices, strict=True):
-            view = draw_view(5, 2, data.records[index].image_id, 40, 40, 24, True)
+    for batch in batches:
+        shapes.append(tuple(batch.crops.shape))
+        for image, (index, patch) in zip(batch.crops, batch.samples, strict=True):
+            view = draw_view(5, 2, data.records[index].image_id, 40, 40, 24, True, patch)
             crop = data.read(index)[view.top : view.top + 24, view.left : view.left + 24]
             expected = crop[:, ::-1] if view.flip else crop
             assert np.array_equal((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy(), expected)
     assert shapes == [(2, 3, 24, 24), (1, 3, 24, 24)]
+
+
+def test_patches_of_an_image_are_other_crops_shuffled_among_all(tiny_set):
+    """Each image comes as often as it has patches, not one after another, and in different crops."""
+    records = tiny_set.split("train").records
+    order = epoch_order(records, 0, 1, None, patches=3)
+    assert sorted(order) == [Sample(i, patch) for i in range(12) for patch in range(3)]
+    neighbours = [a.index == b.index for a, b in itertools.pairwise(order)]
+    assert sum(neighbours) < 12
+    assert len({draw_view(0, 1, "a", 256, 256, 64, False, patch) for patch in range(20)}) > 15
+    assert draw_view(0, 1, "a", 256, 256, 64, False, 0) == draw_view(0, 1, "a", 256, 256, 64, False)
+
+
+def test_a_resumed_epoch_begins_behind_its_done_steps(tiny_set):
+    """Skipping batches leaves out the first ones and changes nothing in the others."""
+    data = tiny_set.split("train")
+    order = epoch_order(data.records, 0, 1, None)
+    settings = {"seed": 0, "epoch": 1, "batch_size": 5, "crop": 8, "flip": True}
+    whole = list(train_batches(data, order, **settings))
+    rest = list(train_batches(data, order, **settings, skip=1))
+    assert len(whole) == 3
+    assert [batch.samples for batch in rest] == [batch.samples for batch in whole[1:]]
+    assert all(torch.equal(a.crops, b.crops) for a, b in zip(rest, whole[1:], strict=True))
 
 
 def test_an_image_smaller_than_the_crop_is_named():

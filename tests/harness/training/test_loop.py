@@ -1,16 +1,21 @@
 """The loop: the same weights every time, resume, choice of the epoch, and what stops it."""
 
+import csv
 import json
 from importlib import metadata
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training import loop
-from iqa_harness.training.loop import LOG, run_identity, train
-from iqa_harness.training.state import STATE
-from iqa_models import BadCheckpoint, create_model, load_checkpoint, weights_sha256
+from iqa_harness.training.logs import STEP_LOG
+from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
+from iqa_harness.training.state import STATE, load_state
+from iqa_models import BadCheckpoint, MissingWeights, create_model, load_checkpoint, weights_sha256
 from iqa_models.checkpoint import read_card
 
 
@@ -51,17 +56,6 @@ def test_two_runs_give_the_same_weights(tiny_set, config, tmp_path, batch_norm):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_a_models_own_losses_are_trained_with():
-    """The auxiliary losses of an SRM neck come with its scores; a model without any adds nothing."""
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    srm = create_model("srm_efficientnet_lite0", protocol="native").train()
-    scores, losses = loop._forward(srm, images)
-    assert scores.shape == (2,)
-    assert len(losses) == len(srm.forward_with_losses(images).losses) > 0
-    assert all(value.requires_grad for value in losses)
-    assert loop._forward(create_model("linear"), images)[1] == []
-
-
 def test_the_seed_and_the_settings_matter(tiny_set, config, tmp_path):
     """Another seed, and another learning rate, give other weights and another identity."""
     runs = [config, change(config, seed=1), change(config, lr_head=1e-3)]
@@ -70,19 +64,27 @@ def test_the_seed_and_the_settings_matter(tiny_set, config, tmp_path):
     assert len({run_identity(run, tiny_set) for run in runs}) == 3
 
 
+@pytest.mark.parametrize("save_every", [0, 1])
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_an_interrupted_run_ends_with_the_same_weights(tiny_set, config, tmp_path, monkeypatch, epoch):
-    """A run interrupted in the midst of any epoch leaves no checkpoint and goes on to the same weights."""
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tiny_set, config, tmp_path, monkeypatch, epoch, save_every
+):
+    """A run interrupted in the midst of any epoch leaves no checkpoint and goes on to the same weights.
+
+    Whether its state was saved at the end of the epoch before or a step ago does not matter.
+    """
     config = change(config, batch_norm="live", options={**config.options, "seed": 5})
+    run = RunOptions(save_every=save_every)
     whole = content(train(config, tiny_set, tmp_path / "whole"))
     out = tmp_path / "broken"
     with monkeypatch.context() as patch:
         interrupt_in(patch, epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_set, out)
+            train(config, tiny_set, out, run=run)
     with pytest.raises(BadCheckpoint, match="no checkpoint"):
         load_checkpoint(out)
     assert len((out / LOG).read_text().splitlines()) == epoch
+    assert load_state(out / STATE, run_identity(config, tiny_set)).partway.steps == save_every
     assert content(train(config, tiny_set, out)) == whole
     assert not (out / STATE).exists()
 
@@ -175,10 +177,18 @@ def test_an_empty_split_is_told(new_set, config, tmp_path, missing):
 
 
 def test_a_loss_that_explodes_stops_the_run(tiny_set, config, tmp_path):
-    """A loss or gradient that is not finite raises TrainingError instead of a useless checkpoint."""
-    with pytest.raises(TrainingError, match="gradient norm"):
-        train(change(config, lr_head=1e30, lr_trunk=1e30), tiny_set, tmp_path)
+    """A loss or gradient not finite ends the run with the step, its images and the state before it."""
+    explosive = change(config, lr_head=1e30, lr_trunk=1e30)
+    with pytest.raises(TrainingError, match=r"loss nan in epoch 1, step 2 \(images train/") as caught:
+        train(explosive, tiny_set, tmp_path)
     assert not (tmp_path / "card.json").exists()
+    record = json.loads((tmp_path / FAILURE).read_text())
+    assert (record["epoch"], record["step"], len(record["images"])) == (1, 2, 4)
+    assert all(name in {r.image_id for r in tiny_set.records} for name in record["images"])
+    assert load_state(tmp_path / STATE, run_identity(explosive, tiny_set)).partway.steps == 1
+    with pytest.raises(TrainingError) as again:
+        train(explosive, tiny_set, tmp_path)
+    assert str(again.value) == str(caught.value)
 
 
 def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, tmp_path):
@@ -202,3 +212,143 @@ def test_progress_is_one_line_an_epoch_where_no_terminal_is(tiny_set, config, tm
     train(config, tiny_set, tmp_path / "hidden")
     hidden = capsys.readouterr()
     assert hidden.out == hidden.err == ""
+
+
+def test_settings_that_came_later_do_not_move_an_identity(tiny_set, config):
+    """A later setting at its default is not part of a run's identity; another value is."""
+    old = {"patches", "robust", "loss", "ema_decay"}
+    assert old.isdisjoint(config.identity())
+    assert change(config, patches=2).identity() == {**config.identity(), "patches": 2}
+    assert run_identity(change(config, loss="l1"), tiny_set) != run_identity(config, tiny_set)
+
+
+def test_backbone_weights_count_by_content(tiny_set, config, tmp_path):
+    """A file of first weights is part of the identity by its bytes, not its place; it must be there."""
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (run_identity(config, tiny_set, tmp_path / name) for name in "abc")
+    assert a == b != c
+    assert a != run_identity(config, tiny_set)
+    with pytest.raises(MissingWeights, match="nowhere"):
+        run_identity(config, tiny_set, tmp_path / "nowhere")
+
+
+def test_the_trunk_starts_from_a_file_of_weights(tiny_set, config, tmp_path):
+    """Training from a trunk's file begins where training from the same weights drawn from a seed does."""
+    options = {"backbone": "test_efficientnet", "hidden": 8}
+    drawn = create_model("timm_regressor", **options, seed=3)
+    file = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file(
+        {name: value.contiguous() for name, value in drawn.trunk.net.state_dict().items()}, file
+    )
+    start = change(config, epochs=1, lr_trunk=1e-30, lr_head=1e-30, options={**options, "seed": 0})
+    train(start, tiny_set, tmp_path / "out", backbone_weights=file)
+    trained = load_checkpoint(tmp_path / "out")
+    assert torch.equal(trained.trunk.net.conv_stem.weight, drawn.trunk.net.conv_stem.weight)
+
+
+def test_the_last_epoch_is_kept_beside_the_best(tiny_set, config, tmp_path):
+    """The folder `last` holds the weights of the last epoch; keep='last' makes them the checkpoint itself."""
+    best = train(config, tiny_set, tmp_path / "best")
+    last = train(change(config, keep="last"), tiny_set, tmp_path / "last")
+    assert content(last) == content(best / LAST) == content(last / LAST)
+    assert read_card(last).training["epoch"] == 3
+    assert read_card(best).training["epoch"] == read_card(best).training["best_epoch"]
+
+
+def test_a_moving_average_is_the_mean_it_says(tiny_set, config, tmp_path):
+    """With a decay of 0 the average is the weights themselves; with a high one it stays near the start."""
+    plain = train(change(config, keep="last"), tiny_set, tmp_path / "plain")
+    slow = train(change(config, keep="last", ema_decay=0.999), tiny_set, tmp_path / "slow")
+    first = create_model(config.model, **config.options).head.mlp[0].weight
+    distance = [
+        (load_checkpoint(folder).head.mlp[0].weight - first).norm().item() for folder in (plain, slow)
+    ]
+    # Nine steps of a thousandth: at most a hundredth of the way, but some of it.
+    assert 0 < distance[1] < 0.01 * distance[0]
+
+
+def test_an_interrupted_average_goes_on(tiny_set, config, tmp_path, monkeypatch):
+    """Moving average, adversarial examples and a rebuilt order survive an interrupt within an epoch."""
+    config = change(config, ema_decay=0.5, robust="pgd", patches=2, loss="pairwise", clip_norm=0)
+    whole = content(train(config, tiny_set, tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_set, tmp_path / "cut", run=RunOptions(save_every=1))
+    assert content(train(config, tiny_set, tmp_path / "cut", run=RunOptions(resume=True))) == whole
+
+
+def test_training_stops_when_nothing_gets_better(tiny_set, config, tmp_path):
+    """With a patience of one, a run whose rates do nothing ends after one epoch of many."""
+    idle = change(config, epochs=50, patience=1, lr_trunk=1e-30, lr_head=1e-30, weight_decay=0)
+    train(idle, tiny_set, tmp_path)
+    assert len((tmp_path / LOG).read_text().splitlines()) == 2
+    assert read_card(tmp_path).training["best_epoch"] == 0
+
+
+def test_an_author_may_choose_on_the_test_split_and_the_card_says_so(new_set, config, tmp_path, monkeypatch):
+    """Selection on test reads test and not val, and leaves a warning on the card."""
+    data = new_set({"train": 8, "test": 6})
+    monkeypatch.setattr(type(data), "read", lambda self, index: self.pixels[index])
+    chosen = change(config, select_on="test", quirks="smart_author", epochs=1)
+    train(chosen, data, tmp_path)
+    card = read_card(tmp_path)
+    assert card.training["selected_on"] == "test"
+    assert any("chosen on the test split" in note for note in card.model.notes)
+
+
+def test_resume_demands_an_unfinished_run(tiny_set, config, tmp_path):
+    """Asking to go on where nothing was begun is refused."""
+    with pytest.raises(TrainingError, match="no unfinished run"):
+        train(config, tiny_set, tmp_path / "new", run=RunOptions(resume=True))
+
+
+def test_the_log_of_steps_has_a_row_a_step_also_after_an_interrupt(tiny_set, config, tmp_path, monkeypatch):
+    """Steps that are done again replace their rows; loss and rates stand in every row."""
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_set, tmp_path, run=RunOptions(log_steps=True, save_every=0))
+    train(config, tiny_set, tmp_path, run=RunOptions(log_steps=True))
+    rows = list(csv.DictReader((tmp_path / STEP_LOG).read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 10))
+    assert all(float(row["lr_head"]) == pytest.approx(4 * float(row["lr_trunk"])) for row in rows)
+    epoch = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()][1]
+    assert np.mean([float(row["loss"]) for row in rows[:3]]) == pytest.approx(epoch["loss"])
+
+
+def test_tensorboard_reads_the_run(tiny_set, config, tmp_path):
+    """Every step's loss and every epoch's correlation are scalars in an event file."""
+    train(config, tiny_set, tmp_path, run=RunOptions(tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == list(range(1, 10))
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    found = [event.value for event in events.Scalars("epoch/val_srocc")]
+    assert found == pytest.approx([entry["val_srocc"] for entry in log[1:]])
+
+
+def test_hyperiqas_bug_trains_the_head_in_the_first_epoch_only(tiny_set, config, tmp_path):
+    """Under the quirk the head's weights after three epochs are those after one; the trunk moves on."""
+    settings = {
+        "quirks": "hyperiqa_author", "keep": "last", "optimiser": "adam", "schedule": "constant",
+        "select_on": "val", "options": {**config.options, "seed": 1},
+    }  # fmt: skip
+    one = load_checkpoint(train(change(config, **settings, epochs=1), tiny_set, tmp_path / "1"))
+    three = load_checkpoint(train(change(config, **settings, epochs=3), tiny_set, tmp_path / "3"))
+    assert all(torch.equal(a, b) for a, b in zip(one.head.parameters(), three.head.parameters(), strict=True))
+    assert not torch.equal(one.trunk.net.conv_stem.weight, three.trunk.net.conv_stem.weight)
+
+
+def test_a_run_with_the_rebuilt_optimiser_survives_an_interrupt(tiny_set, config, tmp_path, monkeypatch):
+    """The quirk's optimiser of another shape is restored within and between epochs."""
+    config = change(config, quirks="hyperiqa_author", schedule="constant")
+    whole = content(train(config, tiny_set, tmp_path / "whole"))
+    for number, save_every in enumerate((0, 1)):
+        out = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            interrupt_in(patch, 3)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, tiny_set, out, run=RunOptions(save_every=save_every))
+        assert content(train(config, tiny_set, out)) == whole

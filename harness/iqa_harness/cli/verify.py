@@ -1,0 +1,184 @@
+"""`iqa-harness verify`: is a run what it says, and is it to be believed?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iqa_harness.cli.arguments import (
+    DEFAULT_STORE,
+    BackboneOption,
+    CacheOption,
+    DeviceOption,
+    PluginOption,
+    StoreOption,
+    ThreadsOption,
+    load_entrant,
+    parse_model,
+    run_plugins,
+    set_up_torch,
+)
+from iqa_harness.errors import ExitCode, RunError
+
+if TYPE_CHECKING:
+    from iqa_harness.plan import Entrant
+    from iqa_results import ModelRecord, RunManifest
+
+SHOWN = 20
+
+
+def verify(
+    run: Annotated[str | None, typer.Argument(help="Name of the run in the store.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="LABEL=MODEL: where a model is now; else it is made as the manifest says."
+        ),
+    ] = None,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Attacked cells of each model to make again; 0 for none.")
+    ] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Of the choice of those cells.")] = 0,
+    explain: Annotated[str | None, typer.Option("--explain", help="Say what a flag means, and stop.")] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    cache: CacheOption = None,
+    backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Verify a run: tables from rows, rows against each other, a sample attacked again from its seeds.
+
+    Exit code 1 if anything differs, or if a model's verdict is not sound.
+    """
+    if explain is not None:
+        _explain(explain)
+        return
+    if run is None:
+        raise typer.BadParameter("name a run, or a flag with --explain")
+    from rich.console import Console
+
+    from iqa_harness.cell import Runtime
+    from iqa_harness.run import refreshed
+    from iqa_harness.verify import cell_name, require_entrants, verify_run
+    from iqa_results import ResultStore
+
+    console = Console()
+    results = ResultStore(store)
+    manifest = refreshed(results, results.read_manifest(run))
+    entrants: list[Entrant] = []
+    data = None
+    if sample:
+        set_up_torch(device, threads)
+        run_plugins(plugin)
+        entrants = _entrants(manifest, model or [], backbone_weights)
+        require_entrants(manifest, entrants)
+        data = _data(manifest, cache)
+    found = verify_run(
+        results, manifest, entrants, data, sample=sample, seed=seed, runtime=Runtime(device=device),
+        on_cell=lambda cell: typer.echo(f"again: {cell_name(cell)}", err=True),
+    )  # fmt: skip
+    for finding in found.findings[:SHOWN]:
+        console.print(
+            f"{finding.what}: {finding.where}: {finding.detail}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    if len(found.findings) > SHOWN:
+        console.print(f"... and {len(found.findings) - SHOWN} more", highlight=False)
+    console.print(
+        f"{found.rows} rows compared with each other, {found.cells} cells ({found.rows_again} rows) made "
+        f"again: {len(found.findings)} differ",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    sound = found.tables is not None and print_verdicts(found.tables.flags.to_pylist(), manifest)
+    raise typer.Exit(ExitCode.OK if sound and not found.findings else ExitCode.FOUND)
+
+
+def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> bool:
+    """Print every model's verdict and raised flags; return whether all are sound."""
+    from rich.console import Console
+
+    from iqa_harness.flags import Flag, verdict_of
+
+    console = Console()
+    sound = True
+    for record in manifest.models:
+        mine = [f for f in flags if f["model"] == record.name]
+        made = [Flag(**{name: f[name] for name in Flag._fields}) for f in mine]  # type: ignore[arg-type]
+        verdict = verdict_of(made)[0] if made else "not judged"
+        sound &= verdict == "sound"
+        measured = sum(f.measured for f in made)
+        console.print(
+            f"{record.name}: {verdict} ({measured} of {len(made)} flags measured)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for flag in made:
+            if flag.raised:
+                value = "not measurable" if flag.value is None else f"{flag.value:.4g}"
+                console.print(
+                    f"  {flag.flag} ({flag.severity}): {value}, bound {flag.threshold:g}; {flag.detail}",
+                    highlight=False, soft_wrap=True, markup=False,
+                )  # fmt: skip
+    return sound
+
+
+def _explain(name: str) -> None:
+    import difflib
+
+    from iqa_harness.flags import FLAGS
+
+    if name not in FLAGS:
+        close = difflib.get_close_matches(name, list(FLAGS), n=1)
+        near = f", did you mean {close[0]!r}?" if close else ""
+        raise RunError(f"no flag {name!r}{near}; there are {', '.join(FLAGS)}")
+    kind = FLAGS[name]
+    typer.echo(f"{name}: {kind.severity}, raised {kind.raised} {kind.threshold:g}\n\n{kind.meaning}")
+
+
+def _entrants(manifest: RunManifest, given: list[str], backbone_weights: Path | None) -> list[Entrant]:
+    here = {argument.label: argument for argument in map(parse_model, given)}
+    made = [load_entrant(argument, backbone_weights) for argument in here.values()]
+    return made + [_made_again(m, backbone_weights) for m in manifest.models if m.name not in here]
+
+
+def _made_again(record: ModelRecord, backbone_weights: Path | None) -> Entrant:
+    """Make a model as the manifest says.
+
+    Raises:
+        RunError: its checkpoint is not where the run found it.
+    """
+    from iqa_harness.plan import Entrant
+    from iqa_models import create_model
+
+    argument = getattr(record, "argument", None)
+    if argument:
+        parsed = parse_model(argument)
+        return load_entrant(parsed._replace(label=record.name), backbone_weights)
+    if record.checkpoint is not None:
+        if not Path(record.checkpoint).is_dir():
+            raise RunError(
+                f"model {record.name!r}: no checkpoint in {record.checkpoint}, where the run found it; "
+                f"say where it is with --model {record.name}=./FOLDER"
+            )
+        return load_entrant(parse_model(f"{record.name}={_folder(record.checkpoint)}"), backbone_weights)
+    options = record.card.get("options")
+    return Entrant(
+        record.name, create_model(str(record.card["name"]), **(options if isinstance(options, dict) else {}))
+    )
+
+
+def _folder(path: str) -> str:
+    return path if "/" in path else f"./{path}"
+
+
+def _data(manifest: RunManifest, cache: Path | None):  # type: ignore[no-untyped-def]
+    from iqa_harness.data import open_data
+    from iqa_suites import parse_suite
+
+    settings = parse_suite(manifest.suite_text, manifest.suite).data
+    return open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)

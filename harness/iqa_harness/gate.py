@@ -1,0 +1,300 @@
+"""Did robustness get worse? Two runs of one suite on one data set, compared image by image.
+
+A value is a regression only if it fell by more than the tolerance AND the paired bootstrap interval of
+the change lies below 0. The tolerance says what is worth stopping for, the interval what is not chance;
+a measured noise floor, where there is one, raises the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from iqa_harness.baselines import Standpoint
+from iqa_harness.bootstrap import RESAMPLES, Bootstrap, Replicates, lowest
+from iqa_harness.errors import NotComparable
+from iqa_harness.metrics import Metric, Vector, plcc, srocc
+from iqa_results import NoiseFloor
+
+TOLERANCE = 0.01
+"""Fall of a correlation that is worth stopping for, if nothing else is said."""
+
+Outcome = Literal["ok", "regressed", "improved", "undefined"]
+_VERDICTS = ("sound", "suspect", "invalid")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One value before and after."""
+
+    model: str
+    row: str
+    """clean, attack, suite_min, composed, or verdict."""
+    attack: str
+    """Of a suite_min, the member that gives it now."""
+    objective: str
+    epsilon: float
+    metric: str
+    before: float | None
+    after: float | None
+    difference: float | None
+    """after - before."""
+    low: float | None
+    """Lower end of the paired 95 % interval of the difference."""
+    high: float | None
+    """Upper end of it."""
+    interval: str
+    """How it was made."""
+    images: int
+    tolerance: float
+    """Tolerance this value was held against, the noise floor included."""
+    outcome: Outcome
+    reason: str
+    """What was found, in words."""
+
+    @property
+    def name(self) -> str:
+        """Model, row and attack in one word."""
+        member = f" {self.attack}/{self.objective}" if self.attack else ""
+        return f"{self.model} {self.row}{member}"
+
+
+class Regression(Comparison):
+    """A value that got worse."""
+
+
+class Gated(NamedTuple):
+    """What a gate found."""
+
+    comparisons: list[Comparison]
+    regressions: list[Regression]
+    notes: list[str]
+    """What a reader must know: models left out, another device or version."""
+
+
+def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
+    """Return notes on two comparable runs.
+
+    Raises:
+        NotComparable: suites, data, images, labels or models by name differ; the message says which.
+    """
+    old, new = before.record, after.record
+    if old.suite_sha256 != new.suite_sha256:
+        raise NotComparable(
+            f"suites differ: the baseline is of {old.suite!r} ({old.suite_sha256[:12]}), the run of "
+            f"{new.suite!r} ({new.suite_sha256[:12]}); run the baseline's suite, or save a new baseline"
+        )
+    if (old.data_sha256, old.split) != (new.data_sha256, new.split):
+        raise NotComparable(
+            f"data differ: the baseline is on {old.data!r} {old.split} ({old.data_sha256[:12]}), the run on "
+            f"{new.data!r} {new.split} ({new.data_sha256[:12]})"
+        )
+    names = [m.name for m in new.models]
+    missing = [m.name for m in old.models if m.name not in names]
+    if missing:
+        raise NotComparable(
+            f"models differ: the run has no {', '.join(missing)} (it has {', '.join(names)}); models are "
+            "compared by name, give one with --model NAME=..."
+        )
+    for model in old.models:
+        a, b = _images(before, model.name), _images(after, model.name)
+        if not a.equals(b):
+            raise NotComparable(f"images differ: {model.name!r} has other images or labels in the two runs")
+    notes = []
+    extra = [name for name in names if name not in {m.name for m in old.models}]
+    if extra:
+        notes.append(f"not in the baseline, and not compared: {', '.join(extra)}")
+    if old.provenance.device != new.provenance.device:
+        notes.append(f"device differs: {old.provenance.device} before, {new.provenance.device} now")
+    changed = [
+        f"{p} {v} -> {new.provenance.packages.get(p, 'none')}"
+        for p, v in old.provenance.packages.items()
+        if new.provenance.packages.get(p) != v
+    ]
+    if changed:
+        notes.append(f"packages differ: {', '.join(changed)}")
+    return notes
+
+
+def _images(side: Standpoint, model: str) -> pd.DataFrame:
+    rows = side.scores[(side.scores["model"] == model) & (side.scores["row"] == "clean")]
+    ordered: pd.DataFrame = rows[["image_id", "mos"]].sort_values("image_id").reset_index(drop=True)
+    return ordered
+
+
+def find_regressions(
+    before: Standpoint,
+    after: Standpoint,
+    *,
+    tolerance: float = TOLERANCE,
+    metrics: Sequence[Metric] = ("srocc",),
+    resamples: int = RESAMPLES,
+) -> Gated:
+    """Compare a run with a baseline, value by value.
+
+    Args:
+        before: the baseline.
+        after: the run.
+        tolerance: fall of a correlation that is let pass; a measured noise floor above it counts instead.
+        metrics: what to compare.
+        resamples: draws of the bootstrap, seeded by the baseline's seed.
+
+    Raises:
+        NotComparable: see `require_comparable`.
+    """
+    notes = require_comparable(before, after)
+    floors = {(f.model, f.row, f.attack, f.objective, f.metric): f.floor for f in before.record.noise}
+    comparisons: list[Comparison] = []
+    for model in before.record.models:
+        now = next(m for m in after.record.models if m.name == model.name)
+        comparisons.append(_verdicts(model.name, model.verdict, now.verdict, now.flags))
+        for metric in metrics:
+            old = _values(before, model.name, metric, resamples)
+            new = _values(after, model.name, metric, resamples)
+            for place in old:
+                allowed = max(tolerance, floors.get((model.name, *place, metric), 0.0))
+                epsilon = 0.0 if place[0] == "clean" else before.record.main_epsilon
+                pair = (old[place], new.get(place))
+                comparisons.append(_compare(model.name, place, metric, *pair, allowed, epsilon))
+    regressions = [c for c in comparisons if isinstance(c, Regression)]
+    return Gated(comparisons, regressions, notes)
+
+
+class _Value(NamedTuple):
+    replicates: Replicates
+    member: tuple[str, str]
+    """Attack and objective to name."""
+    images: int
+    interval: str
+
+
+Place = tuple[str, str, str]
+"""row, attack, objective as stored."""
+
+
+def _values(side: Standpoint, model: str, metric: Metric, resamples: int) -> dict[Place, _Value]:
+    rows = side.scores[side.scores["model"] == model]
+    clean = rows[rows["row"] == "clean"].sort_values("image_id")
+    mos = clean["mos"].to_numpy(dtype=np.float64)
+    bootstrap = Bootstrap(mos, tuple(clean["reference"]), seed=side.record.seed, resamples=resamples)
+    found: dict[Place, _Value] = {}
+    for (row, attack, objective), group in rows.groupby(["row", "attack", "objective"], sort=False):
+        if row == "composed" and objective != metric:
+            continue
+        values = _vector(group.sort_values("image_id"), metric)
+        point = srocc(values, mos) if metric == "srocc" else plcc(values, mos)
+        replicates = bootstrap.replicates(point, values, metric)
+        named = ("", "") if row == "composed" else (str(attack), str(objective))
+        found[str(row), *named] = _Value(replicates, named, len(mos), bootstrap.label())
+    members = _members(side, found)
+    if members:
+        least = min(members, key=_height)
+        every = lowest([m.replicates for m in members])
+        found["suite_min", "", ""] = _Value(every, least.member, len(mos), bootstrap.label())
+    return found
+
+
+def _height(value: _Value) -> float:
+    point = value.replicates.point.value
+    return np.inf if point is None else point
+
+
+def _members(side: Standpoint, found: dict[Place, _Value]) -> list[_Value]:
+    wanted = [tuple(name.split("/")) for name in side.record.suite_min]
+    return [
+        value
+        for place, value in found.items()
+        if place[0] == "attack"
+        and any(place[2] == o and (place[1] == a or place[1].startswith(f"{a}:")) for a, o in wanted)
+    ]
+
+
+def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
+    return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
+
+
+def _compare(
+    model: str,
+    place: Place,
+    metric: Metric,
+    old: _Value,
+    new: _Value | None,
+    allowed: float,
+    epsilon: float,
+) -> Comparison:
+    member = new.member if new else old.member
+    common: dict[str, Any] = {
+        "model": model, "row": place[0], "attack": member[0], "objective": member[1], "epsilon": epsilon,
+        "metric": metric, "images": old.images, "tolerance": allowed,
+    }  # fmt: skip
+    was = old.replicates.point
+    now = new.replicates.point if new else None
+    if new is None or now is None or was.value is None or now.value is None:
+        why = "not in the run" if now is None else f"undefined: {now.undefined or was.undefined}"
+        lost = was.value is not None
+        outcome: Outcome = "regressed" if lost else "undefined"
+        return (Regression if lost else Comparison)(
+            **common, before=was.value, after=now.value if now else None, difference=None, low=None,
+            high=None, interval="", outcome=outcome, reason=why,
+        )  # fmt: skip
+    difference = new.replicates - old.replicates
+    low, high = difference.interval()
+    change = now.value - was.value
+    fell = change < -allowed and high is not None and high < 0
+    rose = change > allowed and low is not None and low > 0
+    outcome = "regressed" if fell else "improved" if rose else "ok"
+    span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+    reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
+    if not fell and change < -allowed:
+        reason += ": beyond the tolerance, within chance"
+    elif not fell and high is not None and high < 0:
+        reason += ": beyond chance, within the tolerance"
+    return (Regression if fell else Comparison)(
+        **common, before=was.value, after=now.value, difference=change, low=low, high=high,
+        interval=old.interval if low is not None else "", outcome=outcome, reason=reason,
+    )  # fmt: skip
+
+
+def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:
+    """A number that is no longer to be believed is worse than a lower one."""
+    rank = {name: i for i, name in enumerate(_VERDICTS)}
+    worse = rank.get(after, 0) > rank.get(before, 0)
+    reason = f"{before} -> {after}" + (f" ({', '.join(flags)})" if flags else "")
+    return (Regression if worse else Comparison)(
+        model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,
+        difference=None, low=None, high=None, interval="", images=0, tolerance=0.0,
+        outcome="regressed" if worse else "ok", reason=reason,
+    )  # fmt: skip
+
+
+def noise_floors(
+    sides: Sequence[Standpoint], metrics: Sequence[Metric] = ("srocc", "plcc")
+) -> list[NoiseFloor]:
+    """Return the largest difference between any two of several runs that should be equal, value by value.
+
+    Raises:
+        NotComparable: fewer than two runs, or runs that cannot be compared.
+    """
+    if len(sides) < 2:
+        raise NotComparable("a noise floor needs at least two runs of the same models")
+    for other in sides[1:]:
+        require_comparable(sides[0], other)
+    return list(_floors(sides, metrics))
+
+
+def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:
+    for model in sides[0].record.models:
+        for metric in metrics:
+            values = [_values(side, model.name, metric, 1) for side in sides]
+            for place in values[0]:
+                points = [v[place].replicates.point.value for v in values if place in v]
+                defined = [p for p in points if p is not None]
+                if len(defined) == len(sides):
+                    yield NoiseFloor(
+                        model=model.name, row=place[0], attack=place[1], objective=place[2], metric=metric,
+                        floor=max(defined) - min(defined), runs=len(sides),
+                    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Attacks that learn from other images than they are judged on, each taught once a run and model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from iqa_attacks import Attack, Universal
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_models import QualityModel
+from iqa_suites import Suite, UniversalSettings
+
+ToTensor = Callable[[np.ndarray[Any, np.dtype[np.uint8]]], Tensor]
+"""Turns decoded pixels (H, W, 3) into an image (3, H, W) on the run's device."""
+
+
+def training_images(suite: Suite, data: ImageSet) -> dict[str, ImageSet]:
+    """Return, by split, the images that attacks of a suite are trained on; empty for most suites.
+
+    Raises:
+        RunError: the set has no images in such a split.
+    """
+    training: dict[str, ImageSet] = {}
+    for settings in suite.own_attacks:
+        if isinstance(settings, UniversalSettings):
+            images = data.split(settings.training_split)
+            if not len(images):
+                raise RunError(
+                    f"{data.card.name!r} has no images in split {settings.training_split!r} to train "
+                    f"{settings.name!r} on; choose another training_split, or other data"
+                )
+            count = min(len(images), settings.training_images or len(images))
+            if count > len(training.get(settings.training_split, ())):
+                training[settings.training_split] = images.subset(range(count))
+    return training
+
+
+class TrainedAttacks:
+    """What training found, by model and attack.
+
+    A function of model, training images and seed: another process that trains again finds the same. The
+    cells of one plan share one of these, so that one process trains a (model, attack, radius) once.
+    """
+
+    def __init__(self, training: Mapping[str, ImageSet]) -> None:
+        """Take the training images by split, at least as many as any attack of the suite takes."""
+        self._training = training
+        self._made: dict[tuple[str, str, Universal], Attack] = {}
+
+    def of(
+        self, attack: Universal, model: QualityModel, sha256: str, to_tensor: ToTensor, chunk: int
+    ) -> Attack:
+        """Return an attack ready to run.
+
+        Args:
+            attack: the attack of a cell.
+            model: the cell's model.
+            sha256: its hash, which stands for it.
+            to_tensor: makes images for the run's device.
+            chunk: images in one pass.
+
+        Raises:
+            AttackError: the images differ in size.
+        """
+        place = (sha256, str(next(model.buffers()).device), attack)
+        if place not in self._made:
+            images = self._training[attack.training_split]
+            count = min(len(images), attack.training_images or len(images))
+            pixels = [to_tensor(images.read(i)) for i in range(count)]
+            ids = [images.records[i].image_id for i in range(count)]
+            self._made[place] = attack.trained(model, pixels, ids, chunk=chunk)
+        return self._made[place]

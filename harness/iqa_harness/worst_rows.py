@@ -1,0 +1,198 @@
+"""Rows of the two worst cases: the suite's minimum over its members, and the composed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iqa_harness.bootstrap import Replicates, lowest
+from iqa_harness.judged import Attacked, AttackKey, Judged, Record
+from iqa_harness.metrics import METRICS, Metric, Vector
+from iqa_harness.table_rows import defined_row, undefined_row, undefined_rows
+from iqa_harness.worst_case import Composed, composed_worst_case
+from iqa_results import RunManifest
+
+Found = Mapping[AttackKey, Attacked]
+Holes = Mapping[AttackKey, str]
+
+
+class WorstRow(NamedTuple):
+    """A row of the table and the replicates of its value, None where it is undefined."""
+
+    row: Record
+    replicates: Replicates | None
+
+
+def suite_min_rows(manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes) -> list[WorstRow]:
+    """Minimise over the suite's members at every radius, and at every prefix all members share.
+
+    The interval takes the minimum anew in every draw, so that the choice of the member is part of it.
+    """
+    members = [tuple(member.split("/")) for member in manifest.suite_min]
+    keys = [*attacked, *holes]
+    made: list[WorstRow] = []
+    for norm, epsilon in sorted({(k.norm, k.epsilon) for k in keys}):
+        at = [k for k in keys if (k.norm, k.epsilon) == (norm, epsilon)]
+        by_member = {m: [k for k in at if _is_member(k, *m)] for m in members}
+        surrogates = {m: _lost_surrogates(manifest, judged.model, m, epsilon, by_member[m]) for m in members}
+        lost = sorted(set().union(*surrogates.values())) if all(by_member.values()) else []
+        if not all(by_member.values()):
+            # Not a radius of every member: the minimum is not defined there and no row pretends it is.
+            if epsilon != manifest.main_epsilon:
+                continue
+            # At the main radius the members exist by the suite's own rules, so a hole is a failed cell.
+            lost = [f"{a}/{o}" for (a, o), found in by_member.items() if not found]
+        if lost:
+            reason = f"no results of {', '.join(lost)} (cells failed or not run)"
+            key = AttackKey("", "", norm, epsilon, 0)
+            made += _undefined(undefined_rows(manifest, judged, "suite_min", reason, METRICS, key))
+            continue
+        full = {m: max(k.steps for k in found) for m, found in by_member.items()}
+        prefixes = set.intersection(*({k.steps for k in found} for found in by_member.values()))
+        for steps in sorted(prefixes | {max(full.values())}):
+            final = steps == max(full.values())
+            chosen = [
+                k for m, found in by_member.items() for k in found if k.steps == (full[m] if final else steps)
+            ]
+            made += [_minimum(manifest, judged, attacked, holes, chosen, steps, final, m) for m in METRICS]
+    return made
+
+
+def _undefined(rows: Iterable[Record]) -> list[WorstRow]:
+    return [WorstRow(row, None) for row in rows]
+
+
+def _lost_surrogates(
+    manifest: RunManifest, model: str, member: Sequence[str], epsilon: float, found: Sequence[AttackKey]
+) -> set[str]:
+    """Return the transfers of a member that the run planned and that have no results at this radius.
+
+    Without them the minimum would be over fewer surrogates for some models than for others.
+    """
+    attack, objective = member
+    planned = {
+        c.attack
+        for c in manifest.cells
+        if c.model == model and c.epsilon == epsilon and c.attack.startswith(f"{attack}:")
+    }
+    return {f"{name}/{objective}" for name in planned - {k.attack for k in found}}
+
+
+def _is_member(key: AttackKey, attack: str, objective: str) -> bool:
+    """Whether results belong to a member; one that transfers has results of every surrogate."""
+    return key.objective == objective and (key.attack == attack or key.attack.startswith(f"{attack}:"))
+
+
+def _minimum(
+    manifest: RunManifest,
+    judged: Judged,
+    attacked: Found,
+    holes: Holes,
+    members: Sequence[AttackKey],
+    steps: int,
+    final: bool,
+    metric: Metric,
+) -> WorstRow:
+    place = members[0]._replace(attack="", objective="", steps=steps)
+    lost = next((k for k in members if k in holes), None)
+    if lost is not None:
+        reason = f"{lost.attack}/{lost.objective}: {holes[lost]}"
+        row = undefined_row(manifest, judged, "suite_min", metric, reason, key=place, final=final)
+        return WorstRow(row, None)
+    estimates = {k: judged.estimate(attacked[k].score, metric) for k in members}
+    undefined = next((k for k, e in estimates.items() if e.value.value is None), None)
+    if undefined is not None:
+        reason = f"{undefined.attack}/{undefined.objective}: {estimates[undefined].value.undefined}"
+        row = undefined_row(manifest, judged, "suite_min", metric, reason, key=place, final=final)
+        return WorstRow(row, None)
+    least = min(members, key=lambda k: estimates[k].value.value or 0.0)
+    replicates = lowest([e.replicates for e in estimates.values()])
+    row = defined_row(
+        manifest, judged, "suite_min", metric, attacked[least].score, attacked[least].score_8bit,
+        key=least._replace(steps=steps), final=final, replicates=replicates,
+    )  # fmt: skip
+    return WorstRow(row, replicates)
+
+
+def composed_rows(
+    manifest: RunManifest, judged: Judged, attacked: Found
+) -> tuple[list[WorstRow], list[Record]]:
+    """Compose the worst case at every radius, and at the main one for every number of steps of the sweep.
+
+    The interval takes the adversary's choice as fixed: searching anew in every draw would cost a
+    thousand searches a row. It is that of this choice, not of the search.
+    """
+    made: list[WorstRow] = []
+    intervals: list[Record] = []
+    for norm, epsilon in sorted({(k.norm, k.epsilon) for k in attacked}):
+        # What was found in a smaller ball of the same norm lies in this one too.
+        inside = {k: a for k, a in attacked.items() if k.norm == norm and k.epsilon <= epsilon}
+        sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
+        full = max(k.steps for k in inside)
+        lost = [
+            c
+            for c in manifest.cells
+            if c.model == judged.model and c.attack != "clean" and c.epsilon <= epsilon and c.status != "done"
+        ]
+        if lost:
+            # The adversary of fewer attacks is a weaker one: its value would look like robustness.
+            names = ", ".join(sorted({c.attack for c in lost}))
+            reason = f"{len(lost)} cells of {names} at this radius or below failed or were not run"
+            key = AttackKey("", "", norm, epsilon, full)
+            made += _undefined(undefined_rows(manifest, judged, "composed", reason, METRICS, key))
+            continue
+        # The sweep is shown at the main radius; elsewhere full strength is what counts.
+        swept = sweep if epsilon == manifest.main_epsilon else set()
+        for steps in sorted(swept | {full}):
+            upto = [a for k, a in inside.items() if k.steps <= steps]
+            key = AttackKey("", "", norm, epsilon, steps)
+            composed = {m: _compose(judged, upto, m) for m in METRICS}
+            for metric, (scores, scores_8bit) in composed.items():
+                row = defined_row(
+                    manifest, judged, "composed", metric, scores, scores_8bit, key=key, final=steps == full
+                )
+                made.append(WorstRow(row, judged.estimate(scores, metric).replicates))
+            if steps == full:
+                intervals += _interval_rows(judged, upto, norm, epsilon, composed)
+    return made, intervals
+
+
+def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> tuple[Vector, Vector]:
+    """Return the scores of the composed choice, in full precision and after 8 bits."""
+    scores = np.stack([judged.clean, *(a.score for a in attacked)])
+    scores_8bit = np.stack([judged.clean, *(a.score_8bit for a in attacked)])
+    mapped = judged.mapped(scores, metric)
+    images = range(scores.shape[1])
+    distinct = [np.unique(mapped[:, i], return_index=True) for i in images]
+    inverse = [np.searchsorted(values, mapped[:, i]) for i, (values, _) in zip(images, distinct, strict=True)]
+    starts = [np.array([inverse[i][row] for i in images], dtype=np.intp) for row in range(len(scores))]
+    found: Composed = composed_worst_case([values for values, _ in distinct], judged.mos, metric, starts)
+    rows = [distinct[i][1][k] for i, k in zip(images, found.choice, strict=True)]
+    return scores[rows, images], scores_8bit[rows, images]
+
+
+def _interval_rows(
+    judged: Judged,
+    attacked: Sequence[Attacked],
+    norm: str,
+    epsilon: float,
+    composed: Mapping[Metric, tuple[Vector, Vector]],
+) -> list[Record]:
+    reached = np.stack([judged.clean, *(a.score for a in attacked)])
+    columns: Iterable[tuple[Any, ...]] = zip(
+        judged.ids,
+        judged.mos,
+        judged.clean,
+        reached.min(axis=0),
+        reached.max(axis=0),
+        composed["srocc"][0],
+        composed["plcc"][0],
+        strict=True,
+    )
+    names = ("image_id", "mos", "clean", "s_min", "s_max", "composed_srocc", "composed_plcc")
+    return [
+        {"model": judged.model, "norm": norm, "epsilon": epsilon, **dict(zip(names, row, strict=True))}
+        for row in columns
+    ]

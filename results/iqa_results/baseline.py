@@ -1,0 +1,122 @@
+"""A baseline: what a run's models scored, image by image, small enough to be kept beside the code.
+
+A folder with two files, each written whole or not at all::
+
+    baseline.json     Baseline: suite, data, models, noise floors
+    scores.parquet    BASELINE_SCHEMA: one row a (model, row, attack, objective, image)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from iqa_results.errors import BadManifest
+from iqa_results.files import write_whole
+from iqa_results.manifest import Provenance
+from iqa_results.schema import BASELINE_SCHEMA
+from iqa_results.store import read_parquet, write_parquet
+
+BASELINE_FORMAT: Literal[1] = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaselineModel(_Record):
+    """One model of a baseline."""
+
+    name: str
+    """Name the run gave it; a run is compared by these names."""
+    sha256: str
+    """Hash of card and weights."""
+    verdict: str
+    """sound, suspect or invalid."""
+    flags: tuple[str, ...]
+    """Raised flags."""
+
+
+class NoiseFloor(_Record):
+    """How far repeated runs of the same thing lie apart in one value."""
+
+    model: str
+    row: str
+    attack: str
+    objective: str
+    metric: str
+    floor: float
+    """Largest absolute difference between any two of the runs."""
+    runs: int
+    """Number of runs it was measured from."""
+
+
+class Baseline(_Record):
+    """What a run is compared with."""
+
+    format: Literal[1] = BASELINE_FORMAT
+    name: str
+    """Name of the baseline."""
+    run: str
+    """Run it was saved from."""
+    suite: str
+    """Name of the suite."""
+    suite_sha256: str
+    """Its hash: equal hashes are comparable runs."""
+    data: str
+    """Name of the image set."""
+    data_sha256: str
+    """Its fingerprint."""
+    split: str
+    """Evaluated split."""
+    images: int
+    """Number of images."""
+    label: str
+    """MOS or pseudo-MOS."""
+    main_epsilon: float
+    """Radius of the attacks kept."""
+    suite_min: tuple[str, ...]
+    """Members of the minimum, as attack/objective."""
+    seed: int
+    """Seed of the suite, and of the bootstrap."""
+    models: tuple[BaselineModel, ...]
+    """The models, by name."""
+    noise: tuple[NoiseFloor, ...] = ()
+    """Measured noise floors; empty until calibrated."""
+    provenance: Provenance
+    """Where and with what the run was made."""
+
+
+def save_baseline(folder: Path, baseline: Baseline, rows: list[dict[str, Any]] | None) -> None:
+    """Write a baseline; without rows only its record (after a calibration).
+
+    Raises:
+        BadPart: the rows do not fit BASELINE_SCHEMA.
+    """
+    if rows is not None:
+        write_parquet(folder / "scores.parquet", rows, BASELINE_SCHEMA, f"baseline {baseline.name}")
+    text = json.dumps(baseline.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    write_whole(folder / "baseline.json", text.encode())
+
+
+def load_baseline(folder: Path) -> tuple[Baseline, pa.Table]:
+    """Read a baseline: its record and its scores.
+
+    Raises:
+        BadManifest: no baseline there, or its record is damaged or of another format.
+        BadPart: its scores are damaged.
+    """
+    path = folder / "baseline.json"
+    if not path.is_file():
+        raise BadManifest(f"{path}: no such baseline; `iqa-harness baseline save` makes one")
+    try:
+        baseline = Baseline.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadManifest(f"{path}: {where}: {first['msg']}") from error
+    return baseline, read_parquet(folder / "scores.parquet", BASELINE_SCHEMA)

@@ -1,0 +1,28 @@
+"""A set that is resized on reading, in workers."""
+
+from iqa_harness.cell import Runtime
+from iqa_harness.data.file_set import ResizedImageSet
+from iqa_harness.executors import Place
+from iqa_harness.executors.processes import Processes
+from iqa_harness.plan import plan
+from iqa_harness.run import run_suite
+from iqa_results import ResultStore
+
+
+def test_workers_resize_as_the_driver_does(tmp_path, csv_set, suite, rows, entrants):
+    """Rows of a resized set are bit-equal in a worker process, and not those of the set itself."""
+    found = {}
+    for name, images, executor in (
+        ("here", ResizedImageSet(csv_set, 12, 20), None),
+        ("there", ResizedImageSet(csv_set, 12, 20), Processes((Place("cpu", 1),))),
+        ("whole", csv_set, None),
+    ):
+        work = plan(suite, entrants, images)
+        store = ResultStore(tmp_path / name)
+        manifest = run_suite(work, entrants, "", store, "r", Runtime(), executor=executor, only=["clean"])
+        done = manifest.model_copy(update={"cells": [c for c in manifest.cells if c.status == "done"]})
+        found[name] = rows(store, done)
+    assert found["there"].equals(found["here"])
+    scores = [found[name].column("clean_score").to_pylist() for name in ("here", "whole")]
+    assert len(scores[0]) == len(scores[1]) == 32
+    assert scores[0] != scores[1]

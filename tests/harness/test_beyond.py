@@ -1,0 +1,170 @@
+"""A run of attacks beyond norm balls: rows say what they were bound by, and the harness measured it."""
+
+from dataclasses import replace
+
+import pytest
+
+from iqa_harness.cell import Runtime
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Entrant, plan
+from iqa_harness.run import run_suite
+from iqa_models import create_model
+from iqa_results import ResultStore
+from iqa_suites import parse_suite
+
+SUITE = """
+name = "tiny-beyond"
+summary = "for tests"
+seed = 3
+main_epsilon = "8/255"
+suite_min = ["plain/raise"]
+jpeg_qualities = [60, 80]
+cell_images = 4
+
+[data]
+name = "tiny"
+images = 8
+
+[[attacks]]
+name = "plain"
+kind = "pgd"
+epsilons = ["8/255"]
+objectives = ["raise", "lower"]
+steps = 4
+relative_step_size = 0.5
+batch = 4
+
+[[attacks]]
+name = "levels"
+kind = "apgd"
+epsilons = ["8/255"]
+pixels = "8bit"
+objectives = ["mse", "pairwise_inversion", "raise", "lower"]
+steps = 4
+batch = 4
+
+[[attacks]]
+name = "look"
+kind = "pgd"
+epsilons = ["8/255"]
+ssim_floor = 0.99
+objectives = ["raise", "lower"]
+steps = 4
+relative_step_size = 0.5
+batch = 4
+
+[[attacks]]
+name = "jpeg"
+kind = "pgd"
+epsilons = ["8/255"]
+jpeg_qualities = [60, 80]
+objectives = ["raise"]
+steps = 4
+relative_step_size = 0.5
+batch = 4
+
+[[attacks]]
+name = "universal"
+kind = "universal"
+epsilons = ["8/255"]
+objectives = ["raise", "lower"]
+steps = 6
+training_split = "val"
+training_images = 6
+batch = 4
+"""
+
+
+def _work(images, text=SUITE, models=1):
+    entrants = [Entrant(f"m{seed}", create_model("linear", seed=seed).eval()) for seed in range(models)]
+    return plan(parse_suite(text, "tiny"), entrants, images), entrants
+
+
+def _rows(store, manifest):
+    return store.read_cells([cell.key for cell in manifest.cells]).to_pandas()
+
+
+@pytest.fixture(scope="module")
+def run(images, tmp_path_factory):
+    """Rows of one run with two models, and its plan."""
+    store = ResultStore(tmp_path_factory.mktemp("store"))
+    work, entrants = _work(images, models=2)
+    manifest = run_suite(work, entrants, SUITE, store, "r", Runtime())
+    assert [cell.error for cell in manifest.cells if cell.error] == []
+    return _rows(store, manifest), work
+
+
+def test_rows_say_what_bound_the_example(run):
+    """The threat column tells ball, whole levels and floor apart, and the measured values keep to them."""
+    rows, _ = run
+    threats = rows.groupby("attack")["threat"].unique().map(list).to_dict()
+    assert threats == {
+        "clean": ["none"], "plain": ["ball"], "levels": ["8bit"], "look": ["ssim>=0.99"], "jpeg": ["ball"],
+        "universal": ["ball"],
+    }  # fmt: skip
+    by_attack = dict(tuple(rows.groupby("attack")))
+    assert (rows["linf"] <= rows["epsilon"] + 1e-6).all()
+    assert (by_attack["look"]["ssim"] >= 0.99).all()
+    assert (by_attack["plain"]["ssim"] < 0.99).any()
+
+
+def test_whole_levels_score_the_same_in_an_8_bit_file(run):
+    """The score after rounding is the score, to the last bit; the plain attack's is another."""
+    rows, _ = run
+    levels = rows[rows["attack"] == "levels"]
+    assert (levels["adv_score"] == levels["adv_score_8bit"]).all()
+    assert (levels["projection_moved"] == 0).all()
+    plain = rows[rows["attack"] == "jpeg"]
+    assert (plain["adv_score"] != plain["adv_score_8bit"]).any()
+
+
+def test_what_jpeg_leaves_stands_in_every_row(run):
+    """The clean row tells what JPEG does by itself; the attack through JPEG keeps more than the plain one."""
+    rows, _ = run
+    assert rows["adv_score_jpeg"].notna().all()
+    clean = rows[rows["attack"] == "clean"].set_index(["model", "image_id"])["adv_score_jpeg"]
+    kept = {}
+    for attack in ("plain", "jpeg"):
+        chosen = rows[(rows["attack"] == attack) & (rows["objective"] == "raise")]
+        places = list(zip(chosen["model"], chosen["image_id"], strict=True))
+        kept[attack] = (chosen["adv_score_jpeg"].to_numpy() - clean.loc[places].to_numpy()).mean()
+    assert kept["jpeg"] > kept["plain"] > 0
+
+
+def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, images, tmp_path):
+    """Two cells of a model share one training; a run that resumes trains the same again."""
+    rows, work = run
+    universal = [cell for cell in work.cells if cell.attack_name == "universal"]
+    assert len(universal) == 4
+    assert len({id(cell.trained) for cell in universal}) == 1
+    assert len(universal[0].trained._made) == 2
+    again, entrants = _work(images)
+    second = [cell for cell in again.cells if cell.attack_name == "universal"][1]
+    store = ResultStore(tmp_path)
+    work_of_one = replace(again, cells=(second,))
+    alone = _rows(store, run_suite(work_of_one, entrants, SUITE, store, "r", Runtime(chunk=1)))
+    before = rows[rows["cell"] == second.key]
+    columns = ["image_id", "objective", "adv_score", "linf"]
+    left, right = (
+        frame.sort_values(["image_id", "objective"])[columns].reset_index(drop=True)
+        for frame in (before, alone)
+    )
+    assert left.equals(right)
+
+
+def test_a_universal_change_needs_images_to_train_on(images):
+    """A set without the training split is refused by name."""
+    with pytest.raises(RunError, match="no images in split 'train' to train 'universal' on"):
+        _work(images, SUITE.replace('training_split = "val"', 'training_split = "train"'))
+
+
+def test_without_qualities_no_jpeg_is_made(images, tmp_path):
+    """The column is null where the suite names none, and the cells are others."""
+    text = SUITE.replace("jpeg_qualities = [60, 80]\ncell", "cell")
+    store = ResultStore(tmp_path)
+    work, entrants = _work(images, text)
+    clean = tuple(cell for cell in work.cells if cell.attack is None)
+    part = replace(work, cells=clean)
+    rows = _rows(store, run_suite(part, entrants, text, store, "r", Runtime()))
+    assert rows["adv_score_jpeg"].isna().all()
+    assert {c.key for c in clean}.isdisjoint(c.key for c in _work(images)[0].cells)

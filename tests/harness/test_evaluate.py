@@ -1,0 +1,287 @@
+"""`iqa-harness evaluate`: clean agreement of models with opinion on several sets, in one table."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+
+from iqa_harness import evaluation
+from iqa_harness.data import open_data
+from iqa_harness.data.file_set import ResizedImageSet
+from iqa_harness.errors import RunError
+from iqa_harness.evaluation import EvaluationTable, count_images, evaluate, name_sets, trained_on
+from iqa_harness.evaluation_store import EVALUATION_SCHEMA, EvaluationStore
+from iqa_harness.metrics import fit_logistic
+from iqa_harness.plan import Entrant
+from iqa_models import create_model, save_checkpoint
+
+
+def make_csv(folder, counts, *, seed=0, size=16, name="set"):
+    """Write noise images whose label follows their brightness, and their CSV."""
+    folder.mkdir()
+    generator = np.random.default_rng(seed)
+    rows = ["path,mos,split"]
+    for split, count in counts.items():
+        for i in range(count):
+            level = generator.uniform(0.2, 1)
+            pixels = (generator.integers(0, 256, (size, size, 3)) * level).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{split}{i}.png")
+            rows.append(f"{split}{i}.png,{100 * level + generator.normal(0, 20):.3f},{split}")
+    (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    return folder / f"{name}.csv"
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    """One set with validation images, one without."""
+    monkeypatch.setenv("IQA_HARNESS_CACHE", str(tmp_path / "cache"))
+    first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
+    second = make_csv(tmp_path / "b", {"test": 12}, seed=2, name="second")
+    return [(str(path), open_data(path, progress=False)) for path in (first, second)]
+
+
+@pytest.fixture
+def linear():
+    model = create_model("linear")
+    with torch.no_grad():
+        model.pattern.abs_()  # brighter is better, as in the labels
+    return Entrant("linear", model)
+
+
+def run(entrants, sets, store, **options) -> EvaluationTable:
+    return evaluate(entrants, name_sets(sets, options.pop("split", "test")), store, **options)
+
+
+def scores_of(model, images):
+    values = []
+    for index in range(len(images)):
+        pixels = torch.from_numpy(images.read(index)).permute(2, 0, 1)[None].float() / 255
+        values.append(float(model(pixels).detach()))
+    return np.array(values), np.array([record.mos for record in images.records])
+
+
+def test_metrics_are_scipys(sets, linear, tmp_path):
+    """SROCC, KROCC and unmapped PLCC are SciPy's, of the model's own scores of the test images."""
+    rows = run([linear], sets, EvaluationStore(tmp_path)).rows.to_pylist()
+    for row, (_, images) in zip(rows, sets, strict=True):
+        values, labels = scores_of(linear.model, images.split("test"))
+        assert row["images"] == len(labels)
+        assert row["srocc"] == pytest.approx(scipy.stats.spearmanr(values, labels).statistic, abs=1e-9)
+        assert row["krocc"] == pytest.approx(scipy.stats.kendalltau(values, labels).statistic, abs=1e-9)
+        assert row["plcc_unmapped"] == pytest.approx(scipy.stats.pearsonr(values, labels).statistic, abs=1e-6)
+        assert row["srocc_low"] < row["srocc"] < row["srocc_high"]
+        assert row["interval"] == "BCa over images"
+
+
+def test_the_logistic_is_fitted_on_validation_images(sets, linear, tmp_path):
+    """PLCC is mapped by the logistic of the validation split where there is one, else of the test images."""
+    rows = run([linear], sets, EvaluationStore(tmp_path)).rows.to_pylist()
+    assert [row["mapping"] for row in rows] == ["logistic on val", "logistic on the evaluated images"]
+    images = sets[0][1]
+    logistic = fit_logistic(*scores_of(linear.model, images.split("val"))).logistic
+    values, labels = scores_of(linear.model, images.split("test"))
+    assert rows[0]["plcc"] == pytest.approx(np.corrcoef(logistic(values), labels)[0, 1], abs=1e-6)
+
+
+def test_all_images(sets, linear, tmp_path):
+    """`all` takes every image of a set, and no image twice to fit on."""
+    found = run([linear], sets, EvaluationStore(tmp_path), split="all")
+    assert [row["images"] for row in found.rows.to_pylist()] == [35, 12]
+    assert found.rows.to_pylist()[0]["mapping"] == "logistic on the evaluated images"
+    assert found.scores.num_rows == 47
+
+
+class Counting(type(create_model("linear"))):  # type: ignore[misc]
+    """A linear model that counts the images it scores and may stop at one."""
+
+    seen = 0
+    stop_at = None
+
+    def predict(self, images):
+        Counting.seen += len(images)
+        if Counting.seen == Counting.stop_at:
+            raise KeyboardInterrupt
+        return super().predict(images)
+
+
+@pytest.fixture
+def counting(linear):
+    model = linear.model
+    model.__class__ = Counting
+    Counting.seen, Counting.stop_at = 0, None
+    return Entrant("counting", model)
+
+
+def test_scores_are_kept(sets, counting, tmp_path):
+    """A second evaluation computes nothing, another set only itself, another label column nothing at all."""
+    store = EvaluationStore(tmp_path)
+    first = run([counting], sets[:1], store)
+    assert Counting.seen == 35
+    both = run([counting], sets, store)
+    assert Counting.seen == 35 + 12
+    assert both.rows.slice(0, 1).equals(first.rows)
+    relabelled = tmp_path / "a" / "other.csv"
+    relabelled.write_text((tmp_path / "a" / "first.csv").read_text().replace(",test", "1,test"))
+    run([counting], [("other", open_data(relabelled, progress=False))], store)
+    assert Counting.seen == 35 + 12
+
+
+def test_an_interrupt_costs_a_part_only(sets, counting, tmp_path, monkeypatch):
+    """Stopped at the 23rd image with parts of 10, the second start computes what was not kept."""
+    monkeypatch.setattr(evaluation, "KEPT_TOGETHER", 10)
+    store = EvaluationStore(tmp_path)
+    Counting.stop_at = 23  # test images are scored first: two parts of ten
+    with pytest.raises(KeyboardInterrupt):
+        run([counting], sets[:1], store)
+    Counting.seen, Counting.stop_at = 0, None
+    resumed = run([counting], sets[:1], store)
+    assert Counting.seen == 35 - 20
+    assert resumed.rows.equals(run([counting], sets[:1], EvaluationStore(tmp_path / "fresh")).rows)
+
+
+def test_damaged_scores_are_computed_again(sets, counting, tmp_path):
+    """A cut or changed file of kept scores is no result: the scores are computed again."""
+    store = EvaluationStore(tmp_path)
+    expected = run([counting], sets[1:], store).rows
+    (path,) = (tmp_path / "evaluations" / "scores").glob("*/*.parquet")
+    content = path.read_bytes()
+    for damaged in (content[:-20], content[:30] + bytes([content[30] ^ 255]) + content[31:]):
+        path.write_bytes(damaged)
+        Counting.seen = 0
+        assert run([counting], sets[1:], store).rows.equals(expected)
+        assert Counting.seen == 12
+
+
+def test_a_resized_set_has_scores_of_its_own(sets, counting, tmp_path):
+    """The same images at another size are scored anew."""
+    store = EvaluationStore(tmp_path)
+    text, images = sets[1]
+    plain = run([counting], [(text, images)], store).scores
+    small = run([counting], [(text, ResizedImageSet(images, 8, 8))], store).scores
+    assert Counting.seen == 24
+    assert plain.column("score").to_pylist() != small.column("score").to_pylist()
+
+
+def test_a_model_that_cannot_score_a_set(sets, linear, tmp_path):
+    """Images too small for a model leave its row undefined with the reason; the other models' rows stand."""
+    picky = Entrant("picky", create_model("linear"))
+    picky.model.spec = picky.model.spec.replace(min_size=32)
+    found = run([picky, linear], sets, EvaluationStore(tmp_path))
+    rows = found.rows.to_pylist()
+    assert [row["srocc"] is None for row in rows] == [True, True, False, False]
+    assert "at least 32 pixels" in rows[0]["undefined"]
+    assert set(found.errors) == {("picky", "first"), ("picky", "second")}
+
+
+def test_constant_model_is_undefined(sets, linear, tmp_path):
+    """Equal scores have no correlation: undefined with the reason, not 0."""
+    with torch.no_grad():
+        linear.model.pattern.zero_()
+    row = run([linear], sets[1:], EvaluationStore(tmp_path)).rows.to_pylist()[0]
+    assert row["srocc"] is None
+    assert row["undefined"] == "all scores are equal"
+
+
+def test_progress_counts_every_image(sets, linear, tmp_path):
+    """As many calls as announced, validation images included, kept or not."""
+    named = name_sets(sets, "test")
+    calls = []
+    for _ in range(2):
+        evaluate([linear], named, EvaluationStore(tmp_path), on_image=lambda m, d: calls.append(d))
+        assert len(calls) == count_images([linear], named) == 47
+        calls.clear()
+
+
+def test_two_sets_of_one_name(tmp_path, monkeypatch):
+    """Two folders with sets of one name are told apart; the same set twice is refused."""
+    monkeypatch.setenv("IQA_HARNESS_CACHE", str(tmp_path / "cache"))
+    paths = [make_csv(tmp_path / place, {"test": 4}, seed=i) for i, place in enumerate("ab")]
+    opened = [(str(path), open_data(path, progress=False)) for path in paths]
+    names = [data.name for data in name_sets(opened, "test")]
+    assert names == ["set", f"set@{opened[1][1].fingerprint[:8]}"]
+    with pytest.raises(RunError, match="given twice"):
+        name_sets([opened[0], opened[0]], "test")
+    with pytest.raises(RunError, match="0 images in split 'val'"):
+        name_sets(opened, "val")
+
+
+def test_what_a_checkpoint_was_trained_on(sets, tmp_path):
+    """The card of a checkpoint tells its own set, its own set divided otherwise, and another set apart."""
+    model = create_model("linear")
+    images = sets[0][1]
+    for training, expected in (
+        ({"data": "first", "data_fingerprint": images.fingerprint}, "this set"),
+        ({"data": "first", "data_fingerprint": "x"}, "this set, divided otherwise"),
+        ({"data": "koniq10k", "data_fingerprint": "x"}, "another set"),
+        ({}, ""),
+    ):
+        save_checkpoint(model, tmp_path / "c", training=training)
+        assert trained_on(Entrant("m", model, tmp_path / "c"), images) == expected
+    assert trained_on(Entrant("m", model), images) == ""
+
+
+def test_command(cli, tmp_path):
+    """Two models, two sets: a table in the terminal, and files that agree with it; again: the same."""
+    first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
+    second = make_csv(tmp_path / "b", {"test": 12}, seed=2, name="second")
+    line = ("evaluate", "-m", "linear", "-m", "other=linear?seed=1", "-d", str(first), "-d", str(second))
+    code, out, _ = cli(*line, "--threads", "1")
+    assert code == 0
+    folder = tmp_path / "iqa-store" / "evaluations" / "evaluation"
+    table = pq.read_table(folder / "table.parquet")
+    assert table.schema.equals(EVALUATION_SCHEMA)
+    rows = table.to_pylist()
+    assert [(row["model"], row["data"]) for row in rows] == [
+        ("linear", "first"),
+        ("linear", "second"),
+        ("other", "first"),
+        ("other", "second"),
+    ]
+    assert all(f"{row['srocc']:.4f}" in out for row in rows)
+    assert "fitted on the evaluated images themselves" in out
+    with (folder / "table.csv").open(newline="") as file:
+        assert [float(row["srocc"]) for row in csv.DictReader(file)] == [row["srocc"] for row in rows]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [data["name"] for data in manifest["data"]] == ["first", "second"]
+    assert manifest["data"][0]["card"]["split_rule"] == "as first.csv says"
+    assert manifest["models"][1]["name"] == "other"
+    scores = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert len(scores) == 2 * (20 + 12)
+    before = (folder / "table.parquet").read_bytes()
+    assert cli(*line, "--threads", "1")[0] == 0
+    assert (folder / "table.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("-m", "linear", "-d", "koniq10k:/nowhere"), 3, "get it from"),
+        (("-m", "linear", "-d", "koniq"), 3, "did you mean 'koniq10k'"),
+        (("-m", "linear", "-m", "linear", "-d", "{own}"), 3, "two models are called 'linear'"),
+        (("-m", "linear", "-d", "{own}", "--name", "../x"), 3, "an evaluation's name"),
+        (("-m", "linear", "-d", "{own}", "--split", "train"), 3, "0 images in split 'train'"),
+        (("-m", "linear"), 2, "--data"),
+    ],
+)
+def test_wrong_command_lines(cli, tmp_path, arguments, code, expected):
+    """A user's mistake ends before anything is computed, with one message and its exit code."""
+    own = make_csv(tmp_path / "a", {"test": 4})
+    found, _, err = cli("evaluate", *(text.format(own=own) for text in arguments))
+    assert found == code
+    assert expected in err
+    assert not (tmp_path / "iqa-store").exists()
+
+
+def test_partial(cli, tmp_path):
+    """A model that cannot score one set: exit code 4, the reason on stderr and in the table."""
+    large = make_csv(tmp_path / "a", {"test": 4}, size=64, name="large")
+    small = make_csv(tmp_path / "b", {"test": 4}, size=8, name="small")
+    code, out, err = cli("evaluate", "-m", "picky=demo_resnet10t", "-d", str(large), "-d", str(small))
+    assert code == 4
+    assert "no scores of picky on small" in err
+    assert "undefined" in out

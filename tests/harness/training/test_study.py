@@ -1,0 +1,190 @@
+"""Studies: the rows they mean, what they keep, and the table at the end."""
+
+import csv
+import json
+
+import pytest
+
+from iqa_harness.errors import TrainingError
+from iqa_harness.training.study import list_studies, load_study, study_rows
+from iqa_harness.training.tables import Spread
+from iqa_models import list_models
+
+STUDY = """
+name = "small"
+summary = "two losses at two rates"
+preset = "{preset}"
+base = {{ epochs = 1 }}
+seeds = [0, 1]
+suite = "{suite}"
+notes = ["noise on grey"]
+
+[[points]]
+label = "gentle"
+set = {{ lr_head = 1e-3 }}
+published = {{ srocc = 0.5 }}
+
+[[points]]
+label = "{label}"
+set = {{ lr_head = {rate} }}
+
+[grid]
+loss = ["l1", "rank"]
+"""
+SUITE = """
+name = "one"
+summary = "for tests"
+seed = 0
+main_epsilon = "1/255"
+suite_min = ["pgd/mse"]
+cell_images = 8
+
+[data]
+name = "demo"
+images = 6
+
+[[attacks]]
+name = "pgd"
+kind = "pgd"
+epsilons = ["1/255"]
+objectives = ["mse", "raise", "lower"]
+steps = 1
+relative_step_size = 1.0
+restarts = 1
+"""
+PRESET = """
+name = "tiny"
+model = "timm_regressor"
+options = { hidden = 8, backbone = "test_efficientnet" }
+epochs = 5
+batch_size = 4
+crop = 32
+"""
+DATA = ("--data", "set.csv", "--mos-range", "1", "5")
+
+
+@pytest.fixture
+def folder(photographs):
+    """The images, a preset, a suite and a study beside them."""
+    (photographs / "tiny.toml").write_text(PRESET)
+    (photographs / "one.toml").write_text(SUITE)
+    (photographs / "small.toml").write_text(
+        STUDY.format(preset="tiny.toml", suite="one.toml", label="bold", rate=1e-2)
+    )
+    return photographs
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_every_shipped_study_means_runs_that_can_be_begun(name):
+    """Its settings are accepted, its models exist, its seeds reach every run."""
+    study, text = load_study(name)
+    assert study.name == name
+    assert study.summary in text
+    rows = study_rows(study)
+    assert len(rows) > 1
+    for row in rows:
+        assert set(row.configs) == set(study.seeds)
+        for seed, config in row.configs.items():
+            assert config.model in list_models()
+            assert (config.seed, config.options["seed"]) == (seed, seed)
+    identities = {json.dumps(row.configs[study.seeds[0]].identity(), sort_keys=True) for row in rows}
+    assert len(identities) == len(rows)
+
+
+def test_the_loss_study_holds_five_losses_in_both_readings():
+    """SMART-IQA's table VII: L1 and L2, and three ranking losses as its code has them and corrected."""
+    rows = study_rows(load_study("smart_losses")[0])
+    found = {(c.loss, c.loss_reading) for row in rows for c in row.configs.values()}
+    ranking = {(loss, reading) for loss in ("srcc", "rank", "pairwise") for reading in ("author", "fixed")}
+    assert found == ranking | {("l1", "fixed"), ("l2", "fixed")}
+
+
+def test_a_grid_is_the_product_with_every_point(folder, monkeypatch):
+    """Points and grid combine; labels name both; the user's settings lie under the points'."""
+    monkeypatch.chdir(folder)
+    rows = study_rows(load_study("small.toml")[0], {"lr_head": 5.0, "lr_trunk": 7.0})
+    assert [row.label for row in rows] == [
+        "gentle-loss=l1", "gentle-loss=rank", "bold-loss=l1", "bold-loss=rank"
+    ]  # fmt: skip
+    assert [row.configs[0].lr_head for row in rows] == [1e-3, 1e-3, 1e-2, 1e-2]
+    assert {row.configs[1].lr_trunk for row in rows} == {7.0}
+
+
+def test_a_study_ends_in_one_table_and_keeps_what_is_done(cli, folder):
+    """Four rows of two seeds with clean and worst-case figures; a second call trains nothing anew."""
+    code, _out, err = cli("study", "small.toml", *DATA, "--out", "s")
+    assert code == 0, err
+    rows = list(csv.DictReader((folder / "s/small.csv").read_text().splitlines()))
+    assert [row["label"] for row in rows][:2] == ["gentle-loss=l1", "gentle-loss=rank"]
+    assert {row["seeds"] for row in rows} == {"2"}
+    assert rows[0]["published_srocc"] == "0.5"
+    seeds = [json.loads((folder / f"s/bold-loss=l1/seed-{s}/figures.json").read_text()) for s in (0, 1)]
+    mean = sum(s["splits"][1]["srocc"] for s in seeds) / 2
+    assert float(rows[2]["test_srocc"]) == pytest.approx(mean)
+    for row in rows:
+        assert float(row["composed inf 1/255"]) <= float(row["suite_min inf 1/255"]) <= 1
+    page = (folder / "s/small.md").read_text()
+    assert "| row | seeds | test SROCC |" in page
+    assert "- noise on grey" in page
+    assert "srocc (published)" in page
+    weights = {path: path.stat().st_mtime_ns for path in (folder / "s").rglob("*.safetensors")}
+    code, _, err = cli("study", "small.toml", *DATA, "--out", "s", "--no-attack")
+    assert code == 0
+    assert "epoch 1/1" not in err
+    assert {path: path.stat().st_mtime_ns for path in (folder / "s").rglob("*.safetensors")} == weights
+
+
+def test_a_point_that_cannot_be_trained_is_a_row_that_says_so(cli, folder):
+    """An exploding rate fails its own row; the others are trained, the exit code says partial."""
+    (folder / "small.toml").write_text(
+        STUDY.format(preset="tiny.toml", suite="one.toml", label="mad", rate=1e30)
+    )
+    code, _, err = cli("study", "small.toml", *DATA, "--no-attack", "--seeds", "3", "--set", "patches=2")
+    assert code == 4
+    assert "failed: mad-loss=l1, seed 3" in err
+    rows = list(csv.DictReader((folder / "iqa-store/studies/small/small.csv").read_text().splitlines()))
+    assert [row["status"] == "ok" for row in rows] == [True, True, False, False]
+    assert rows[2]["test_srocc"] == ""
+    assert "in epoch 1" in rows[2]["status"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("loss = [", "los = ["), "point gentle-los=l1: los: unknown key, did you mean 'loss'"),
+        (("seeds = [0, 1]", "seeds = [0, 0]"), "seeds: different whole numbers"),
+        (('label = "bold"', 'label = "gentle"'), "gentle stands there twice"),
+        (('label = "bold"', 'label = "../up"'), "names a folder"),
+        (('"rank"]', '"rnk"]'), "point gentle-loss=rnk: loss: Input should be"),
+        (("summary", "sumary"), "sumary: Extra inputs"),
+        (("[grid]", "[grid"), "small.toml: "),
+        (('suite = "one.toml"', 'suite = "none"'), "none"),
+    ],
+)
+def test_a_bad_study_is_refused_before_anything_is_trained(cli, folder, change, words):
+    """Whatever is wrong with a row is known at the start, with the row's name."""
+    file = folder / "small.toml"
+    file.write_text(file.read_text().replace(*change))
+    code, _, err = cli("study", "small.toml", *DATA)
+    assert code == 3
+    assert words in err.replace("\n", " ")
+    assert not (folder / "iqa-store").exists()
+
+
+def test_studies_are_listed_and_shown(cli):
+    """Without a name the shipped studies are listed; --show prints one with its rows."""
+    code, out, _ = cli("study", "--list")
+    assert code == 0
+    assert [line.partition(":")[0] for line in out.splitlines()] == list_studies()
+    shown = cli("study", "smart_sizes", "--show")[1]
+    assert "# 3 row(s), seeds 0, 1, 2" in shown
+    with pytest.raises(TrainingError, match=r"no study 'nothing'; .* smart_sizes"):
+        load_study("nothing")
+
+
+def test_a_spread_is_undefined_if_a_value_is():
+    """One seed has no deviation; a seed without a value leaves no mean of the others."""
+    assert Spread.of([0.5]) == (0.5, None)
+    assert Spread.of([0.0, 1.0]) == pytest.approx((0.5, 0.5**0.5))
+    assert Spread.of([0.5, None]) == (None, None)
+    assert Spread.of([]).text == "-"
