@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from iqa_results import (
+    BASELINE_COLUMNS,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
     FIT_COLUMNS,
@@ -37,6 +38,7 @@ ALL = {
     "differences": DIFFERENCE_COLUMNS,
     "measures": MEASURE_COLUMNS,
     "fits": FIT_COLUMNS,
+    "baseline": BASELINE_COLUMNS,
 }
 
 
