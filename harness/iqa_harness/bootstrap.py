@@ -151,18 +151,15 @@ class Bootstrap:
         self._note = note
         generator = np.random.default_rng(seed)
         drawn = generator.integers(0, max(1, self.units), size=(resamples, self.units))
-        counts = np.zeros((resamples, self.units))
-        np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1.0)
+        places = (np.arange(resamples)[:, None] * self.units + drawn).ravel()
+        counts = np.bincount(places, minlength=resamples * self.units).reshape(resamples, self.units)
         groups = np.array_split(np.arange(self.units), min(LEFT_OUT, self.units)) if n else []
         kept = np.ones((len(groups), self.units))
         for row, group in enumerate(groups):
             kept[row, group] = 0
         self._counts = np.concatenate([counts, kept])[:, unit] if n else np.zeros((resamples, 0))
         self._resamples = resamples
-        self._labels = {
-            "srocc": _standardised(_average_ranks(self.mos, self._counts), self._counts),
-            "plcc": _standardised(np.broadcast_to(self.mos, self._counts.shape), self._counts),
-        }
+        self._labels: dict[Metric, Vector] = {}
 
     def label(self, method: Method = "BCa") -> str:
         """Say how the intervals are made: method, what is drawn."""
@@ -179,13 +176,16 @@ class Bootstrap:
         if degenerate(values, self.mos):
             nothing = np.full(len(self._counts), np.nan)
             return Replicates(point, nothing[: self._resamples], nothing[self._resamples :], self.units)
-        counts = self._counts
-        if metric == "srocc":
-            theirs = _standardised(_average_ranks(values, counts), counts)
-        else:
-            theirs = _standardised(np.broadcast_to(values, counts.shape), counts)
-        every = np.einsum("ri,ri,ri->r", counts, theirs, self._labels[metric])
+        if metric not in self._labels:
+            self._labels[metric] = self._standing(self.mos, metric) * self._counts
+        every = np.einsum("ri,ri->r", self._standing(values, metric), self._labels[metric])
         return Replicates(point, every[: self._resamples], every[self._resamples :], self.units)
+
+    def _standing(self, values: Vector, metric: Metric) -> Vector:
+        """Return values, or their ranks, in every draw: (R, n), centred and of length one."""
+        if metric == "srocc":
+            return _standardised(_average_ranks(values, self._counts), self._counts)
+        return _standardised(np.broadcast_to(values, self._counts.shape), self._counts)
 
 
 def _average_ranks(values: Vector, counts: Vector) -> Vector:
@@ -197,7 +197,9 @@ def _average_ranks(values: Vector, counts: Vector) -> Vector:
     group[order] = np.cumsum(first) - 1
     if not len(values):
         return counts
-    together = np.add.reduceat(counts[:, order], np.flatnonzero(first), axis=1)
+    together = counts[:, order]
+    if not first.all():
+        together = np.add.reduceat(together, np.flatnonzero(first), axis=1)
     ranks = np.cumsum(together, axis=1) - together + (together + 1) / 2
     result: Vector = ranks[:, group]
     return result

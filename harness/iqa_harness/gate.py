@@ -175,9 +175,10 @@ def find_regressions(
     for model in before.record.models:
         now = next(m for m in after.record.models if m.name == model.name)
         comparisons.append(_verdicts(model.name, model.verdict, now.verdict, now.flags))
+        bootstrap = _bootstrap(before, model.name, resamples)
         for metric in metrics:
-            old = _values(before, model.name, metric, resamples)
-            new = _values(after, model.name, metric, resamples)
+            old = _values(before, model.name, metric, bootstrap)
+            new = _values(after, model.name, metric, bootstrap)
             for place in old:
                 allowed = max(tolerance, floors.get((model.name, *place, metric), 0.0))
                 epsilon = 0.0 if place[0] == "clean" else before.record.main_epsilon
@@ -201,11 +202,17 @@ Place = tuple[str, str, str]
 """row, attack, objective as stored."""
 
 
-def _values(side: Standpoint, model: str, metric: Metric, resamples: int) -> dict[Place, _Value]:
+def _bootstrap(side: Standpoint, model: str, resamples: int) -> Bootstrap:
+    """Return the draws of one model's images, which both sides share."""
     rows = side.scores[side.scores["model"] == model]
     clean = rows[rows["row"] == "clean"].sort_values("image_id")
     mos = clean["mos"].to_numpy(dtype=np.float64)
-    bootstrap = Bootstrap(mos, tuple(clean["reference"]), seed=side.record.seed, resamples=resamples)
+    return Bootstrap(mos, tuple(clean["reference"]), seed=side.record.seed, resamples=resamples)
+
+
+def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) -> dict[Place, _Value]:
+    rows = side.scores[side.scores["model"] == model]
+    mos = bootstrap.mos
     found: dict[Place, _Value] = {}
     for (row, attack, objective), group in rows.groupby(["row", "attack", "objective"], sort=False):
         if row == "composed" and objective != metric:
@@ -319,8 +326,9 @@ def noise_floors(
 
 def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:
     for model in sides[0].record.models:
+        bootstrap = _bootstrap(sides[0], model.name, 1)
         for metric in metrics:
-            values = [_values(side, model.name, metric, 1) for side in sides]
+            values = [_values(side, model.name, metric, bootstrap) for side in sides]
             for place in values[0]:
                 points = [v[place].replicates.point.value for v in values if place in v]
                 defined = [p for p in points if p is not None]
