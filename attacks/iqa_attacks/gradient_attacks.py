@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from iqa_attacks.attack import Attack, Effort, Runtime
 from iqa_attacks.engine import ascend
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.found import Ascent, Cost, Targets
+from iqa_attacks.found import Ascent, Cost, Example, Targets
+from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.jpeg import Compressed, check_qualities
+from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.states import Schedule
 from iqa_attacks.updates import AutoStep, Momentum, Plain, Update
 from iqa_models import QualityModel
@@ -21,8 +23,8 @@ class GradientAttack(Attack):
     """An attack that runs on shared states."""
 
     jpeg_qualities: tuple[int, ...] = ()
-    """JPEG qualities the attack must survive: it maximises the mean score over them (EOT), not the image's
-    own score; none for the image itself."""
+    """JPEG qualities the attack must survive: it maximises its objectives on the mean score over them (EOT);
+    what it found is scored as it is. None for the image itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +43,6 @@ class GradientAttack(Attack):
     def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
         """Run all objectives together."""
         schedule = replace(self.schedule, draws=draws)
-        times = len(self.jpeg_qualities) or 1
         found = ascend(
             Compressed(model, self.jpeg_qualities) if self.jpeg_qualities else model,
             targets,
@@ -50,8 +51,24 @@ class GradientAttack(Attack):
             chunk=runtime.chunk,
             max_states=runtime.max_states,
         )
-        cost = {key: Cost(*(times * count for count in spent)) for key, spent in found.cost.items()}
-        return Ascent(found.found, cost)
+        return self._as_they_are(found, model, targets, draws) if self.jpeg_qualities else found
+
+    def _as_they_are(self, found: Ascent, model: QualityModel, targets: Targets, draws: int | None) -> Ascent:
+        """Return what an attack through JPEG found, with the images' own scores and all its work counted."""
+        times = len(self.jpeg_qualities)
+        spent = {key: Cost(*(times * count for count in cost)) for key, cost in found.cost.items()}
+        own: dict[int, Example] = {}
+        for each in found.found:
+            example = each.example
+            if id(example) not in own:
+                if draws is None:
+                    value = float(score(model, example.pixels.unsqueeze(0), chunk=1))
+                else:
+                    moment = (example.restart, example.step)
+                    seeds = draw_seeds(self.seed, targets.ids[each.image], moment, draws)
+                    value = expected_score(model, example.pixels, seeds)
+                own[id(example)] = example._replace(score=value)
+        return Ascent([each._replace(example=own[id(each.example)]) for each in found.found], spent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +88,9 @@ class PGD(GradientAttack):
     """`best` iterate by the objective, the final one included, or `last`, for parity with other tools."""
     report_steps: tuple[int, ...] = ()
     """Prefixes to report besides the full number of steps."""
+    falling: bool = False
+    """Let the step fall linearly to 0: wide steps first, fine ones last. Stronger at equal cost with a first
+    step of epsilon; a prefix is then no shorter run, so none can be reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +101,8 @@ class PGD(GradientAttack):
             raise BadAttackOption(f"{self.kind}: keep is 'best' or 'last', not {self.keep!r}")
         if self.restarts > 1 and not self.random_start:
             raise BadAttackOption(f"{self.kind}: restarts without a random start all do the same")
+        if self.falling and self.report_steps:
+            raise BadAttackOption(f"{self.kind}: report_steps needs a fixed step size, not a falling one")
         for steps in self.report_steps:
             if not 1 <= steps <= self.steps:
                 raise BadAttackOption(f"{self.kind}: report_steps {steps} is not within 1..{self.steps}")
@@ -105,6 +127,7 @@ class PGD(GradientAttack):
             batch=self.batch,
             seed=self.seed,
             draws=None,
+            falling=self.falling,
         )
 
 

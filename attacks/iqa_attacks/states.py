@@ -42,6 +42,13 @@ class Schedule:
     seed: int
     draws: int | None
     """Draws of a stochastic model averaged at every point; None evaluates once."""
+    falling: bool = False
+    """Whether the step falls linearly over the run, to 0 beyond its last step."""
+
+    def size(self, step: int, halvings: int) -> float:
+        """Return the length of the step from iterate `step`, so often halved."""
+        left = 1 - step / self.steps if self.falling else 1.0
+        return self.step_size * left * 0.5**halvings
 
 
 @dataclass
@@ -215,7 +222,7 @@ def advance(
             back = moves[k].back
             if back is not None:
                 at[j], along[j] = bests[back].pixels, bests[back].slope
-        size = [schedule.step_size * 0.5 ** moves[k].halvings for k in rows]
+        size = [schedule.size(step, moves[k].halvings) for k in rows]
         now = Now(
             pixels=at,
             memory=kept[source],

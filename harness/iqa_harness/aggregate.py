@@ -175,7 +175,7 @@ def _standing(
     record = record or {"norm": "none", "epsilon": 0.0, "attack": "", "objective": ""}
     found = replicates or judged.clean_estimate(metric).replicates
     place = Place(row, record["norm"], record["epsilon"], metric)
-    label = judged.bootstrap.label()
+    label = judged.bootstrap.label(found.method)
     return place, Standing(judged.model, record["attack"], record["objective"], judged.ids, label, found)
 
 

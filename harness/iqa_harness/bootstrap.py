@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from iqa_harness.metrics import Interval, Metric, Value, Vector, degenerate
 
@@ -40,6 +40,15 @@ class Replicates:
     """(resamples,) NaN where undefined."""
     left_out: Vector
     """(groups,) the jackknife; NaN where undefined."""
+    units: int
+    """Number of images or contents drawn."""
+    smooth: bool = True
+    """False for a minimum: BCa's corrections are for smooth statistics."""
+
+    @property
+    def method(self) -> Method:
+        """The interval that suits the statistic."""
+        return "BCa" if self.smooth else "percentile"
 
     def __sub__(self, other: Replicates) -> Replicates:
         """Return the paired difference; both must come from one `Bootstrap`, or from equal ones."""
@@ -47,19 +56,27 @@ class Replicates:
         point = Value.none(a.undefined or b.undefined or "")
         if a.value is not None and b.value is not None:
             point = Value.of(a.value - b.value)
-        return Replicates(point, self.draws - other.draws, self.left_out - other.left_out)
+        return Replicates(
+            point,
+            self.draws - other.draws,
+            self.left_out - other.left_out,
+            self.units,
+            self.smooth and other.smooth,
+        )
 
-    def interval(self, method: Method = "BCa", confidence: float = CONFIDENCE) -> Interval:
+    def interval(self, method: Method | None = None, confidence: float = CONFIDENCE) -> Interval:
         """Return the interval; undefined if the point or more than one draw in ten is.
 
         BCa (Efron 1987) corrects the percentiles for bias and skewness; where its corrections do not
-        exist (a jackknife without spread, all draws on one side) it is the percentile interval.
+        exist (a jackknife without spread, all draws on one side) it is the percentile interval, as it is
+        for a minimum. Both are widened for few units as a t interval is (Hesterberg 2015): draws from n
+        units spread less than samples of n by (n - 1) / n, and do not know that the spread is estimated.
         """
         defined = self.draws[np.isfinite(self.draws)]
         if self.point.value is None or len(defined) < DEFINED * len(self.draws) or not len(defined):
             return Interval(None, None)
-        tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-        if method == "BCa":
+        tails = widened(confidence, self.units)
+        if (method or self.method) == "BCa":
             tails = self._corrected(defined, tails)
         low, high = np.quantile(defined, tails)
         return Interval(float(low), float(high))
@@ -83,15 +100,22 @@ class Replicates:
         return corrected
 
 
+def widened(confidence: float, units: int) -> Vector:
+    """Return the lower and upper tail to read off the draws of a number of units."""
+    if units < 2:
+        return np.array([0.0, 1.0])
+    quantile = float(stdtrit(units - 1, (1 + confidence) / 2)) * np.sqrt(units / (units - 1))
+    return np.array([ndtr(-quantile), ndtr(quantile)])
+
+
 def lowest(members: Sequence[Replicates]) -> Replicates:
     """Return the minimum over members, taken anew in every draw: the choice of the member is part of it."""
     values = [m.point for m in members]
     undefined = next((v for v in values if v.value is None), None)
     point = undefined or Value.of(min(v.value for v in values if v.value is not None))
     # A draw in which a member is undefined has no minimum; np.min passes the NaN on.
-    return Replicates(
-        point, np.min([m.draws for m in members], axis=0), np.min([m.left_out for m in members], axis=0)
-    )
+    draws, left_out = (np.min([getattr(m, n) for m in members], axis=0) for n in ("draws", "left_out"))
+    return Replicates(point, draws, left_out, members[0].units, smooth=len(members) == 1)
 
 
 class Bootstrap:
@@ -154,14 +178,14 @@ class Bootstrap:
         """
         if degenerate(values, self.mos):
             nothing = np.full(len(self._counts), np.nan)
-            return Replicates(point, nothing[: self._resamples], nothing[self._resamples :])
+            return Replicates(point, nothing[: self._resamples], nothing[self._resamples :], self.units)
         counts = self._counts
         if metric == "srocc":
             theirs = _standardised(_average_ranks(values, counts), counts)
         else:
             theirs = _standardised(np.broadcast_to(values, counts.shape), counts)
         every = np.einsum("ri,ri,ri->r", counts, theirs, self._labels[metric])
-        return Replicates(point, every[: self._resamples], every[self._resamples :])
+        return Replicates(point, every[: self._resamples], every[self._resamples :], self.units)
 
 
 def _average_ranks(values: Vector, counts: Vector) -> Vector:

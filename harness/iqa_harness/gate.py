@@ -1,12 +1,14 @@
 """Did robustness get worse? Two runs of one suite on one data set, compared image by image.
 
-A value is a regression only if it fell by more than the tolerance AND the paired bootstrap interval of
-the change lies below 0. The tolerance says what is worth stopping for, the interval what is not chance;
-a measured noise floor, where there is one, raises the tolerance.
+A value is a regression only if it fell by more than the tolerance AND the paired bootstrap says that it
+fell at all: an upper bound of the change lies below 0. The tolerance says what is worth stopping for, the
+bound what is not chance; a measured noise floor, where there is one, raises the tolerance. The bound holds
+for all gated values together (Bonferroni): with no change, one run in twenty is called worse at the most.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -22,6 +24,13 @@ from iqa_results import NoiseFloor
 
 TOLERANCE = 0.01
 """Fall of a correlation that is worth stopping for, if nothing else is said."""
+
+FALSE_ALARMS = 0.05
+"""Share of runs without a change that chance may call worse, all gated values together."""
+GATED = ("clean", "suite_min", "composed")
+"""Rows that are gated; single attacks are compared and shown, and gated on demand."""
+BEYOND = 20
+"""Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
 Outcome = Literal["ok", "regressed", "improved", "undefined"]
 _VERDICTS = ("sound", "suspect", "invalid")
@@ -47,6 +56,10 @@ class Comparison:
     """Lower end of the paired 95 % interval of the difference."""
     high: float | None
     """Upper end of it."""
+    bound: float | None
+    """Upper bound of the difference that the decision is made on, for all gated values together."""
+    gated: bool
+    """Whether it can be a regression."""
     interval: str
     """How it was made."""
     images: int
@@ -132,7 +145,8 @@ def find_regressions(
     *,
     tolerance: float = TOLERANCE,
     metrics: Sequence[Metric] = ("srocc",),
-    resamples: int = RESAMPLES,
+    every_attack: bool = False,
+    resamples: int | None = None,
 ) -> Gated:
     """Compare a run with a baseline, value by value.
 
@@ -141,13 +155,22 @@ def find_regressions(
         after: the run.
         tolerance: fall of a correlation that is let pass; a measured noise floor above it counts instead.
         metrics: what to compare.
-        resamples: draws of the bootstrap, seeded by the baseline's seed.
+        every_attack: gate every attack by itself too; more values share the allowed false alarms.
+        resamples: draws of the bootstrap, seeded by the baseline's seed; as many as the bound needs if
+            left out.
 
     Raises:
         NotComparable: see `require_comparable`.
     """
     notes = require_comparable(before, after)
     floors = {(f.model, f.row, f.attack, f.objective, f.metric): f.floor for f in before.record.noise}
+    rows = {
+        (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
+    }
+    values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
+    family = max(1, values * len(metrics) * len(before.record.models))
+    share = FALSE_ALARMS / family
+    resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
     comparisons: list[Comparison] = []
     for model in before.record.models:
         now = next(m for m in after.record.models if m.name == model.name)
@@ -159,7 +182,9 @@ def find_regressions(
                 allowed = max(tolerance, floors.get((model.name, *place, metric), 0.0))
                 epsilon = 0.0 if place[0] == "clean" else before.record.main_epsilon
                 pair = (old[place], new.get(place))
-                comparisons.append(_compare(model.name, place, metric, *pair, allowed, epsilon))
+                gated = every_attack or place[0] in GATED
+                compared = _compare(model.name, place, metric, *pair, allowed, epsilon, share, gated)
+                comparisons.append(compared)
     regressions = [c for c in comparisons if isinstance(c, Regression)]
     return Gated(comparisons, regressions, notes)
 
@@ -194,7 +219,7 @@ def _values(side: Standpoint, model: str, metric: Metric, resamples: int) -> dic
     if members:
         least = min(members, key=_height)
         every = lowest([m.replicates for m in members])
-        found["suite_min", "", ""] = _Value(every, least.member, len(mos), bootstrap.label())
+        found["suite_min", "", ""] = _Value(every, least.member, len(mos), bootstrap.label(every.method))
     return found
 
 
@@ -225,36 +250,42 @@ def _compare(
     new: _Value | None,
     allowed: float,
     epsilon: float,
+    share: float,
+    gated: bool,
 ) -> Comparison:
     member = new.member if new else old.member
     common: dict[str, Any] = {
         "model": model, "row": place[0], "attack": member[0], "objective": member[1], "epsilon": epsilon,
-        "metric": metric, "images": old.images, "tolerance": allowed,
+        "metric": metric, "images": old.images, "tolerance": allowed, "gated": gated,
     }  # fmt: skip
     was = old.replicates.point
     now = new.replicates.point if new else None
     if new is None or now is None or was.value is None or now.value is None:
         why = "not in the run" if now is None else f"undefined: {now.undefined or was.undefined}"
-        lost = was.value is not None
+        lost = was.value is not None and gated
         outcome: Outcome = "regressed" if lost else "undefined"
         return (Regression if lost else Comparison)(
             **common, before=was.value, after=now.value if now else None, difference=None, low=None,
-            high=None, interval="", outcome=outcome, reason=why,
+            high=None, bound=None, interval="", outcome=outcome, reason=why,
         )  # fmt: skip
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
-    fell = change < -allowed and high is not None and high < 0
+    bound = difference.interval(confidence=1 - 2 * share).high
+    certain = bound is not None and bound < 0
+    fell = gated and change < -allowed and certain
     rose = change > allowed and low is not None and low > 0
     outcome = "regressed" if fell else "improved" if rose else "ok"
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
-    if not fell and change < -allowed:
+    if not gated and change < -allowed and certain:
+        reason += ": worse, by itself not gated"
+    elif not fell and change < -allowed:
         reason += ": beyond the tolerance, within chance"
-    elif not fell and high is not None and high < 0:
+    elif not fell and certain:
         reason += ": beyond chance, within the tolerance"
     return (Regression if fell else Comparison)(
-        **common, before=was.value, after=now.value, difference=change, low=low, high=high,
+        **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
         interval=old.interval if low is not None else "", outcome=outcome, reason=reason,
     )  # fmt: skip
 
@@ -266,7 +297,7 @@ def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comp
     reason = f"{before} -> {after}" + (f" ({', '.join(flags)})" if flags else "")
     return (Regression if worse else Comparison)(
         model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,
-        difference=None, low=None, high=None, interval="", images=0, tolerance=0.0,
+        difference=None, low=None, high=None, bound=None, gated=True, interval="", images=0, tolerance=0.0,
         outcome="regressed" if worse else "ok", reason=reason,
     )  # fmt: skip
 

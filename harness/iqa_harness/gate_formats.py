@@ -61,7 +61,7 @@ def markdown(gated: Gated, before: Baseline, after: Baseline) -> str:
     tolerances = sorted({c.tolerance for c in gated.comparisons if c.metric})
     if tolerances:
         span = f"{tolerances[0]:.3g}" + (f" to {tolerances[-1]:.3g}" if len(tolerances) > 1 else "")
-        lines += ["", f"Worse means: fell by more than {span}, and the paired interval lies below 0."]
+        lines += ["", f"Worse means: fell by more than {span}, and by more than chance (paired bootstrap)."]
     lines += [f"Note: {note}." for note in gated.notes]
     return "\n".join(lines) + "\n"
 
@@ -105,7 +105,7 @@ def as_json(gated: Gated, before: Baseline, after: Baseline) -> str:
 
 
 def _shown(gated: Gated) -> list[Comparison]:
-    return [c for c in gated.comparisons if c.row in SHOWN or c.outcome != "ok"]
+    return [c for c in gated.comparisons if c.row in SHOWN or c.gated or c.outcome != "ok"]
 
 
 def _cells(c: Comparison) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def defined_row(
         "drop": drop.point.value,
         "drop_low": ends.low,
         "drop_high": ends.high,
-        "interval": judged.bootstrap.label() if exists else "",
+        "interval": judged.bootstrap.label(replicates.method) if exists else "",
         "units": judged.bootstrap.units if exists else 0,
         "value_8bit": judged.value(scores_8bit, metric).value,
         **_mapping(judged, metric),

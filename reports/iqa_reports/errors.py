@@ -1,7 +1,9 @@
 """What can go wrong with a report, as one tree.
 
 ReportsError
-└── InconsistentRun   manifest, table and intervals do not belong together
+├── InconsistentRun   manifest, table and intervals do not belong together
+├── BadFrame          a frame of results, costs, ... has other columns than documented
+└── BadPublished      the file of published values breaks its own layout
 """
 
 
@@ -11,3 +13,11 @@ class ReportsError(Exception):
 
 class InconsistentRun(ReportsError):
     """The table or the intervals do not belong to the manifest, or name one value twice."""
+
+
+class BadFrame(ReportsError):
+    """A frame lacks documented columns, or has other types in them."""
+
+
+class BadPublished(ReportsError):
+    """The file of published values has unknown keys or no source."""

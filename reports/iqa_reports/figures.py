@@ -1,80 +1,32 @@
-"""Figures of a run, drawn without global state and saved to the same bytes every time."""
+"""Figures of a run: what attacks do to each model, and to all of them side by side."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from xml.sax.saxutils import quoteattr
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from iqa_reports.run_view import Line, Reach
+from iqa_reports import text
+from iqa_reports.drawing import (
+    BLUE,
+    INK,
+    ROW,
+    VERMILION,
+    WORST,
+    blank,
+    look,
+    panel,
+    panels,
+    short,
+    style,
+)
+from iqa_reports.run_view import Line, RadiusLine, RadiusPoint, Reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#222222"
-"""Colour of text, frames and worst cases; the page replaces it by its own text colour."""
-
-# Okabe and Ito's palette, which stays apart for colour-blind readers; its yellow is too light on white.
-_BLUE, _VERMILION, _GREEN, _ORANGE, _PURPLE, _SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#CC79A7",
-    "#56B4E9",
-)
-
-
-class _Look(NamedTuple):
-    color: str
-    marker: str
-    dash: str
-    size: float = 4.5
-    fill: Literal["full", "none"] = "full"
-
-
-# Colour is never the only difference: every line has its own marker too.
-# suite_min runs along one of its members, so its marker is a frame around that member's.
-_WORST = {"suite_min": _Look(INK, "s", "--", 8.0, "none"), "composed": _Look(INK, "D", "-")}
-_CYCLE = (
-    _Look(_BLUE, "o", "-"),
-    _Look(_VERMILION, "^", "-"),
-    _Look(_GREEN, "v", "-"),
-    _Look(_ORANGE, "X", "-"),
-    _Look(_PURPLE, "P", "-"),
-    _Look(_SKY, "*", "-"),
-)
-
-_STYLE = {
-    "svg.hashsalt": "iqa_reports",
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.4,
-}
-
-_SIZE = (4.6, 3.5)
+MANY = 150
+"""Most images one figure shows; of more, every k-th by label is drawn, and the figure says so."""
 
 
 def steps_figure(title: str, clean: float | None, lines: Sequence[Line], low: float, label: str) -> Figure:
@@ -82,109 +34,252 @@ def steps_figure(title: str, clean: float | None, lines: Sequence[Line], low: fl
 
     `low` is the lower end of the axis, shared by panels side by side.
     """
-    with _style():
-        figure, axes = _panel(title)
-        if clean is not None:
-            axes.axhline(clean, color=INK, linewidth=0.9, linestyle=":", label="clean")
-        axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
+    with style():
+        figure, axes = panel(title)
+        _clean_line(axes, clean)
         steps = sorted({step for line in lines for step, _ in line.points})
         # Early steps do most of the work: doublings get equal room. A start (0 steps) has no logarithm.
         if steps and steps[0] > 0:
             axes.set_xscale("log", base=2)
         axes.set_xticks(steps, labels=[str(step) for step in steps])
         axes.minorticks_off()
-        others = [line.label for line in lines if line.label not in _WORST]
+        others = [line.label for line in lines if line.label not in WORST]
         for line in lines:
-            look = _WORST.get(line.label) or _CYCLE[others.index(line.label) % len(_CYCLE)]
-            values = [math.nan if value is None else value for _, value in line.points]
-            axes.plot(
-                [step for step, _ in line.points],
-                values,
-                color=look.color,
-                marker=look.marker,
-                linestyle=look.dash,
-                markersize=look.size,
-                fillstyle=look.fill,
-                label=line.label,
-                clip_on=False,
-            )
+            _draw_line(axes, line.label, [s for s, _ in line.points], [v for _, v in line.points], others)
         axes.set_ylim(low, 1)
-        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.5)
         axes.set_xlabel("steps")
         axes.set_ylabel(f"SROCC with {label}")
         figure.legend(loc="outside lower center", ncols=3)
         return figure
 
 
+def radius_figure(
+    title: str, clean: float | None, lines: Sequence[RadiusLine], low: float, label: str
+) -> Figure:
+    """Draw SROCC with the label against the radius for one model, a line an attack."""
+    with style():
+        figure, axes = panel(title)
+        _clean_line(axes, clean)
+        others = [line.label for line in lines if line.label not in WORST]
+        for line in lines:
+            points = _from_clean(line.points, clean)
+            _draw_line(axes, line.label, [p.epsilon for p in points], [p.value for p in points], others)
+        _radii(axes, [p.epsilon for line in lines for p in line.points])
+        axes.set_ylim(low, 1)
+        axes.set_ylabel(f"SROCC with {label}")
+        figure.legend(loc="outside lower center", ncols=3)
+        return figure
+
+
+def security_figure(
+    case: str, curves: Mapping[str, tuple[float | None, Sequence[RadiusPoint]]], label: str
+) -> Figure:
+    """Draw the security curve of every model: a worst case against the radius, its interval as a band.
+
+    Args:
+        case: name of the worst case.
+        curves: by model, its clean SROCC and its points by rising radius.
+        label: MOS or pseudo-MOS.
+    """
+    with style():
+        figure, axes = panel(f"{case} against radius", (5.6, 4.2))
+        names = list(curves)
+        for name, (clean, found) in curves.items():
+            points = _from_clean(found, clean)
+            radii = [p.epsilon for p in points]
+            axes.fill_between(
+                radii,
+                blank([p.low for p in points]),
+                blank([p.high for p in points]),
+                color=look(name, names).color,
+                alpha=0.14,
+                linewidth=0,
+            )
+            _draw_line(axes, name, radii, [p.value for p in points], names)
+        axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
+        _radii(axes, [p.epsilon for _, points in curves.values() for p in points])
+        axes.set_ylim(-1.05, 1.02)
+        axes.set_ylabel(f"SROCC with {label}")
+        _text_legend(figure, 2)
+        return figure
+
+
 def reach_figure(title: str, rows: Sequence[Reach], label: str) -> Figure:
     """Draw what can be reached on every image of one model, images by rising label (MOS or pseudo-MOS)."""
-    with _style():
-        figure, axes = _panel(title)
-        places = list(range(1, len(rows) + 1))
-        width = max(0.4, min(3.0, 150 / max(1, len(rows))))
-        bars = [("raised to s_max", _BLUE, "s_max"), ("lowered to s_min", _VERMILION, "s_min")]
-        for name, color, end in bars:
-            axes.vlines(
-                places,
-                [r.clean for r in rows],
-                [getattr(r, end) for r in rows],
-                color=color,
-                linewidth=width,
-                alpha=0.85,
-                label=name,
-            )
+    with style():
+        figure, axes = panel(title)
+        shown, every = thinned(rows)
+        places = list(range(1, len(shown) + 1))
+        width = max(0.4, min(3.0, 150 / max(1, len(shown))))
+        for name, color, end in (
+            ("raised to s_max", BLUE, "s_max"),
+            ("lowered to s_min", VERMILION, "s_min"),
+        ):
+            # One broken line instead of a bar an image: a tenth of the bytes in a page.
+            xs = [x for place in places for x in (place, place, float("nan"))]
+            ys = [y for r in shown for y in (r.clean, getattr(r, end), float("nan"))]
+            axes.plot(xs, ys, color=color, linewidth=width, alpha=0.85, label=name, solid_capstyle="butt")
         for name, marker, scores in (
-            ("clean", ".", [r.clean for r in rows]),
-            ("chosen by composed", "_", [r.composed_srocc for r in rows]),
+            ("clean", ".", [r.clean for r in shown]),
+            ("chosen by composed", "_", [r.composed_srocc for r in shown]),
         ):
             axes.plot(places, scores, label=name, color=INK, linestyle="none", marker=marker, markersize=4)
-        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.5)
-        axes.set_xlabel(f"images, by rising {label}")
+        axes.set_xlabel(f"images, by rising {label}{_thinning(every)}")
         axes.set_ylabel("score of the model")
         figure.legend(loc="outside lower center", ncols=2)
         return figure
 
 
-def save_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
-    """Return the figure as a file on a white ground; the same figure gives the same bytes."""
-    return _save(figure, kind, facecolor="white")
+def scatter_figure(title: str, rows: Sequence[Reach], label: str) -> Figure:
+    """Draw score against label, clean and as the composed worst case chose, the largest errors marked.
+
+    Above the tenth of the images whose clean rank is farthest from the rank of its label is marked, below
+    the tenth whose score was moved farthest.
+    """
+    with style():
+        figure, (upper, lower) = panels([f"{short(title, 36)}, clean", "composed worst case"], ROW)
+        shown, every = thinned(rows)
+        mos = [r.mos for r in shown]
+        ends = [r.clean for r in shown] + [r.composed_srocc for r in shown]
+        for axes, scores, size, name in (
+            (upper, [r.clean for r in shown], _rank_errors(shown), "largest tenth of rank errors"),
+            (
+                lower,
+                [r.composed_srocc for r in shown],
+                [abs(r.composed_srocc - r.clean) for r in shown],
+                "largest tenth of moves",
+            ),
+        ):
+            far = _largest_tenth(size)
+            for chosen, color, marker, words in (
+                (False, BLUE, "o", "images"),
+                (True, VERMILION, "^", name),
+            ):
+                places = [i for i in range(len(shown)) if (i in far) is chosen]
+                axes.plot(
+                    [mos[i] for i in places],
+                    [scores[i] for i in places],
+                    linestyle="none",
+                    color=color,
+                    marker=marker,
+                    markersize=3.6 if chosen else 2.8,
+                    alpha=0.85,
+                    label=words,
+                )
+            if ends:
+                room = 0.05 * (max(ends) - min(ends)) or 1.0
+                axes.set_ylim(min(ends) - room, max(ends) + room)
+            axes.set_ylabel("score of the model")
+            axes.legend(loc="best")
+        lower.set_xlabel(f"{label}{_thinning(every)}")
+        return figure
 
 
-def inline_svg(figure: Figure, prefix: str, description: str) -> str:
-    """Return the figure as an <svg> element for a page: text colour of the page, ids of its own."""
-    source = _save(figure, "svg", transparent=True).decode("utf-8")
-    source = source[source.index("<svg") :].strip()
-    source = re.sub(r"<metadata>.*?</metadata>\s*", "", source, flags=re.DOTALL)
-    source = source.replace(INK, "currentColor")
-    source = re.sub(r'\bid="', f'id="{prefix}-', source)
-    source = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", source)
-    return source.replace("<svg ", f"<svg role='img' aria-label={quoteattr(description)} ", 1)
+def transfer_figure(
+    title: str, models: Sequence[str], surrogates: Sequence[str], values: Mapping[tuple[str, str], float]
+) -> Figure:
+    """Draw SROCC of each model (row) on examples found on each surrogate (column) as a heat map.
+
+    Args:
+        title: of the figure.
+        models: rows, top to bottom.
+        surrogates: columns.
+        values: SROCC by (model, surrogate); a missing one is left blank and says so.
+    """
+    from matplotlib import colormaps
+
+    with style():
+        side = max(2.6, 0.75 * len(surrogates) + 2.2), max(2.4, 0.45 * len(models) + 1.7)
+        figure, axes = panel(title, side)
+        axes.grid(visible=False)
+        grid = [[values.get((m, s), float("nan")) for s in surrogates] for m in models]
+        # cividis reads the same with and without colour vision.
+        image = axes.imshow(grid, vmin=-1, vmax=1, cmap=colormaps["cividis"], aspect="auto")
+        for row, model in enumerate(models):
+            for column, surrogate in enumerate(surrogates):
+                value = values.get((model, surrogate))
+                words = "none" if value is None else text.number(value)
+                ink = INK if value is None or value > 0.2 else "white"
+                axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(range(len(surrogates)), labels=list(surrogates), rotation=20, ha="right")
+        axes.set_yticks(range(len(models)), labels=list(models))
+        _plain_ticks(axes)
+        axes.set_xlabel("found on")
+        axes.set_ylabel("tried on")
+        figure.colorbar(image, ax=axes, label="SROCC", shrink=0.8)
+        return figure
 
 
-def _save(figure: Figure, kind: Literal["svg", "png"], **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    stamps = ("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",)
-    with _style(), warnings.catch_warnings():
-        # A model's name may use a script that matplotlib's own font lacks: boxes, not a failure.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=kind, dpi=160, metadata=dict.fromkeys(stamps), **options)
-    return buffer.getvalue()
+# Parts ---------------------------------------------------------------------------------------------
 
 
-def _panel(title: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.add_subplot()
-    # A dollar sign in a model's name is not mathematics.
-    axes.set_title(title, parse_math=False)
-    return figure, axes
+def thinned(rows: Sequence[Reach]) -> tuple[list[Reach], int]:
+    """Return at most MANY images, every k-th by rising label, and k."""
+    every = max(1, -(-len(rows) // MANY))
+    return list(rows[::every]), every
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """Draw in our style over matplotlib's defaults, whatever the user's matplotlibrc says."""
-    import matplotlib.style
+def _thinning(every: int) -> str:
+    return "" if every == 1 else f" (one image of {every} shown)"
 
-    with matplotlib.style.context(["default", _STYLE]):
-        yield
+
+def _clean_line(axes: Axes, clean: float | None) -> None:
+    if clean is not None:
+        axes.axhline(clean, color=INK, linewidth=0.9, linestyle=":", label="clean")
+    axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
+
+
+def _draw_line(
+    axes: Axes, label: str, places: Sequence[float], values: Sequence[float | None], others: Sequence[str]
+) -> None:
+    drawn = look(label, others)
+    axes.plot(
+        list(places),
+        blank(values),
+        color=drawn.color,
+        marker=drawn.marker,
+        linestyle=drawn.dash,
+        markersize=drawn.size,
+        fillstyle=drawn.fill,
+        # matplotlib hides a label that begins with an underscore.
+        label=f"\u200b{label}" if label.startswith("_") else label,
+        clip_on=False,
+    )
+
+
+def _from_clean(points: Sequence[RadiusPoint], clean: float | None) -> list[RadiusPoint]:
+    """Return the points with radius 0, where every attack is the clean image, before them."""
+    start = [] if clean is None else [RadiusPoint(0.0, clean, clean, clean)]
+    return [*start, *points]
+
+
+def _radii(axes: Axes, radii: Sequence[float]) -> None:
+    ticks = sorted({0.0, *radii})
+    axes.set_xticks(ticks, labels=["0", *(text.radius(radius) for radius in ticks[1:])])
+    if len(ticks) > 5:
+        axes.tick_params(axis="x", rotation=30)
+    axes.set_xlabel("radius ε")
+
+
+def _rank_errors(rows: Sequence[Reach]) -> list[float]:
+    """Return how far each image's place by clean score is from its place by label."""
+    by_score = {id(r): place for place, r in enumerate(sorted(rows, key=lambda r: r.clean))}
+    by_label = {id(r): place for place, r in enumerate(sorted(rows, key=lambda r: r.mos))}
+    return [abs(by_score[id(r)] - by_label[id(r)]) for r in rows]
+
+
+def _largest_tenth(sizes: Sequence[float]) -> set[int]:
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    return set(order[: len(sizes) // 10])
+
+
+def _text_legend(figure: Figure, columns: int) -> None:
+    legend = figure.legend(loc="outside lower center", ncols=columns)
+    for words in legend.get_texts():
+        words.set_parse_math(False)
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Show names as they are: a dollar sign is not mathematics."""
+    for words in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        words.set_parse_math(False)

@@ -6,45 +6,69 @@ import re
 from collections.abc import Sequence
 
 from iqa_reports import text
-from iqa_reports.run_view import RunView
-from iqa_reports.tables import VALUE, Entry, TableView, all_tables
+from iqa_reports.report import Drawn, Report, Section
+from iqa_reports.table_view import Entry, TableView, headings_of
 
 # An underscore inside a word is plain text in Markdown, so that names stay readable: suite_min.
-_SPECIAL = re.compile(r"([\\`*\[\]<>|~&#])|(?<!\w)(_)|(_)(?!\w)")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~&#$])|(?<!\w)(_)|(_)(?!\w)")
 
 
-def markdown_report(view: RunView, figures: Sequence[tuple[str, str]]) -> str:
-    """Return the whole report; figures are (caption, path relative to the file)."""
-    manifest = view.manifest
+SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("Leaderboard", ("leaderboard",), ("security",)),
+    ("Attack by attack", ("attacks",), ("steps",)),
+    ("Radius by radius", ("epsilons",), ("radius",)),
+    ("Transfer", ("transfer",), ("transfer",)),
+    ("Reachable scores, image by image", (), ("reach", "scatter")),
+    ("Are the numbers to be believed?", ("flags", "checks"), ()),
+)
+"""Titles in the order of reading, with the names tables begin with and the kinds of figures under each."""
+
+
+def markdown_report(report: Report) -> str:
+    """Return the whole report; figures are links to figures/NAME.svg beside it."""
+    parts = []
+    for section in report.sections:
+        parts += _section(section)
+    if not report.sections:
+        parts.append("# Tables and figures")
+    parts += [f"> {escape(sentence)}" for sentence in (*report.apart, *report.unread)]
+    if report.tables or report.figures:
+        parts.append("## Studies")
+        parts += [markdown_table(table) for table in report.tables]
+        parts += [_figure(drawn) for drawn in report.figures]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    manifest = section.view.manifest
     parts = [f"# Adversarial robustness: run {escape(manifest.run)}"]
     warning = text.warning(manifest)
     if warning:
         parts.append(f"> **Warning.** {escape(warning)}")
     parts.append(escape(text.setting(manifest)))
-    tables = {table.name: table for table in all_tables(view)}
-    parts += _section("Leaderboard", [tables["leaderboard-srocc"], tables["leaderboard-plcc"]])
-    parts += ["## How to read it", *(escape(sentence) for sentence in text.reading(manifest))]
-    parts += [f"- {escape(note)}" for note in manifest.notes]
-    parts += _section("Attack by attack", [tables["attacks-srocc"], tables["attacks-plcc"]])
-    parts += _section("Radius by radius", [tables["epsilons-srocc"], tables["epsilons-plcc"]])
-    if figures:
-        parts.append("## Figures")
-        parts += [f"![{escape(caption)}]({path})\n\n{escape(caption)}" for caption, path in figures]
-    parts += _section("Checks before any attack", [tables["checks"]])
+    parts += [f"> {escape(remark)}" for remark in section.remarks]
+    for title, names, kinds in SECTIONS:
+        tables = [t for t in section.tables if t.name.startswith(names)] if names else []
+        figures = [d for d in section.figures if d.kind in kinds]
+        if tables or figures:
+            parts += [f"## {title}", *(markdown_table(t) for t in tables), *(_figure(d) for d in figures)]
+        if title == "Leaderboard":
+            parts += ["## How to read it", *(escape(sentence) for sentence in text.reading(manifest))]
+            parts += [f"- {escape(note)}" for note in manifest.notes]
     parts.append("## Provenance")
-    parts.append("\n".join(f"- {escape(name)}: {escape(value)}" for name, value in text.provenance(manifest)))
-    parts += ["## The suite", _fenced(manifest.suite_text, "toml")]
-    return "\n\n".join(parts) + "\n"
+    for run in section.runs:
+        facts = text.provenance(run.manifest, run.origin)
+        parts.append("\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts))
+    return [*parts, "## The suite", _fenced(manifest.suite_text, "toml")]
+
+
+def _figure(drawn: Drawn) -> str:
+    return f"![{escape(drawn.caption)}](figures/{drawn.name}.svg)\n\n{escape(drawn.caption)}"
 
 
 def markdown_table(table: TableView) -> str:
     """Return one table with its caption above and its notes below."""
-    headings = [(h.label, h.numeric) for h in table.stub]
-    headings += [
-        (group.label if h == VALUE else f"{group.label} {h.label}".strip(), h.numeric)
-        for group in table.groups
-        for h in group.headings
-    ]
+    headings = headings_of(table)
     lines = [
         _row([escape(label) for label, _ in headings]),
         _row(["--:" if numeric else ":--" for _, numeric in headings]),
@@ -60,14 +84,12 @@ def escape(words: str) -> str:
     return _SPECIAL.sub(lambda found: f"\\{found.group()}", one_line)
 
 
-def _section(title: str, tables: list[TableView]) -> list[str]:
-    return [f"## {title}", *(markdown_table(table) for table in tables)]
-
-
 def _entry(entry: Entry) -> str:
     # Brackets of an interval can be no link: a number follows, not an address.
     mark = f"<sup>{entry.mark}</sup>" if entry.mark else ""
-    return " ".join(part for part in (escape(entry.text), entry.interval, mark) if part)
+    words = f"**{escape(entry.text)}**" if entry.best else escape(entry.text)
+    spread = "" if entry.spread is None else f"± {text.number(entry.spread)}"
+    return " ".join(part for part in (words, spread, entry.interval, mark) if part)
 
 
 def _row(cells: Sequence[str]) -> str:

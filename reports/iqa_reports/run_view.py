@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA, RunManifest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
@@ -52,6 +52,35 @@ class Estimate(NamedTuple):
     verdict: str
     flags: str
 
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """Models this value is not told apart from."""
+        return tuple(name.strip() for name in (self.ties_with or "").split(",") if name.strip())
+
+
+class Flag(NamedTuple):
+    """One question asked of a model's numbers; fields are columns of the run's flags."""
+
+    model: str
+    flag: str
+    value: float | None
+    threshold: float | None
+    raised: bool
+    measured: bool
+    severity: str
+    detail: str
+
+
+class ModelCost(NamedTuple):
+    """What attacking one image of a model took in all cells of a run together."""
+
+    gradients: float
+    """Model evaluations with a gradient."""
+    forwards: float
+    """All model evaluations."""
+    seconds: float
+    """Wall time."""
+
 
 class Reach(NamedTuple):
     """What an adversary can reach on one image; fields are columns of INTERVAL_SCHEMA."""
@@ -71,6 +100,22 @@ class Line(NamedTuple):
     points: tuple[tuple[int, float | None], ...]
 
 
+class RadiusPoint(NamedTuple):
+    """SROCC at one radius, with its interval; None where undefined."""
+
+    epsilon: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class RadiusLine(NamedTuple):
+    """One line of SROCC against the radius, by rising radius."""
+
+    label: str
+    points: tuple[RadiusPoint, ...]
+
+
 class Member(NamedTuple):
     """An attack with one of its objectives."""
 
@@ -82,6 +127,11 @@ class Member(NamedTuple):
         """The member as the suite writes it."""
         return f"{self.attack}/{self.objective}"
 
+    @property
+    def surrogate(self) -> str:
+        """Model a transfer's examples were found on, '' for an attack on the model itself."""
+        return self.attack.partition(":")[2]
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -91,6 +141,9 @@ class RunView:
     estimates: tuple[Estimate, ...]
     norm: str
     """Norm of the run's balls; '' if no attacked value is there."""
+    flags: tuple[Flag, ...] = ()
+    costs: Mapping[str, ModelCost] = field(default_factory=dict)
+    """By model; empty if not recorded."""
 
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
@@ -137,12 +190,13 @@ class RunView:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
 
         A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
-        does one that failed a check made before the attack: a gradient that is masked looks like robustness.
+        does one whose numbers were judged invalid, or, where nothing was judged, one that failed a check made
+        before the attack: a gradient that is masked looks like robustness.
         """
         values: dict[str, float] = {}
         for record in self.manifest.models:
             found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
-            if self.is_sound(record.name) and found is not None and found.value is not None:
+            if self.may_rank(record.name) and found is not None and found.value is not None:
                 values[record.name] = found.value
         ranked: list[tuple[int | None, str]] = [
             (1 + sum(other > values[name] for other in values.values()), name)
@@ -150,10 +204,44 @@ class RunView:
         ]
         return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
 
+    def may_rank(self, model: str) -> bool:
+        """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
+        verdict = self.verdict(model)
+        return verdict != "invalid" if verdict else self.is_sound(model)
+
     def is_sound(self, model: str) -> bool:
         """Whether a model passed every check made before the attack."""
         checks = next(m.checks for m in self.manifest.models if m.name == model)
         return all(isinstance(c, dict) and c.get("passed") is True for c in checks.values())
+
+    def verdict(self, model: str) -> str:
+        """Return sound, suspect or invalid; '' if the numbers were not judged."""
+        return next((e.verdict for e in self.estimates if e.model == model and e.verdict), "")
+
+    def flags_of(self, model: str) -> list[Flag]:
+        """Return a model's flags, raised ones first, those not measured last."""
+        own = [flag for flag in self.flags if flag.model == model]
+        return sorted(own, key=lambda flag: (not flag.raised, not flag.measured))
+
+    def radius_lines(self, model: str) -> list[RadiusLine]:
+        """Return SROCC against the radius at full strength: worst cases and members of the suite's minimum.
+
+        A line needs two radii.
+        """
+        rows = [
+            e
+            for e in self._of(model, "srocc")
+            if e.final
+            and (e.row in WORST_CASES or (e.row == "attack" and _label(e) in self.manifest.suite_min))
+        ]
+        lines = []
+        for label in dict.fromkeys(_label(e) for e in rows):
+            points = sorted((e for e in rows if _label(e) == label), key=lambda e: e.epsilon)
+            if len(points) > 1:
+                lines.append(
+                    RadiusLine(label, tuple(RadiusPoint(e.epsilon, e.value, e.low, e.high) for e in points))
+                )
+        return lines
 
     def step_lines(self, model: str) -> list[Line]:
         """Return SROCC against steps at the main radius.
@@ -191,8 +279,13 @@ class RunView:
         return rows[0] if rows else None
 
 
-def view_run(manifest: RunManifest, table: pa.Table) -> RunView:
-    """Return the view of a run's manifest and table (TABLE_SCHEMA).
+def view_run(
+    manifest: RunManifest,
+    table: pa.Table,
+    flags: pa.Table | None = None,
+    costs: Mapping[str, ModelCost] | None = None,
+) -> RunView:
+    """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
 
     Raises:
         InconsistentRun: the table has other columns, models the manifest does not name, or several norms.
@@ -205,7 +298,8 @@ def view_run(manifest: RunManifest, table: pa.Table) -> RunView:
     norms = sorted({e.norm for e in estimates if e.row != "clean"})
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
-    return RunView(manifest, estimates, norms[0] if norms else "")
+    judged = () if flags is None else tuple(Flag(**row) for row in flags.to_pylist())
+    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
@@ -215,17 +309,25 @@ def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
         InconsistentRun: the intervals have other columns than INTERVAL_SCHEMA.
     """
     _require(intervals, INTERVAL_SCHEMA, "interval table")
-    rows = [
-        Reach(**{name: row[name] for name in Reach._fields})
-        for row in intervals.to_pylist()
-        if row["model"] == model and same(row["epsilon"], epsilon)
-    ]
+    # A column at a time: a run of many models and images has a million rows here.
+    radii = [found for found in intervals.column("epsilon").unique().to_pylist() if same(found, epsilon)]
+    wanted = pc.and_(
+        pc.equal(intervals.column("model"), model),
+        pc.is_in(intervals.column("epsilon"), pa.array(radii, pa.float64())),
+    )
+    rows = [Reach(**row) for row in intervals.select(Reach._fields).filter(wanted).to_pylist()]
     return sorted(rows, key=lambda r: (r.mos, r.image_id))
 
 
 def same(first: float, second: float) -> bool:
     """Whether two radii are one: 2/255 may have been written 0.00784313725490196."""
     return math.isclose(first, second, rel_tol=1e-9)
+
+
+def _label(estimate: Estimate) -> str:
+    if estimate.row != "attack":
+        return estimate.row
+    return Member(estimate.attack, estimate.objective).label
 
 
 def _line(label: str, rows: list[Estimate]) -> Line:

@@ -2,70 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 from iqa_reports import text
-from iqa_reports.run_view import METRICS, WORST_CASES, Estimate, Member, Metric, RunView, same
+from iqa_reports.run_view import METRICS, WORST_CASES, Estimate, Flag, Member, Metric, RunView, same
+from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, with_best
 
-Kind = Literal["header", "label", "number", "undefined", "missing"]
-
-
-class Entry(NamedTuple):
-    """One entry of a table."""
-
-    text: str
-    kind: Kind
-    interval: str = ""
-    mark: str = ""
-    """Letter of the note that explains the entry."""
-
-
-class Heading(NamedTuple):
-    """Heading of one column."""
-
-    label: str
-    numeric: bool
-
-
-class Group(NamedTuple):
-    """Columns that belong together under one label; narrow formats break between groups only."""
-
-    label: str
-    headings: tuple[Heading, ...]
-
-
-class TableView(NamedTuple):
-    """A table ready to be rendered in any format."""
-
-    name: str
-    """Identifier, unique in a report."""
-    caption: str
-    stub: tuple[Heading, ...]
-    """Columns that say what a row is about."""
-    groups: tuple[Group, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    """Entries of a row, stub first."""
-    notes: tuple[tuple[str, str], ...]
-    """(mark, what it says); the mark is '' where the note is about the whole table."""
-
-
-class Notes:
-    """Notes under a table, lettered in the order they are first needed."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, str] = {}
-
-    def mark(self, note: str) -> str:
-        """Return the mark of a note, the same for the same words."""
-        return self._marks.setdefault(note, _letters(len(self._marks)))
-
-    def listed(self) -> tuple[tuple[str, str], ...]:
-        """Return (mark, note) in order."""
-        return tuple((mark, note) for note, mark in self._marks.items())
-
-
-VALUE = Heading("value [95 %]", numeric=True)
-"""Heading of a group's own value; formats with one line of headings write the group's label instead."""
 _DROP = Heading("drop", numeric=True)
 _8BIT = Heading("8-bit", numeric=True)
 
@@ -89,7 +29,9 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
                 _drop(view, found, model, epsilon, notes),
                 _8bit(view, found, model, epsilon, notes),
             ]
-        rows.append((*row, Entry(text.checks(records[model]), "label")))
+        row.append(Entry(view.verdict(model) or "not judged", "label"))
+        row.append(Entry(text.checks(records[model]), "label"))
+        rows.append((*row, *_cost(view, model, notes)))
     return TableView(
         name=f"leaderboard-{metric}",
         caption=_caption(view, f"Leaderboard in {metric.upper()} at {_ball(view, epsilon)}.", metric),
@@ -97,9 +39,11 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         groups=(
             Group("clean", (VALUE,)),
             *(Group(case, (VALUE, _DROP, _8BIT)) for case in WORST_CASES),
+            Group("Verdict", (Heading("numbers", numeric=False),)),
             Group("Checks", (Heading("before attack", numeric=False),)),
+            Group("Cost an image", (Heading("gradients", numeric=True), Heading("seconds", numeric=True))),
         ),
-        rows=tuple(rows),
+        rows=_ranked(view, rows, metric, notes),
         notes=notes.listed(),
     )
 
@@ -118,6 +62,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
                 _8bit(view, found, model, epsilon, notes, member.attack),
             ]
         rows.append(tuple(row))
+    columns = range(1, 1 + 2 * len(members), 2)
     return TableView(
         name=f"attacks-{metric}",
         caption=_caption(
@@ -125,7 +70,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
         ),
         stub=(Heading("Model", numeric=False),),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
-        rows=tuple(rows),
+        rows=with_best(rows, columns),
         notes=notes.listed() + _outside(view, members),
     )
 
@@ -184,14 +129,100 @@ def checks_table(view: RunView) -> TableView:
     )
 
 
+def transfer_table(view: RunView, metric: Metric) -> TableView | None:
+    """Return the values of every model (row) on examples found on every surrogate (column); None without any.
+
+    A transfer attack writes its rows as NAME:SURROGATE; the main radius is shown.
+    """
+    notes, epsilon = Notes(), view.manifest.main_epsilon
+    members = [m for m in view.members(epsilon) if m.surrogate]
+    if not members:
+        return None
+    rows = []
+    for _, model in view.ranking():
+        row = [
+            Entry(model, "header"),
+            _value(view, view.clean(model, metric), model, "clean", 0.0, notes),
+        ]
+        for member in members:
+            found = view.attacked(model, member, epsilon, metric)
+            if found is None and member.surrogate == model:
+                row.append(Entry(text.DASH, "missing", mark=notes.mark("a model is no surrogate of itself")))
+            else:
+                row.append(_value(view, found, model, member.attack, epsilon, notes))
+        rows.append(row)
+    return TableView(
+        name=f"transfer-{metric}",
+        caption=_caption(
+            view,
+            f"Transfer in {metric.upper()} at {_ball(view, epsilon)}: examples found on the surrogate "
+            "(column), scored by the model (row).",
+            metric,
+        ),
+        stub=(Heading("Model", numeric=False),),
+        groups=(
+            Group("clean", (VALUE,)),
+            *(Group(f"from {m.surrogate} ({m.objective})", (VALUE,)) for m in members),
+        ),
+        rows=with_best(rows, range(2, 2 + len(members))),
+        notes=notes.listed(),
+    )
+
+
+def flags_table(view: RunView) -> TableView | None:
+    """Return every question asked of a model's numbers and its answer; None if nothing was judged."""
+    if not view.flags:
+        return None
+    notes = Notes()
+    rows = tuple(
+        (Entry(flag.model, "header"), *flag_entries(flag, notes))
+        for _, model in view.ranking()
+        for flag in view.flags_of(model)
+    )
+    return TableView(
+        name="flags",
+        caption=f"Whether the numbers are to be believed. {text.setting(view.manifest)}",
+        stub=(Heading("Model", numeric=False),),
+        groups=FLAG_GROUPS,
+        rows=rows,
+        notes=notes.listed(),
+    )
+
+
+FLAG_GROUPS = (
+    Group("Flag", (Heading("", numeric=False),)),
+    Group("measured", (Heading("value", numeric=True), Heading("threshold", numeric=True))),
+    Group("answer", (Heading("result", numeric=False), Heading("where", numeric=False))),
+)
+
+
+def flag_entries(flag: Flag, notes: Notes) -> tuple[Entry, ...]:
+    """Return a flag's entries: name, value, threshold, answer, detail."""
+    answer = f"RAISED ({flag.severity})" if flag.raised else "not raised" if flag.measured else "not measured"
+    if flag.value is None:
+        value = Entry(text.DASH, "missing", mark=notes.mark("not measured in this run"))
+    else:
+        value = _measured(flag.value)
+    return (
+        Entry(flag.flag.replace("_", " "), "label"),
+        value,
+        _measured(flag.threshold),
+        Entry(answer, "label"),
+        Entry(flag.detail, "label"),
+    )
+
+
 def all_tables(view: RunView) -> list[TableView]:
-    """Return every table of a report, in the order of reading."""
-    return [
+    """Return every table of a report, in the order of reading; those without content are left out."""
+    found = [
         *(leaderboard_table(view, metric) for metric in METRICS),
         *(attack_table(view, metric) for metric in METRICS),
         *(epsilon_table(view, metric) for metric in METRICS),
+        *(transfer_table(view, metric) for metric in METRICS),
+        flags_table(view),
         checks_table(view),
     ]
+    return [table for table in found if table is not None]
 
 
 # Entries -------------------------------------------------------------------------------------------
@@ -209,7 +240,39 @@ def _value(
     if found.images < view.manifest.data.images:
         planned = text.count(view.manifest.data.images, "image")
         mark = notes.mark(f"from {found.images:,} of {planned}: the rest is missing")
-    return Entry(text.number(found.value), "number", interval, mark)
+    bounds = None if found.low is None or found.high is None else (found.low, found.high)
+    return Entry(text.number(found.value), "number", interval, mark, found.value, bounds)
+
+
+def _ranked(
+    view: RunView, rows: list[tuple[Entry, ...]], metric: Metric, notes: Notes
+) -> tuple[tuple[Entry, ...], ...]:
+    """Mark the best value of clean and of each worst case, and those not told apart from it."""
+    epsilon = view.manifest.main_epsilon
+    values: dict[int, dict[str, Estimate | None]] = {
+        2: {row[1].text: view.clean(row[1].text, metric) for row in rows},
+        3: {row[1].text: view.worst(row[1].text, "suite_min", epsilon, metric) for row in rows},
+        6: {row[1].text: view.worst(row[1].text, "composed", epsilon, metric) for row in rows},
+    }
+    marked = [list(row) for row in with_best(rows, values)]
+    for column, estimates in values.items():
+        best = {row[1].text for row in marked if row[column].best}
+        for row in marked:
+            found = estimates[row[1].text]
+            if not row[column].best and found is not None and best & set(found.ties):
+                row[column] = row[column]._replace(mark=row[column].mark + notes.dagger())
+    return tuple(tuple(row) for row in marked)
+
+
+def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
+    cost = view.costs.get(model)
+    if cost is None:
+        dash = Entry(text.DASH, "missing", mark=notes.mark("cost was not recorded"))
+        return dash, dash
+    return (
+        Entry(f"{cost.gradients:,.0f}", "number", number=cost.gradients),
+        Entry(f"{cost.seconds:,.1f}", "number", number=cost.seconds),
+    )
 
 
 def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
@@ -217,7 +280,11 @@ def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, not
         return Entry(text.DASH, "missing", mark=notes.mark(_why_missing(view, model, None, epsilon)))
     if found.value is None or found.clean is None:
         return _undefined(found, notes)
-    return Entry(text.signed(found.value - found.clean), "number")
+    drop = found.value - found.clean if found.drop is None else found.drop
+    if found.drop_low is None or found.drop_high is None:
+        return Entry(text.signed(drop), "number", number=drop)
+    ends = (found.drop_low, found.drop_high)
+    return Entry(text.signed(drop), "number", text.interval(*ends), "", drop, ends)
 
 
 def _8bit(
@@ -226,7 +293,7 @@ def _8bit(
     if found is None:
         return Entry(text.DASH, "missing", mark=notes.mark(_why_missing(view, model, attack, epsilon)))
     if found.value_8bit is not None:
-        return Entry(text.number(found.value_8bit), "number")
+        return Entry(text.number(found.value_8bit), "number", number=found.value_8bit)
     if found.value is None:
         return _undefined(found, notes)
     return Entry(text.DASH, "missing", mark=notes.mark("no value after rounding to 8 bits is defined"))
@@ -240,23 +307,18 @@ def _undefined(found: Estimate, notes: Notes) -> Entry:
 
 def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
     if rank is None:
-        reason = (
-            "suite_min SROCC has no value" if view.is_sound(model) else "a check before the attack failed"
-        )
+        reason = "suite_min SROCC has no value"
+        if not view.may_rank(model):
+            judged = view.verdict(model) == "invalid"
+            reason = "the verdict on its numbers is invalid" if judged else "a check before the attack failed"
         return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
-    return Entry(str(rank), "number")
+    return Entry(str(rank), "number", number=rank)
 
 
 def _measured(value: object) -> Entry:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Entry("" if value is None else str(value), "label")
-    return Entry(f"{value:.4g}".replace("-", text.MINUS), "number")
-
-
-def _letters(index: int) -> str:
-    """Return a, b, ..., z, aa, ab, ...: letters, since digits beside a number read as part of it."""
-    head = _letters(index // 26 - 1) if index >= 26 else ""
-    return head + chr(ord("a") + index % 26)
+    return Entry(f"{value:.4g}".replace("-", text.MINUS), "number", number=float(value))
 
 
 # Words ---------------------------------------------------------------------------------------------

@@ -10,14 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from iqa_reports import text
-from iqa_reports.run_view import METRICS, view_run
-from iqa_reports.tables import Entry, TableView, all_tables, leaderboard_table
+from iqa_reports.table_view import Entry, TableView
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.console import Console
 
-    from iqa_results import RunManifest
+    from iqa_reports.report import Report
 
 _NAME, _WORDS = 18, 24
 """Widest columns of names and of other words; longer ones are folded."""
@@ -25,30 +23,27 @@ _NAME, _WORDS = 18, 24
 _GAP = 2
 """Blanks between columns: rich's own divider and one of padding."""
 
-_ASCII = str.maketrans({text.MINUS: "-", text.DASH: "--", "ε": "eps"})
+_ASCII = str.maketrans({text.MINUS: "-", text.DASH: "--", "ε": "eps", "±": "+/-", "†": "+", "×": "x"})
 
 _STYLES = {"header": "bold", "label": "", "number": "", "undefined": "yellow", "missing": "dim"}
 
 
-def print_leaderboard(manifest: RunManifest, table: pa.Table, console: Console) -> None:
-    """Print the leaderboard in SROCC and PLCC, with how it is read."""
-    view = view_run(manifest, table)
-    _print(console, manifest, [leaderboard_table(view, metric) for metric in METRICS])
-
-
-def print_report(manifest: RunManifest, table: pa.Table, console: Console) -> None:
-    """Print every table of the report."""
-    _print(console, manifest, all_tables(view_run(manifest, table)))
-
-
-def _print(console: Console, manifest: RunManifest, tables: list[TableView]) -> None:
-    warning = text.warning(manifest)
-    if warning:
-        _say(console, f"WARNING  {warning}", "bold yellow")
-    for table in tables:
+def print_report(report: Report, console: Console, *, full: bool = True) -> None:
+    """Print a report: every table, or each section's leaderboard and the studies, with how it is read."""
+    for section in report.sections:
+        manifest = section.view.manifest
+        warning = text.warning(manifest)
+        if warning:
+            _say(console, f"WARNING  {warning}", "bold yellow")
+        for table in section.tables:
+            if full or table.name.startswith("leaderboard"):
+                _print_table(console, table)
+        for sentence in [*section.remarks, *text.reading(manifest), *manifest.notes]:
+            _say(console, sentence, "dim")
+    for sentence in (*report.apart, *report.unread):
+        _say(console, sentence, "yellow")
+    for table in report.tables:
         _print_table(console, table)
-    for sentence in [*text.reading(manifest), *manifest.notes]:
-        _say(console, sentence, "dim")
 
 
 def _print_table(console: Console, view: TableView) -> None:
@@ -130,13 +125,14 @@ def _places(view: TableView) -> list[list[int]]:
 
 def _worded(entry: Entry) -> str:
     """Put the interval under its value: two short lines leave room for one more column."""
-    marked = f"{entry.text} {entry.mark}".strip()
+    spread = "" if entry.spread is None else f" ± {text.number(entry.spread)}"
+    marked = f"{entry.text}{spread} {entry.mark}".strip()
     return f"{marked}\n{entry.interval}" if entry.interval else marked
 
 
 def _entry(console: Console, entry: Entry) -> Text:
     # Text, not markup: a model may be called "[red]".
-    return Text(_plain(console, _worded(entry)), style=_STYLES[entry.kind])
+    return Text(_plain(console, _worded(entry)), style="bold" if entry.best else _STYLES[entry.kind])
 
 
 def _say(console: Console, sentence: str, style: str) -> None:

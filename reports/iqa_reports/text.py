@@ -86,7 +86,8 @@ def reading(manifest: RunManifest) -> list[str]:
         f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first. "
         "Brackets are 95 % bootstrap intervals over images: where they overlap, the order is not settled. "
         "Drop is the value minus the clean value of the same images; 8-bit is the value after rounding the "
-        "attacked images to 8 bits a channel.",
+        "attacked images to 8 bits a channel. Bold is the best of a column; a dagger marks a value that is "
+        "not told apart from it on the same images.",
     ]
 
 
@@ -104,8 +105,8 @@ def _passed(check: object) -> bool:
     return isinstance(check, dict) and check.get("passed") is True
 
 
-def provenance(manifest: RunManifest) -> list[tuple[str, str]]:
-    """Return what is needed to make the run again, as (name, value)."""
+def provenance(manifest: RunManifest, origin: str = "") -> list[tuple[str, str]]:
+    """Return what is needed to make the run again, as (name, value); `origin` names its store."""
     made = manifest.provenance
     commit = "installed package, no checkout" if made.commit is None else made.commit
     if made.dirty:
@@ -126,6 +127,7 @@ def provenance(manifest: RunManifest) -> list[tuple[str, str]]:
             f"{manifest.seconds:,.0f} s in attacks",
         ),
         ("Device", f"{made.device}, {count(made.threads, 'thread')}"),
+        ("Computed by", _workers(manifest)),
         ("Platform", f"{made.platform}, Python {made.python}"),
         ("Packages", ", ".join(f"{name} {made.packages[name]}" for name in sorted(made.packages))),
         ("Commit of the harness", commit),
@@ -135,5 +137,13 @@ def provenance(manifest: RunManifest) -> list[tuple[str, str]]:
             f"runs/{manifest.run}/manifest.json; rows an image in cells/*/*.parquet",
         ),
     ]
+    if origin:
+        facts.append(("Read from", origin))
     facts += [(f"Model {m.name}", f"{m.checkpoint or 'by name'}, sha256 {m.sha256}") for m in manifest.models]
-    return facts
+    return [(name, words) for name, words in facts if words]
+
+
+def _workers(manifest: RunManifest) -> str:
+    """Say which workers computed the cells, alike ones together; '' if none is recorded."""
+    kinds = Counter((w.executor, w.device_name or w.device) for w in manifest.workers)
+    return "; ".join(f"{count(n, 'worker')} ({how}) on {what}" for (how, what), n in sorted(kinds.items()))

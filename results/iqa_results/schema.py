@@ -103,8 +103,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "attack_score",
         _F,
         False,
-        "score the attack itself saw for this example; of a transfer the surrogate's; of an attack through "
-        "JPEG the mean over its qualities",
+        "score the attack itself saw for this example; of a transfer the surrogate's",
     ),
     Column("loss", _F, True, "the objective's value for this example; null for clean and seen ends"),
     Column("best_restart", _I, False, "restart that found the example"),

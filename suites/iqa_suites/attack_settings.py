@@ -90,7 +90,7 @@ class OwnAttackSettings(AnyAttackSettings):
         """Return the attack at one radius."""
         return create_attack(
             self.kind,
-            threat=ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels),
+            threat=self.threat(epsilon),
             objectives=self.objectives,
             seed=seed,
             batch=self.batch,
@@ -99,6 +99,10 @@ class OwnAttackSettings(AnyAttackSettings):
             eot_samples=eot_samples,
             **self.own(epsilon),
         )
+
+    def threat(self, epsilon: float) -> ThreatModel:
+        """Return what the adversary may do at one radius."""
+        return ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels)
 
     def own(self, epsilon: float) -> dict[str, Any]:
         """Return the settings that only this kind of attack has, at one radius."""
@@ -223,6 +227,8 @@ class _SteppedSettings(_GradientSettings):
     """Keep the best iterate, or the last one for parity with other tools."""
     report_steps: tuple[int, ...] = ()
     """Prefixes to report besides the full number of steps: the step sweep."""
+    falling: bool = False
+    """Let the step fall linearly to 0, the given one being the first; excludes report_steps."""
     report_epsilons: tuple[Radius, ...] | None = None
     """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
 
@@ -247,6 +253,7 @@ class _SteppedSettings(_GradientSettings):
             "random_start": self.random_start,
             "keep": self.keep,
             "report_steps": self.report_steps if swept else (),
+            "falling": self.falling,
         }
 
 

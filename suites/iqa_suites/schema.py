@@ -110,6 +110,20 @@ class Suite(Settings):
         return self
 
     @model_validator(mode="after")
+    def _balls_attacked(self) -> Suite:
+        # What is found under a further constraint lies in the ball; without an attack that may use all of
+        # it, the composed worst case would pass for the ball's.
+        plain = {e for a in self.own_attacks for e in a.epsilons if a.threat(e).constraint == "ball"}
+        for attack in self.own_attacks:
+            lost = sorted(set(attack.epsilons) - plain)
+            if lost:
+                raise ValueError(
+                    f"attacks: {attack.name!r} is bound to {attack.threat(lost[0]).constraint} at "
+                    f"{lost[0]:g}, where no attack may use the whole ball; add that radius to one, to compare"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _members_exist(self) -> Suite:
         own = {f"{a.name}/{o}": a for a in self.own_attacks for o in a.objectives}
         for transfer in self.transfers:

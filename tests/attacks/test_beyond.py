@@ -142,6 +142,7 @@ def test_an_attack_through_jpeg_survives_a_jpeg_file_better():
         for found in result.found:
             if found.objective in BOTH:
                 pair = torch.stack([found.example.pixels, images[found.image]])
+                assert found.example.score == pytest.approx(float(model(pair)[0].detach()), abs=1e-6)
                 side = 1 if found.objective == "raise" else -1
                 for quality in (60, 80):
                     after, before = model(through_jpeg_file(pair, quality)).tolist()

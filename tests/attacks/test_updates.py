@@ -18,18 +18,20 @@ _spec.loader.exec_module(shared)
 Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
 ALL = (*shared.ALL, "soft_spearman")
 EPSILON = {"inf": 0.05, "2": 0.5}
-KINDS = ("mifgsm", "apgd", "noise")
+KINDS = ("mifgsm", "apgd", "noise", "falling")
 
 
 def _attack(kind, norm="inf", epsilon=None, **settings):
     epsilon = epsilon or EPSILON[norm]
     defaults = {
         "pgd": {"steps": 12, "step_size": epsilon / 3, "restarts": 2},
+        "falling": {"steps": 12, "step_size": epsilon, "restarts": 2, "falling": True},
         "mifgsm": {"steps": 12, "step_size": epsilon / 3, "restarts": 2},
         "apgd": {"steps": 12, "restarts": 2},
         "noise": {"samples": 3},
     }[kind]
     threat = ThreatModel(norm, epsilon)
+    kind = "pgd" if kind == "falling" else kind
     return create_attack(kind, threat=threat, **{"objectives": ALL, "seed": 7, **defaults, **settings})
 
 
@@ -87,7 +89,7 @@ def test_everything_found_is_admissible_and_scored_as_stored(kind, norm):
 
 
 @pytest.mark.parametrize("box", ["inactive", "active"])
-@pytest.mark.parametrize("kind", ["mifgsm", "apgd"])
+@pytest.mark.parametrize("kind", ["mifgsm", "apgd", "falling"])
 def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
     """Raise and lower end at the score of clip(x +- eps sign(w), 0, 1)."""
     model = create_model("linear", dtype="float64")
@@ -104,7 +106,7 @@ def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
 
 
 @pytest.mark.parametrize("box", ["inactive", "active"])
-@pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
+@pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd", "falling"])
 def test_the_2_norm_optimum_of_a_linear_model_is_reached(kind, box):
     """The optimum is clip(s w, -x, 1 - x) for the s that uses up the radius, found here by bisection."""
     model = create_model("linear", dtype="float64")
@@ -144,6 +146,31 @@ def test_momentum_equals_its_formula():
             x = x + EPSILON["inf"] / 3 * velocity.sign()
             x = torch.minimum(torch.maximum(x, image - EPSILON["inf"]), image + EPSILON["inf"]).clamp(0, 1)
         assert torch.allclose(found[i, "mse", 12].example.pixels, x, atol=1e-12)
+
+
+def test_falling_steps_equal_their_formula():
+    """A replay of x <- clip(x + alpha (1 - k / K) sign grad), written here, agrees."""
+    model, (images, ids, mos) = Wavy().eval(), targets(seed=3)
+    attack = _attack("falling", objectives=("raise",), random_start=False, restarts=1, keep="last")
+    found = by_key(attack.run(model, images, ids, mos))
+    for i, image in enumerate(images):
+        x = image.clone()
+        for k in range(12):
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(model(x.unsqueeze(0)).squeeze(), x)
+            x = x + EPSILON["inf"] * (1 - k / 12) * gradient.sign()
+            x = torch.minimum(torch.maximum(x, image - EPSILON["inf"]), image + EPSILON["inf"]).clamp(0, 1)
+        assert torch.allclose(found[i, "raise", 12].example.pixels, x, atol=1e-12)
+
+
+def test_falling_steps_beat_fixed_ones_at_equal_cost():
+    """On a model with curvature the mean reach of 10 steps is larger."""
+    model, on = Wavy().eval(), targets([(8, 8)] * 16, seed=2)
+    settings = {"epsilon": 0.1, "steps": 10, "restarts": 1, "objectives": ("raise", "lower")}
+    falling = by_key(_attack("falling", step_size=0.1, **settings).run(model, *on))
+    fixed = by_key(_attack("pgd", step_size=2.5 * 0.1 / 10, **settings).run(model, *on))
+    reach = [sum(f.loss for f in r.values() if f.loss is not None) for r in (falling, fixed)]
+    assert reach[0] > reach[1]
 
 
 def test_checkpoints_are_the_published_ones():
@@ -291,6 +318,7 @@ def test_soft_spearman_lowers_the_order_of_a_whole_batch():
         ("apgd", {"steps": 0}, "start at 1"),
         ("apgd", {"step_size": 0.1}, "no setting 'step_size'"),
         ("mifgsm", {"decay": -1}, "decay"),
+        ("pgd", {"falling": True, "report_steps": (1,)}, "fixed step size"),
         ("mifgsm", {"keep": "first"}, "mifgsm: keep"),
         ("noise", {"samples": 0}, "samples"),
         ("pgd", {"eot_samples": 0}, "eot_samples"),

@@ -1,9 +1,17 @@
-"""Compares the strength of attacks at equal numbers of gradients on a model and the embedded images.
+"""Compares the strength of attacks, ours and three libraries', at equal numbers of gradients.
 
-Run by hand: ``python tests/benchmarks/bench_attack_strength.py MODEL [--images N] [--epsilon 1/255]``, MODEL
-as the command line takes it (a registered name or the folder of a checkpoint). Prints, a budget of gradients
-an image and direction: the mean |displacement| of the score in units of its range, and the SROCC of the
-composed worst case over the reached ends. Then the gradients that five objectives cost together.
+Run by hand: ``python tests/benchmarks/bench_attack_strength.py MODEL... [--images N] [--gradients 10 40]``,
+MODEL as the command line takes it (a registered name or the folder of a checkpoint). ART comes with
+``pip install iqa-harness[bench]``; a library that is not there is left out.
+
+Every attack raises and lowers the score from one seeded random start with that many gradients an image
+and direction. The libraries have their own loops, with the score as their loss: torchattacks through our two
+logits (its APGD by `attack_single_run`, since a call returns label flips only), foolbox by `get_loss_fn`,
+ART by a regressor with a loss of its own, which starts at the image: it has no random start for regressors.
+PGD steps are 2.5 eps / gradients in all of them; falling ones begin at eps. Every image is projected and
+scored by us. Prints the mean displacement of the score in units of its range, the SROCC of the composed worst
+case over clean image and both ends, and CPU seconds an image. Then the gradients that five objectives cost
+together.
 """
 
 # ruff: noqa: T201 - a script that prints its tables
@@ -12,85 +20,207 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, Attack, ThreatModel, create_attack, parse_epsilon
+from iqa_attacks import ThreatModel, create_attack, parse_epsilon, score
+from iqa_attacks.torchattacks_adapter import TwoLogits
 from iqa_harness.cell import to_tensor
 from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
 from iqa_harness.worst_case import composed_worst_case
+from iqa_models import QualityModel
 
 BOTH = ("raise", "lower")
 FIVE = ("mse", "drift", "pairwise_inversion", "raise", "lower")
 
+Push = Callable[[QualityModel, Tensor, ThreatModel, int, bool], Tensor]
+"""Pushes images (B, 3, H, W) up (True) or down with a number of gradients an image."""
 
-def contenders(threat: ThreatModel, steps: int) -> dict[str, Attack]:
-    """Return attacks that spend `steps` gradients an image and direction."""
-    size = 2.5 * threat.epsilon / steps
-    common = {"threat": threat, "objectives": BOTH}
-    stepped = {**common, "steps": steps, "step_size": size}
-    options = {"steps": steps, "alpha": size}
-    return {
-        "noise": create_attack("noise", samples=steps, **common),
-        "square": create_attack("square", queries=steps, **common),
-        "torchattacks.PGD": create_attack("torchattacks", attack="PGD", options=options, **common),
-        "torchattacks.MIFGSM": create_attack("torchattacks", attack="MIFGSM", options=options, **common),
-        "mifgsm": create_attack("mifgsm", random_start=False, **stepped),
-        "pgd": create_attack("pgd", **stepped),
-        "apgd": create_attack("apgd", steps=steps, **common),
-    }
+
+def ours(kind: str, **settings: Any) -> Push:
+    """Return an attack of this package."""
+
+    def push(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
+        own: dict[str, Any] = {"steps": gradients, "step_size": 2.5 * threat.epsilon / gradients, **settings}
+        if own.get("falling"):
+            own["step_size"] = threat.epsilon
+        if kind == "apgd":
+            own = {"steps": gradients}
+        elif kind == "noise":
+            own = {"samples": gradients}
+        objective = BOTH[0] if up else BOTH[1]
+        attack = create_attack(kind, threat=threat, objectives=(objective,), **own)
+        ids = [f"image-{i}" for i in range(len(images))]
+        result = attack.run(model, list(images), ids, torch.full((len(images),), 0.5))
+        best = {f.image: f.example.pixels for f in result.found if f.objective == objective}
+        return torch.stack([best[i] for i in range(len(images))])
+
+    return push
+
+
+def torchattacks_pgd(
+    model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool
+) -> Tensor:
+    """Push by torchattacks.PGD: the last iterate."""
+    import torchattacks
+
+    attack = torchattacks.PGD(
+        TwoLogits(model, up=up), eps=threat.epsilon, alpha=2.5 * threat.epsilon / gradients, steps=gradients
+    )
+    pushed: Tensor = attack(images, torch.full((len(images),), 0 if up else 1))
+    return pushed
+
+
+def torchattacks_apgd(
+    model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool
+) -> Tensor:
+    """Push by torchattacks.APGD: the iterate of the highest loss; it spends one gradient on the start."""
+    import torchattacks
+
+    attack = torchattacks.APGD(TwoLogits(model, up=up), eps=threat.epsilon, steps=gradients - 1)
+    best: Tensor = attack.attack_single_run(images, torch.full((len(images),), 0 if up else 1))[0]
+    return best.detach()
+
+
+def foolbox_pgd(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
+    """Push by foolbox's LinfPGD with the score as its loss."""
+    import eagerpy
+    import foolbox
+
+    class OnScore(foolbox.attacks.LinfPGD):  # type: ignore[misc]
+        def get_loss_fn(self, model: Any, labels: Any) -> Any:
+            return lambda inputs: model(inputs)[:, 1 if up else 0].sum()
+
+    wrapped = foolbox.PyTorchModel(TwoLogits(model, up=True), bounds=(0, 1), device="cpu")
+    attack = OnScore(abs_stepsize=2.5 * threat.epsilon / gradients, steps=gradients, random_start=True)
+    criterion = foolbox.criteria.Misclassification(torch.zeros(len(images), dtype=torch.long))
+    pushed: Tensor = attack.run(wrapped, eagerpy.astensor(images), criterion, epsilon=threat.epsilon).raw
+    return pushed
+
+
+def art_pgd(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
+    """Push by ART's projected gradient descent on a regressor whose loss is the score."""
+    from art.attacks.evasion import ProjectedGradientDescentNumpy
+    from art.estimators.regression.pytorch import PyTorchRegressor
+
+    class Column(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.model(inputs).unsqueeze(1)
+
+    def loss(predicted: Tensor, _: Tensor) -> Tensor:
+        return predicted.sum() if up else -predicted.sum()
+
+    regressor = PyTorchRegressor(
+        Column().eval(),
+        loss=loss,
+        input_shape=tuple(images.shape[1:]),
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = ProjectedGradientDescentNumpy(
+        regressor, norm=np.inf, eps=threat.epsilon, eps_step=2.5 * threat.epsilon / gradients,
+        max_iter=gradients, num_random_init=0, batch_size=len(images), verbose=False,
+    )  # fmt: skip
+    labels = np.zeros((len(images), 1), dtype=np.float32)
+    return torch.from_numpy(attack.generate(images.numpy(), labels)).float()
+
+
+CONTENDERS: dict[str, Push] = {
+    "noise": ours("noise"),
+    "torchattacks PGD": torchattacks_pgd,
+    "torchattacks APGD": torchattacks_apgd,
+    "foolbox LinfPGD": foolbox_pgd,
+    "ART PGD": art_pgd,
+    "pgd": ours("pgd"),
+    "pgd, falling steps": ours("pgd", falling=True),
+    "mifgsm": ours("mifgsm"),
+    "apgd": ours("apgd"),
+}
+
+
+def compare(
+    model: QualityModel,
+    images: Tensor,
+    mos: np.ndarray[Any, Any],
+    threat: ThreatModel,
+    gradients: int,
+    attacks: list[str],
+) -> None:
+    """Print one row an attack."""
+    scale = model.spec.score_range[1] - model.spec.score_range[0]
+    clean = score(model, images, chunk=4).numpy()
+    for name in attacks:
+        push = CONTENDERS[name]
+        started = time.process_time()
+        torch.manual_seed(0)
+        np.random.seed(0)
+        try:
+            pushed = [
+                threat.project(push(model, images, threat, gradients, up), images) for up in (True, False)
+            ]
+        except ImportError as error:
+            print(f"{gradients:>9}  {name:18}  not there: {error}")
+            continue
+        seconds = (time.process_time() - started) / len(images)
+        high, low = (score(model, moved, chunk=4).numpy() for moved in pushed)
+        moved = np.concatenate([high - clean, clean - low]) / scale
+        candidates = [np.unique(row) for row in np.stack([clean, low, high], axis=1)]
+        value = composed_worst_case(candidates, mos, "srocc").value.value
+        shown = "undefined" if value is None else f"{value:.3f}"
+        print(f"{gradients:>9}  {name:18}  {moved.mean():>12.4f}  {shown:>14}  {seconds:>6.1f}", flush=True)
+
+
+def shared_cost(
+    model: QualityModel, images: Tensor, ids: list[str], mos: np.ndarray[Any, Any], threat: ThreatModel
+) -> None:
+    """Print the gradients an image, step and restart that five objectives cost together."""
+    for name, settings in (
+        ("pgd", {"steps": 10, "step_size": threat.epsilon / 4}),
+        ("apgd", {"steps": 20}),
+    ):
+        attack = create_attack(name, threat=threat, objectives=FIVE, **settings)
+        result = attack.run(model, list(images), ids, torch.from_numpy(mos))
+        steps = attack.effort.steps
+        spent = [result.cost[i, steps].backwards / steps for i in range(len(ids))]
+        print(
+            f"gradients an image and step for five objectives, {name}: {np.mean(spent):.2f} (apart: 5)",
+            flush=True,
+        )
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("model")
+    parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--epsilon", default="1/255")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 40, 100])
+    parser.add_argument("--gradients", type=int, nargs="+", default=[10, 40, 100])
+    parser.add_argument("--attacks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--no-cost", action="store_true", help="leave the cost of five objectives out")
     arguments = parser.parse_args()
-
-    model = load_entrant(parse_model(arguments.model), None).model.eval()
+    threat = ThreatModel("inf", parse_epsilon(arguments.epsilon))
     data = open_data("demo").split("test").subset(range(arguments.images))
-    pixels = [to_tensor(data.read(i), "cpu") for i in range(len(data))]
+    images = torch.stack([to_tensor(data.read(i), "cpu") for i in range(len(data))])
     ids = [record.image_id for record in data.records]
     low, high = data.card.mos_range
     mos = np.array([(record.mos - low) / (high - low) for record in data.records])
-    threat = ThreatModel("inf", parse_epsilon(arguments.epsilon))
-    scale = model.spec.score_range[1] - model.spec.score_range[0]
-
-    print(f"{model.spec.name}, {len(ids)} images, eps {arguments.epsilon}")
-    print(f"{'gradients':>9}  {'attack':20}  {'|displacement|':>14}  {'composed SROCC':>14}  {'s/image':>7}")
-    for budget in arguments.budgets:
-        for name, attack in contenders(threat, budget).items():
-            started = time.perf_counter()
-            result = attack.run(model, pixels, ids, torch.from_numpy(mos))
-            seconds = (time.perf_counter() - started) / len(ids)
-            clean = result.clean.numpy()
-            ends = {(f.image, f.objective): f.example.score for f in result.found}
-            moved = [
-                abs(f.example.score - clean[f.image]) / scale for f in result.found if f.objective in BOTH
-            ]
-            candidates = [
-                np.unique([clean[i], ends[i, LOWEST_SEEN], ends[i, HIGHEST_SEEN]]) for i in range(len(ids))
-            ]
-            value = composed_worst_case(candidates, mos, "srocc").value.value
-            shown = "undefined" if value is None else f"{value:.3f}"
-            print(
-                f"{budget:>9}  {name:20}  {np.mean(moved):>14.4f}  {shown:>14}  {seconds:>7.2f}", flush=True
-            )
-
-    print("\ngradients an image, step and restart for five objectives together (apart: 5)")
-    for name, attack in (
-        ("pgd", create_attack("pgd", threat=threat, objectives=FIVE, steps=10, step_size=threat.epsilon / 4)),
-        ("apgd", create_attack("apgd", threat=threat, objectives=FIVE, steps=20)),
-    ):
-        result = attack.run(model, pixels, ids, torch.from_numpy(mos))
-        steps = attack.effort.steps
-        spent = [result.cost[i, steps].backwards / steps for i in range(len(ids))]
-        print(f"{name:5} {np.mean(spent):.2f}", flush=True)
+    for text in arguments.models:
+        model = load_entrant(parse_model(text), None).model.eval()
+        print(f"\n{model.spec.name}, {len(ids)} images, eps {arguments.epsilon}")
+        print(f"{'gradients':>9}  {'attack':18}  {'displacement':>12}  {'composed SROCC':>14}  {'CPU s':>6}")
+        for gradients in arguments.gradients:
+            compare(model, images, mos, threat, gradients, arguments.attacks)
+        if not arguments.no_cost:
+            shared_cost(model, images, ids, mos, threat)
 
 
 if __name__ == "__main__":

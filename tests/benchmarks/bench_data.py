@@ -29,6 +29,7 @@ WIDTH, HEIGHT = 512, 384
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rooms", nargs="+", default=["0", "20G", "200M"], help="Limits of the cache.")
     parser.add_argument("--images", type=int, nargs="+", default=[500, 2000])
     parser.add_argument(
         "--folder", type=Path, help="Where the images are made [default: a temporary folder]."
@@ -47,7 +48,7 @@ def main() -> None:
         )
         for count in arguments.images:
             table = make(folder / str(count), count)
-            for room in ("0", "20G", "200M"):
+            for room in arguments.rooms:
                 show(count, room, table)
 
 

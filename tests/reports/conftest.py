@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
+from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report, make_frame
+from iqa_reports.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
 from iqa_results import (
+    FLAG_SCHEMA,
     INTERVAL_SCHEMA,
     TABLE_SCHEMA,
     CellRecord,
@@ -25,6 +28,45 @@ class Run(NamedTuple):
     manifest: RunManifest
     table: pa.Table
     intervals: pa.Table
+
+    @property
+    def stored(self) -> StoredRun:
+        """The run as it is read from a store, with two flags a model, costs and one picture."""
+        models = [m.name for m in self.manifest.models]
+        rows = [flag(m, name, raised) for m in models for name, raised in FLAGS]
+        costs = {m: ModelCost(120.0, 240.0, 3.25) for m in models}
+        picture = Triptych(models[0], "image-3", "pgd/mse", PIXEL, PIXEL, PIXEL, 0.25, 0.4, 0.9, 42.6, 0.9951)
+        flags = pa.Table.from_pylist(rows, schema=FLAG_SCHEMA)
+        return StoredRun(self.manifest, self.table, self.intervals, flags, costs, (picture,), "store")
+
+    def report(self, **changes: Any) -> Report:
+        """The report of this run alone."""
+        return build_report(
+            Inputs([self.stored], explanations={"zero_gradients": "Why: a dead end."}, **changes)
+        )
+
+
+FLAGS = (("zero_gradients", False), ("random_as_strong", True))
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
+    "RU5ErkJggg=="
+)
+"""A picture of one pixel."""
+
+
+def flag(model: str, name: str, raised: bool) -> dict[str, Any]:
+    """One row of flags."""
+    return {
+        "model": model,
+        "flag": name,
+        "value": 0.97 if raised else 0.0,
+        "threshold": 0.5,
+        "raised": raised,
+        "measured": True,
+        "severity": "suspect",
+        "detail": "pgd/mse at 2/255 <b>",
+    }
 
 
 def value(model: str, row: str, number: float | None, **changes: Any) -> dict[str, Any]:
@@ -50,17 +92,21 @@ def value(model: str, row: str, number: float | None, **changes: Any) -> dict[st
         "value_8bit": None if number is None or clean else number + 0.005,
         "undefined": "constant scores" if number is None else None,
         "mapping": "none",
-        "drop": None if number is None else number - 0.8,
-        "drop_low": None if number is None else number - 0.9,
-        "drop_high": None if number is None else number - 0.7,
+        "drop": None,
+        "drop_low": None,
+        "drop_high": None,
         "interval": "" if number is None else "BCa over images",
         "units": 0 if number is None else 40,
         "fit": None,
         "ties_with": None,
-        "verdict": "sound",
+        "verdict": "",
         "flags": "",
     }
-    return fields | changes
+    made = fields | changes
+    if number is not None and not clean:
+        drop = number - made["clean"]
+        made |= {"drop": drop, "drop_low": drop - 0.1, "drop_high": drop + 0.1}
+    return made
 
 
 def rows_of(model: str, clean: float, worst: float, composed: float, *, large: bool) -> list[dict[str, Any]]:
@@ -195,3 +241,133 @@ def make_run() -> Callable[..., Run]:
 def run(make_run: Callable[..., Run]) -> Run:
     """The run of two models as it is."""
     return make_run()
+
+
+def result(model: str, number: float | None, **changes: Any) -> Result:
+    """One row of a RESULTS frame: clean SROCC of a model on koniq10k unless changed."""
+    row = Result(
+        model=model,
+        registered=None,
+        backbone=None,
+        neck=None,
+        variant=None,
+        loss=None,
+        lr=None,
+        trained_on="koniq10k",
+        suite="",
+        data="koniq10k",
+        split="test",
+        images=2010,
+        row="clean",
+        attack="",
+        objective="",
+        norm="none",
+        epsilon=0.0,
+        metric="srocc",
+        value=number,
+        std=None,
+        seeds=1,
+        low=None if number is None else number - 0.01,
+        high=None if number is None else number + 0.01,
+        parameters=None,
+        macs=None,
+        undefined=None if number is not None else "constant scores",
+    )
+    return row._replace(**changes)
+
+
+def both(model: str, srocc: float, plcc: float, **changes: Any) -> list[Result]:
+    """SROCC and PLCC of a model in one place."""
+    return [result(model, srocc, **changes), result(model, plcc, metric="plcc", **changes)]
+
+
+@pytest.fixture(scope="session")
+def frames() -> dict[str, pa.Table]:
+    """One small frame of every kind: SRM pairs and ablations, SMART sizes and losses, a training run."""
+    rows: list[Result] = []
+    for trunk, change in (("swin_tiny", 0.0), ("pvt_v2_b2", 0.01)):
+        for neck, gain in (("baseline", 0.0), ("srm", 0.07)):
+            pair = {"backbone": trunk, "neck": neck, "variant": "none" if neck == "srm" else None}
+            name = f"{trunk}-{neck}"
+            rows += both(name, 0.9 + change, 0.91 + change, data="tid2013", **pair)
+            for norm, epsilon in (("inf", 4 / 255), ("2", 1.0)):
+                place = {"row": "suite_min", "suite": f"srm-{norm}", "norm": norm, "epsilon": epsilon}
+                rows += both(name, 0.2 + gain, 0.25 + gain, data="tid2013", **place, **pair)
+    for variant, loss in (("uniform_landmarks", 0.05), ("rank_8", 0.03)):
+        pair = {"backbone": "pvt_v2_b2", "neck": "srm", "variant": variant, "data": "tid2013"}
+        rows += both(variant, 0.905, 0.915, std=0.004, seeds=3, low=None, high=None, **pair)
+        place = {"row": "suite_min", "suite": "srm-inf", "norm": "inf", "epsilon": 4 / 255}
+        rows += both(variant, 0.27 - loss, 0.3 - loss, **place, **pair)
+    for size, fusion, parameters, value in (
+        ("tiny", "last", 28_979_523, 0.921),
+        ("small", "afa", 50_641_491, 0.931),
+        ("base", "attention", 89_111_941, 0.936),
+    ):
+        own = {"variant": fusion, "parameters": parameters, "macs": parameters * 150, "lr": value / 1e6}
+        rows += both(f"smart-{size}", value, value + 0.01, loss=f"loss-{size}", **own)
+        rows += both(f"smart-{size}", value - 0.1, value - 0.09, data="spaq", loss=f"loss-{size}", **own)
+    statistics = {
+        "p05": 0.2,
+        "p25": 0.4,
+        "median": 0.5,
+        "p75": 0.6,
+        "p90": 0.8,
+        "p95": 0.9,
+        "min": 0.1,
+        "max": 1.0,
+    }
+    places = {
+        ("conditioning", "kappa"): ("4->1", "all"),
+        ("conditioning", "residual"): ("4->1", "all"),
+        ("scale", "rms_before"): ("4->1", "4->2", "all"),
+        ("scale", "rms_after"): ("4->1", "4->2", "all"),
+        ("scale", "gamma"): ("4->1", "4->2", "all"),
+        ("gate", "entropy"): ("all",),
+        ("gate", "cap_factor"): ("all",),
+        ("gate", "rms_before_cap"): ("all",),
+        ("gate", "routing_mass"): ("stage 1", "stage 2", "stage 3"),
+    }
+    diagnostics = [
+        Diagnostic("srm", table, quantity, place, name, number, 40)
+        for (table, quantity), where in places.items()
+        for place in where
+        for name, number in statistics.items()
+    ]
+    diagnostics.append(Diagnostic("srm", "gate", "below_entropy_floor", "all", "share", 0.125, 40))
+    costs = [
+        Cost("srm", "neck", 384, 1, "fp32", "", 300_000, 400_000_000, None, None),
+        Cost("srm", "whole", 384, 1, "fp32", "", 28_000_000, 4_000_000_000, None, None),
+        Cost("srm", "neck, forward", 384, 1, "bf16", "cpu", None, None, 0.0125, 64_000_000),
+    ]
+    epochs = [
+        Epoch("base", epoch, quantity, place, number, epoch == 2)
+        for epoch in (1, 2, 3)
+        for quantity, place, number in (
+            ("loss", "", 12.0 / epoch),
+            ("val_srocc", "", None if epoch == 1 else 0.8 + epoch / 100),
+            ("seconds", "", 3.5),
+            ("gamma", "4->1", 1 + epoch / 10),
+            ("gamma", "4->2", 1 - epoch / 10),
+        )
+    ]
+    settings = [
+        Setting("tiny", "training", "epochs", "10"),
+        Setting("base", "training", "epochs", "12"),
+        Setting("base", "architecture", "fusion", "attention"),
+    ]
+    weights = [
+        Attention("base", f"i{i}", i / 10, 0.5, 0.1, 0.2, 0.3 + i / 50, 0.4 - i / 50) for i in range(9)
+    ]
+    maps = [
+        Feature("base", "i0", 0.25, stage, side, side, [float(v) for v in range(side * side)])
+        for stage, side in ((1, 8), (2, 4), (3, 2), (4, 1))
+    ]
+    return {
+        "results": make_frame(Result, rows),
+        "diagnostics": make_frame(Diagnostic, diagnostics),
+        "costs": make_frame(Cost, costs),
+        "training": make_frame(Epoch, epochs),
+        "settings": make_frame(Setting, settings),
+        "attention": make_frame(Attention, weights),
+        "features": make_frame(Feature, maps),
+    }

@@ -1,7 +1,5 @@
 """Terminal, Markdown and page: the same facts, each format's own dangers."""
 
-# ruff: noqa: RUF001  reports write a true minus sign
-
 from __future__ import annotations
 
 import io
@@ -21,12 +19,12 @@ from iqa_reports import (
     html_report,
     leaderboard_table,
     markdown_report,
-    print_leaderboard,
     print_report,
     render_report,
     view_run,
 )
-from iqa_reports.figures import INK, inline_svg, save_figure, steps_figure
+from iqa_reports.drawing import INK, inline_svg, save_figure
+from iqa_reports.figures import steps_figure
 from iqa_reports.markdown import escape, markdown_table
 from iqa_reports.run_view import Line
 
@@ -50,8 +48,8 @@ def terminal(run: Any, *, width: int = 80, encoding: str = "utf-8", whole: bool 
     """What the terminal shows."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline="")
-    show = print_report if whole else print_leaderboard
-    show(run.manifest, run.table, Console(file=file, width=width, force_terminal=False))
+    console = Console(file=file, width=width, force_terminal=False)
+    print_report(run.report(figures=False), console, full=whole)
     file.flush()
     return raw.getvalue().decode(encoding)
 
@@ -82,7 +80,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
+        if self._open[-1:] not in (["style"], ["script"]):
             self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -94,7 +92,7 @@ class Page(HTMLParser):
 def written(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the rendered report, only to be read."""
     folder = tmp_path_factory.mktemp("report")
-    render_report(run.manifest, run.table, run.intervals, folder)
+    render_report(run.report(), folder)
     return folder
 
 
@@ -114,8 +112,8 @@ def test_every_format_shows_the_same_facts(run: Any, written: Path) -> None:
 def test_a_complete_run_shows_no_warning(make_run: Make) -> None:
     """The warning of an incomplete run is not there when every cell is done."""
     run = make_run(status="complete")
-    view = view_run(run.manifest, run.table)
-    for shown in (terminal(run), markdown_report(view, []), html_report(view, [], [])):
+    report = run.report(figures=False)
+    for shown in (terminal(run), markdown_report(report), html_report(report, {})):
         assert "not complete" not in shown
 
 
@@ -139,7 +137,7 @@ def test_no_number_is_cut_in_a_terminal(make_run: Make, width: int) -> None:
 
 
 def test_the_leaderboard_alone_is_short(run: Any) -> None:
-    """print_leaderboard shows both metrics and how to read them, and no other table."""
+    """A report that is not full shows both metrics and how to read them, and no other table."""
     shown = terminal(run, whole=False)
     assert "Leaderboard in SROCC" in shown
     assert "Leaderboard in PLCC" in shown
@@ -166,7 +164,7 @@ def test_markup_in_a_name_is_text_in_a_terminal(make_run: Make) -> None:
 def test_markdown_tables_are_well_formed(make_run: Make) -> None:
     """Every row of every table has as many cells as its heading, whatever the names hold."""
     run = make_run(weak=NASTY)
-    lines = markdown_report(view_run(run.manifest, run.table), []).splitlines()
+    lines = markdown_report(run.report(figures=False)).splitlines()
     counts: list[int] = []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -193,7 +191,7 @@ def test_markdown_escapes_what_would_be_markup() -> None:
 
 def test_the_suite_cannot_end_its_fence(run: Any) -> None:
     """Backticks in the suite's text stay inside the code block."""
-    report = markdown_report(view_run(run.manifest, run.table), [])
+    report = markdown_report(run.report(figures=False))
     assert '````toml\nname = "smoke"\n# ``` <b>\n````\n' in report
 
 
@@ -201,13 +199,16 @@ def test_the_suite_cannot_end_its_fence(run: Any) -> None:
 
 
 def test_the_page_needs_nothing_but_itself(written: Path) -> None:
-    """No script, no reference that a browser would fetch, no import in a style."""
+    """Nothing that a browser would fetch, no import in a style, and a policy that forbids fetching."""
     source = (written / "index.html").read_text(encoding="utf-8")
     page = Page(source)
-    assert {"script", "link", "img", "iframe", "object"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"iframe", "object"}.isdisjoint(tag for tag, _ in page.tags)
     for _, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
-            assert (attributes.get(name) or "#").startswith("#"), attributes
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
     assert "@import" not in source
     assert not re.search(r"url\((?!#)", source)
 
@@ -228,18 +229,18 @@ def test_tables_of_the_page_are_tables(written: Path) -> None:
     """Language, captions, scopes and one name for every figure: what a screen reader needs."""
     page = Page((written / "index.html").read_text(encoding="utf-8"))
     assert page.all("html")[0]["lang"] == "en"
-    assert len(page.all("caption")) == len(page.all("table")) == 7
+    assert len(page.all("caption")) == len(page.all("table")) == 8
     assert all(a.get("scope") in {"col", "colgroup", "row"} for a in page.all("th"))
     assert all(a.get("role") == "img" and a.get("aria-label") for a in page.all("svg"))
-    assert len(page.all("svg")) == 4
+    assert len(page.all("svg")) == 9
 
 
 def test_names_are_text_in_the_page(make_run: Make, tmp_path: Path) -> None:
     """A model called <script> is shown by that name, in tables, captions and figures."""
     run = make_run(weak=NASTY)
-    files = render_report(run.manifest, run.table, run.intervals, tmp_path)
+    files = render_report(run.report(), tmp_path)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert page.all("script") == []
+    assert len(page.all("script")) == 1
     assert page.text.count(NASTY) >= 8
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+", path.name) for path in files)
 
@@ -250,8 +251,8 @@ def test_names_are_text_in_the_page(make_run: Make, tmp_path: Path) -> None:
 def test_two_renders_are_equal_to_the_byte(run: Any, written: Path, tmp_path: Path) -> None:
     """The same run gives the same files, whatever the user's matplotlib settings are."""
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
-        files = render_report(run.manifest, run.table, run.intervals, tmp_path)
-    assert [path.name for path in files[:2]] == ["index.html", "report.md"]
+        files = render_report(run.report(), tmp_path)
+    assert [path.name for path in files[:3]] == ["index.html", "report.md", "report.tex"]
     for path in files:
         assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -263,13 +264,38 @@ def test_drawing_leaves_the_users_matplotlib_alone() -> None:
     assert dict(mpl.rcParams) == before
 
 
-def test_the_files_are_the_page_the_markdown_and_each_figure_twice(written: Path) -> None:
-    """Every figure is there as SVG and PNG, named by kind, rank and model; no fragment is left."""
+def test_the_files_are_those_of_every_format(written: Path) -> None:
+    """Page, Markdown, LaTeX, tables as CSV and LaTeX, figures as SVG and PNG; no fragment is left."""
     names = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
-    figures = ("steps-01-strong", "steps-02-weak", "reach-01-strong", "reach-02-weak")
-    assert names == {"index.html", "report.md"} | {
-        f"figures/{f}.{k}" for f in figures for k in ("svg", "png")
-    }
+    kinds = ("steps", "radius", "reach", "scatter")
+    figures = {f"{k}-01-strong" for k in kinds} | {f"{k}-02-weak" for k in kinds if k != "radius"}
+    figures |= {"security-suite-min", "security-composed"}
+    tables = {f"{t}-{m}" for t in ("leaderboard", "attacks", "epsilons") for m in ("srocc", "plcc")}
+    tables |= {"checks", "flags"}
+    assert names == (
+        {"index.html", "report.md", "report.tex", ".report-files.json"}
+        | {f"figures/{f}.{k}" for f in figures for k in ("svg", "png")}
+        | {f"tables/{t}.{k}" for t in tables for k in ("csv", "tex")}
+    )
+
+
+def test_only_the_formats_asked_for_are_written(run: Any, tmp_path: Path) -> None:
+    """A format that was not asked for leaves no file; Markdown brings the figures it shows."""
+    render_report(run.report(figures=False), tmp_path, ["csv"])
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".csv", ".json"}
+    render_report(run.report(), tmp_path, ["markdown"])
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".md", ".svg", ".json"}
+
+
+def test_a_later_report_removes_its_own_files_alone(make_run: Make, tmp_path: Path) -> None:
+    """Figures of a model that is gone go away; a file somebody else put there stays."""
+    render_report(make_run().report(), tmp_path, ["svg"])
+    (tmp_path / "figures" / "mine.svg").write_text("mine")
+    render_report(make_run(weak="other").report(), tmp_path, ["svg"])
+    names = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert "mine.svg" in names
+    assert "steps-02-other.svg" in names
+    assert "steps-02-weak.svg" not in names
 
 
 def test_a_failed_render_leaves_the_old_page(
@@ -286,23 +312,24 @@ def test_a_failed_render_leaves_the_old_page(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        render_report(run.manifest, run.table, run.intervals.slice(0, 0), tmp_path)
+        render_report(run._replace(intervals=run.intervals.slice(0, 0)).report(), tmp_path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "the former page"
 
 
-def test_a_run_without_sweep_and_intervals_has_no_figures(make_run: Make, tmp_path: Path) -> None:
-    """Nothing to draw is no figure and no section, not an empty one."""
+def test_a_run_without_sweep_and_intervals_has_no_figures_of_them(make_run: Make, tmp_path: Path) -> None:
+    """Nothing to draw is no figure, not an empty one."""
     run = make_run(step_sweep=None)
-    files = render_report(run.manifest, run.table, run.intervals.slice(0, 0), tmp_path)
-    assert [p.name for p in files] == ["index.html", "report.md"]
-    assert "<figure" not in files[0].read_text(encoding="utf-8")
+    report = run._replace(intervals=run.intervals.slice(0, 0)).report()
+    assert {d.kind for d in report.all_figures()} == {"radius", "security"}
+    files = render_report(run.report(figures=False), tmp_path, ["html"])
+    assert "<svg" not in files[0].read_text(encoding="utf-8")
 
 
 def test_figures_in_markdown_are_the_files_written(written: Path) -> None:
     """Every image the Markdown names lies beside it."""
     paths = re.findall(r"\]\((figures/[^)]+)\)", (written / "report.md").read_text(encoding="utf-8"))
-    assert len(paths) == 4
+    assert len(paths) == 9
     assert all((written / path).is_file() for path in paths)
 
 

@@ -1,7 +1,5 @@
 """What the tables say, whatever the format."""
 
-# ruff: noqa: RUF001  reports write a true minus sign
-
 from __future__ import annotations
 
 import subprocess
@@ -15,15 +13,18 @@ import pytest
 from iqa_reports import (
     Estimate,
     InconsistentRun,
+    ModelCost,
     TableView,
     attack_table,
     checks_table,
     epsilon_table,
+    flags_table,
     leaderboard_table,
     view_run,
 )
 from iqa_reports.run_view import reach_of
-from iqa_reports.tables import Entry, all_tables
+from iqa_reports.table_view import Entry
+from iqa_reports.tables import all_tables, transfer_table
 from iqa_reports.text import checks, interval, number, radius, reading, signed, warning
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA
 
@@ -68,9 +69,11 @@ def test_a_model_that_failed_a_check_has_no_rank(run: Any) -> None:
 def test_the_leaderboard_shows_value_interval_drop_and_8bit(run: Any) -> None:
     """Every worst case stands with its interval, its drop against clean and its 8-bit value."""
     table = leaderboard_table(view_run(run.manifest, run.table), "srocc")
-    assert column(table, "clean")[1] == Entry("0.858", "number", "[0.758, 0.958]")
-    assert column(table, "suite_min")[1] == Entry("−0.394", "number", "[−0.494, −0.294]")
-    assert column(table, "suite_min", 1)[1].text == "−1.252"
+    clean, worst = column(table, "clean")[1], column(table, "suite_min")[1]
+    assert (clean.text, clean.kind, clean.interval) == ("0.858", "number", "[0.758, 0.958]")
+    assert (worst.text, worst.kind, worst.interval) == ("−0.394", "number", "[−0.494, −0.294]")
+    drop = column(table, "suite_min", 1)[1]
+    assert (drop.text, drop.interval) == ("−1.252", "[−1.352, −1.152]")
     assert column(table, "suite_min", 2)[1].text == "−0.389"
     assert column(table, "composed")[1].text == "−0.691"
 
@@ -128,6 +131,78 @@ def test_failed_checks_are_named(run: Any) -> None:
     model = run.manifest.models[0]
     assert checks(model.model_copy(update={"checks": {}})) == "not recorded"
     assert checks(model.model_copy(update={"checks": {"odd": None}})) == "1 of 1 failed: odd"
+
+
+def test_the_best_of_a_column_is_marked_and_so_is_what_is_not_told_apart_from_it(run: Any) -> None:
+    """Bold by value; a dagger where the paired difference to the best may be zero."""
+    rows = run.table.to_pylist()
+    for row in rows:
+        if (row["model"], row["row"], row["metric"]) == ("weak", "suite_min", "srocc"):
+            row["ties_with"] = "other, strong"
+    table = leaderboard_table(
+        view_run(sound(run.manifest), pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
+    )
+    best, second = column(table, "suite_min")
+    assert (best.best, second.best) == (True, False)
+    assert second.mark == "†"
+    assert "not told apart from the best" in note(table, second)
+    assert [e.best for e in column(table, "clean")] == [False, True]
+    assert "†" not in "".join(e.mark for e in column(table, "clean"))
+
+
+@pytest.mark.parametrize(("verdict", "ranks"), [("suspect", ["1", "2"]), ("invalid", ["1", "—"])])
+def test_the_verdict_decides_who_is_ranked(run: Any, verdict: str, ranks: list[str]) -> None:
+    """A suspect model keeps its rank although a check failed, an invalid one has none; the row says which."""
+    rows = [r | {"verdict": verdict if r["model"] == "weak" else "sound"} for r in run.table.to_pylist()]
+    table = leaderboard_table(
+        view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
+    )
+    assert [row[0].text for row in table.rows] == ranks
+    assert [e.text for e in column(table, "Verdict")] == ["sound", verdict]
+
+
+def test_cost_is_shown_where_it_was_recorded(run: Any) -> None:
+    """Gradients and seconds an image of each model; a dash with the reason for a model without them."""
+    view = view_run(run.manifest, run.table, None, {"strong": ModelCost(1200, 2400, 3.25)})
+    table = leaderboard_table(view, "srocc")
+    assert [e.text for e in column(table, "Cost an image")] == ["1,200", "—"]
+    assert [e.text for e in column(table, "Cost an image", 1)] == ["3.2", "—"]
+    assert note(table, column(table, "Cost an image")[1]) == "cost was not recorded"
+
+
+def test_transfer_is_a_matrix_of_models_and_surrogates(run: Any) -> None:
+    """A column a surrogate, a row a model; no model is its own surrogate; without transfer no table."""
+    assert transfer_table(view_run(run.manifest, run.table), "srocc") is None
+    rows = run.table.to_pylist()
+    attack = next(r for r in rows if r["row"] == "attack" and r["final"] and r["objective"] == "mse")
+    rows += [
+        attack | {"model": model, "attack": f"transfer:{other}", "steps": 10, "value": value}
+        for model, other, value in (("strong", "weak", 0.55), ("weak", "strong", 0.25))
+    ]
+    view = view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA))
+    table = transfer_table(view, "srocc")
+    assert table is not None
+    assert [g.label for g in table.groups] == ["clean", "from weak (mse)", "from strong (mse)"]
+    assert [e.text for e in column(table, "from weak (mse)")] == ["0.550", "—"]
+    assert [e.text for e in column(table, "from strong (mse)")] == ["—", "0.250"]
+    assert note(table, column(table, "from weak (mse)")[1]) == "a model is no surrogate of itself"
+
+
+def test_flags_are_listed_raised_ones_first(run: Any) -> None:
+    """Every flag with value, threshold and where; a run that was not judged has no such table."""
+    assert flags_table(view_run(run.manifest, run.table)) is None
+    view = view_run(run.manifest, run.table, run.stored.flags)
+    table = flags_table(view)
+    assert table is not None
+    assert [e.text for e in table.rows[0]] == [
+        "strong",
+        "random as strong",
+        "0.97",
+        "0.5",
+        "RAISED (suspect)",
+        "pgd/mse at 2/255 <b>",
+    ]
+    assert [row[4].text for row in table.rows] == ["RAISED (suspect)", "not raised"] * 2
 
 
 # The other tables -----------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ EVERY_KIND = (
 [[attacks]]
 name = "auto"
 kind = "apgd"
-epsilons = ["2/255"]
+epsilons = ["2/255", "8/255"]
 objectives = ["mse", "soft_spearman"]
 batch = 8
 rank_temperature = 0.05
@@ -227,6 +227,11 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         ("training_images = 9", "training_image = 9", "did you mean 'training_images'"),
         ('training_split = "val"', 'training_split = "test"', "attacks.9.training_split"),
         ('objectives = ["raise"]\nsteps = 30', 'objectives = ["drift"]\nsteps = 30', "not 'drift'"),
+        (
+            'epsilons = ["8/255"]',
+            'epsilons = ["7/255"]',
+            "'look' is bound to ssim>=0.95 at 0.027451, where no attack may use the whole",
+        ),
         ('pixels = "8bit"', 'pixels = "8bit"\nssim_floor = 0.9', "do not go together"),
         ('["2/255"]\npixels = "8bit"', '["0.5/255"]\npixels = "8bit"', "less than one, 1/255"),
         ('split = "test"', 'split = "val"', "would be trained on split 'val' and tested on it"),

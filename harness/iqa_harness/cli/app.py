@@ -19,6 +19,7 @@ from iqa_harness.cli import (
     diagnose,
     evaluate,
     gate,
+    leaderboard,
     models,
     profile,
     report,
@@ -64,6 +65,7 @@ app.command("train")(train.train)
 app.command("study")(study.study)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)

@@ -34,6 +34,7 @@ from iqa_harness.cli.executing import (
     make_executor,
 )
 from iqa_harness.cli.report import write_report
+from iqa_harness.cli.verify import judge_run
 from iqa_harness.errors import ExitCode, RunError
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def attack(
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a model's verdict is not sound.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -115,6 +119,8 @@ def attack(
         chunk=chunk, max_states=max_states, cache=cache, dry_run=dry_run, where=where,
         selection=Selection(limit, tuple(image or ())), only=only, keep_images=keep_images,
     )  # fmt: skip
+    if strict and code == ExitCode.OK and not dry_run:
+        code = judge_run(store, suite, run)
     raise typer.Exit(code)
 
 

@@ -19,7 +19,10 @@ from iqa_harness.cli.arguments import (
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
+    from iqa_harness.data import ImageSet
+    from iqa_models.hyper.model import HyperQuality
     from iqa_models.srm import DiagnosticRow
+    from iqa_reports.frames import Attention
 
 SHOWN = ("median", "p90", "mean", "share")
 """Statistics on the screen; the file has all."""
@@ -32,19 +35,29 @@ def diagnose(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First images only.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 8,
     out: Annotated[Path | None, typer.Option("--out", help="Parquet file for all statistics.")] = None,
+    maps: Annotated[
+        int,
+        typer.Option(
+            "--maps", min=0, help="Of a hyper model: feature maps of so many images, beside --out as *-maps."
+        ),
+    ] = 0,
     cache: CacheOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Print conditioning, scale and routing of an SRM neck over images, and write them as Parquet."""
+    """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.data import open_data
     from iqa_harness.diagnostics import image_batches, write_diagnostics
     from iqa_models import SRMQuality
+    from iqa_models.hyper.model import HyperQuality
 
     set_up_torch(device, threads)
     entrant = load_entrant(parse_model(model))
-    if not isinstance(entrant.model, SRMQuality):
-        raise RunError(f"{model}: has no Spectral Robustness Mixer to diagnose; take an srm model")
+    if not isinstance(entrant.model, SRMQuality | HyperQuality):
+        raise RunError(
+            f"{model} has neither an SRM neck nor SMART-IQA's attention: choose a model of `iqa-harness models "
+            "list` that begins with srm_, or a smart_iqa model"
+        )
     images = open_data(data, cache_dir=cache)
     if split is not None:
         images = images.split(split)
@@ -52,7 +65,11 @@ def diagnose(
         images = images.subset(range(min(limit, len(images))))
     if not len(images):
         raise RunError(f"{data}: no images in split {split!r}")
-    rows = entrant.model.to(device).diagnostics(image_batches(images, batch, device))
+    subject = entrant.model.to(device)
+    if isinstance(subject, HyperQuality):
+        _attention(subject, entrant.label, images, out, maps, device)
+        return
+    rows = subject.diagnostics(image_batches(images, batch, device))
     _show(rows)
     if out is not None:
         context = {
@@ -62,6 +79,39 @@ def diagnose(
             "images": str(len(images)),
         }
         typer.echo(str(write_diagnostics(out, rows, context=context.items())))
+
+
+def _attention(
+    subject: HyperQuality, label: str, images: ImageSet, out: Path | None, maps: int, device: str
+) -> None:
+    """Print the mean weight of each stage by thirds of the labels; write weights and feature maps."""
+    from iqa_harness.reporting import insights
+    from iqa_reports import rows_of
+    from iqa_reports.frames import Attention
+
+    if maps and out is None:
+        raise RunError("--maps writes feature maps beside the file of --out; name one")
+    if subject.head.fusion.attention is not None:
+        frame = insights.attention_frame(subject, label, images, device)
+        rows = sorted(rows_of(frame, Attention), key=lambda a: a.mos)
+        for name, part in zip(("low", "middle", "high"), _thirds(rows), strict=True):
+            means = [sum(a.stages[s] for a in part) / max(1, len(part)) for s in range(4)]
+            typer.echo(f"{name:6} {len(part)} images, stages 1-4: " + " ".join(f"{m:.3f}" for m in means))
+        if out is not None:
+            typer.echo(str(insights.write_frame(out, frame)))
+    elif not maps:
+        raise RunError(f"{label}: has no attention over stages; --maps N still writes its feature maps")
+    if maps and out is not None:
+        beside = out.with_name(f"{out.stem}-maps.parquet")
+        chosen = insights.by_quality(images, maps)
+        typer.echo(
+            str(insights.write_frame(beside, insights.feature_frame(subject, label, images, chosen, device)))
+        )
+
+
+def _thirds(rows: list[Attention]) -> list[list[Attention]]:
+    first, second = len(rows) // 3, 2 * len(rows) // 3
+    return [rows[:first], rows[first:second], rows[second:]]
 
 
 def _show(rows: Sequence[DiagnosticRow]) -> None:

@@ -107,7 +107,10 @@ def _print(console: Console, rows: pa.Table) -> None:
     for column in ("data", "split", "n", "model", "SROCC", "95 %", "PLCC", "KROCC"):
         numeric = column in ("n", "SROCC", "PLCC", "KROCC")
         table.add_column(
-            column, justify="right" if numeric else "left", no_wrap=column not in ("data", "model")
+            column,
+            justify="right" if numeric else "left",
+            no_wrap=column not in ("data", "model"),
+            overflow="fold",
         )
     listed = sorted(enumerate(rows.to_pylist()), key=lambda item: _order(rows, item[1]["data"]))
     marks: dict[str, str] = {}

@@ -24,6 +24,9 @@ def gate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="srocc, plcc; repeat for both [default: srocc].")
     ] = None,
+    every_attack: Annotated[
+        bool, typer.Option("--every-attack", help="Gate every attack by itself, not the worst cases alone.")
+    ] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -58,7 +61,11 @@ def gate(
         raise RunError("the gate compares one run; several are for --calibrate")
     after = sides[0]
     metrics = metrics_of(metric or ["srocc"])
-    gated = compared(lambda: find_regressions(before, after, tolerance=tolerance, metrics=metrics))
+    gated = compared(
+        lambda: find_regressions(
+            before, after, tolerance=tolerance, metrics=metrics, every_attack=every_attack
+        )
+    )
     records = (before.record, after.record)
     for path, text in (
         (markdown, gate_formats.markdown(gated, *records)),

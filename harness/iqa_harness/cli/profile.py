@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +29,9 @@ def profile(
         bool,
         typer.Option("--growth", help="An SRM neck's links beside full attention over growing token counts."),
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Parquet file of the costs, for `report --input`.")
+    ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
@@ -42,13 +46,16 @@ def profile(
 
     set_up_torch(device, threads)
     costs.autocast(device, precision)  # an unknown precision is refused before anything is built
-    subject = load_entrant(parse_model(model)).model
+    entrant = load_entrant(parse_model(model))
+    subject = entrant.model
     if growth and not isinstance(subject, SRMQuality):
         raise RunError("--growth compares the links of an SRM neck: take an srm model")
     console = Console()
     console.print(f"{subject.spec.name}, {batch} x 3 x {size} x {size}; input: {subject.spec.input_protocol}")
     console.print(costs.CONVENTION)
-    console.print(_cost_table(costs.count_cost(subject, height=size, width=size, batch=batch)))
+    parts = costs.count_cost(subject, height=size, width=size, batch=batch)
+    console.print(_cost_table(parts))
+    found: dict[str, Measured] = {}
     if repeats:
         subject = subject.to(device)
         images = torch.rand(batch, 3, size, size, device=device)
@@ -69,6 +76,29 @@ def profile(
         console.print(_growth_table(rows))
         for line in exponents(rows):
             console.print(line)
+    if out is not None:
+        setting = {"model": entrant.label, "size": size, "batch": batch, "precision": precision}
+        typer.echo(str(_write(out, parts, found, setting, device)))
+
+
+def _write(
+    out: Path, parts: Sequence[PartCost], found: Mapping[str, Measured], setting: dict[str, Any], device: str
+) -> Path:
+    from iqa_harness.reporting.insights import write_frame
+    from iqa_reports import make_frame
+    from iqa_reports.frames import Cost
+
+    none: dict[str, Any] = {"parameters": None, "macs": None, "seconds": None, "peak_bytes": None}
+    counted = [
+        Cost(**{**none, **setting, "part": p.part, "device": "", "parameters": p.parameters, "macs": p.macs})
+        for p in parts
+    ]
+    measured = [
+        Cost(**{**none, **setting, "part": name, "device": device, "seconds": one.median,
+                "peak_bytes": one.peak_bytes})
+        for name, one in found.items()
+    ]  # fmt: skip
+    return write_frame(out, make_frame(Cost, [*counted, *measured]))
 
 
 def exponents(rows: Sequence[Growth]) -> list[str]:

@@ -17,7 +17,16 @@ from iqa_harness.cli.arguments import (
     run_plugins,
     set_up_torch,
 )
-from iqa_harness.cli.train import DataOption, How, RangeOption, SetOption, Source, numbers, train_config
+from iqa_harness.cli.train import (
+    DataOption,
+    How,
+    RangeOption,
+    SetOption,
+    Source,
+    numbers,
+    set_name,
+    train_config,
+)
 from iqa_harness.errors import ExitCode, HarnessError
 from iqa_harness.training import read_changes
 
@@ -72,7 +81,7 @@ def study(
         loaded = loaded.model_copy(update={"suite": suite})
     changes = read_changes(settings or [])
     if data is not None:
-        changes.setdefault("data", Path(data).stem if data.endswith(".csv") else data)
+        changes.setdefault("data", set_name(data))
     run_plugins(plugin)
     rows = study_rows(loaded, changes)
     if show:

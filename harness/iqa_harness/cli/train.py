@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +41,11 @@ DEMO = "demo"
 SIZES = ("tiny", "small", "base")
 
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="Other images than the preset's: a set's name or a CSV.")
+    str | None,
+    typer.Option(
+        "--data",
+        help="Images: a set's name, koniq10k:/folder and the like, or a CSV [default: the preset's].",
+    ),
 ]
 RangeOption = Annotated[
     tuple[float, float] | None, typer.Option("--mos-range", help="Ends of a CSV's label scale.")
@@ -175,8 +179,7 @@ def _config(preset: str, data: str | None, settings: Sequence[str], size: str | 
             )
         changes.setdefault("model", f"smart_iqa_{size}")
     if data is not None:
-        # The set's name, not its place: a moved folder is the same run.
-        changes.setdefault("data", Path(data).stem if data.endswith(".csv") else data)
+        changes.setdefault("data", set_name(data))
     return changed(config, changes, "--set") if changes else config
 
 
@@ -204,6 +207,7 @@ def _train_seeds(config: TrainConfig, seeds: Sequence[int], source: Source, fold
 
     runs = []
     data = source.open(config)
+    how = replace(how, resume=False)  # of several runs some are through and some were not begun
     for seed in seeds:
         seeded = changed(config, {"seed": seed, "options.seed": seed}, "--seeds")
         path = train_config(seeded, data, folder / f"seed-{seed}", how)
@@ -212,6 +216,12 @@ def _train_seeds(config: TrainConfig, seeds: Sequence[int], source: Source, fold
     table = seed_table(runs)
     print_table(f"{config.name}, {len(seeds)} seed(s)", table)
     write_table(folder / "seeds", f"{config.name}, {len(seeds)} seed(s)", table)
+
+
+def set_name(data: str) -> str:
+    """Return the name of a set without its place and options: in a moved folder the run is the same."""
+    place = data.partition("?")[0]
+    return Path(place).stem if place.endswith(".csv") else place.partition(":")[0]
 
 
 def numbers(text: str) -> list[int]:

@@ -84,7 +84,9 @@ def read_image(path: Path) -> DecodedImage:
         raise BadImage(path, "oversized", str(error)) from error
     except UnidentifiedImageError as error:
         raise BadImage(path, "unreadable", f"not an image of {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports damage by any of these
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # Pillow answers damage with almost any exception, TypeError included
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise BadImage(path, kind, f"cannot be decoded ({error})") from error
 

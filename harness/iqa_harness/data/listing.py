@@ -126,14 +126,15 @@ class Folder:
         if not name or "\0" in name:
             raise Unlocated("outside", "path is empty or holds a NUL byte")
         relative = Path(name)
-        if relative.is_absolute() or ".." in relative.parts:
-            target = (self.root / name).resolve()
-            if relative.is_absolute() or not target.is_relative_to(self.root):
+        try:
+            if relative.is_absolute() or not (self.root / name).resolve().is_relative_to(self.root):
                 raise Unlocated("outside", "leaves the folder of the set")
-        target = self.root / relative
-        if not target.is_file():
-            target = self._ignoring_case(target)
-        resolved = target.resolve()
+            target = self.root / relative
+            if not target.is_file():
+                target = self._ignoring_case(target)
+            resolved = target.resolve()
+        except (OSError, RuntimeError) as error:  # a name of absurd length, a circle of links
+            raise Unlocated("missing", f"no such file ({error})") from error
         if not resolved.is_relative_to(self.root):
             raise Unlocated("outside", "leaves the folder of the set")
         return resolved

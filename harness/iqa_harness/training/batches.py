@@ -109,7 +109,7 @@ def train_batches(
         samples = list(order[start : start + batch_size])
         crops = []
         for index, patch in samples:
-            pixels = data.read(index)
+            pixels = data.view(index)  # only the crop is read of an image that is mapped
             height, width = pixels.shape[:2]
             view = draw_view(seed, epoch, data.records[index].image_id, height, width, crop, flip, patch)
             square = pixels[view.top : view.top + crop, view.left : view.left + crop]

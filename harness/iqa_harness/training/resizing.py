@@ -66,7 +66,7 @@ class ResizedSet(ImageSet):
                 file.seek(offset)
                 raw = np.fromfile(file, dtype=np.uint8, count=height * width * 3)
             return raw.reshape(height, width, 3)
-        pixels = self._data.read(index)
+        pixels = self._data.view(index)
         height, width = target_size(self.rule, *pixels.shape[:2])
         if pixels.shape[:2] != (height, width):
             small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)

@@ -171,10 +171,10 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) ->
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
-        # In the parameter's own memory layout: the next steps then round as they would have.
-        value = (
-            torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor.clone()
-        )
+        # In the parameter's own memory layout: the next steps then round as they would have. The count of
+        # steps stays on the CPU, also where the parameter is one number on a card.
+        like = name != "step" and tensor.shape == parameter.shape
+        value = torch.empty_like(parameter).copy_(tensor) if like else tensor.clone()
         optimiser.state[parameter][name] = value.detach()
 
 

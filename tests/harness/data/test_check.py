@@ -12,6 +12,7 @@ from PIL import Image
 
 from iqa_harness.data import open_data
 from iqa_harness.data.catalogue import check_source
+from iqa_harness.data.decoding import BadImage, decode
 from iqa_harness.errors import DataError
 
 Tree = Callable[..., Path]
@@ -193,6 +194,38 @@ def test_csv_is_checked_as_well(tmp_path: Path) -> None:
         ("line 7", "duplicate"),
         ("line 7", "range"),
     ]
+
+
+def test_names_no_file_system_takes(tmp_path: Path) -> None:
+    """A name of absurd length and a circle of links are rows without a file, not the end of the check."""
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    (tmp_path / "x").symlink_to(tmp_path / "y")
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    (tmp_path / "own.csv").write_text(f"path,mos\na.png,1\n{'n' * 5000},2\nx,3\nx/../a.png,4\n")
+    kinds = {(f.where, f.kind) for f in check_source(str(tmp_path / "own.csv"), progress=False).findings}
+    assert kinds == {("line 3", "missing"), ("line 4", "missing"), ("line 5", "missing")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG", "JPEG", "JPEG2000", "BMP"])
+def test_random_damage_is_always_a_bad_image(tmp_path: Path, kind: str) -> None:
+    """Whatever bytes are changed, an image is read or refused with its path; nothing else comes out."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "x.img"
+    Image.fromarray(PIXELS).save(file, kind, **({"exif": exif} if kind in ("WEBP", "PNG", "JPEG") else {}))
+    sound, generator, refused = file.read_bytes(), np.random.default_rng(7), 0
+    for _ in range(150):
+        data = bytearray(sound)
+        for place in generator.integers(0, min(len(data), 300), size=4):
+            data[place] = generator.integers(0, 256)
+        file.write_bytes(data)
+        try:
+            assert decode(file).ndim == 3
+        except BadImage as error:
+            refused += 1
+            assert str(file) in str(error)
+    assert refused > 5
 
 
 def test_check_reads_what_a_cache_would_hide(tree: Tree) -> None:

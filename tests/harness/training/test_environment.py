@@ -96,6 +96,15 @@ def test_bf16_trains_and_differs_from_fp32(tiny_set, config, tmp_path):
     assert (a - b).abs().max() < 0.05 * a.abs().max()
 
 
+@pytest.mark.parametrize("robust", ["gradient_norm", "pgd"])
+def test_robust_training_works_in_bf16(tiny_set, config, tmp_path, robust):
+    """The penalty's second pass and the engine's gradients go with autocast; the weights stay finite."""
+    half = {"precision": "bf16", "robust": robust, "epochs": 1}
+    low = config.model_validate({**config.model_dump(), **half})
+    model = load_checkpoint(train(low, tiny_set, tmp_path))
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 def stepper(precision="fp32", **options):
     """Return a stepper on a small model, with a loss scale of its own."""
     config = make(precision=precision, loss="l1", **options)

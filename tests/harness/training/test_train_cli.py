@@ -7,6 +7,7 @@ import tomllib
 import pyarrow.parquet as pq
 import pytest
 
+from iqa_harness.cli.train import set_name
 from iqa_harness.training import TrainConfig, list_presets, load_preset
 from iqa_models.checkpoint import read_card
 
@@ -95,6 +96,19 @@ def test_a_presets_own_data_must_be_pointed_at(cli):
     assert code == 3
     assert "meant for 'koniq10k'" in err
     assert "--data" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("demo", "demo"),
+        ("koniq10k:/sets/koniq?label=MOS", "koniq10k"),
+        ("folder/photos.csv?mos_range=1,5", "photos"),
+    ],
+)
+def test_the_place_of_a_set_is_no_setting(data, name):
+    """A run is named after its set, wherever that lies."""
+    assert set_name(data) == name
 
 
 def test_a_checkpoint_lands_where_it_is_asked_for(cli, folder):

@@ -1,0 +1,90 @@
+"""What a model looks at: attention over stages and feature maps, as frames for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from iqa_harness.cell import to_tensor
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_models import QualityModel
+from iqa_models.hyper.model import HyperQuality
+from iqa_reports import make_frame
+from iqa_reports.frames import Attention, Feature
+from iqa_reports.render import write_file
+
+
+def attention_frame(model: QualityModel, label: str, images: ImageSet, device: str = "cpu") -> pa.Table:
+    """Return the weight of each stage on every image (ATTENTION), mean over the image's crops.
+
+    Raises:
+        RunError: the model has no attention over stages.
+    """
+    if not isinstance(model, HyperQuality) or model.head.fusion.attention is None:
+        raise RunError(f"{label}: has no attention over stages; take a smart_iqa model with fusion=attention")
+    rows = []
+    with torch.no_grad():
+        for index, record in enumerate(images.records):
+            found = model.explain(to_tensor(images.read(index), device).unsqueeze(0))
+            assert found.attention is not None  # noqa: S101 - asked for above
+            weights = found.attention[0].double().mean(dim=0).tolist()
+            score = float(found.scores[0].double().mean())
+            rows.append(Attention(label, record.image_id, record.mos, score, *weights))
+    return make_frame(Attention, rows)
+
+
+def feature_frame(
+    model: QualityModel, label: str, images: ImageSet, indices: Sequence[int], device: str = "cpu"
+) -> pa.Table:
+    """Return the mean absolute activation of the trunk's four stages on some images (FEATURES).
+
+    The maps are of the first crop that the model looks at.
+
+    Raises:
+        RunError: the model has no trunk with four stages.
+    """
+    if not isinstance(model, HyperQuality):
+        raise RunError(f"{label}: feature maps are shown of hyperiqa and smart_iqa models")
+    rows = []
+    with torch.no_grad():
+        for index in indices:
+            record = images.records[index]
+            resized = model.protocol.resized(to_tensor(images.read(index), device).unsqueeze(0))
+            corner = model.protocol.corners(*resized.shape[-2:])[:1]
+            stages = model.trunk(model.normalise(model.protocol.patches(resized, corner)))
+            for number, stage in enumerate(stages, start=1):
+                grid = stage[0].abs().mean(dim=0).double().cpu()
+                rows.append(
+                    Feature(
+                        label,
+                        record.image_id,
+                        record.mos,
+                        number,
+                        grid.shape[0],
+                        grid.shape[1],
+                        grid.flatten().tolist(),
+                    )
+                )
+    return make_frame(Feature, rows)
+
+
+def by_quality(images: ImageSet, count: int) -> list[int]:
+    """Return the places of `count` images spread over the labels, the lowest and the highest among them."""
+    order = sorted(range(len(images.records)), key=lambda i: (images.records[i].mos, i))
+    if count == 1 or len(order) < 2:
+        return order[:1]
+    count = min(count, len(order))
+    return [order[round(k * (len(order) - 1) / (count - 1))] for k in range(count)]
+
+
+def write_frame(path: Path, frame: pa.Table) -> Path:
+    """Write a frame as Parquet, whole or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(frame, sink, compression="zstd", write_page_checksum=True)
+    write_file(path, sink.getvalue().to_pybytes())
+    return path

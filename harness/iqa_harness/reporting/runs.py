@@ -1,0 +1,113 @@
+"""Runs on disk, found and read for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iqa_harness.errors import RunError
+from iqa_reports import ModelCost, StoredRun
+from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore
+
+MANIFEST = "manifest.json"
+
+
+class FoundRun(NamedTuple):
+    """A run and the store it lies in."""
+
+    store: ResultStore
+    run: str
+
+
+def find_runs(places: Iterable[str | Path]) -> list[FoundRun]:
+    """Return the runs below some places, each once, in the order found.
+
+    A place is a store, the folder of one run, or a folder with stores somewhere below it; a URL is a store.
+
+    Raises:
+        RunError: a place does not exist, or has no run below it.
+    """
+    found: dict[str, FoundRun] = {}
+    for place in places:
+        if "://" in str(place):
+            store = ResultStore(place)
+            found |= {f"{store.root}/{run}": FoundRun(store, run) for run in store.list_runs()}
+            continue
+        folders = _run_folders(Path(place))
+        if not folders:
+            raise RunError(f"{place}: no run there (a run is STORE/runs/NAME/{MANIFEST})")
+        for folder in folders:
+            key = str(folder.resolve())
+            found.setdefault(key, FoundRun(ResultStore(folder.parent.parent), folder.name))
+    return list(found.values())
+
+
+def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
+    """Read what a run's aggregation stored: manifest, table, intervals; flags and costs if there are any.
+
+    Raises:
+        ResultsError: a file is damaged or of another version, or the run was never aggregated.
+    """
+    store, run = found
+    manifest = store.read_manifest(run)
+    if not (store.run_folder(run) / "table.parquet").is_file():
+        raise RunError(
+            f"run {run!r} in {store.root} has no table yet; make it by "
+            f"`iqa-harness report {run} --store {store.root}`"
+        )
+    folder = store.run_folder(run)
+    has = {name: (folder / f"{name}.parquet").is_file() for name in ("flags", "measures")}
+    return StoredRun(
+        manifest,
+        store.read_table(run),
+        store.read_intervals(run) if intervals else INTERVAL_SCHEMA.empty_table(),
+        store.read_flags(run) if has["flags"] else None,
+        model_costs(store.read_measures(run).to_pylist()) if has["measures"] else {},
+        (),
+        store.root.name,
+    )
+
+
+def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[list[StoredRun], list[str]]:
+    """Read many runs; one that cannot be read becomes a sentence instead of an end to the rest.
+
+    Without intervals, a row an image, a leaderboard over many images is read in a moment.
+    """
+    runs, unread = [], []
+    for one in found:
+        try:
+            runs.append(read_run(one, intervals=intervals))
+        except (ResultsError, RunError) as error:
+            unread.append(str(error))
+    return runs, unread
+
+
+def model_costs(measures: Sequence[dict[str, Any]]) -> dict[str, ModelCost]:
+    """Return what one image of each model cost in all attacks, from rows of MEASURE_SCHEMA at full strength.
+
+    Objectives of one attack share their gradients: an attack at one radius counts once, by its largest value.
+    """
+    names = ("backwards", "forwards", "seconds")
+    largest: dict[tuple[str, str, str, str, float], float] = {}
+    for row in measures:
+        if row["measure"] in names and row["final"] and row["value"] is not None:
+            key = (row["model"], row["measure"], row["attack"], row["norm"], row["epsilon"])
+            largest[key] = max(largest.get(key, 0.0), row["value"])
+    totals: dict[str, dict[str, float]] = {}
+    for (model, measure, *_), value in largest.items():
+        own = totals.setdefault(model, dict.fromkeys(names, 0.0))
+        own[measure] += value
+    return {
+        model: ModelCost(own["backwards"], own["forwards"], own["seconds"]) for model, own in totals.items()
+    }
+
+
+def _run_folders(place: Path) -> list[Path]:
+    if not place.exists():
+        raise RunError(f"{place}: no such folder")
+    if (place / MANIFEST).is_file():
+        return [place]
+    if (place / "runs").is_dir():
+        return sorted(path.parent for path in (place / "runs").glob(f"*/{MANIFEST}"))
+    return sorted(path.parent for path in place.rglob(f"runs/*/{MANIFEST}"))

@@ -1,0 +1,114 @@
+"""Results of other commands than `attack`: checkpoints that were judged after training, and evaluations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from iqa_harness.reporting.results import Identity, identify_card
+from iqa_harness.training.trained import FIGURES
+from iqa_models import BadCheckpoint
+from iqa_models.checkpoint import read_card
+from iqa_reports.frames import Result
+
+METRICS = ("srocc", "plcc", "krocc")
+JUDGED = ("test", "val")
+"""Splits a checkpoint's own figures are of; the first that is there is shown."""
+
+
+def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
+    """Return what a training folder says its checkpoint came to, without attack; nothing if it does not.
+
+    The figures are those `iqa-harness train` and `study` leave beside the checkpoint, of these weights.
+    """
+    try:
+        card = read_card(folder)
+        figures = json.loads((folder / FIGURES).read_bytes())
+    except (BadCheckpoint, OSError, ValueError):
+        return []
+    if figures.get("weights_sha256") != card.weights_sha256:
+        return []
+    identity = identify_card(card.model.model_dump(mode="json"), card.training, card.weights_sha256)
+    splits = {part["split"]: part for part in figures.get("splits", [])}
+    split = next((name for name in JUDGED if name in splits), None)
+    if split is None:
+        return []
+    return [
+        (
+            identity,
+            _result(
+                folder.name,
+                identity,
+                data=str(figures.get("data", "")),
+                split=split,
+                images=int(splits[split].get("images", 0)),
+                metric=metric,
+                value=splits[split].get(metric),
+            ),
+        )
+        for metric in METRICS
+        if metric in splits[split]
+    ]
+
+
+def is_evaluation(table: pa.Table) -> bool:
+    """Whether this is the table of `iqa-harness evaluate`: a row a model and set, metrics side by side."""
+    return {"model", "data", "split", "images", "trained_on", *METRICS} <= set(table.column_names)
+
+
+def evaluation_results(table: pa.Table) -> list[Result]:
+    """Return the rows of an evaluation's table, one a metric.
+
+    The table says of a set how it stands to the one a model was trained on; the set that is its own gives
+    the name.
+    """
+    rows = table.to_pylist()
+    own = {row["model"]: row["data"] for row in rows if str(row["trained_on"]).startswith("this set")}
+    return [
+        _result(
+            row["model"],
+            None,
+            data=row["data"],
+            split=row["split"],
+            images=row["images"],
+            metric=metric,
+            value=row[metric],
+            low=row.get(f"{metric}_low"),
+            high=row.get(f"{metric}_high"),
+            undefined=row.get("undefined"),
+            trained_on=own.get(row["model"], row["trained_on"] or None),
+        )
+        for row in rows
+        for metric in METRICS
+    ]
+
+
+def _result(model: str, identity: Identity | None, **fields: Any) -> Result:
+    value = fields.pop("value")
+    values = {
+        "registered": identity and identity.registered,
+        "backbone": identity and identity.backbone,
+        "neck": identity and identity.neck,
+        "variant": identity and identity.variant,
+        "loss": identity and identity.loss,
+        "lr": None if identity is None else identity.lr,
+        "trained_on": identity and identity.trained_on,
+        "suite": "",
+        "row": "clean",
+        "attack": "",
+        "objective": "",
+        "norm": "none",
+        "epsilon": 0.0,
+        "std": None,
+        "seeds": 1,
+        "low": None,
+        "high": None,
+        "parameters": None,
+        "macs": None,
+        **fields,
+    }
+    values["undefined"] = None if value is not None else fields.get("undefined") or "not computed"
+    return Result(model=model, value=value, **values)

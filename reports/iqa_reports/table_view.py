@@ -1,0 +1,133 @@
+"""What a table is before it has a format: headings, worded entries with their numbers, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from iqa_reports import text
+
+Kind = Literal["header", "label", "number", "undefined", "missing"]
+
+DAGGER = "\N{DAGGER}"
+"""Mark of a value that is not told apart from the best one."""
+
+TIED = (
+    "not told apart from the best of its column: the 95 % interval of the paired difference on the same "
+    "images holds 0"
+)
+
+
+class Entry(NamedTuple):
+    """One entry of a table."""
+
+    text: str
+    kind: Kind
+    interval: str = ""
+    mark: str = ""
+    """Letter of the note that explains the entry; a dagger where a value is not told apart from the best."""
+    number: float | None = None
+    """The value itself, for sorting and CSV; None where the text is no number."""
+    bounds: tuple[float, float] | None = None
+    """Ends of its 95 % interval."""
+    spread: float | None = None
+    """Its standard deviation over seeds."""
+    best: bool = False
+    """Whether it is the best of its column."""
+
+
+class Heading(NamedTuple):
+    """Heading of one column."""
+
+    label: str
+    numeric: bool
+
+
+class Group(NamedTuple):
+    """Columns that belong together under one label; narrow formats break between groups only."""
+
+    label: str
+    headings: tuple[Heading, ...]
+
+
+class TableView(NamedTuple):
+    """A table ready to be rendered in any format."""
+
+    name: str
+    """Identifier, unique in a report."""
+    caption: str
+    stub: tuple[Heading, ...]
+    """Columns that say what a row is about."""
+    groups: tuple[Group, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    """Entries of a row, stub first."""
+    notes: tuple[tuple[str, str], ...]
+    """(mark, what it says); the mark is '' where the note is about the whole table."""
+
+
+VALUE = Heading("value [95 %]", numeric=True)
+"""Heading of a group's own value; formats with one line of headings write the group's label instead."""
+
+
+class Notes:
+    """Notes under a table, lettered in the order they are first needed."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+        self._daggers: dict[str, str] = {}
+
+    def mark(self, note: str) -> str:
+        """Return the mark of a note, the same for the same words."""
+        return self._marks.setdefault(note, letters(len(self._marks)))
+
+    def dagger(self) -> str:
+        """Return the mark of a value that is not told apart from the best."""
+        return self._daggers.setdefault(TIED, DAGGER)
+
+    def listed(self) -> tuple[tuple[str, str], ...]:
+        """Return (mark, note) in order."""
+        return tuple((mark, note) for note, mark in (*self._marks.items(), *self._daggers.items()))
+
+
+def letters(index: int) -> str:
+    """Return a, b, ..., z, aa, ab, ...: letters, since digits beside a number read as part of it."""
+    head = letters(index // 26 - 1) if index >= 26 else ""
+    return head + chr(ord("a") + index % 26)
+
+
+def measured(value: float | None, write: Callable[[float], str], notes: Notes, reason: str) -> Entry:
+    """Return a number as `write` words it, or a dash whose note says why there is none."""
+    if value is None:
+        return Entry(text.DASH, "missing", mark=notes.mark(reason))
+    return Entry(write(value), "number", number=value)
+
+
+def with_best(
+    rows: Iterable[Sequence[Entry]], columns: Iterable[int], *, lowest: bool = False
+) -> tuple[tuple[Entry, ...], ...]:
+    """Return the rows with the best number of each of some columns marked; equal ones all are.
+
+    A column with fewer than two numbers has no best.
+    """
+    table = [list(row) for row in rows]
+    for column in columns:
+        numbers = [row[column].number for row in table]
+        known = [value for value in numbers if value is not None]
+        if len(known) < 2:
+            continue
+        best = min(known) if lowest else max(known)
+        for row, value in zip(table, numbers, strict=True):
+            if value == best:
+                row[column] = row[column]._replace(best=True)
+    return tuple(tuple(row) for row in table)
+
+
+def headings_of(table: TableView) -> list[tuple[str, bool]]:
+    """Return one label a column and whether it is numeric, for formats with one line of headings."""
+    found = [(h.label, h.numeric) for h in table.stub]
+    found += [
+        (group.label if h == VALUE else f"{group.label} {h.label}".strip(), h.numeric)
+        for group in table.groups
+        for h in group.headings
+    ]
+    return found

@@ -1,0 +1,201 @@
+"""Each flag of the stored rows: raised by what it is for, quiet otherwise, and silent where it cannot see."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from iqa_harness.bootstrap import Bootstrap
+from iqa_harness.flags import FLAGS, Flag, measured, not_measured, verdict_of
+from iqa_harness.judged import Attacked, AttackKey, Judged
+from iqa_harness.metrics import METRICS, Fit
+from iqa_harness.sanity import BY_CHECK, check_results, flags_of_checks
+from iqa_models import CHEATS
+from iqa_results import ModelRecord
+
+N = 40
+generator = np.random.default_rng(0)
+CLEAN = generator.uniform(0.3, 0.7, N)
+MOS = CLEAN + 0.02 * generator.standard_normal(N)
+PASSED = {name: {"value": 0.0, "threshold": 1.0, "passed": True, "detail": "fine"} for name in BY_CHECK}
+
+
+def judged(clean=CLEAN):
+    made = Judged(
+        model="m", ids=tuple(map(str, range(N))), mos=MOS, clean=clean, clean_rows=pd.DataFrame(),
+        score_range=(0.0, 1.0), unit_mos=MOS, fit=Fit(None, "none"), fitted_on="val", fitted_images=0,
+        mapping="none", bootstrap=Bootstrap(MOS, resamples=2),
+    )  # fmt: skip
+    made._clean.update({m: made.estimate(clean, m) for m in METRICS})
+    return made
+
+
+def record(checks=PASSED, checkpoint="somewhere", **card):
+    return ModelRecord(name="m", sha256="0", card=card, checkpoint=checkpoint, checks=checks)
+
+
+def attack(name="pgd", kind="pgd", gain=0.1, objective="raise", epsilon=2 / 255, steps=10, **changes):
+    """One attack whose gain varies a little from image to image."""
+    sign = -1 if objective == "lower" else 1
+    score = CLEAN + sign * gain * (1 + 0.1 * generator.standard_normal(N))
+    score_8bit = CLEAN + changes.pop("kept", 1.0) * (score - CLEAN)
+    rows = pd.DataFrame(
+        {
+            "kind": kind, "step_size": changes.pop("step", 0.25) * epsilon, "adv_score": score,
+            "attack_score": score + changes.pop("apart", 0.0), "projection_moved": 0.0, "rmse": epsilon * 0.9,
+            "backwards": 0 if kind in ("noise", "square", "transfer") else steps,
+            "zero_gradients": changes.pop("dead", 0),
+        },
+        index=range(N),
+    )  # fmt: skip
+    final = changes.pop("final", True)
+    assert not changes
+    return AttackKey(name, objective, "inf", epsilon, steps), Attacked(score, score_8bit, final, rows)
+
+
+def raised(*attacks, of=None, clean=CLEAN):
+    return [f.flag for f in check_results(of or record(), judged(clean), dict(attacks)) if f.raised]
+
+
+def flag(name, *attacks, of=None):
+    return next(f for f in check_results(of or record(), judged(), dict(attacks)) if f.flag == name)
+
+
+HONEST = [
+    attack("fgsm", "fgsm", 0.06, steps=1),
+    attack("noise", "noise", 0.004, steps=0),
+    attack("square", "square", 0.05, steps=100),
+    attack("transfer:x", "transfer", 0.02),
+    attack(gain=0.05, epsilon=1 / 255),
+    attack(gain=0.02, steps=1, final=False),
+    attack(),
+    attack(gain=0.09, objective="lower"),
+]
+
+
+def test_an_honest_run_raises_nothing():
+    """All attacks in their natural order: every flag is measured and none is raised."""
+    flags = check_results(record(), judged(), dict(HONEST))
+    assert [f.flag for f in flags] == list(FLAGS)
+    assert all(f.measured for f in flags), [f for f in flags if not f.measured]
+    assert verdict_of(flags) == ("sound", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("fgsm_as_strong", attack("fgsm", "fgsm", 0.15, steps=1)),
+        ("noise_as_strong", attack("noise", "noise", 0.06, steps=0)),
+        ("black_box_stronger", attack("square", "square", 0.13, steps=100)),
+        ("black_box_stronger", attack("transfer:x", "transfer", 0.13)),
+        ("more_steps_not_stronger", attack(gain=0.1, steps=1, final=False)),
+        ("larger_epsilon_not_stronger", attack(gain=0.1, epsilon=1 / 255)),
+        ("zero_gradients", attack(dead=5)),
+        ("scores_vary", attack(apart=0.01)),
+    ],
+)
+def test_one_planted_fault_raises_its_flag_alone(name, changed):
+    """Everything else as in an honest run."""
+    key = changed[0]
+    rest = [a for a in HONEST if a[0] != key]
+    assert raised(*rest, changed) == [name]
+
+
+def test_a_drift_that_lives_between_grey_levels_is_seen():
+    """Lost or doubled by rounding: both raise the flag; a small radius says nothing."""
+    assert raised(attack(kept=0.2)) == ["rounding_decides"]
+    assert raised(attack(kept=2.0)) == ["rounding_decides"]
+    assert not flag("rounding_decides", attack(kept=0.2, epsilon=0.5 / 255)).measured
+
+
+def test_equal_strength_is_no_fault():
+    """On a linear score one step is the optimum: FGSM as strong as PGD is not stronger."""
+    pgd = attack()
+    key, found = attack("fgsm", "fgsm", steps=1)
+    same = Attacked(pgd[1].score, pgd[1].score_8bit, True, found.rows)
+    result = flag("fgsm_as_strong", pgd, (key, same))
+    assert (result.value, result.raised) == (1.0, False)
+
+
+def test_a_difference_within_chance_is_no_fault():
+    """A mean that is higher by three images out of forty is not stronger by two standard errors."""
+    pgd = attack()
+    score = pgd[1].score.copy()
+    score[:1] += 0.2
+    key, found = attack("fgsm", "fgsm", steps=1)
+    result = flag("fgsm_as_strong", pgd, (key, Attacked(score, score, True, found.rows)))
+    assert result.value > FLAGS["fgsm_as_strong"].threshold
+    assert not result.raised
+
+
+def test_short_steps_are_not_held_against_the_model():
+    """PGD that cannot cross the ball is weaker than FGSM for want of reach: not measured."""
+    result = flag("fgsm_as_strong", attack("fgsm", "fgsm", 0.15, steps=1), attack(step=0.1))
+    assert (result.measured, result.raised) == (False, False)
+    assert "cannot cross" in FLAGS["fgsm_as_strong"].meaning
+
+
+def test_saturated_scores_are_not_held_against_a_larger_radius():
+    """At the ends of the range no radius can be stronger."""
+    end = CLEAN * 0 + 1.0
+    pairs = [(k, Attacked(end, end, True, a.rows)) for k, a in (attack(), attack(epsilon=1 / 255))]
+    result = flag("larger_epsilon_not_stronger", *pairs)
+    assert not result.measured
+    assert "ends of the card's range" in result.detail
+
+
+def test_constants_are_the_models_fault_and_disagreement_the_datas():
+    """A constant is invalid whatever its weights; a low SROCC counts only where agreement is claimed."""
+    constant = np.full(N, 0.7) + 1e-9 * CLEAN
+    assert "constant_predictor" in raised(clean=constant)
+    shuffled = generator.permutation(CLEAN)
+    trained, random = record(), record(checkpoint=None, initial_weights="random")
+    assert raised(of=trained, clean=shuffled) == ["no_agreement"]
+    assert raised(of=random, clean=shuffled) == []
+    few = next(f for f in check_results(random, judged(shuffled), {}) if f.flag == "no_agreement")
+    assert "random" in few.detail
+
+
+def test_checks_made_before_the_run_become_flags():
+    """A failed check raises its flag with its numbers; a missing one is not measured."""
+    failed = {"value": 0.9, "threshold": 0.5, "passed": False, "detail": "apart"}
+    nothing = {"value": None, "threshold": 0.05, "passed": True, "detail": "3 steps"}
+    flags = {f.flag: f for f in flags_of_checks({"gradient_agrees": failed, "converged": nothing})}
+    assert flags["gradient_disagrees"] == Flag("gradient_disagrees", 0.9, 0.5, True, True, "suspect", "apart")
+    assert (flags["still_rising"].measured, flags["still_rising"].raised) == (False, False)
+    assert not flags["scores_vary"].measured
+    assert raised(of=record(PASSED | {"gradient_agrees": failed})) == ["gradient_disagrees"]
+
+
+def test_what_a_few_images_showed_is_not_unsaid_by_the_rows():
+    """Two evaluations that differed before the run raise the flag although all stored scores agree."""
+    varied = {"value": 1e-5, "threshold": 0.0, "passed": False, "detail": "two evaluations"}
+    assert raised(attack(), of=record(PASSED | {"repeatable": varied})) == ["scores_vary"]
+
+
+def test_verdicts_follow_the_worst_flag():
+    """Invalid beats suspect; NaN and a value that could not be had raise a flag; unmeasured never does."""
+    high, dead = measured("still_rising", 0.2, ""), measured("zero_gradients", 0.5, "")
+    assert verdict_of([high]) == ("suspect", ["still_rising"])
+    assert verdict_of([high, dead]) == ("invalid", ["still_rising", "zero_gradients"])
+    assert measured("still_rising", float("nan"), "").raised
+    assert measured("still_rising", None, "").raised
+    assert not measured("fgsm_as_strong", 2.0, "", also=False).raised
+    assert verdict_of([not_measured("zero_gradients", "nothing")]) == ("sound", [])
+
+
+@pytest.mark.parametrize("kind", FLAGS.values(), ids=FLAGS)
+def test_every_flag_has_a_paragraph(kind):
+    """It says what is measured."""
+    assert len(kind.meaning) > 150
+    assert "easured" in kind.meaning
+
+
+def test_the_page_of_flags_holds_every_paragraph():
+    """harness/flags.md says what `verify --explain` says, of every flag and of every planted cheat."""
+    page = (Path(__file__).parents[2] / "harness" / "flags.md").read_text(encoding="utf-8")
+    for kind in FLAGS.values():
+        assert f"## {kind.name}\n" in page
+        assert kind.meaning in page
+    assert all(f"| {cheat} | {meant} |" in page for cheat, meant in CHEATS.items())

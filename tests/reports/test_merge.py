@@ -1,0 +1,113 @@
+"""Runs of different days in one table: what may stand together, and under which names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iqa_reports import Inputs, StoredRun, build_report, group_runs, why_apart
+from iqa_reports.leaderboard import leaderboard_markdown, write_leaderboard
+
+Make = Callable[..., Any]
+
+
+def changed(run: StoredRun, **fields: Any) -> StoredRun:
+    """The run with other fields in its manifest."""
+    return dataclasses.replace(run, manifest=run.manifest.model_copy(update=fields))
+
+
+def later(make_run: Make, **names: str) -> StoredRun:
+    """A second run of the same suite and data, a day later."""
+    run: StoredRun = make_run(run="second", ended="2026-11-23T01:00:00Z", **names).stored
+    return run
+
+
+def test_runs_of_one_suite_and_data_are_one_table(make_run: Make) -> None:
+    """Models of both runs stand in one leaderboard, each with its own values, flags, costs and pictures."""
+    runs = [make_run().stored, later(make_run, strong="third", weak="fourth")]
+    (group,) = group_runs(runs)
+    assert [m.name for m in group.merged.manifest.models] == ["fourth", "third", "weak", "strong"]
+    assert group.merged.manifest.run == "second + first"
+    assert group.merged.table.num_rows == 2 * runs[0].table.num_rows
+    assert set(group.merged.costs) == {"weak", "strong", "third", "fourth"}
+    assert {t.model for t in group.merged.triptychs} == {"weak", "fourth"}
+    (section,) = build_report(Inputs(runs, figures=False)).sections
+    assert len(section.tables[0].rows) == 4
+    assert "was not tested" in section.remarks[-1]
+
+
+def test_a_model_in_two_runs_is_shown_once_from_the_later_run(make_run: Make) -> None:
+    """Equal name and hash is one model: the run that ended later is shown, and it is said."""
+    (group,) = group_runs([make_run().stored, later(make_run, weak="new")])
+    assert [m.name for m in group.merged.manifest.models] == ["new", "strong", "weak"]
+    assert group.dropped == ("strong is in first too; shown from the later second.",)
+    assert (
+        len([r for r in group.merged.table.to_pylist() if r["model"] == "strong" and r["row"] == "clean"])
+        == 2
+    )
+
+
+def test_two_models_of_one_name_are_told_apart(make_run: Make) -> None:
+    """Another hash is another model: both are shown, named with their run, in ties too."""
+    second = later(make_run)
+    models = tuple(m.model_copy(update={"sha256": "b" * 64}) for m in second.manifest.models)
+    rows = [row | {"ties_with": "strong"} for row in second.table.to_pylist()]
+    second = dataclasses.replace(
+        changed(second, models=models), table=second.table.from_pylist(rows, schema=second.table.schema)
+    )
+    (group,) = group_runs([make_run().stored, second])
+    names = {m.name for m in group.merged.manifest.models}
+    assert names == {"weak (first)", "strong (first)", "weak (second)", "strong (second)"}
+    ties = {r["ties_with"] for r in group.merged.table.to_pylist() if r["model"] == "weak (second)"}
+    assert ties == {"strong (second)"}
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [("suite_sha256", "another suite"), ("data", "other images or labels"), ("split", "another split")],
+)
+def test_runs_that_differ_in_suite_or_data_are_never_in_one_table(
+    make_run: Make, field: str, reason: str
+) -> None:
+    """They stand apart, and the report says what keeps them apart."""
+    other = later(make_run, weak="fourth")
+    data = other.manifest.data
+    changes = {
+        "suite_sha256": {"suite_sha256": "6" * 64},
+        "data": {"data": data.model_copy(update={"sha256": "e" * 64})},
+        "split": {"data": data.model_copy(update={"split": "val"})},
+    }
+    runs = [make_run().stored, changed(other, **changes[field])]
+    groups = group_runs(runs)
+    assert len(groups) == 2
+    assert reason in why_apart(groups)[0]
+    report = build_report(Inputs(runs, figures=False))
+    assert [s.prefix for s in report.sections] == ["a1-", "a2-"]
+    assert len({t.name for t in report.all_tables()}) == len(report.all_tables())
+
+
+def test_a_merged_run_is_complete_only_if_all_are(make_run: Make) -> None:
+    """One partial run makes the merged one partial, and the warning counts over both."""
+    complete = changed(later(make_run, weak="a", strong="b"), status="complete")
+    (group,) = group_runs([make_run().stored, complete])
+    assert group.merged.manifest.status == "partial"
+
+
+def test_the_leaderboard_names_every_run_and_what_was_left_out(make_run: Make, tmp_path: Path) -> None:
+    """Both files hold each group, each run with its day and machine, and what could not be read."""
+    other = changed(later(make_run, weak="fourth"), suite_sha256="6" * 64, suite="other")
+    inputs = Inputs([make_run().stored, other], papers=False, figures=False, unread=["x: damaged"])
+    report = build_report(inputs)
+    words = leaderboard_markdown(report).replace("\\", "")
+    assert "2 groups of runs. Values of different groups cannot be compared" in words
+    assert "## smoke on demo" in words
+    assert "## other on demo" in words
+    assert "second: 2 models, partial, started 2026-11-22T01:00:00Z, cpu on Linux, commit c0ffee" in words
+    assert "Left out: x: damaged" in words
+    page, markdown = write_leaderboard(report, tmp_path)
+    assert (page.name, markdown.name) == ("leaderboard.html", "leaderboard.md")
+    assert "Not comparable with second: first (another suite)." in page.read_text(encoding="utf-8")
