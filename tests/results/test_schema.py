@@ -11,6 +11,7 @@ import pytest
 from iqa_results import (
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
+    EXAMPLE_COLUMNS,
     FIT_COLUMNS,
     FIT_SCHEMA,
     FLAG_COLUMNS,
@@ -37,6 +38,7 @@ ALL = {
     "differences": DIFFERENCE_COLUMNS,
     "measures": MEASURE_COLUMNS,
     "fits": FIT_COLUMNS,
+    "examples": EXAMPLE_COLUMNS,
 }
 
 
