@@ -50,6 +50,8 @@ def test_devices_and_cores_are_shared_out():
 def test_a_model_of_this_process_alone_is_refused(tmp_path, run, entrants):
     """An object nobody registered cannot be made again elsewhere: said before anything is computed."""
     model = entrants[0].model
-    other = type(entrants[0])("own", type(model)(model.spec.replace(name="own"), model.pattern.data, 0.5))
+    other = type(entrants[0])(
+        "own", type(model)(model.spec.replace(name="own"), model.pattern.data, 0.5).eval()
+    )
     with pytest.raises(RunError, match="no worker can make it again"):
         run(tmp_path, [entrants[0], other], Processes(TWO))
