@@ -38,7 +38,7 @@ def smoke(tmp_path_factory, cache):
     from iqa_harness.run import run_suite
     from iqa_suites import load_suite
 
-    store = ResultStore(tmp_path_factory.mktemp("store"))
+    store = ResultStore(tmp_path_factory.mktemp("lab") / "store")  # nothing else beside it
     loaded = load_suite("smoke")
     entrants = [
         load_entrant(parse_model(text)) for text in ("a_seed0=linear?seed=0", "a_seed1=linear?seed=1")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from iqa_results import (
+    BASELINE_COLUMNS,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
     EXAMPLE_COLUMNS,
@@ -39,6 +40,7 @@ ALL = {
     "measures": MEASURE_COLUMNS,
     "fits": FIT_COLUMNS,
     "examples": EXAMPLE_COLUMNS,
+    "baseline": BASELINE_COLUMNS,
 }
 
 
