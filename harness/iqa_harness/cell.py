@@ -28,13 +28,17 @@ from iqa_attacks import (
     to_8_bits,
 )
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell
 from iqa_harness.provenance import code_version
 from iqa_models import QualityModel
 
 VERIFY_CHUNK = 8
-"""Versions of one image scored together; fixed, so that no option of a run touches a stored score."""
+"""Versions of one image scored together; fixed, so that no option of a run touches a stored score.
+
+Only where memory does not hold so many are there fewer: a rounding, against no score at all.
+"""
 
 
 class Runtime(NamedTuple):
@@ -308,9 +312,16 @@ def _verify(
 
 def _versions(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float]:
     """Score versions of one image; no other image of the cell shares a batch or a draw with them."""
-    if cell.draws is None:
-        scores: list[float] = score(model, versions, chunk=VERIFY_CHUNK).tolist()
-        return scores
+    chunk = VERIFY_CHUNK
+    while cell.draws is None:
+        try:
+            scores: list[float] = score(model, versions, chunk=chunk).tolist()
+        except RuntimeError as error:
+            if chunk == 1 or not out_of_memory(error):
+                raise
+            chunk //= 2
+        else:
+            return scores
     return [
         stored_score(model, image, seed=cell.seed, image_id=image_id, draws=cell.draws) for image in versions
     ]

@@ -25,6 +25,7 @@ from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
 
 _Pixels = np.ndarray[Any, np.dtype[np.float32]]
 _Bits = np.ndarray[Any, np.dtype[np.uint32]]
+_Signs = np.ndarray[Any, np.dtype[np.int8]]
 
 
 def recreate(
@@ -176,16 +177,14 @@ def decode(table: pa.Table, cell: Cell, images: ImageSet, device: str) -> Attack
     return AttackResult([each for _, each in sorted(found, key=lambda pair: pair[0])], cost, scores)
 
 
-def _nearest(pixels: _Pixels, clean: _Pixels, radius: float) -> np.ndarray[Any, np.dtype[np.int8]]:
+def _nearest(pixels: _Pixels, clean: _Pixels, radius: float) -> _Signs:
     if radius == 0:
         return np.zeros(pixels.shape, np.int8)
-    nearest: np.ndarray[Any, np.dtype[np.int8]] = np.clip(
-        np.rint((pixels - clean) / np.float32(radius)), -1, 1
-    ).astype(np.int8)
-    return nearest
+    signs: _Signs = np.clip(np.rint((pixels - clean) / np.float32(radius)), -1, 1).astype(np.int8)
+    return signs
 
 
-def _ends(clean: _Pixels, nearest: np.ndarray[Any, np.dtype[np.int8]], radius: float) -> _Pixels:
+def _ends(clean: _Pixels, nearest: _Signs, radius: float) -> _Pixels:
     """Return what `nearest` points at, by the same float32 operations as the projection on the ball."""
     lower = np.maximum(clean - np.float32(radius), np.float32(0))
     upper = np.minimum(clean + np.float32(radius), np.float32(1))

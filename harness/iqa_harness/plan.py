@@ -148,7 +148,8 @@ class Selection:
         """Say what was chosen, None if it is everything."""
         if chosen == total:
             return None
-        which = f"{chosen} chosen images" if self.images else f"the first {chosen} images"
+        named = ", ".join(self.images)
+        which = f"{chosen} chosen images ({named})" if named else f"the first {chosen} images"
         return f"{which} of the {total} that the suite names"
 
 

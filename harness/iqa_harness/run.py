@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from pydantic import JsonValue
+from torch import Tensor
 
 from iqa_harness.cell import Runtime, to_tensor
 from iqa_harness.check import BLOCKING, Check, check_model
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
 from iqa_harness.executors import Executor, Inline, Job, tasks_of
 from iqa_harness.executors.bench import Bench
@@ -72,13 +75,17 @@ def run_suite(
     executor = executor or Inline()
     former = _former(store, run, work, {entrant.label for entrant in entrants})
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
-    records = [_model_record(entrant, work.images, work.suite, runtime) for entrant in entrants]
     ledger = Ledger(store, planned(work.cells, former))
+    cells = {cell.key: cell for cell in work.cells}
+    missing = set(ledger.missing())
+    busy = {cells[key].label for key in missing}
+    records = [
+        _model_record(entrant, work, runtime, None if entrant.label in busy else former)
+        for entrant in entrants
+    ]
     log = _Log(work, records, suite_text, store, run, runtime, ledger, former, executor.name)
     log.write("running")
 
-    cells = {cell.key: cell for cell in work.cells}
-    missing = set(ledger.missing())
     chosen = {key for key in missing if only is None or cells[key].family in only}
     for cell in work.cells:
         if cell.key not in missing:
@@ -158,6 +165,14 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
             f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
             f"{len(work.images)} of this call; choose another --run name"
         )
+    if (
+        work.selection != former.data.selection
+        and former.data.selection
+        and "chosen" in former.data.selection
+    ):
+        raise RunError(
+            f"run {run!r} in {store.root} holds {former.data.selection}; choose another --run name for others"
+        )
     dropped = [model.name for model in former.models if model.name not in labels]
     if dropped:
         raise RunError(
@@ -167,30 +182,53 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
     return former
 
 
-def _model_record(entrant: Entrant, images: ImageSet, suite: Suite, runtime: Runtime) -> ModelRecord:
-    pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
-    same_size = [image for image in pixels if image.shape == pixels[0].shape]
-    if len(same_size) < 2:
-        same_size = [pixels[0], pixels[0].flip(-1)]
+def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, runtime: Runtime) -> dict[str, Check]:
+    """Check and probe a model on some images, on two of them if memory does not hold more."""
     draws = suite.eot_samples
-    checks = check_model(entrant.model, same_size, draws=draws)
-    for name in BLOCKING:
-        check = checks.get(name, Check(None, 0, False, "not measured"))
-        if not check.passed:
-            measured = "not measurable" if check.value is None else f"{check.value:g}"
-            raise RunError(
-                f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
-                f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
-            )
-    settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
-    attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
-    checks |= probe_model(entrant.model, same_size, attack, suite.main_epsilon, draws)
+    try:
+        checks = check_model(entrant.model, batch, draws=draws)
+        for name in BLOCKING:
+            check = checks.get(name, Check(None, 0, False, "not measured"))
+            if not check.passed:
+                measured = "not measurable" if check.value is None else f"{check.value:g}"
+                raise RunError(
+                    f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
+                    f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
+                )
+        settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
+        attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
+        return checks | probe_model(entrant.model, batch, attack, suite.main_epsilon, draws)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        if len(batch) > 2:
+            return _checks(entrant, batch[:2], suite, runtime)
+        raise RunError(
+            f"model {entrant.label!r}: {runtime.device} has no room for two images at once ({error})"
+        ) from error
+
+
+def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
+    sha256 = entrant.sha256
+    before = [m.checks for m in former.models if m.sha256 == sha256] if former else []
+    checks: Mapping[str, JsonValue]
+    if before:
+        checks = before[0]
+    else:
+        images = work.images
+        pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
+        same_size = [image for image in pixels if image.shape == pixels[0].shape]
+        if len(same_size) < 2:
+            same_size = [pixels[0], pixels[0].flip(-1)]
+        found = _checks(entrant, same_size, work.suite, runtime)
+        checks = {name: check._asdict() for name, check in found.items()}
     return ModelRecord(
         name=entrant.label,
-        sha256=entrant.sha256,
+        sha256=sha256,
         card=entrant.model.spec.model_dump(mode="json"),
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
-        checks={name: check._asdict() for name, check in checks.items()},
+        checks=dict(checks),
         argument=entrant.argument,
         plugins=tuple(PluginRecord(path=str(p), sha256=file_sha256(p)) for p in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,

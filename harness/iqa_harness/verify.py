@@ -111,6 +111,8 @@ def verify_run(
             rows_again += len(made)
             card = next(m.card for m in manifest.models if m.name == again.label)
             findings += _made_differently(again, frames[again.key], made, card)
+    order = ("part", "data", "model", "row", "cell", "table")  # causes before what follows from them
+    findings.sort(key=lambda finding: order.index(finding.what))
     return Verified(findings, tables, compared, cells, rows_again)
 
 

@@ -74,6 +74,9 @@ _STYLE = {
     "lines.linewidth": 1.4,
 }
 
+_LONG = re.compile(r"(\d+\.\d\d)\d+")
+"""A number with more than two decimals."""
+
 SIZE = (4.6, 3.5)
 """Inches of a figure with one panel."""
 
@@ -91,6 +94,8 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
     source = _save(figure, "svg", transparent=True).decode("utf-8")
     source = source[source.index("<svg") :].strip()
     source = re.sub(r"<metadata>.*?</metadata>\s*", "", source, flags=re.DOTALL)
+    # Hundredths of a point are enough on a screen, and a third of the page's bytes less.
+    source = re.sub(r"<[^>]+>", lambda tag: _LONG.sub(r"\1", tag.group()), source)
     source = source.replace(INK, "currentColor")
     source = re.sub(r'\bid="', f'id="{prefix}-', source)
     source = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", source)

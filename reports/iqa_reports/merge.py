@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqa_reports import text
 from iqa_reports.run_view import ModelCost
@@ -168,12 +169,21 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
 
 
 def _renamed(table: pa.Table, rename: Mapping[str, str]) -> pa.Table:
-    rows = [row | {"model": rename[row["model"]]} for row in table.to_pylist() if row["model"] in rename]
-    for row in rows:
-        if row.get("ties_with"):
-            others = [name.strip() for name in row["ties_with"].split(",")]
-            row["ties_with"] = ", ".join(rename.get(name, name) for name in others)
-    return pa.Table.from_pylist(rows, schema=table.schema)
+    chosen = table.filter(pc.is_in(table.column("model"), pa.array(list(rename), pa.string())))
+    models = [rename[name] for name in chosen.column("model").to_pylist()]
+    chosen = _with_column(chosen, "model", models)
+    if "ties_with" not in chosen.column_names:
+        return chosen
+    ties = [
+        text and ", ".join(rename.get(name.strip(), name.strip()) for name in text.split(","))
+        for text in chosen.column("ties_with").to_pylist()
+    ]
+    return _with_column(chosen, "ties_with", ties)
+
+
+def _with_column(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, pa.string()))
 
 
 def _joined(parts: Sequence[StoredRun]) -> StoredRun:

@@ -306,7 +306,7 @@ def _run_figures(view: RunView, intervals: pa.Table, prefix: str) -> list[Drawn]
         if radii[model]:
             add(
                 "radius",
-                "SROCC against the radius, every attack with two radii or more, without intervals.",
+                "SROCC against the radius: worst cases and members of suite_min, without intervals.",
                 radius_figure(model, value, radii[model], floor, label),
             )
         rows = reach_of(intervals, model, manifest.main_epsilon)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA, RunManifest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
@@ -224,8 +224,16 @@ class RunView:
         return sorted(own, key=lambda flag: (not flag.raised, not flag.measured))
 
     def radius_lines(self, model: str) -> list[RadiusLine]:
-        """Return SROCC against the radius at full strength: worst cases, then every attack with two radii."""
-        rows = [e for e in self._of(model, "srocc") if e.row != "clean" and e.final]
+        """Return SROCC against the radius at full strength: worst cases and members of the suite's minimum.
+
+        A line needs two radii.
+        """
+        rows = [
+            e
+            for e in self._of(model, "srocc")
+            if e.final
+            and (e.row in WORST_CASES or (e.row == "attack" and _label(e) in self.manifest.suite_min))
+        ]
         lines = []
         for label in dict.fromkeys(_label(e) for e in rows):
             points = sorted((e for e in rows if _label(e) == label), key=lambda e: e.epsilon)
@@ -301,11 +309,13 @@ def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
         InconsistentRun: the intervals have other columns than INTERVAL_SCHEMA.
     """
     _require(intervals, INTERVAL_SCHEMA, "interval table")
-    rows = [
-        Reach(**{name: row[name] for name in Reach._fields})
-        for row in intervals.to_pylist()
-        if row["model"] == model and same(row["epsilon"], epsilon)
-    ]
+    # A column at a time: a run of many models and images has a million rows here.
+    radii = [found for found in intervals.column("epsilon").unique().to_pylist() if same(found, epsilon)]
+    wanted = pc.and_(
+        pc.equal(intervals.column("model"), model),
+        pc.is_in(intervals.column("epsilon"), pa.array(radii, pa.float64())),
+    )
+    rows = [Reach(**row) for row in intervals.select(Reach._fields).filter(wanted).to_pylist()]
     return sorted(rows, key=lambda r: (r.mos, r.image_id))
 
 

@@ -3,7 +3,7 @@
 from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
 from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
-from iqa_results.files import RemotePath
+from iqa_results.files import RemotePath, leftovers
 from iqa_results.manifest import (
     CellRecord,
     DataRecord,
@@ -74,6 +74,7 @@ __all__ = [
     "UnknownRun",
     "WorkerRecord",
     "describe",
+    "leftovers",
     "load_baseline",
     "save_baseline",
 ]

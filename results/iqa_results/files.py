@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -191,3 +192,14 @@ def _list_remote(folder: RemotePath) -> Iterator[tuple[str, int]]:
         inside = info.path.strip("/")[len(folder.key.strip("/")) + 1 :]
         if info.is_file and not inside.rpartition("/")[2].startswith("."):
             yield inside, info.size
+
+
+def leftovers(folder: Location, older: float = 86400.0) -> list[Path]:
+    """Return what killed writers left in a local folder more than so many seconds ago.
+
+    On an object store a killed writer leaves nothing that a listing shows.
+    """
+    if isinstance(folder, RemotePath) or not folder.is_dir():
+        return []
+    before = time.time() - older
+    return sorted(p for p in folder.rglob(".*.part") if p.is_file() and p.stat().st_mtime < before)

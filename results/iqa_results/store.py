@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,32 @@ class ResultStore:
         tables = [self.read_cell(key) for key in keys]
         return pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table()
 
+    def copy_cell(self, key: str, source: ResultStore) -> bool:
+        """Copy a cell's part from another store, and its examples if that has them; True if one was new.
+
+        What is here already and whole stays as it is.
+
+        Raises:
+            BadPart: the other store's part is missing or damaged.
+        """
+        new = False
+        if not self._whole(key):
+            source.read_cell(key)
+            write_whole(self.cell_path(key), source.cell_path(key).read_bytes())
+            new = True
+        if source.has_examples(key) and not self.has_examples(key):
+            source.read_examples(key)
+            write_whole(self.examples_path(key), source.examples_path(key).read_bytes())
+            new = True
+        return new
+
+    def _whole(self, key: str) -> bool:
+        try:
+            self.read_cell(key)
+        except BadPart:
+            return False
+        return True
+
     def delete_cell(self, key: str) -> None:
         """Delete a cell's part and its examples; what is not there is no error."""
         for path in (self.cell_path(key), self.examples_path(key)):
@@ -219,6 +245,13 @@ class ResultStore:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise BadManifest(f"{path}: {where}: {first['msg']}") from error
+
+    def read_run_files(self, run: str) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of the tables of a run, as they are."""
+        folder = self.run_folder(run)
+        for name, _ in sorted(list_files(folder)):
+            if name.endswith(".parquet") and "/" not in name:
+                yield name, (folder / name).read_bytes()
 
     def write_table(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
         """Write a run's table of metrics (TABLE_SCHEMA)."""

@@ -111,7 +111,7 @@ def main() -> None:
     missed = false = 0
     say("| model | meant | verdict | raised | |\n|---|---|---|---|---|")
     for name in [*CHEATS, *given.honest, *given.model]:
-        if given.only and name not in given.only:
+        if given.only and parse_model(name).label not in given.only:
             continue
         started = time.perf_counter()
         verdict, raised, where = judge(name, given.data, given.images)

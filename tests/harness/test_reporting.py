@@ -14,9 +14,10 @@ from PIL import Image
 
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation_store import EVALUATION_SCHEMA
-from iqa_harness.reporting import FoundRun, find_runs, read_inputs, read_run, read_runs, results_frame
+from iqa_harness.reporting.files import read_inputs
 from iqa_harness.reporting.insights import by_quality, write_frame
-from iqa_harness.reporting.runs import model_costs
+from iqa_harness.reporting.results import results_frame
+from iqa_harness.reporting.runs import FoundRun, find_runs, model_costs, read_run, read_runs
 from iqa_harness.reporting.triptychs import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of

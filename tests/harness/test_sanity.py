@@ -1,5 +1,7 @@
 """Each flag of the stored rows: raised by what it is for, quiet otherwise, and silent where it cannot see."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from iqa_harness.flags import FLAGS, Flag, measured, not_measured, verdict_of
 from iqa_harness.judged import Attacked, AttackKey, Judged
 from iqa_harness.metrics import METRICS, Fit
 from iqa_harness.sanity import BY_CHECK, check_results, flags_of_checks
+from iqa_models import CHEATS
 from iqa_results import ModelRecord
 
 N = 40
@@ -143,7 +146,7 @@ def test_saturated_scores_are_not_held_against_a_larger_radius():
 
 
 def test_constants_are_the_models_fault_and_disagreement_the_datas():
-    """A constant is invalid whatever its weights; a low SROCC counts only for a model that claims agreement."""
+    """A constant is invalid whatever its weights; a low SROCC counts only where agreement is claimed."""
     constant = np.full(N, 0.7) + 1e-9 * CLEAN
     assert "constant_predictor" in raised(clean=constant)
     shuffled = generator.permutation(CLEAN)
@@ -187,3 +190,12 @@ def test_every_flag_has_a_paragraph(kind):
     """It says what is measured."""
     assert len(kind.meaning) > 150
     assert "easured" in kind.meaning
+
+
+def test_the_page_of_flags_holds_every_paragraph():
+    """harness/flags.md says what `verify --explain` says, of every flag and of every planted cheat."""
+    page = (Path(__file__).parents[2] / "harness" / "flags.md").read_text(encoding="utf-8")
+    for kind in FLAGS.values():
+        assert f"## {kind.name}\n" in page
+        assert kind.meaning in page
+    assert all(f"| {cheat} | {meant} |" in page for cheat, meant in CHEATS.items())

@@ -23,6 +23,7 @@ from iqa_harness.cli import (
     models,
     profile,
     report,
+    runs,
     score,
     study,
     suites,
@@ -69,6 +70,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
+app.add_typer(runs.app, name="runs")
 app.command("verify")(verify.verify)
 app.command("gate")(gate.gate)
 app.add_typer(baseline.app, name="baseline")

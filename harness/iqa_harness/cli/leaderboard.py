@@ -27,11 +27,12 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from iqa_harness.reporting import find_runs, read_runs, results_frame
+    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.runs import find_runs, read_runs
     from iqa_reports import Inputs, build_report, print_report
     from iqa_reports.leaderboard import write_leaderboard
 
-    runs, unread = read_runs(find_runs(places))
+    runs, unread = read_runs(find_runs(places), intervals=False)
     frames = {"results": results_frame(runs)} if runs else {}
     report = build_report(
         Inputs(runs, frames, unread=unread, papers=False, figures=False, explanations=explanations())

@@ -104,7 +104,9 @@ def gather(
     """Read everything a report shows: runs, other commands' files, worst images."""
     import dataclasses
 
-    from iqa_harness.reporting import FoundRun, read_inputs, read_run, results_frame
+    from iqa_harness.reporting.files import read_inputs
+    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.runs import FoundRun, read_run
     from iqa_reports import Inputs, rows_of
     from iqa_reports.frames import Cost, Result
 

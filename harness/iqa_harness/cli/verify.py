@@ -73,7 +73,7 @@ def verify(
     if sample:
         set_up_torch(device, threads)
         run_plugins(plugin)
-        entrants = _entrants(manifest, model or [], backbone_weights)
+        entrants = _entrants(manifest, model or [], backbone_weights, bool(plugin))
         require_entrants(manifest, entrants)
         data = _data(manifest, cache)
     found = verify_run(
@@ -151,32 +151,38 @@ def _explain(name: str) -> None:
     typer.echo(f"{name}: {kind.severity}, raised {kind.raised} {kind.threshold:g}\n\n{kind.meaning}")
 
 
-def _entrants(manifest: RunManifest, given: list[str], backbone_weights: Path | None) -> list[Entrant]:
+def _entrants(
+    manifest: RunManifest, given: list[str], backbone_weights: Path | None, plugged: bool
+) -> list[Entrant]:
     here = {argument.label: argument for argument in map(parse_model, given)}
     made = [load_entrant(argument, backbone_weights) for argument in here.values()]
-    return made + [_made_again(m, backbone_weights) for m in manifest.models if m.name not in here]
+    return made + [_made_again(m, backbone_weights, plugged) for m in manifest.models if m.name not in here]
 
 
-def _made_again(record: ModelRecord, backbone_weights: Path | None) -> Entrant:
+def _made_again(record: ModelRecord, given: Path | None, plugged: bool) -> Entrant:
     """Make a model as the manifest says.
 
     Raises:
-        RunError: its checkpoint is not where the run found it.
+        RunError: its checkpoint is not where the run found it, or it is of a plugin that was not given.
     """
     from iqa_harness.plan import Entrant
     from iqa_models import create_model
 
-    argument = getattr(record, "argument", None)
-    if argument:
-        parsed = parse_model(argument)
-        return load_entrant(parsed._replace(label=record.name), backbone_weights)
+    if record.checkpoint is not None and not Path(record.checkpoint).is_dir():
+        raise RunError(
+            f"model {record.name!r}: no checkpoint in {record.checkpoint}, where the run found it; "
+            f"say where it is with --model {record.name}=./FOLDER"
+        )
+    if record.plugins and not plugged:
+        # A manifest is data: it must not decide which code is run.
+        raise RunError(
+            f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
+        )
+    weights = Path(record.backbone_weights) if record.backbone_weights else None
+    if record.argument:
+        return load_entrant(parse_model(record.argument)._replace(label=record.name), given or weights)
     if record.checkpoint is not None:
-        if not Path(record.checkpoint).is_dir():
-            raise RunError(
-                f"model {record.name!r}: no checkpoint in {record.checkpoint}, where the run found it; "
-                f"say where it is with --model {record.name}=./FOLDER"
-            )
-        return load_entrant(parse_model(f"{record.name}={_folder(record.checkpoint)}"), backbone_weights)
+        return load_entrant(parse_model(f"{record.name}={_folder(record.checkpoint)}"), given or weights)
     options = record.card.get("options")
     return Entrant(
         record.name, create_model(str(record.card["name"]), **(options if isinstance(options, dict) else {}))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import platform
-import sys
 import time
 import traceback
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,6 +14,7 @@ import torch
 from iqa_attacks import AttackResult
 from iqa_harness.cell import Runtime, craft, run_cell
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.examples import Examples, encode, stored
 from iqa_harness.executors.task import CellReport, Outcome, Task, WorkerReport
 from iqa_harness.ledger import read_report, report_of
@@ -149,39 +147,9 @@ class Bench:
             device=device,
             device_name=device_name(device),
             threads=torch.get_num_threads(),
-            peak_memory=_peak_memory(device),
+            peak_memory=peak_memory(device),
             chunks={label: runtime.chunk for label, runtime in self._fitting.items()},
         )
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether torch could not get memory: on a GPU an error of its own, on a CPU one with these words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def device_name(device: str) -> str:
-    """Return what a device calls itself, its model and not its host."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    if device != "cpu":
-        return device
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = next((line for line in lines if line.startswith("model name")), "")
-    return named.partition(":")[2].strip() or platform.machine()
-
-
-def _peak_memory(device: str) -> int | None:
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    if device != "cpu" or sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 @functools.cache

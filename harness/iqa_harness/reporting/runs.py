@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from iqa_harness.errors import RunError
 from iqa_reports import ModelCost, StoredRun
-from iqa_results import ResultsError, ResultStore
+from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore
 
 MANIFEST = "manifest.json"
 
@@ -43,7 +43,7 @@ def find_runs(places: Iterable[str | Path]) -> list[FoundRun]:
     return list(found.values())
 
 
-def read_run(found: FoundRun) -> StoredRun:
+def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     """Read what a run's aggregation stored: manifest, table, intervals; flags and costs if there are any.
 
     Raises:
@@ -61,7 +61,7 @@ def read_run(found: FoundRun) -> StoredRun:
     return StoredRun(
         manifest,
         store.read_table(run),
-        store.read_intervals(run),
+        store.read_intervals(run) if intervals else INTERVAL_SCHEMA.empty_table(),
         store.read_flags(run) if has["flags"] else None,
         model_costs(store.read_measures(run).to_pylist()) if has["measures"] else {},
         (),
@@ -69,12 +69,15 @@ def read_run(found: FoundRun) -> StoredRun:
     )
 
 
-def read_runs(found: Iterable[FoundRun]) -> tuple[list[StoredRun], list[str]]:
-    """Read many runs; one that cannot be read becomes a sentence instead of an end to the rest."""
+def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[list[StoredRun], list[str]]:
+    """Read many runs; one that cannot be read becomes a sentence instead of an end to the rest.
+
+    Without intervals, a row an image, a leaderboard over many images is read in a moment.
+    """
     runs, unread = [], []
     for one in found:
         try:
-            runs.append(read_run(one))
+            runs.append(read_run(one, intervals=intervals))
         except (ResultsError, RunError) as error:
             unread.append(str(error))
     return runs, unread

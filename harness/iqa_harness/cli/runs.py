@@ -1,0 +1,210 @@
+"""`iqa-harness runs`: what a store holds, whether it is whole, and other machines' results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.errors import ExitCode
+
+if TYPE_CHECKING:
+    from iqa_results import RunManifest
+
+app = typer.Typer(no_args_is_help=True, help="List, show, check, export, merge and tidy runs of a store.")
+
+RunArgument = Annotated[str, typer.Argument(help="Name of the run in the store.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_command(store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption = False) -> None:
+    """List the runs of a store with how far they came."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from iqa_harness.run import refreshed
+    from iqa_results import ResultStore
+
+    results = ResultStore(store)
+    found = [refreshed(results, results.read_manifest(run)) for run in results.list_runs()]
+    if as_json:
+        typer.echo(json.dumps([_brief(manifest) for manifest in found], indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "suite", "data", "images", "models", "cells", "state", "started"):
+        table.add_column(column, no_wrap=True)
+    for manifest, brief in zip(found, map(_brief, found), strict=True):
+        cells = f"{brief['done']}/{brief['cells']}"
+        table.add_row(
+            str(brief["run"]), str(brief["suite"]), str(brief["data"]), str(brief["images"]),
+            str(len(manifest.models)), cells, str(brief["status"]), str(brief["started"]),
+        )  # fmt: skip
+    Console().print(table, highlight=False, markup=False) if found else typer.echo(f"no runs in {store}")
+
+
+@app.command("show")
+def show_command(
+    run: RunArgument, store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption = False
+) -> None:
+    """Show what a run was made of, with what, by whom, at what cost, and what failed."""
+    from iqa_harness.estimate import in_words
+    from iqa_harness.run import refreshed
+    from iqa_results import ResultStore
+
+    results = ResultStore(store)
+    manifest = refreshed(results, results.read_manifest(run))
+    if as_json:
+        typer.echo(manifest.model_dump_json(indent=1))
+        return
+    made, data = manifest.provenance, manifest.data
+    done = sum(cell.status == "done" for cell in manifest.cells)
+    failed = [cell for cell in manifest.cells if cell.status == "failed"]
+    commit = (
+        f"commit {made.commit[:12]}{', with uncommitted changes' if made.dirty else ''}"
+        if made.commit
+        else ""
+    )
+    versions = ("iqa-harness", "torch", "timm", "torchattacks")
+    lines = [
+        (
+            "run",
+            f"{manifest.run}, {manifest.status}: {done} of {len(manifest.cells)} cells, {len(failed)} failed",
+        ),
+        ("suite", f"{manifest.suite}, sha256 {manifest.suite_sha256[:12]}, seed {manifest.seed}"),
+        ("data", f"{data.name}, {data.split} split, {data.images} images, {data.label}, {data.sha256[:12]}"),
+        ("", f"only {data.selection}" if data.selection else ""),
+        ("time", f"{manifest.started} to {manifest.ended or 'now'}"),
+        ("", f"{in_words(manifest.device_seconds)} of workers' time"),
+        ("cost", _cost(manifest)),
+        ("with", ", ".join(f"{name} {made.packages.get(name, '?')}" for name in versions)),
+        ("", f"Python {made.python}, {made.platform}"),
+        ("", f"CUDA {made.cuda or 'none'}, driver {made.driver or 'none'}"),
+        ("", commit),
+    ]
+    for model in manifest.models:
+        lines.append(("model", f"{model.name}: sha256 {model.sha256[:12]}, {_cost(model)}"))
+        lines.append(("", f"--model {model.argument}" if model.argument else "made in Python"))
+        lines += [("", f"--plugin {plugin.path}") for plugin in model.plugins]
+    for worker in manifest.workers:
+        peak = f", at most {worker.peak_memory / 2**20:.0f} MB" if worker.peak_memory else ""
+        lines.append(
+            ("worker", f"{worker.id} {worker.executor} on {worker.device} ({worker.device_name}), "
+             f"{worker.threads} thread(s){peak}, {worker.cells} cells")
+        )  # fmt: skip
+    lines += [("note", note) for note in manifest.notes]
+    for cell in failed:
+        first = (cell.error or "").partition("\n")[0]
+        lines.append(("failed", f"{cell.model} {cell.attack} images from {cell.first}: {first}"))
+    for name, text in lines:
+        if text:
+            typer.echo(f"{name:8} {text}")
+
+
+@app.command("check")
+def check_command(
+    run: Annotated[list[str] | None, typer.Argument(help="Runs to check [default: all].")] = None,
+    store: ResultsOption = str(DEFAULT_STORE),
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete damaged and foreign parts: `attack` computes them again.")
+    ] = False,
+) -> None:
+    """Read every part against manifest and checksums; exit code 1 if one is missing, damaged or foreign."""
+    from iqa_harness.upkeep import check_runs
+    from iqa_results import ResultStore
+
+    results = ResultStore(store)
+    runs = run or results.list_runs()
+    problems = list(check_runs(results, runs))
+    for problem in problems:
+        typer.echo(f"{problem.kind:8} {problem.run} {problem.key[:12]} {problem.detail}")
+        if delete and problem.kind != "missing":
+            results.delete_cell(problem.key)
+    typer.echo(f"{len(runs)} run(s), {len(problems)} problem(s)")
+    raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
+
+
+@app.command("export")
+def export_command(
+    run: RunArgument,
+    out: Annotated[
+        Path,
+        typer.Argument(help="FILE.parquet or FILE.csv for all rows; FILE.zip for a store of this run alone."),
+    ],
+    store: ResultsOption = str(DEFAULT_STORE),
+) -> None:
+    """Write all rows of a run as one file."""
+    from iqa_harness.upkeep import export_run
+    from iqa_results import ResultStore
+
+    typer.echo(f"{out}: {export_run(ResultStore(store), run, out)} rows")
+
+
+@app.command("merge")
+def merge_command(
+    source: Annotated[str, typer.Argument(help="Another store: folder, URL, or a .zip of `runs export`.")],
+    run: Annotated[
+        list[str] | None, typer.Option("--run", help="Only this run. Repeat for more [default: all].")
+    ] = None,
+    store: ResultsOption = str(DEFAULT_STORE),
+) -> None:
+    """Take runs of another machine's store into this one; a run that is in both becomes one."""
+    from iqa_harness.upkeep import merge_run, open_source
+    from iqa_results import ResultStore
+
+    results = ResultStore(store)
+    with open_source(source) as other:
+        for name in run or other.list_runs():
+            manifest, new = merge_run(results, other, name)
+            typer.echo(
+                f"{name}: {new} new cells, {manifest.status}; `iqa-harness report {name}` for its tables"
+            )
+
+
+@app.command("gc")
+def gc_command(
+    store: ResultsOption = str(DEFAULT_STORE),
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete; without it only what would be is said.")
+    ] = False,
+) -> None:
+    """Delete cells that no run names, and what killed writers left."""
+    from iqa_harness.upkeep import collect, find_waste
+    from iqa_results import ResultStore
+
+    results = ResultStore(store)
+    waste = find_waste(results)
+    size = sum(waste.cells.values()) + sum(path.stat().st_size for path in waste.fragments)
+    typer.echo(
+        f"{len(waste.cells)} cells that no run names and {len(waste.fragments)} fragments, "
+        f"{size / 2**20:.1f} MB{': deleted' if yes else '; --yes deletes them'}"
+    )
+    if yes:
+        collect(results, waste)
+
+
+def _brief(manifest: RunManifest) -> dict[str, object]:
+    return {
+        "run": manifest.run,
+        "suite": manifest.suite,
+        "data": manifest.data.name,
+        "images": manifest.data.images,
+        "models": [model.name for model in manifest.models],
+        "cells": len(manifest.cells),
+        "done": sum(cell.status == "done" for cell in manifest.cells),
+        "failed": sum(cell.status == "failed" for cell in manifest.cells),
+        "status": manifest.status,
+        "started": manifest.started,
+        "ended": manifest.ended,
+    }
+
+
+def _cost(record: object) -> str:
+    from iqa_harness.estimate import in_words
+
+    forwards, backwards, seconds = (getattr(record, name) for name in ("forwards", "backwards", "seconds"))
+    return f"{backwards:,} gradients and {forwards:,} evaluations, {in_words(seconds)}"

@@ -1,0 +1,258 @@
+"""Looking after stores: is everything whole, what does no run need, another machine's results, export."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from iqa_harness.errors import RunError
+from iqa_harness.run import refreshed
+from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, leftovers
+
+
+class Problem(NamedTuple):
+    """Something wrong with a store."""
+
+    run: str
+    key: str
+    kind: str
+    """`missing`, `damaged` or `foreign` (whole, but not what the manifest says)."""
+    detail: str
+
+
+def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
+    """Read every part and every kept image of some runs and yield what is wrong.
+
+    A part must be there, pass its checksums, hold rows of its own key, and be of the model, images and
+    attack that the manifest says; a cell that the manifest calls failed or missing is no problem.
+
+    Raises:
+        UnknownRun, BadManifest: a run that is not there, or whose manifest is damaged.
+    """
+    examples = store.example_sizes()
+    for run in runs:
+        manifest = store.read_manifest(run)
+        hashes = {model.name: model.sha256 for model in manifest.models}
+        for cell in manifest.cells:
+            if cell.status == "done":
+                problem = _check_cell(store, manifest, cell, hashes)
+                if problem is not None:
+                    yield Problem(run, cell.key, *problem)
+            if cell.key in examples:
+                try:
+                    store.read_examples(cell.key)
+                except BadPart as error:
+                    yield Problem(run, cell.key, "damaged", str(error))
+
+
+def _check_cell(
+    store: ResultStore, manifest: RunManifest, cell: CellRecord, hashes: dict[str, str]
+) -> tuple[str, str] | None:
+    if not store.has_cell(cell.key):
+        return "missing", f"{store.cell_path(cell.key)}: no such file"
+    try:
+        part = store.read_cell(cell.key)
+    except BadPart as error:
+        return "damaged", str(error)
+    expected = {
+        "model": cell.model,
+        "model_sha256": hashes[cell.model],
+        "data_sha256": manifest.data.sha256,
+        "attack": cell.attack,
+        "split": cell.split,
+    }
+    for column, value in expected.items():
+        found = part.column(column).unique().to_pylist()
+        if found != [value]:
+            return "foreign", f"{column} is {', '.join(map(str, found))}, the manifest says {value}"
+    places = part.column("position").unique().to_pylist()
+    if sorted(places) != list(range(cell.first, cell.first + cell.count)):
+        return "foreign", f"{len(places)} images, the manifest says {cell.count} from {cell.first}"
+    return None
+
+
+class Waste(NamedTuple):
+    """What no run of a store needs."""
+
+    cells: dict[str, int]
+    """Bytes of parts and examples by key."""
+    fragments: list[Path]
+    """What killed writers left."""
+
+
+def find_waste(store: ResultStore) -> Waste:
+    """Return the cells that no manifest names, and what killed writers left more than a day ago.
+
+    Raises:
+        BadManifest: a manifest cannot be read, so nobody knows what its run needs.
+    """
+    sizes: dict[str, int] = {}
+    for found in (store.cell_sizes(), store.example_sizes()):
+        for key, size in found.items():
+            sizes[key] = sizes.get(key, 0) + size
+    # Manifests are read last: a run that starts meanwhile writes its own before any cell.
+    needed = {cell.key for run in store.list_runs() for cell in store.read_manifest(run).cells}
+    return Waste({key: size for key, size in sizes.items() if key not in needed}, leftovers(store.root))
+
+
+def collect(store: ResultStore, waste: Waste) -> None:
+    """Delete what no run needs."""
+    for key in waste.cells:
+        store.delete_cell(key)
+    for path in waste.fragments:
+        path.unlink(missing_ok=True)
+
+
+def export_run(store: ResultStore, run: str, out: Path) -> int:
+    """Write the rows of a run as one file and return their number.
+
+    Args:
+        store: where the run is.
+        run: its name.
+        out: ``.parquet`` or ``.csv`` for one table of all rows; ``.zip`` for a store of its own, with
+            manifest, tables, parts and kept images, which `merge_run` reads.
+
+    Raises:
+        RunError: another ending, or no cell of the run is stored.
+        BadPart: a part is damaged.
+    """
+    manifest = refreshed(store, store.read_manifest(run))
+    keys = [cell.key for cell in manifest.cells if cell.status == "done"]
+    if not keys:
+        raise RunError(f"run {run!r} has no stored cell to export")
+    if out.suffix not in (".parquet", ".csv", ".zip"):
+        raise RunError(f"{out}: the ending says what to write: .parquet, .csv or .zip")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        if out.suffix == ".zip":
+            rows = _export_zip(store, manifest, keys, part)
+        else:
+            rows = _export_table(store, keys, part, out.suffix)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return rows
+
+
+def _export_table(store: ResultStore, keys: Sequence[str], out: Path, suffix: str) -> int:
+    """Write cell after cell, so that a run of any size fits."""
+    rows = 0
+    first = store.read_cell(keys[0])
+    if suffix == ".parquet":
+        with pq.ParquetWriter(out, first.schema, compression="zstd", write_page_checksum=True) as writer:
+            for key in keys:
+                part = store.read_cell(key)
+                writer.write_table(part)
+                rows += part.num_rows
+        return rows
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer_ = csv.writer(file)
+        writer_.writerow(first.schema.names)
+        for key in keys:
+            columns = store.read_cell(key).to_pydict().values()
+            for row in zip(*columns, strict=True):
+                writer_.writerow(row)  # a float as its shortest text that reads back equal
+                rows += 1
+    return rows
+
+
+def _export_zip(store: ResultStore, manifest: RunManifest, keys: Sequence[str], out: Path) -> int:
+    rows = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # Parquet is compressed already
+        folder = f"runs/{manifest.run}"
+        archive.writestr(f"{folder}/manifest.json", manifest.model_dump_json(indent=1))
+        for name, content in store.read_run_files(manifest.run):
+            archive.writestr(f"{folder}/{name}", content)
+        for key in keys:
+            rows += store.read_cell(key).num_rows
+            archive.writestr(f"cells/{key[:2]}/{key}.parquet", store.cell_path(key).read_bytes())
+            if store.has_examples(key):
+                archive.writestr(f"examples/{key[:2]}/{key}.parquet", store.examples_path(key).read_bytes())
+    return rows
+
+
+@contextmanager
+def open_source(source: str) -> Iterator[ResultStore]:
+    """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
+
+    Raises:
+        RunError: no such store, or an archive with a path that leads out of it.
+    """
+    path = Path(source)
+    if path.suffix == ".zip" and path.is_file():
+        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    for name in archive.namelist():
+                        parts = PurePosixPath(name).parts
+                        if name.startswith("/") or ".." in parts or "\\" in name or parts[0] not in _TOP:
+                            raise RunError(f"{path}: {name!r} is no part of a store")
+                    archive.extractall(folder)
+            except zipfile.BadZipFile as error:
+                raise RunError(f"{path}: not a whole zip file ({error})") from error
+            yield ResultStore(folder)
+        return
+    store = ResultStore(source)
+    if not store.list_runs():
+        raise RunError(f"no run in {source}: not a store, or an empty one")
+    yield store
+
+
+_TOP = ("cells", "examples", "runs")
+
+
+def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunManifest, int]:
+    """Take a run of another store into this one; return its manifest there and the number of new cells.
+
+    A run of that name that is here already must be of the same suite and images, and equal models must
+    have equal weights; models and cells of both are then in it.
+
+    Raises:
+        RunError: the two runs do not fit together.
+        BadPart: a part of the other store is damaged.
+    """
+    theirs = refreshed(source, source.read_manifest(run))
+    manifest = theirs
+    if run in target.list_runs():
+        manifest = _joined(target.read_manifest(run), theirs)
+    new = sum(target.copy_cell(cell.key, source) for cell in theirs.cells if cell.status == "done")
+    manifest = refreshed(target, manifest)
+    target.write_manifest(manifest)
+    return manifest, new
+
+
+def _joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
+    for what, a, b in (
+        ("suite", ours.suite_sha256, theirs.suite_sha256),
+        ("images", (ours.data.sha256, ours.data.images), (theirs.data.sha256, theirs.data.images)),
+    ):
+        if a != b:
+            raise RunError(f"run {ours.run!r} is of other {what} here than there; they cannot be one run")
+    hashes = {model.name: model.sha256 for model in ours.models}
+    for model in theirs.models:
+        if hashes.get(model.name, model.sha256) != model.sha256:
+            raise RunError(f"run {ours.run!r}: model {model.name!r} has other weights here than there")
+    cells = {cell.key: cell for cell in theirs.cells} | {c.key: c for c in ours.cells}
+    order = [*(c.key for c in ours.cells), *(c.key for c in theirs.cells)]
+    workers = {worker.id: worker for worker in (*ours.workers, *theirs.workers)}
+    same = set(ours.workers) == set(theirs.workers)
+    ends = [end for end in (ours.ended, theirs.ended) if end]
+    return ours.model_copy(
+        update={
+            "models": (*ours.models, *(m for m in theirs.models if m.name not in hashes)),
+            "cells": tuple(cells[key] for key in dict.fromkeys(order)),
+            "started": min(ours.started, theirs.started),
+            "ended": max(ends) if ends else None,
+            "workers": tuple(workers.values()),
+            "device_seconds": ours.device_seconds + (0.0 if same else theirs.device_seconds),
+            "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
+        }
+    )

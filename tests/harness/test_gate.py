@@ -1,0 +1,274 @@
+"""The gate: worse only beyond tolerance and chance, refused where nothing can be compared."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from iqa_harness.baselines import Standpoint
+from iqa_harness.errors import NotComparable
+from iqa_harness.gate import GATED, Regression, find_regressions, noise_floors
+from iqa_harness.gate_formats import as_json, headline, junit, markdown, sentence
+from iqa_models import create_model, save_checkpoint
+from iqa_results import BadManifest, Baseline, BaselineModel, Provenance, load_baseline, save_baseline
+
+N = 120
+MADE = Provenance(
+    packages={"torch": "1"}, python="", platform="", device="cpu", threads=1, commit=None, dirty=None
+)
+generator = np.random.default_rng(0)
+MOS = generator.random(N)
+SCORES = {
+    ("clean", "", ""): MOS + 0.1 * generator.standard_normal(N),
+    ("attack", "pgd", "mse"): MOS + 0.5 * generator.standard_normal(N),
+    ("attack", "pgd", "drift"): MOS + 0.4 * generator.standard_normal(N),
+    ("composed", "", "srocc"): -MOS + generator.standard_normal(N),
+    ("composed", "", "plcc"): -MOS + generator.standard_normal(N),
+}
+
+
+def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), **record):
+    """One run: the same scores for each model."""
+    parts = [
+        pd.DataFrame(
+            {
+                "model": model, "row": row, "attack": attack, "objective": objective, "norm": "inf",
+                "epsilon": 4 / 255, "image_id": [f"{i:03d}" for i in range(N)],
+                "reference": [f"{i:03d}" for i in range(N)], "mos": mos, "score": values, "mapped": values,
+            }
+        )
+        for model in models
+        for (row, attack, objective), values in scores.items()
+    ]  # fmt: skip
+    fields = {
+        "name": "base", "run": "run", "suite": "s", "suite_sha256": "5" * 64, "data": "d",
+        "data_sha256": "d" * 64, "split": "test", "images": N, "label": "MOS", "main_epsilon": 4 / 255,
+        "suite_min": ("pgd/mse", "pgd/drift"), "seed": 0, "provenance": MADE, "noise": noise,
+        "models": tuple(BaselineModel(name=m, sha256="0", verdict=verdict, flags=()) for m in models),
+    }  # fmt: skip
+    return Standpoint(Baseline(**{**fields, **record}), pd.concat(parts, ignore_index=True))
+
+
+def damaged(place=("attack", "pgd", "mse"), noise=2.0):
+    fresh = np.random.default_rng(1).standard_normal(N)
+    return SCORES | {place: SCORES[place] + noise * fresh}
+
+
+def test_nothing_changed_is_no_regression():
+    """A run against itself: every difference is 0, every outcome ok, in both metrics."""
+    gated = find_regressions(side(), side(), metrics=("srocc", "plcc"), tolerance=0)
+    assert gated.regressions == []
+    assert {c.outcome for c in gated.comparisons} == {"ok"}
+    assert {c.difference for c in gated.comparisons if c.metric} == {0.0}
+    rows = [c.row for c in gated.comparisons if c.metric == "srocc"]
+    assert sorted(rows) == sorted([*GATED, "attack", "attack"])
+
+
+def test_a_planted_fall_is_named_with_attack_metric_and_interval():
+    """The minimum falls with its member, which is named; values are SciPy's, the interval lies below 0."""
+    gated = find_regressions(side(), side(damaged()))
+    (worse,) = gated.regressions
+    assert isinstance(worse, Regression)
+    assert (worse.model, worse.row, worse.attack, worse.objective) == ("m", "suite_min", "pgd", "mse")
+    before = min(spearmanr(SCORES["attack", "pgd", o], MOS).statistic for o in ("mse", "drift"))
+    after = spearmanr(damaged()["attack", "pgd", "mse"], MOS).statistic
+    assert worse.before == pytest.approx(before)
+    assert worse.difference == pytest.approx(after - before)
+    assert worse.low < worse.difference < worse.high < 0
+    assert worse.high < worse.bound < 0  # the bound shares its false alarms with two more values
+    words = sentence(worse)
+    assert all(part in words for part in ("m suite_min pgd/mse", "4/255", "SROCC", "["))
+
+
+def test_a_rise_is_an_improvement():
+    """Robustness that grows is no reason to stop."""
+    gated = find_regressions(side(damaged()), side())
+    assert gated.regressions == []
+    assert "improved" in {c.outcome for c in gated.comparisons if c.row == "suite_min"}
+
+
+def test_a_fall_needs_both_tolerance_and_chance():
+    """Within the tolerance, within chance, or below a measured noise floor it is not called worse."""
+    small = damaged(noise=0.2)
+    found = {c.row: c for c in find_regressions(side(), side(small), tolerance=0).comparisons}
+    fall = -found["suite_min"].difference
+    assert fall > 0
+    chance = SCORES | {("clean", "", ""): MOS + 0.1 * np.random.default_rng(7).standard_normal(N)}
+    back = [side(chance), side()]
+    if spearmanr(chance["clean", "", ""], MOS).statistic < spearmanr(SCORES["clean", "", ""], MOS).statistic:
+        back.reverse()
+    by_chance = next(c for c in find_regressions(*back, tolerance=0).comparisons if c.row == "clean")
+    assert by_chance.difference < 0
+    assert by_chance.outcome == "ok"
+    assert "within chance" in by_chance.reason
+    large = find_regressions(side(), side(damaged()), tolerance=0.9)
+    assert large.regressions == []
+    assert any("within the tolerance" in c.reason for c in large.comparisons)
+    floors = noise_floors([side(), side(damaged())])
+    quiet = find_regressions(side(noise=tuple(floors)), side(damaged()))
+    assert quiet.regressions == []
+
+
+def test_single_attacks_are_gated_on_demand():
+    """A member that falls without moving the minimum is shown, and stops only if it is asked to."""
+    place = ("attack", "pgd", "drift")
+    scores = SCORES | {place: SCORES[place] + 0.25 * np.random.default_rng(3).standard_normal(N)}
+    strong = {**SCORES, ("attack", "pgd", "mse"): -MOS}
+    gated = find_regressions(side(strong), side(strong | {place: scores[place] - 0.4 * MOS}))
+    assert gated.regressions == []
+    shown = next(c for c in gated.comparisons if c.objective == "drift" and c.row == "attack")
+    assert "by itself not gated" in shown.reason
+    everything = find_regressions(
+        side(strong), side(strong | {place: scores[place] - 0.4 * MOS}), every_attack=True
+    )
+    assert [r.name for r in everything.regressions] == ["m attack pgd/drift"]
+
+
+def test_a_worse_verdict_is_a_regression():
+    """A number that is no longer to be believed passes no gate."""
+    (worse,) = find_regressions(side(), side(verdict="suspect")).regressions
+    assert (worse.row, worse.reason) == ("verdict", "sound -> suspect")
+    assert find_regressions(side(verdict="invalid"), side(verdict="suspect")).regressions == []
+
+
+def test_a_value_that_is_lost_is_a_regression():
+    """Constant scores have no SROCC: worse than a low one."""
+    (worse,) = find_regressions(side(), side(SCORES | {("clean", "", ""): np.ones(N)})).regressions
+    assert (worse.row, worse.after) == ("clean", None)
+    assert worse.reason == "undefined: all scores are equal"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"suite_sha256": "6" * 64}, "suites differ"),
+        ({"data_sha256": "e" * 64}, "data differ"),
+        ({"split": "val"}, "data differ"),
+        ({"models": ("other",)}, "the run has no m (it has other)"),
+        ({"mos": MOS[::-1].copy()}, "images differ"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, says):
+    """Another suite, other data, labels or models: the message says which."""
+    with pytest.raises(NotComparable) as caught:
+        find_regressions(side(), side(**changes))
+    assert says in str(caught.value)
+
+
+def test_more_models_and_other_versions_are_notes():
+    """They do not stop a comparison, and they are said."""
+    later = MADE.model_copy(update={"device": "cuda", "packages": {"torch": "2"}})
+    notes = find_regressions(side(), side(models=("m", "n"), provenance=later)).notes
+    assert any("not compared: n" in n for n in notes)
+    assert any("cpu before, cuda now" in n for n in notes)
+    assert any("torch 1 -> 2" in n for n in notes)
+
+
+def test_noise_floors_are_the_largest_spread_of_several_runs():
+    """Value by value over all runs; one run has none."""
+    sides = [side(), side(damaged(noise=0.1)), side(damaged(noise=0.3))]
+    floors = {(f.row, f.attack, f.objective, f.metric): f for f in noise_floors(sides)}
+    runs = (SCORES, damaged(noise=0.1), damaged(noise=0.3))
+    values = [spearmanr(scores["attack", "pgd", "mse"], MOS).statistic for scores in runs]
+    found = floors["attack", "pgd", "mse", "srocc"]
+    assert found.floor == pytest.approx(max(values) - min(values))
+    assert found.runs == 3
+    assert floors["clean", "", "", "srocc"].floor == 0
+    with pytest.raises(NotComparable, match="at least two"):
+        noise_floors(sides[:1])
+
+
+def test_every_format_says_the_same():
+    """JUnit, JSON and Markdown hold one failure, with its model, attack, metric and interval."""
+    before, after = side(), side(damaged())
+    gated = find_regressions(before, after)
+    suite = ElementTree.fromstring(junit(gated, before.record))  # noqa: S314 - our own
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(gated.comparisons)), "1")
+    (failure,) = suite.iter("failure")
+    assert "suite_min pgd/mse" in failure.text
+    content = json.loads(as_json(gated, before.record, after.record))
+    assert content["regressed"] is True
+    (worse,) = [c for c in content["comparisons"] if c["outcome"] == "regressed"]
+    assert (worse["model"], worse["attack"], worse["metric"]) == ("m", "pgd", "srocc")
+    text = markdown(gated, before.record, after.record)
+    assert "1 regression in" in headline(gated, before.record, after.record)
+    assert "| m | suite_min (pgd/mse) | srocc |" in text
+    assert f"[{worse['low']:+.3f}, {worse['high']:+.3f}]" in text
+
+
+def test_a_baseline_is_equal_after_a_round_trip(tmp_path):
+    """Record and scores read back as saved; a damaged one is one clear error."""
+    made = side()
+    save_baseline(tmp_path / "b", made.record, made.scores.to_dict("records"))
+    record, scores = load_baseline(tmp_path / "b")
+    assert record == made.record
+    assert find_regressions(made, Standpoint(record, scores.to_pandas())).regressions == []
+    (tmp_path / "b" / "baseline.json").write_text("{}")
+    with pytest.raises(BadManifest, match=r"baseline\.json"):
+        load_baseline(tmp_path / "b")
+    with pytest.raises(BadManifest, match="baseline save"):
+        load_baseline(tmp_path / "none")
+
+
+SUITE = """
+name = "gated"
+summary = "for the gate"
+seed = 0
+main_epsilon = "2/255"
+suite_min = ["pgd/drift"]
+cell_images = 8
+[data]
+name = "smoke"
+images = 16
+[[attacks]]
+name = "pgd"
+kind = "pgd"
+epsilons = ["2/255"]
+objectives = ["drift"]
+steps = 3
+relative_step_size = 1.0
+"""
+
+
+def test_a_round_trip_on_the_command_line(cli, tmp_path):
+    """A model against itself passes with 0; damaged it fails with 1 and the value is named."""
+    (tmp_path / "s.toml").write_text(SUITE)
+    model = create_model("cheat_none")
+    save_checkpoint(model, tmp_path / "good" / "m", training={})
+    model.tint.data *= -30  # colour decides, contrast no longer does
+    save_checkpoint(model, tmp_path / "bad" / "m", training={})
+    attack = ("attack", "-s", "s.toml", "--threads", "1")
+    assert cli(*attack, "-m", "./good/m", "--run", "before")[0] == 0
+    code, out, _ = cli("baseline", "save", "base", "--run", "before", "--folder", "kept")
+    assert code == 0
+    assert "16 images" in out
+    assert cli("baseline", "save", "base", "--run", "before", "--folder", "kept")[0] == 3
+    gate = ("gate", "--baseline", "kept/base")
+    code, out, _ = cli(*gate, "--run", "before")
+    assert code == 0
+    assert "no regression" in out
+    assert cli(*attack, "-m", "./bad/m", "--run", "after")[0] == 0
+    files = ("--markdown", "o/s.md", "--junit", "o/j.xml", "--json", "o/g.json")
+    code, out, _ = cli(*gate, "--run", "after", *files)
+    assert code == 1
+    assert "worse: m " in out
+    assert (tmp_path / "o" / "s.md").read_text().count("regressed")
+    assert 'type="Regression"' in (tmp_path / "o" / "j.xml").read_text()
+    assert json.loads((tmp_path / "o" / "g.json").read_text())["regressed"]
+    assert cli(*attack, "-m", "other=./good/m", "--run", "named")[0] == 0
+    code, _, err = cli(*gate, "--run", "named")
+    assert code == 2
+    assert "not comparable: models differ" in err
+    assert cli(*gate, "--run", "nothing")[0] == 3
+    assert cli("gate", "--baseline", "nowhere", "--run", "after")[0] == 3
+    code, out, _ = cli(*gate, "--run", "before", "--run", "after", "--calibrate")
+    assert code == 0
+    assert "noise floor" in out
+    code, out, _ = cli("baseline", "show", "kept/base")
+    assert code == 0
+    assert "from 2 runs" in out
+    assert cli("baseline", "save", "later", "--run", "after", "--folder", "kept")[0] == 0
+    assert cli("baseline", "diff", "kept/base", "kept/later")[0] == 0

@@ -1,0 +1,300 @@
+"""The runner at its limits: order, memory, failures, selections, and death at any moment."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from iqa_harness.aggregate import robustness_table
+from iqa_harness.cell import Runtime
+from iqa_harness.errors import RunError
+from iqa_harness.executors import Inline
+from iqa_harness.plan import Entrant, Selection, plan
+from iqa_harness.run import refreshed, run_suite
+from iqa_models import LinearQuality, create_model
+from iqa_results import ROW_SCHEMA, ResultStore
+from iqa_suites import parse_suite
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+TEXT = tiny.SUITE + '\n[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "pgd/mse"\n'
+
+
+def _entrants(*seeds):
+    return [Entrant(f"m{seed}", create_model("linear", seed=seed)) for seed in seeds or (1, 2)]
+
+
+def _run(store, images, text=TEXT, entrants=None, selection=Selection(), runtime=Runtime(), **options):  # noqa: B008
+    entrants = entrants or _entrants()
+    work = plan(parse_suite(text, "tiny"), entrants, images, selection)
+    return run_suite(work, entrants, text, store, "r", runtime, **options)
+
+
+def _rows(store, manifest):
+    return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
+
+
+class Shuffled(Inline):
+    """Runs tasks in another order than they were given."""
+
+    def run(self, job, tasks):
+        order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(1)).tolist()
+        assert order != sorted(order)
+        return (job.here(tasks[i]) for i in order)
+
+
+def test_rows_do_not_depend_on_the_order_of_cells(tmp_path, images):
+    """Tasks in any order leave the same parts; the manifest keeps the plan's order."""
+    first, second = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
+    expected = _run(first, images)
+    shuffled = _run(second, images, executor=Shuffled())
+    assert [c.key for c in shuffled.cells] == [c.key for c in expected.cells]
+    assert _rows(second, shuffled).equals(_rows(first, expected))
+
+
+def test_two_runs_at_once_share_one_store(tmp_path, images):
+    """What another run has stored meanwhile is taken, not computed again."""
+    store, rival, seen = ResultStore(tmp_path / "a"), [], []
+    expected = _rows(ResultStore(tmp_path / "b"), _run(ResultStore(tmp_path / "b"), images))
+
+    def meanwhile(cell, status):
+        seen.append(status)
+        if len(seen) == 3:
+            rival.append(_run(ResultStore(tmp_path / "a"), images))
+
+    manifest = _run(store, images, on_cell=meanwhile)
+    assert (seen.count("done"), seen.count("cached")) == (3, len(manifest.cells) - 3)
+    assert _rows(store, manifest).equals(expected)
+    assert (manifest.forwards, manifest.backwards) == (rival[0].forwards, rival[0].backwards)
+
+
+class Cramped(LinearQuality):
+    """Memory for two images at once, as a device that raises above a batch size."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        if len(images) > self.fits:
+            raise torch.OutOfMemoryError(f"tried to allocate {len(images)} images")
+        return super().predict(images)
+
+
+def _cramped(fits):
+    model = create_model("linear", seed=1)
+    model.__class__, model.fits = Cramped, fits
+    return Entrant("m1", model)
+
+
+class Shrinking(Inline):
+    """Takes memory away once the checks, which need two images at once, are over."""
+
+    def __init__(self, model, fits):
+        self.model, self.fits = model, fits
+
+    def run(self, job, tasks):
+        self.model.fits = self.fits
+        return super().run(job, tasks)
+
+
+@pytest.mark.parametrize("fits", [1, 3])
+def test_out_of_memory_halves_the_chunk_and_changes_no_row(tmp_path, images, fits):
+    """Rows are those of a model with room; the manifest says which chunk was used."""
+    roomy, cramped = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
+    expected = _run(roomy, images, tiny.SUITE, [_cramped(10**6)])
+    entrant = _cramped(3)
+    manifest = _run(cramped, images, tiny.SUITE, [entrant], executor=Shrinking(entrant.model, fits))
+    assert manifest.status == "complete"
+    assert _rows(cramped, manifest).equals(_rows(roomy, expected))
+    assert manifest.tuning["reduced_chunks"] == {"m1": {1: 1, 3: 2}[fits]}
+    assert "reduced_chunks" not in expected.tuning
+
+
+def test_no_room_for_one_image_is_a_failure(tmp_path, images):
+    """Below one image there is nothing to halve: the cells fail with the reason."""
+    entrant, store = _cramped(4), ResultStore(tmp_path)
+    manifest = _run(store, images, tiny.SUITE, [entrant], executor=Shrinking(entrant.model, 0))
+    assert {c.status for c in manifest.cells} == {"failed"}
+    assert all("tried to allocate 1 images" in c.error for c in manifest.cells)
+
+
+def test_a_device_without_room_for_the_checks_is_refused(tmp_path, images):
+    """Batch independence needs two images at once; without them nothing is run."""
+    with pytest.raises(RunError, match="no room for two images at once"):
+        _run(ResultStore(tmp_path), images, tiny.SUITE, [_cramped(1)])
+
+
+class Moody(LinearQuality):
+    """Fails as often as it is told to, then works."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        if self.failures > 0:
+            self.failures -= 1
+            raise RuntimeError("not today")
+        return super().predict(images)
+
+
+class Later(Inline):
+    """Lets the model fail from the first cell on, not in the checks."""
+
+    def __init__(self, model, failures):
+        self.model, self.failures = model, failures
+
+    def run(self, job, tasks):
+        self.model.failures = self.failures
+        return super().run(job, tasks)
+
+
+def _moody(seed=1):
+    model = create_model("linear", seed=seed)
+    model.__class__, model.failures = Moody, 0
+    return Entrant(f"m{seed}", model)
+
+
+@pytest.mark.parametrize(("failures", "failed"), [(1, 0), (2, 1)])
+def test_a_cell_is_tried_twice_and_again_at_the_next_start(tmp_path, images, failures, failed):
+    """One failure is forgiven, two mark the cell with the traceback; the next start computes it."""
+    entrant, store = _moody(), ResultStore(tmp_path)
+    manifest = _run(store, images, tiny.SUITE, [entrant], executor=Later(entrant.model, failures))
+    bad = [c for c in manifest.cells if c.status == "failed"]
+    assert len(bad) == failed
+    for cell in bad:
+        assert cell.error.startswith("RuntimeError: not today\nTraceback")
+        assert "in predict" in cell.error
+        assert not store.has_cell(cell.key)
+    assert manifest.status == ("partial" if failed else "complete")
+    seen = []
+    again = _run(store, images, tiny.SUITE, [entrant], on_cell=lambda cell, status: seen.append(status))
+    assert seen.count("done") == failed
+    assert again.status == "complete"
+    assert all(c.error is None for c in again.cells)
+
+
+def test_a_failed_surrogate_fails_its_transfers_without_another_try(tmp_path, images):
+    """Who needs the examples of an attack that failed says so; its attack is not run a third time."""
+    entrants, calls = [_moody(1), *_entrants(2)], []
+
+    class Doomed(Inline):
+        def run(self, job, tasks):
+            for task in tasks:
+                first = task.cells[0]
+                if (first.label, first.attack_name) == ("m1", "pgd"):
+                    entrants[0].model.failures = 10**6
+                    yield job.here(task)
+                    calls.append(10**6 - entrants[0].model.failures)
+                    entrants[0].model.failures = 0
+                else:
+                    yield job.here(task)
+
+    manifest = _run(ResultStore(tmp_path), images, entrants=entrants, executor=Doomed())
+    lost = [c for c in manifest.cells if c.attack == "transfer:m1"]
+    assert {c.status for c in lost} == {"failed"}
+    assert all("the attack on m1 that finds the examples failed: RuntimeError" in c.error for c in lost)
+    assert set(calls) == {2}
+    assert {c.status for c in manifest.cells if c.attack == "transfer:m2"} == {"done"}
+
+
+# Parts of a suite ---------------------------------------------------------------------------------------
+
+
+def test_a_limited_run_says_so_and_grows_into_the_whole(tmp_path, images):
+    """The first images are a run of their own, marked as such; the whole run computes only the others."""
+    store, seen = ResultStore(tmp_path), []
+    few = _run(store, images, selection=Selection(limit=8))
+    assert (few.data.images, few.status) == (8, "complete")
+    assert few.data.selection == "the first 8 images of the 12 that the suite names"
+    assert few.notes[0] == f"computed from {few.data.selection}: not the suite's numbers"
+    table = robustness_table(store, few).table.to_pylist()
+    assert {row["images"] for row in table if row["value"] is not None} == {8}
+    whole = _run(store, images, on_cell=lambda cell, status: seen.append(status))
+    assert seen.count("cached") == len(few.cells)
+    assert (whole.data.images, whole.data.selection) == (12, None)
+    with pytest.raises(RunError, match="holds 12 images, more than the 8"):
+        _run(store, images, selection=Selection(limit=8))
+
+
+def test_images_can_be_chosen_by_id(tmp_path, images):
+    """They are attacked in the set's order, whatever the order of the request."""
+    manifest = _run(
+        ResultStore(tmp_path), images, selection=Selection(images=("test-7", "test-2", "test-5", "test-3"))
+    )
+    rows = _rows(ResultStore(tmp_path), manifest).to_pandas()
+    tested = rows[(rows["attack"] == "clean") & (rows["split"] == "test") & (rows["model"] == "m1")]
+    assert tested["image_id"].tolist() == ["test-2", "test-3", "test-5", "test-7"]
+    assert "4 chosen images" in manifest.data.selection
+    with pytest.raises(RunError, match=r"no image 'test-77' .* did you mean 'test-7'"):
+        plan(parse_suite(TEXT, "t"), _entrants(), images, Selection(images=("test-77",)))
+
+
+def test_other_images_do_not_take_over_a_run(tmp_path, images):
+    """As many images, but others: the former ones would vanish from the run's tables."""
+    store = ResultStore(tmp_path)
+    _run(store, images, selection=Selection(images=("test-1", "test-2", "test-3")))
+    with pytest.raises(RunError, match="choose another --run name"):
+        _run(store, images, selection=Selection(images=("test-4", "test-5", "test-6")))
+
+
+def test_one_attack_can_be_computed_alone(tmp_path, images):
+    """The others stay missing, and the table shows holes, not numbers."""
+    store = ResultStore(tmp_path)
+    part = _run(store, images, only=["fgsm"])
+    assert {c.attack for c in part.cells if c.status == "done"} == {"fgsm"}
+    assert part.status == "partial"
+    rest = _run(store, images, only=["clean", "pgd", "transfer"])
+    assert rest.status == "complete"
+    assert _rows(store, rest).equals(
+        _rows(ResultStore(tmp_path / "b"), _run(ResultStore(tmp_path / "b"), images))
+    )
+
+
+# Death --------------------------------------------------------------------------------------------------
+
+CHILD = """
+import importlib.util, sys
+from pathlib import Path
+import torch
+spec = importlib.util.spec_from_file_location("test_runner", sys.argv[1])
+test = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(test)
+torch.set_num_threads(1)
+test._run(test.ResultStore(Path(sys.argv[2])), test.tiny.make_images(), keep_images=True)
+"""
+
+
+def _start(folder):
+    root = Path(__file__).resolve().parents[2]
+    packages = ("harness", "models", "attacks", "suites", "results", "reports")
+    path = os.pathsep.join(str(root / name) for name in packages)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, __file__, str(folder)], env={**os.environ, "PYTHONPATH": path}
+    )
+
+
+def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, images):
+    """SIGKILL after some cells, twice, then a start that ends: rows as if nothing had been, none twice."""
+    whole = ResultStore(tmp_path / "whole")
+    expected = _rows(whole, _run(whole, images))
+    store = ResultStore(tmp_path / "cut")
+    for enough in (2, 9):
+        child = _start(store.root)
+        while len(store.cell_sizes()) < enough and child.poll() is None:
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        now = refreshed(store, store.read_manifest("r"))
+        assert now.status == "running"
+        assert enough <= sum(c.status == "done" for c in now.cells) < len(now.cells)
+    seen = []
+    manifest = _run(store, images, on_cell=lambda cell, status: seen.append(status))
+    assert seen.count("cached") >= 9
+    rows = _rows(store, manifest)
+    assert rows.equals(expected)
+    names = ["model", "attack", "epsilon", "objective", "steps", "split", "image_id"]
+    assert not rows.to_pandas().duplicated(names).any()
+    assert set(rows.schema.names) | {"seconds"} == set(ROW_SCHEMA.names)

@@ -1,0 +1,245 @@
+"""Stores over time: checked, tidied, exported, and joined with those of other machines."""
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_harness.cell import Runtime
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Entrant, plan
+from iqa_harness.run import run_suite
+from iqa_harness.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
+from iqa_models import create_model
+from iqa_results import BadManifest, BadPart, ResultStore
+from iqa_suites import parse_suite
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+
+def _entrants(*seeds):
+    return [Entrant(f"m{seed}", create_model("linear", seed=seed)) for seed in seeds]
+
+
+def _run(store, images, seeds=(1,), text=tiny.SUITE, run="r", **options):
+    entrants, suite = _entrants(*seeds), parse_suite(text, "tiny")
+    return run_suite(plan(suite, entrants, images), entrants, text, store, run, Runtime(), **options)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, images):
+    """A store with a run of one model, images kept; not to be written to."""
+    store = ResultStore(tmp_path_factory.mktemp("done"))
+    return store, _run(store, images, keep_images=True)
+
+
+@pytest.fixture
+def store(done, tmp_path):
+    """A copy of it."""
+    shutil.copytree(done[0].root, tmp_path / "store")
+    return ResultStore(tmp_path / "store")
+
+
+def _flip_a_bit(path):
+    """Damage a page of a column, the size unchanged, as a disk does it."""
+    meta = pq.ParquetFile(path).metadata.row_group(0)
+    chunk = next(
+        meta.column(i) for i in range(meta.num_columns) if meta.column(i).path_in_schema == "adv_score"
+    )
+    damaged = bytearray(path.read_bytes())
+    damaged[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 3] ^= 1
+    path.write_bytes(damaged)
+
+
+def test_a_whole_store_has_no_problem(done):
+    """Every part and every kept image of a fresh run is what its manifest says."""
+    assert list(check_runs(done[0], ["r"])) == []
+
+
+def test_every_kind_of_damage_is_found(done, store):
+    """Missing, cut, swapped and foreign parts, and a damaged image: each named once, with its file."""
+    cells = done[1].cells
+    attacked = next(c for c in cells if c.attack == "pgd")
+    store.cell_path(cells[0].key).unlink()
+    cut = store.cell_path(cells[1].key)
+    cut.write_bytes(cut.read_bytes()[:-20])
+    shutil.copyfile(store.cell_path(cells[2].key), store.cell_path(cells[3].key))
+    foreign = store.read_cell(cells[4].key).to_pylist()
+    store.write_cell(cells[4].key, [{**row, "model": "another"} for row in foreign])
+    fewer = store.read_cell(cells[5].key).to_pylist()
+    store.write_cell(cells[5].key, fewer[1:])
+    image = store.examples_path(attacked.key)
+    image.write_bytes(image.read_bytes()[:-20])
+    found = {problem.key: problem for problem in check_runs(store, ["r"])}
+    kinds = ["missing", "damaged", None, "damaged", "foreign", "foreign"]
+    assert [found[c.key].kind if c.key in found else None for c in cells[:6]] == kinds
+    assert "model is another" in found[cells[4].key].detail
+    assert found[attacked.key].kind == "damaged"
+    assert "examples" in found[attacked.key].detail
+    assert len(found) == 6
+
+
+def test_check_deletes_and_attack_computes_again(done, store, images, cli):
+    """`runs check --delete` says 1 and makes room; the next start fills exactly that hole."""
+    key = done[1].cells[4].key
+    path = store.cell_path(key)
+    _flip_a_bit(path)
+    code, out, _ = cli("runs", "check", "--store", str(store.root), "--delete")
+    assert (code, out.splitlines()[-1]) == (1, "1 run(s), 1 problem(s)")
+    seen = []
+    again = _run(store, images, on_cell=lambda cell, status: seen.append((cell.key, status)))
+    assert [k for k, status in seen if status == "done"] == [key]
+    rows = store.read_cells(c.key for c in again.cells).drop_columns(["seconds"])
+    assert rows.equals(done[0].read_cells(c.key for c in done[1].cells).drop_columns(["seconds"]))
+    assert cli("runs", "check", "--store", str(store.root))[0] == 0
+
+
+def test_what_no_run_names_is_found_and_deleted(done, store, images):
+    """Cells of a removed run go, with their images; those that another run shares stay."""
+    _run(store, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"), run="other", keep_images=True)
+    assert find_waste(store).cells == {}
+    shutil.rmtree(store.root / "runs" / "other")
+    old, new = (store.root / "cells" / f".x.{name}.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    waste = find_waste(store)
+    own = {c.key for c in done[1].cells}
+    assert set(waste.cells) == store.cell_sizes().keys() - own
+    assert waste.cells
+    assert waste.fragments == [old]  # the other may be of a writer that lives
+    collect(store, waste)
+    assert store.cell_sizes().keys() == own
+    assert store.example_sizes().keys() <= own
+    assert list(check_runs(store, ["r"])) == []
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_nothing_is_deleted_while_a_manifest_cannot_be_read(store):
+    """A damaged manifest names cells that nobody knows: tidying stops."""
+    (store.root / "runs" / "r" / "manifest.json").write_text("{")
+    with pytest.raises(BadManifest):
+        find_waste(store)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_an_export_holds_every_row(done, tmp_path, ending):
+    """One file of all rows, value for value, floats of a CSV included."""
+    store, manifest = done
+    out = tmp_path / f"rows.{ending}"
+    count = export_run(store, "r", out)
+    expected = store.read_cells(c.key for c in manifest.cells)
+    assert count == expected.num_rows
+    if ending == "parquet":
+        assert pq.read_table(out).equals(expected)
+    else:
+        with out.open(newline="") as file:
+            read = list(csv.DictReader(file))
+        assert list(read[0]) == expected.schema.names
+        for column in ("adv_score", "epsilon", "linf"):
+            assert [float(row[column]) for row in read] == expected.column(column).to_pylist()
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_an_export_needs_an_ending_it_knows(done, tmp_path):
+    """The ending is the format."""
+    with pytest.raises(RunError, match=r"\.parquet, \.csv or \.zip"):
+        export_run(done[0], "r", tmp_path / "rows.xlsx")
+
+
+def test_a_zip_is_a_store_that_can_be_merged(done, tmp_path, images):
+    """Exported here, merged there: same rows, same images, and nothing is left to compute."""
+    export_run(done[0], "r", tmp_path / "r.zip")
+    other = ResultStore(tmp_path / "other")
+    with open_source(str(tmp_path / "r.zip")) as source:
+        manifest, new = merge_run(other, source, "r")
+    assert (manifest.status, new) == ("complete", len(done[1].cells))
+    assert other.cell_sizes() == done[0].cell_sizes()
+    assert other.example_sizes() == done[0].example_sizes()
+    seen = []
+    _run(other, images, on_cell=lambda cell, status: seen.append(status))
+    assert set(seen) == {"cached"}
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/x", "cells/../../x", "elsewhere/x", "cells\\..\\x"])
+def test_a_zip_cannot_lead_out_of_its_folder(tmp_path, name):
+    """An archive with such a name is refused before anything is unpacked."""
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("runs/r/manifest.json", "{}")
+        archive.writestr(name, "x")
+    with pytest.raises(RunError, match="no part of a store"), open_source(str(tmp_path / "bad.zip")):
+        pass
+
+
+def test_a_run_computed_on_two_machines_becomes_one(tmp_path, images):
+    """Each computed one model; joined, the run has both, with the cost and the workers of both."""
+    here, there = ResultStore(tmp_path / "here"), ResultStore(tmp_path / "there")
+    ours, theirs = _run(here, images, (1,)), _run(there, images, (2,))
+    manifest, new = merge_run(here, there, "r")
+    assert new == len(theirs.cells)
+    assert [model.name for model in manifest.models] == ["m1", "m2"]
+    assert manifest.status == "complete"
+    assert manifest.forwards == ours.forwards + theirs.forwards
+    assert merge_run(here, there, "r")[1] == 0
+    whole = ResultStore(tmp_path / "whole")
+    together = _run(whole, images, (1, 2))
+    assert {c.key for c in manifest.cells} == {c.key for c in together.cells}
+    seen = []
+    _run(here, images, (1, 2), on_cell=lambda cell, status: seen.append(status))
+    assert set(seen) == {"cached"}
+
+
+def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
+    """Another suite, other images or other weights under one name: nothing is copied."""
+    here, there, third = (ResultStore(tmp_path / name) for name in ("here", "there", "third"))
+    _run(here, images)
+    _run(there, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"))
+    before = here.cell_sizes()
+    with pytest.raises(RunError, match="of other suite"):
+        merge_run(here, there, "r")
+    entrants = [Entrant("m1", create_model("linear", seed=9))]
+    suite = parse_suite(tiny.SUITE, "tiny")
+    run_suite(plan(suite, entrants, images), entrants, tiny.SUITE, third, "r", Runtime())
+    with pytest.raises(RunError, match="'m1' has other weights"):
+        merge_run(here, third, "r")
+    assert here.cell_sizes() == before
+
+
+def test_a_damaged_part_is_not_merged(done, store, tmp_path):
+    """What comes from elsewhere is verified before it is written."""
+    path = store.cell_path(done[1].cells[4].key)
+    _flip_a_bit(path)
+    with pytest.raises(BadPart, match="damaged"):
+        merge_run(ResultStore(tmp_path / "new"), store, "r")
+
+
+def test_runs_are_listed_and_shown(store, cli):
+    """The commands print what the manifest says, as text and as JSON."""
+    folder = ("--store", str(store.root))
+    code, out, _ = cli("runs", "list", *folder)
+    assert code == 0
+    assert "tiny" in out
+    assert "15/15" in out
+    listed = json.loads(cli("runs", "list", "--json", *folder)[1])
+    assert [(run["run"], run["done"], run["status"]) for run in listed] == [("r", 15, "complete")]
+    code, out, _ = cli("runs", "show", "r", *folder)
+    assert code == 0
+    assert "r, complete: 15 of 15 cells, 0 failed" in out
+    assert "inline on cpu" in out
+    assert json.loads(cli("runs", "show", "r", "--json", *folder)[1])["run"] == "r"
+    code, _, err = cli("runs", "show", "nothing", *folder)
+    assert code == 3
+    assert "runs there: r" in err
+    assert "0 cells that no run names" in cli("runs", "gc", *folder)[1]
+    code, out, _ = cli("runs", "export", "r", "rows.csv", *folder)
+    assert (code, out.split()[0]) == (0, "rows.csv:")
+    code, out, _ = cli("runs", "merge", str(store.root), "--store", "elsewhere")
+    assert (code, out.split(",")[0]) == (0, "r: 15 new cells")

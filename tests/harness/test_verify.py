@@ -1,0 +1,193 @@
+"""A run that was tampered with is found, row by name; one that was not is made again and agrees."""
+
+import importlib.util
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_harness.aggregate import robustness_table
+from iqa_harness.cell import Runtime
+from iqa_harness.errors import RunError
+from iqa_harness.plan import Entrant, plan
+from iqa_harness.run import run_suite
+from iqa_harness.verify import require_entrants, verify_run
+from iqa_models import create_model
+from iqa_results import ROW_SCHEMA, ResultStore
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+
+def _entrants():
+    return [Entrant("m", create_model("linear", seed=10))]
+
+
+@pytest.fixture
+def run(tmp_path, images, suite, suite_text):
+    """A finished run whose tables are written."""
+    store = ResultStore(tmp_path)
+    manifest = run_suite(plan(suite, _entrants(), images), _entrants(), suite_text, store, "r", Runtime())
+    robustness_table(store, manifest).write(store, "r")
+    return store, manifest
+
+
+def _tamper(store, cell, change):
+    """Write a cell's part anew with one changed row, checksums and all."""
+    rows = store.read_cell(cell.key).to_pylist()
+    change(rows)
+    path = store.cell_path(cell.key)
+    store.write_cell(cell.key, rows)
+    assert pq.read_schema(path).equals(ROW_SCHEMA)
+
+
+def _attacked(manifest, epsilon=4 / 255):
+    return next(c for c in manifest.cells if c.attack == "pgd" and c.epsilon == epsilon)
+
+
+def test_an_honest_run_agrees_with_itself(run, images):
+    """Tables, rows and every cell made again: nothing differs."""
+    store, manifest = run
+    found = verify_run(store, manifest, _entrants(), images, sample=1000)
+    assert found.findings == []
+    assert found.cells == sum(c.attack != "clean" for c in manifest.cells) + 1
+    assert found.rows == sum(len(store.read_cell(c.key)) for c in manifest.cells)
+    assert found.rows_again > 300
+
+
+def test_one_changed_score_is_found_and_named_without_the_model(run):
+    """The attack saw another score for the same pixels, and the table no longer follows."""
+    store, manifest = run
+
+    def change(rows):
+        row = next(r for r in rows if r["objective"] == "drift" and r["final"])
+        row["adv_score"] += 0.01
+        change.image = row["image_id"]
+
+    _tamper(store, _attacked(manifest), change)
+    found = verify_run(store, manifest, [], None)
+    named = [f for f in found.findings if f.what == "row"]
+    assert f"pgd/drift at 4/255, 4 steps, image {change.image}" in named[0].where
+    assert "another score than the attack saw" in named[0].detail
+    assert any(f.what == "table" for f in found.findings)
+    assert found.cells == 0
+
+
+def test_a_consistent_lie_is_found_by_making_it_again(run, images):
+    """Score, attack's score and loss changed together: only attacking again tells."""
+    store, manifest = run
+
+    def change(rows):
+        row = next(r for r in rows if r["objective"] == "raise" and r["final"])
+        for name in ("adv_score", "attack_score", "loss"):
+            row[name] -= 0.02
+
+    _tamper(store, _attacked(manifest), change)
+    robustness_table(store, manifest).write(store, "r")
+    assert verify_run(store, manifest, [], None).findings == []
+    findings = verify_run(store, manifest, _entrants(), images, sample=1000).findings
+    assert len(findings) == 1
+    assert findings[0].what == "row"
+    assert "pgd/raise at 4/255" in findings[0].where
+    assert findings[0].detail.startswith("adv_score: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("linf", 0.2, "outside its radius"),
+        ("clean_score", 0.1, "another clean score"),
+        ("loss", 9.0, "does not follow from its score"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_named(run, name, value, says):
+    """Radius, clean score and loss are held against what is known."""
+    store, manifest = run
+
+    def change(rows):
+        next(r for r in rows if r["objective"] == "mse")[name] = value
+
+    _tamper(store, _attacked(manifest), change)
+    findings = verify_run(store, manifest, [], None).findings
+    assert any(says in f.detail and "pgd/mse" in f.where for f in findings)
+
+
+def test_a_changed_table_is_found(run):
+    """A table that its rows do not give names the value."""
+    store, manifest = run
+    rows = store.read_table("r").to_pylist()
+    worst = next(r for r in rows if r["row"] == "suite_min")
+    worst["value"] += 0.1
+    store.write_table("r", rows)
+    (finding,) = verify_run(store, manifest, [], None).findings
+    assert finding.what == "table"
+    assert finding.where.startswith("m, suite_min")
+    assert finding.detail.startswith("value: ")
+
+
+def test_a_damaged_part_and_a_missing_table_are_findings(run):
+    """Neither ends in an error: both are what verification is for."""
+    store, manifest = run
+    (store.run_folder("r") / "table.parquet").unlink()
+    assert "iqa-harness report r" in verify_run(store, manifest, [], None).findings[0].detail
+    store.cell_path(manifest.cells[4].key).write_bytes(b"PAR1 nothing PAR1")
+    found = verify_run(store, manifest, [], None)
+    assert [f.what for f in found.findings] == ["part"]
+    assert found.tables is None
+
+
+def test_another_model_or_other_images_are_named(run, images):
+    """Weights and pixels are compared by hash before anything is made again."""
+    store, manifest = run
+    other = [Entrant("m", create_model("linear", seed=11))]
+    assert [f.what for f in verify_run(store, manifest, other, images).findings] == ["model"]
+    assert [f.what for f in verify_run(store, manifest, _entrants(), tiny.make_images(seed=9)).findings] == [
+        "data"
+    ]
+    with pytest.raises(RunError, match="has no model 'x'; it has m"):
+        require_entrants(manifest, [Entrant("x", create_model("linear"))])
+
+
+def test_verify_on_the_command_line(cli, tmp_path):
+    """Exit 0 for a run as it was, 1 with the row's name after one score was changed; flags are explained."""
+    smoke = ("attack", "-s", "smoke", "-m", "linear", "--threads", "1")
+    code, out, _ = cli(*smoke, "--strict")
+    assert code == 0
+    assert "linear: sound" in out
+    code, out, _ = cli("verify", "smoke", "--sample", "1", "--threads", "1")
+    assert code == 0, out
+    assert "2 cells" in out
+    assert "0 differ" in out
+    store = ResultStore(tmp_path / "iqa-store")
+    cell = next(c for c in store.read_manifest("smoke").cells if c.attack == "pgd")
+
+    def change(rows):
+        rows[7]["adv_score"] += 0.05
+        change.image = rows[7]["image_id"]
+
+    _tamper(store, cell, change)
+    code, out, _ = cli("verify", "smoke", "--sample", "0")
+    assert code == 1
+    assert change.image in out
+    assert "not sound" not in out
+    code, out, _ = cli("verify", "--explain", "still_rising")
+    assert code == 0
+    assert "last tenth of the steps" in out
+    code, _, err = cli("verify", "--explain", "still_risng")
+    assert code == 3
+    assert "did you mean 'still_rising'?" in err
+    code, _, err = cli("verify", "smoke", "-m", "x=linear")
+    assert code == 3
+    assert "has no model 'x'" in err
+    assert cli("verify")[0] == 2
+
+
+def test_strict_refuses_what_is_not_to_be_believed(cli):
+    """A cheat runs and is reported; with --strict the exit code says that a check said no."""
+    cheat = ("attack", "-s", "smoke", "-m", "cheat_constant", "--threads", "1")
+    assert cli(*cheat)[0] == 0
+    code, out, _ = cli(*cheat, "--strict")
+    assert code == 1
+    assert "cheat_constant: invalid" in out
+    assert "constant_predictor (invalid)" in out
