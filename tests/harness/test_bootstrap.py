@@ -114,13 +114,17 @@ def test_few_units_widen_an_interval_as_a_t_interval():
 
 def test_contents_are_drawn_if_there_are_enough():
     """Seven contents are drawn whole; two are too few and the label says so; one an image is images."""
-    _, mos = _data(42)
-    seven = Bootstrap(mos, [f"c{i % 7}" for i in range(42)])
-    assert (seven.units, seven.label()) == (7, "BCa over references")
-    two = Bootstrap(mos, [f"c{i % 2}" for i in range(42)])
-    assert (two.units, two.label()) == (42, "BCa over images (2 references: too few to draw)")
-    own = Bootstrap(mos, [f"c{i}" for i in range(42)])
-    assert (own.units, own.label("percentile")) == (42, "percentile over images")
+    scores, mos = _data(56)
+    seven = Bootstrap(mos, [f"c{i % 7}" for i in range(56)])
+    assert (seven.units, seven.label()) == (7, "percentile over references")
+    two = Bootstrap(mos, [f"c{i % 2}" for i in range(56)])
+    assert (two.units, two.label()) == (56, "BCa over images (2 references: too few to draw)")
+    own = Bootstrap(mos, [f"c{i}" for i in range(56)])
+    assert (own.units, own.label("percentile")) == (56, "percentile over images")
+    for drawn in (seven, own):
+        found = _replicates(drawn, scores, mos, "srocc")
+        assert found.interval() == found.interval("BCa" if drawn is own else "percentile")
+        assert lowest([found, found]).method == "percentile"
 
 
 def test_shared_contents_widen_the_interval():
