@@ -28,7 +28,7 @@ demo: setup
 	$(KEEP_BUFFERS) $(BIN)/iqa-harness demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: setup
 	$(BIN)/ruff format --check .

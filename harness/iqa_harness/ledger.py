@@ -44,7 +44,8 @@ class Ledger:
             if key not in sizes:
                 self._records[key] = _missing(record)
             elif record.bytes == sizes[key]:
-                self._records[key] = record.model_copy(update={"status": "done", "error": None})
+                if record.status != "done" or record.error:
+                    self._records[key] = record.model_copy(update={"status": "done", "error": None})
             else:
                 unread.append(key)
         with ThreadPoolExecutor(_READERS) as pool:

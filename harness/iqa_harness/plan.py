@@ -370,27 +370,29 @@ class _Row:
     ) -> None:
         self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
         self.trained = trained if isinstance(attack, Universal) else None
-        self._attack = _canonical([name, attack.kind, asdict(attack)] if attack else [name])
+        # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
+        self._common = {
+            "attack": _canonical([name, attack.kind, asdict(attack)] if attack else [name]),
+            "draws": _canonical(rival.draws),
+            "jpeg": _canonical(suite.jpeg_qualities),
+            "model": _canonical([rival.label, rival.sha256]),
+            "schema": _canonical(SCHEMA_VERSION),
+            "seed": _canonical(suite.seed),
+            "surrogate": _canonical(asdict(surrogate) if surrogate else None),
+        }
 
     def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
         suite, rival = self.suite, self.rival
         gradient = self.attack is None and split == suite.data.split
-        # The keys of one JSON object in order; put together by hand, since its parts serve many cells.
         content = {
-            "attack": self._attack,
+            **self._common,
             "data": ranges.data,
-            "draws": _canonical(rival.draws),
             "first": _canonical(first),
             "gradient": _canonical(gradient),
             "images": ranges.text(first),
-            "jpeg": _canonical(suite.jpeg_qualities),
-            "model": _canonical([rival.label, rival.sha256]),
-            "schema": _canonical(SCHEMA_VERSION),
-            "seed": _canonical(suite.seed),
-            "surrogate": _canonical(asdict(self.surrogate) if self.surrogate else None),
         }
-        text = "{" + ",".join(f'"{name}":{part}' for name, part in content.items()) + "}"
+        text = "{" + ",".join(f'"{name}":{part}' for name, part in sorted(content.items())) + "}"
         return Cell(
             hashlib.sha256(text.encode()).hexdigest(),
             rival.label,

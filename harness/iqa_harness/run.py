@@ -84,13 +84,13 @@ def run_suite(
         for entrant in entrants
     ]
     log = _Log(work, records, suite_text, store, run, runtime, ledger, former, executor.name)
-    log.write("running")
-
     chosen = {key for key in missing if only is None or cells[key].family in only}
     for cell in work.cells:
         if cell.key not in missing:
             on_cell(cell, "cached")
     tasks = tasks_of(cells, chosen, _to_keep(work, store, missing - chosen, only) if keep_images else ())
+    if tasks:
+        log.write("running")
 
     def images_of(split: str) -> ImageSet:
         return work.images if split == work.suite.data.split else work.validation

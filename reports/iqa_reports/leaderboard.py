@@ -41,7 +41,7 @@ def leaderboard_markdown(report: Report) -> str:
 
 def _section(section: Section) -> list[str]:
     manifest = section.view.manifest
-    parts = [f"## {escape(manifest.suite)} on {escape(manifest.data.name)}"]
+    parts = [f"## {escape(manifest.suite)} on {escape(manifest.data.name)}: {escape(manifest.run)}"]
     warning = text.warning(manifest)
     if warning:
         parts.append(f"> **Warning.** {escape(warning)}")

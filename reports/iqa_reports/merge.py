@@ -104,11 +104,17 @@ def why_apart(groups: Sequence[Group]) -> list[str]:
             )
             if differs
         ]
-        names = ", ".join(run.manifest.run for run in group.runs)
         sentences.append(
-            f"Not comparable with {groups[0].merged.manifest.run}: {names} ({', '.join(reasons)})."
+            f"Not comparable with {_called(groups[0])}: {_called(group)} ({', '.join(reasons)})."
         )
     return sentences
+
+
+def _called(group: Group) -> str:
+    """Return the names of a group's runs, with their stores: runs of two stores often share a name."""
+    return ", ".join(
+        f"{run.manifest.run} in {run.origin}" if run.origin else run.manifest.run for run in group.runs
+    )
 
 
 def _merge(key: Comparable, runs: Sequence[StoredRun]) -> Group:

@@ -32,6 +32,7 @@ from iqa_attacks.torchattacks_adapter import TwoLogits
 from iqa_harness.cell import to_tensor
 from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
+from iqa_harness.metrics import srocc
 from iqa_harness.worst_case import composed_worst_case
 from iqa_models import QualityModel
 
@@ -215,7 +216,8 @@ def main() -> None:
     mos = np.array([(record.mos - low) / (high - low) for record in data.records])
     for text in arguments.models:
         model = load_entrant(parse_model(text), None).model.eval()
-        print(f"\n{model.spec.name}, {len(ids)} images, eps {arguments.epsilon}")
+        clean = srocc(score(model, images, chunk=4).numpy(), mos).value
+        print(f"\n{model.spec.name}, {len(ids)} images, clean SROCC {clean:.3f}, eps {arguments.epsilon}")
         print(f"{'gradients':>9}  {'attack':18}  {'displacement':>12}  {'composed SROCC':>14}  {'CPU s':>6}")
         for gradients in arguments.gradients:
             compare(model, images, mos, threat, gradients, arguments.attacks)

@@ -19,10 +19,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.training import changed, load_preset
+from iqa_harness.training.environment import repeatable
 from iqa_harness.training.loop import RunOptions, train
+from iqa_harness.training.optimisers import create_optimiser
+from iqa_harness.training.prepare import training_mode
+from iqa_harness.training.state import Training
+from iqa_harness.training.step import Stepper
 from iqa_models import create_model
 
 MOST_WAITING = 0.05
@@ -77,14 +83,41 @@ def plain(
             crops.append(pixels[top : top + CROP, left : left + CROP])
         images = torch.from_numpy(np.stack(crops).transpose(0, 3, 1, 2).copy()).float().div(255).to(device)
         reading += time.perf_counter() - start
-        loss = torch.nn.functional.smooth_l1_loss(network(images), torch.rand(BATCH, device=device), beta=0.1)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        loss.item()
+        update(network, optimiser, images, torch.rand(BATCH, device=device))
     seconds = time.perf_counter() - began
     return steps * BATCH / seconds, reading / seconds
+
+
+def step_costs(model: str, repeats: int) -> tuple[float, float]:
+    """Return CPU seconds of one step of both loops on one batch, the least of several, taken in turn."""
+    config, device = load_preset("demo_lite0"), torch.device("cpu")
+    crops = torch.rand(BATCH, 3, CROP, CROP, generator=torch.Generator().manual_seed(0))
+    labels, ids = torch.linspace(0, 1, BATCH), [str(number) for number in range(BATCH)]
+    network, other = create_model(model, seed=0), create_model(model, seed=0).eval()
+    stepper = Stepper(config, network, Training(network, create_optimiser(network, config), {}, {}, device))
+    training_mode(network, live_batch_norm=False)
+    optimiser = torch.optim.AdamW(other.parameters(), lr=1e-4)
+    found: list[tuple[float, float]] = []
+    for _ in range(repeats + 1):
+        began = time.process_time()
+        with repeatable(config, device):
+            stepper(crops, labels, ids)
+        between = time.process_time()
+        update(other, optimiser, crops, labels)
+        found.append((between - began, time.process_time() - between))
+    return min(a for a, _ in found[1:]), min(b for _, b in found[1:])
+
+
+def update(
+    network: torch.nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
+    """Do a step as one writes it without the harness."""
+    loss = torch.nn.functional.smooth_l1_loss(network(images), labels, beta=0.1)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
+    loss.item()
 
 
 def main() -> int:
@@ -102,6 +135,9 @@ def main() -> int:
     worst = 0.0
     print(f"{options.model}, {options.steps} steps of {BATCH} crops of {CROP} x {CROP}, {options.device}")
     print(f"{'data':<24}{'loop':<10}{'images/s':>10}{'reading':>10}")
+    torch.set_num_threads(1)
+    mine, theirs = step_costs(options.model, options.repeats)
+    print(f"CPU seconds of a step without reading: harness {mine:.3f}, plain {theirs:.3f}", flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "jpeg").mkdir()
@@ -114,6 +150,7 @@ def main() -> int:
         )
         for name, (data, files) in sets.items():
             runs: dict[str, list[tuple[float, float]]] = {"harness": [], "plain": []}
+            ours(data, options.model, 2, options.device, folder / f"{name}-warm")
             for number in range(options.repeats):  # in turn: a busy machine slows both alike
                 where = folder / f"{name}-{number}"
                 runs["harness"].append(ours(data, options.model, options.steps, options.device, where))

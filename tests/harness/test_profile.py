@@ -255,7 +255,7 @@ def test_parquet_gives_the_rows_back(tmp_path):
     assert [DiagnosticRow(**row) for row in pq.read_table(path).to_pylist()] == rows
 
 
-def test_only_a_neck_can_be_diagnosed():
+def test_a_model_without_neck_or_attention_cannot_be_diagnosed():
     """Another model is refused with a reason."""
-    with pytest.raises(RunError, match="no Spectral Robustness Mixer"):
+    with pytest.raises(RunError, match="neither an SRM neck nor SMART-IQA's attention"):
         run(diagnose, "demo_resnet10t")

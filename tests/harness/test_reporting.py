@@ -38,7 +38,7 @@ def smoke(tmp_path_factory, cache):
     from iqa_harness.run import run_suite
     from iqa_suites import load_suite
 
-    store = ResultStore(tmp_path_factory.mktemp("store"))
+    store = ResultStore(tmp_path_factory.mktemp("lab") / "store")  # nothing else beside it
     loaded = load_suite("smoke")
     entrants = [
         load_entrant(parse_model(text)) for text in ("a_seed0=linear?seed=0", "a_seed1=linear?seed=1")
@@ -290,7 +290,7 @@ def test_images_are_spread_over_the_labels(images):
 
 def test_too_many_images_are_refused_before_any_attack(smoke):
     """The message says how many would do."""
-    with pytest.raises(RunError, match="take --images 40"):
+    with pytest.raises(RunError, match="take --images 55"):
         check_count(100, [read_run(FoundRun(smoke, "first"))])
 
 

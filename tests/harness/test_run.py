@@ -1,7 +1,9 @@
 """Runs as facts: resumed equals uninterrupted, failures leave holes, keys name everything that matters."""
 
+import hashlib
 import importlib.util
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -17,7 +19,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell, Entrant, plan
 from iqa_harness.run import missing_cells, refreshed, run_suite
 from iqa_models import LinearQuality, QualityModel, create_model
-from iqa_results import ROW_SCHEMA, ResultStore
+from iqa_results import ROW_SCHEMA, SCHEMA_VERSION, ResultStore
 from iqa_suites import parse_suite
 
 _spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
@@ -387,3 +389,27 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     assert manifest.provenance.packages["torch"] == torch.__version__.split("+")[0]
     assert any("pseudo-MOS" in note for note in manifest.notes)
     assert any("transfer" in note for note in manifest.notes)
+
+
+def test_a_key_is_the_hash_of_one_canonical_json_object(images, suite):
+    """However keys are put together, anybody can compute them: sorted JSON of what decides the content."""
+    first, model = _entrants()[0], _entrants()[0].model
+    cell = next(c for c in plan(suite, [first], images).cells if c.attack_name == "pgd" and c.first == 4)
+    records = [r for r in images.records if r.split == "test"][4:8]
+    content = {
+        "schema": SCHEMA_VERSION,
+        "model": [first.label, Entrant(first.label, model).sha256],
+        "attack": ["pgd", "pgd", asdict(cell.attack)],
+        "surrogate": None,
+        "seed": 3,
+        "draws": None,
+        "gradient": False,
+        "jpeg": list(suite.jpeg_qualities),
+        "data": [images.card.name, images.fingerprint, list(images.card.mos_range)],
+        "first": 4,
+        "images": [
+            [r.image_id, r.sha256, r.mos, r.split, r.reference, r.distortion, r.level] for r in records
+        ],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    assert cell.key == hashlib.sha256(text.encode()).hexdigest()

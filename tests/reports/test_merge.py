@@ -104,10 +104,11 @@ def test_the_leaderboard_names_every_run_and_what_was_left_out(make_run: Make, t
     report = build_report(inputs)
     words = leaderboard_markdown(report).replace("\\", "")
     assert "2 groups of runs. Values of different groups cannot be compared" in words
-    assert "## smoke on demo" in words
-    assert "## other on demo" in words
+    assert "## smoke on demo: first" in words
+    assert "## other on demo: second" in words
     assert "second: 2 models, partial, started 2026-11-22T01:00:00Z, cpu on Linux, commit c0ffee" in words
     assert "Left out: x: damaged" in words
     page, markdown = write_leaderboard(report, tmp_path)
     assert (page.name, markdown.name) == ("leaderboard.html", "leaderboard.md")
-    assert "Not comparable with second: first (another suite)." in page.read_text(encoding="utf-8")
+    why = "Not comparable with second in store: first in store (another suite)."
+    assert why in page.read_text(encoding="utf-8")

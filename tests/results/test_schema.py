@@ -12,6 +12,7 @@ from iqa_results import (
     BASELINE_COLUMNS,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
+    EXAMPLE_COLUMNS,
     FIT_COLUMNS,
     FIT_SCHEMA,
     FLAG_COLUMNS,
@@ -38,6 +39,7 @@ ALL = {
     "differences": DIFFERENCE_COLUMNS,
     "measures": MEASURE_COLUMNS,
     "fits": FIT_COLUMNS,
+    "examples": EXAMPLE_COLUMNS,
     "baseline": BASELINE_COLUMNS,
 }
 

@@ -55,8 +55,8 @@ def diagnose(
     entrant = load_entrant(parse_model(model))
     if not isinstance(entrant.model, SRMQuality | HyperQuality):
         raise RunError(
-            f"{model} has neither an SRM neck nor SMART-IQA's attention: choose a model of `iqa-harness models "
-            "list` that begins with srm_, or a smart_iqa model"
+            f"{model} has neither an SRM neck nor SMART-IQA's attention: of the models that "
+            "`iqa-harness models list` shows, srm_... and smart_iqa_... have"
         )
     images = open_data(data, cache_dir=cache)
     if split is not None:

@@ -38,6 +38,13 @@ GAIN = 20
 """How many times the difference is enlarged, around mid-grey."""
 
 
+PAGE_BYTES = 5_000_000
+"""A page that a phone opens at once."""
+
+MODEL_BYTES, PICTURE_BYTES = 190_000, 14_000
+"""Bytes that a model's figures and tables, and a picture, take in a page: measured, rounded up."""
+
+
 class _Worst(NamedTuple):
     """An image of the composed worst case and the row that holds the chosen score."""
 
@@ -214,14 +221,16 @@ def picture(image: Tensor, side: int = SIDE) -> str:
 
 
 def check_count(count: int, runs: Sequence[StoredRun]) -> None:
-    """Refuse a count of images that would make the page larger than a page should be.
+    """Refuse a count of images that would make the page larger than PAGE_BYTES.
 
     Raises:
-        RunError: more than 240 pictures in all.
+        RunError: too many; the message says how many would do.
     """
-    models = sum(len(run.manifest.models) for run in runs)
-    if count * models * 3 > 240:
+    models = max(1, sum(len(run.manifest.models) for run in runs))
+    room = int((PAGE_BYTES - models * MODEL_BYTES) / (3 * PICTURE_BYTES * models))
+    if count > room:
+        wish = f"take --images {room}" if room > 0 else "report fewer models at once, or leave out --images"
         raise RunError(
-            f"--images {count} for {models} models are {count * models * 3} pictures in one page; at most "
-            f"240 (about 3 MB): take --images {max(1, 240 // (3 * max(1, models)))}"
+            f"--images {count} for {models} models would make a page of more than {PAGE_BYTES / 1e6:g} MB; "
+            f"{wish}"
         )

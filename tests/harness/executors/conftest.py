@@ -11,7 +11,7 @@ from PIL import Image
 
 from iqa_harness.cell import Runtime
 from iqa_harness.data import open_data
-from iqa_harness.plan import Entrant, plan
+from iqa_harness.plan import Entrant, Selection, plan
 from iqa_harness.plugins import run_plugin
 from iqa_harness.run import run_suite
 from iqa_models import create_model
@@ -100,8 +100,8 @@ def deadly(tmp_path_factory):
 def run(csv_set, suite):
     """Return a function that runs the suite on models in a store."""
 
-    def call(folder, entrants, executor=None, **options):
-        work = plan(suite, entrants, csv_set)
+    def call(folder, entrants, executor=None, selection=Selection(), **options):  # noqa: B008
+        work = plan(suite, entrants, csv_set, selection)
         store = ResultStore(folder)
         manifest = run_suite(work, entrants, SUITE, store, "r", Runtime(), executor=executor, **options)
         return store, manifest
