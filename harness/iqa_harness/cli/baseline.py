@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DEFAULT_STORE, StoreOption
+from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.errors import ExitCode, NotComparable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ DEFAULT_FOLDER = Path("results/baselines")
 def save(
     name: Annotated[str, typer.Argument(help="Name of the baseline, its folder.")],
     run: Annotated[str, typer.Option("--run", help="Run to save.")],
-    store: StoreOption = DEFAULT_STORE,
+    store: ResultsOption = str(DEFAULT_STORE),
     folder: Annotated[Path, typer.Option("--folder", help="Where baselines are kept.")] = DEFAULT_FOLDER,
     force: Annotated[bool, typer.Option("--force", help="Replace a baseline of that name.")] = False,
 ) -> None:
@@ -89,7 +89,7 @@ def diff(
     print_gated(compared(lambda: find_regressions(old, new, metrics=metrics_of(None))), old, new)
 
 
-def side_of_run(store: Path, run: str, name: str) -> Standpoint:
+def side_of_run(store: str | Path, run: str, name: str) -> Standpoint:
     """Return a stored run as one side of a comparison."""
     from iqa_harness.aggregate import robustness_table
     from iqa_harness.baselines import standpoint

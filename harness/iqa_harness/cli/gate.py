@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DEFAULT_STORE, StoreOption
+from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.baseline import compared, metrics_of, print_gated, side_of_folder, side_of_run
 from iqa_harness.errors import ExitCode, RunError
 
@@ -17,7 +17,7 @@ def gate(
     run: Annotated[
         list[str], typer.Option("--run", "-r", help="Run to compare; with --calibrate, two runs or more.")
     ],
-    store: StoreOption = DEFAULT_STORE,
+    store: ResultsOption = str(DEFAULT_STORE),
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Fall of a correlation that is let pass.")
     ] = 0.01,

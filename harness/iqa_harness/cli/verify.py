@@ -13,7 +13,7 @@ from iqa_harness.cli.arguments import (
     CacheOption,
     DeviceOption,
     PluginOption,
-    StoreOption,
+    ResultsOption,
     ThreadsOption,
     load_entrant,
     parse_model,
@@ -31,7 +31,7 @@ SHOWN = 20
 
 def verify(
     run: Annotated[str | None, typer.Argument(help="Name of the run in the store.")] = None,
-    store: StoreOption = DEFAULT_STORE,
+    store: ResultsOption = str(DEFAULT_STORE),
     model: Annotated[
         list[str] | None,
         typer.Option(
