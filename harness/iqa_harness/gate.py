@@ -117,6 +117,12 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
         a, b = _images(before, model.name), _images(after, model.name)
         if not a.equals(b):
             raise NotComparable(f"images differ: {model.name!r} has other images or labels in the two runs")
+        c, d = _transfers(before, model.name), _transfers(after, model.name)
+        if c != d:
+            raise NotComparable(
+                f"surrogates differ: {model.name!r} was tried on {', '.join(sorted(c)) or 'no transfer'} "
+                f"before, on {', '.join(sorted(d)) or 'none'} now; run the same models together"
+            )
     notes = []
     extra = [name for name in names if name not in {m.name for m in old.models}]
     if extra:
@@ -131,6 +137,12 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
     if changed:
         notes.append(f"packages differ: {', '.join(changed)}")
     return notes
+
+
+def _transfers(side: Standpoint, model: str) -> set[str]:
+    """Return the attacks of other models' examples, 'NAME:SURROGATE', that a model was judged by."""
+    names = set(side.scores.loc[side.scores["model"] == model, "attack"])
+    return {name for name in names if ":" in name}
 
 
 def _images(side: Standpoint, model: str) -> pd.DataFrame:
@@ -279,13 +291,16 @@ def _compare(
     low, high = difference.interval()
     change = now.value - was.value
     bound = difference.interval(confidence=1 - 2 * share).high
-    certain = bound is not None and bound < 0
+    # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
+    certain = bound is None or bound < 0
     fell = gated and change < -allowed and certain
     rose = change > allowed and low is not None and low > 0
     outcome = "regressed" if fell else "improved" if rose else "ok"
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
-    if not gated and change < -allowed and certain:
+    if bound is None and change < -allowed:
+        reason += ": too many draws without a value to say that this is chance"
+    elif not gated and change < -allowed and certain:
         reason += ": worse, by itself not gated"
     elif not fell and change < -allowed:
         reason += ": beyond the tolerance, within chance"
@@ -321,6 +336,12 @@ def noise_floors(
         raise NotComparable("a noise floor needs at least two runs of the same models")
     for other in sides[1:]:
         require_comparable(sides[0], other)
+    weights = [{(m.name, m.sha256) for m in side.record.models} for side in sides]
+    if all(each == weights[0] for each in weights):
+        raise NotComparable(
+            "the runs have equal weights and so share their stored cells: nothing was repeated that could "
+            "vary; train the models again with other seeds, and name those runs"
+        )
     return list(_floors(sides, metrics))
 
 

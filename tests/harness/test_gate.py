@@ -1,5 +1,6 @@
 """The gate: worse only beyond tolerance and chance, refused where nothing can be compared."""
 
+import hashlib
 import json
 from xml.etree import ElementTree
 
@@ -43,11 +44,12 @@ def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), **rec
         for model in models
         for (row, attack, objective), values in scores.items()
     ]  # fmt: skip
+    weights = hashlib.sha256(b"".join(values.tobytes() for values in scores.values())).hexdigest()
     fields = {
         "name": "base", "run": "run", "suite": "s", "suite_sha256": "5" * 64, "data": "d",
         "data_sha256": "d" * 64, "split": "test", "images": N, "label": "MOS", "main_epsilon": 4 / 255,
         "suite_min": ("pgd/mse", "pgd/drift"), "seed": 0, "provenance": MADE, "noise": noise,
-        "models": tuple(BaselineModel(name=m, sha256="0", verdict=verdict, flags=()) for m in models),
+        "models": tuple(BaselineModel(name=m, sha256=weights, verdict=verdict, flags=()) for m in models),
     }  # fmt: skip
     return Standpoint(Baseline(**{**fields, **record}), pd.concat(parts, ignore_index=True))
 
@@ -179,6 +181,29 @@ def test_noise_floors_are_the_largest_spread_of_several_runs():
     assert floors["clean", "", "", "srocc"].floor == 0
     with pytest.raises(NotComparable, match="at least two"):
         noise_floors(sides[:1])
+
+
+def test_runs_that_share_their_cells_measure_no_noise():
+    """Equal weights mean the same stored rows: a floor of 0 would be no measurement."""
+    with pytest.raises(NotComparable, match="share their stored cells"):
+        noise_floors([side(), side()])
+
+
+def test_a_collapse_without_an_interval_is_a_regression():
+    """All scores but one saturate: most resamples have no SROCC, which must not pass for chance."""
+    collapsed = np.full(N, 1.0)
+    collapsed[int(np.argmax(MOS))] = 0.0
+    gated = find_regressions(side(), side(SCORES | {("clean", "", ""): collapsed}))
+    worse = next(r for r in gated.regressions if r.row == "clean")
+    assert worse.bound is None
+    assert "too many draws without a value" in worse.reason
+
+
+def test_another_surrogate_is_another_comparison():
+    """One more model gives the old ones one more transfer attack: their minimum is another one."""
+    more = SCORES | {("attack", "transfer:new", "mse"): MOS}
+    with pytest.raises(NotComparable, match="surrogates differ"):
+        find_regressions(side(), side(more))
 
 
 def test_every_format_says_the_same():

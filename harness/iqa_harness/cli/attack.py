@@ -164,7 +164,7 @@ def run_and_report(
     images = open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)
     work = plan(loaded.suite, entrants, images, selection or Selection())
     _refuse_unknown(only, work)
-    todo = _tell_plan(console, work, entrants, results, only)
+    _tell_plan(console, work, entrants, results, only)
     if dry_run:
         return ExitCode.OK
     runtime = Runtime(device=device, chunk=chunk, max_states=max_states)
@@ -188,8 +188,9 @@ def run_and_report(
             console.print(
                 f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}", highlight=False
             )
-    asked = [state[cell.key] for cell in todo]
-    return ExitCode.OK if all(cell.status == "done" for cell in asked) else ExitCode.PARTIAL
+    # Not only what was missing: a stored part may have been found damaged and failed to be made again.
+    asked = [state[cell.key] for cell in work.cells if not only or cell.family in only]
+    return ExitCode.OK if all(c.status == "done" and not c.error for c in asked) else ExitCode.PARTIAL
 
 
 def _refuse_unknown(only: Sequence[str] | None, work: Work) -> None:
@@ -201,8 +202,8 @@ def _refuse_unknown(only: Sequence[str] | None, work: Work) -> None:
 
 def _tell_plan(
     console: Console, work: Work, entrants: Sequence[Entrant], store: ResultStore, only: Sequence[str] | None
-) -> list[Cell]:
-    """Say what is there, what is to do and about what it costs; return the cells to do."""
+) -> None:
+    """Say what is there, what is to do and about what it costs."""
     from iqa_harness.estimate import Experience, by_model_and_attack, in_words
     from iqa_harness.run import missing_cells
 
@@ -219,7 +220,7 @@ def _tell_plan(
     if work.selection:
         console.print(f"only {work.selection}", highlight=False)
     if not todo:
-        return todo
+        return
     experience = Experience(_readable(store))
     sha256 = work.suite.sha256
     for (label, attack), cells in by_model_and_attack(todo).items():
@@ -236,7 +237,6 @@ def _tell_plan(
     console.print(
         f"  together about {whole.backwards:,.0f} gradients; time on one worker: {time}", highlight=False
     )
-    return todo
 
 
 def _readable(store: ResultStore) -> Iterator[RunManifest]:

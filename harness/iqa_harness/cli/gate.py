@@ -31,7 +31,7 @@ def gate(
         bool,
         typer.Option(
             "--calibrate",
-            help="Measure the noise floor from repeated runs of unchanged models and store it in the "
+            help="Measure the noise floor from runs of the same models trained again and store it in the "
             "baseline; nothing is gated.",
         ),
     ] = False,
