@@ -10,11 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.run import refreshed
-from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, leftovers
+from iqa_results import (
+    EXAMPLE_SCHEMA,
+    ROW_SCHEMA,
+    BadPart,
+    CellRecord,
+    RemotePath,
+    ResultStore,
+    RunManifest,
+    leftovers,
+)
 
 
 class Problem(NamedTuple):
@@ -23,8 +33,11 @@ class Problem(NamedTuple):
     run: str
     key: str
     kind: str
-    """`missing`, `damaged` or `foreign` (whole, but not what the manifest says)."""
+    """`missing`, `damaged`, `foreign` (whole, but not what the manifest says) or `version` (whole, but
+    written by another version of the schema)."""
     detail: str
+    examples: bool = False
+    """Whether it is the cell's kept images that are wrong; its rows otherwise."""
 
 
 def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
@@ -49,7 +62,23 @@ def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
                 try:
                     store.read_examples(cell.key)
                 except BadPart as error:
-                    yield Problem(run, cell.key, "damaged", str(error))
+                    kind = _unreadable(store.examples_path(cell.key), EXAMPLE_SCHEMA)
+                    yield Problem(run, cell.key, kind, str(error), examples=True)
+
+
+def discard(store: ResultStore, problem: Problem) -> bool:
+    """Delete what a problem makes useless, so that it is computed again; return whether there was any.
+
+    Damaged images go alone: the rows of their cell are whole. What another version wrote is whole too, and
+    stays: that version can still read it.
+    """
+    if problem.kind in ("missing", "version"):
+        return False
+    if problem.examples:
+        store.examples_path(problem.key).unlink(missing_ok=True)
+    else:
+        store.delete_cell(problem.key)
+    return True
 
 
 def _check_cell(
@@ -60,7 +89,7 @@ def _check_cell(
     try:
         part = store.read_cell(cell.key)
     except BadPart as error:
-        return "damaged", str(error)
+        return _unreadable(store.cell_path(cell.key), ROW_SCHEMA), str(error)
     expected = {
         "model": cell.model,
         "model_sha256": hashes[cell.model],
@@ -76,6 +105,17 @@ def _check_cell(
     if sorted(places) != list(range(cell.first, cell.first + cell.count)):
         return "foreign", f"{len(places)} images, the manifest says {cell.count} from {cell.first}"
     return None
+
+
+def _unreadable(path: Path | RemotePath, schema: pa.Schema) -> str:
+    """Return the kind of a file that could not be read: `version` if every page of it is whole."""
+    try:
+        content = pa.BufferReader(path.read_bytes())
+        found = pq.ParquetFile(content, page_checksum_verification=True).read().schema
+    except (pa.ArrowException, OSError, UnicodeError):
+        return "damaged"
+    version = (found.metadata or {}).get(b"schema_version")
+    return "damaged" if version in (None, schema.metadata[b"schema_version"]) else "version"
 
 
 class Waste(NamedTuple):
@@ -212,8 +252,8 @@ _TOP = ("cells", "examples", "runs")
 def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunManifest, int]:
     """Take a run of another store into this one; return its manifest there and the number of new cells.
 
-    A run of that name that is here already must be of the same suite and images, and equal models must
-    have equal weights; models and cells of both are then in it.
+    A run of that name that is here already must be of the same suite, split and images (`--limit` and
+    `--image` included), and equal models must have equal weights; models and cells of both are then in it.
 
     Raises:
         RunError: the two runs do not fit together.
@@ -232,10 +272,16 @@ def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunMa
 def _joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
     for what, a, b in (
         ("suite", ours.suite_sha256, theirs.suite_sha256),
-        ("images", (ours.data.sha256, ours.data.images), (theirs.data.sha256, theirs.data.images)),
+        ("images", ours.data.sha256, theirs.data.sha256),
     ):
         if a != b:
             raise RunError(f"run {ours.run!r} is of other {what} here than there; they cannot be one run")
+    here, there = _which(ours), _which(theirs)
+    if here != there:
+        raise RunError(
+            f"run {ours.run!r} is of {here} here and of {there} there; they cannot be one run: compute "
+            "the same images in both, or merge into another --store"
+        )
     hashes = {model.name: model.sha256 for model in ours.models}
     for model in theirs.models:
         if hashes.get(model.name, model.sha256) != model.sha256:
@@ -256,3 +302,9 @@ def _joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
             "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
         }
     )
+
+
+def _which(manifest: RunManifest) -> str:
+    """Say which images of its data a run is of; equal words are equal images."""
+    data = manifest.data
+    return f"{data.selection or f'all {data.images} images'} ({data.split} split)"

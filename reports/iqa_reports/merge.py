@@ -59,6 +59,11 @@ class Comparable(NamedTuple):
     suite_sha256: str
     data_sha256: str
     split: str
+    images: int
+    selection: str | None
+    """Which images were chosen on the command line: few images are another, mostly easier, judgement."""
+    surrogates: tuple[str, ...]
+    """Hashes of the models whose examples were transferred, sorted: others make another worst case."""
 
 
 class Group(NamedTuple):
@@ -74,11 +79,21 @@ class Group(NamedTuple):
 def comparable(run: StoredRun) -> Comparable:
     """Return what a run must share with another one to be compared with it."""
     manifest = run.manifest
-    return Comparable(manifest.suite_sha256, manifest.data.sha256, manifest.data.split)
+    data = manifest.data
+    return Comparable(
+        manifest.suite_sha256, data.sha256, data.split, data.images, data.selection, _surrogates(manifest)
+    )
+
+
+def _surrogates(manifest: RunManifest) -> tuple[str, ...]:
+    """Return the hashes of the models that a run's transfer cells, named ATTACK:SURROGATE, come from."""
+    hashes = {model.name: model.sha256 for model in manifest.models}
+    names = (cell.attack.partition(":")[2] for cell in manifest.cells)
+    return tuple(sorted({hashes.get(name, name) for name in names if name}))
 
 
 def group_runs(runs: Sequence[StoredRun]) -> list[Group]:
-    """Return the runs grouped by suite, data and split, larger groups first; each group's models in one run.
+    """Return the runs grouped by what `Comparable` names, larger groups first; a group's models in one run.
 
     One model (equal name and hash) in several runs is shown once, from the run that ended last. Different
     models of one name are all shown, named ``NAME (RUN)``.
@@ -101,6 +116,8 @@ def why_apart(groups: Sequence[Group]) -> list[str]:
                 ("another suite", first.suite_sha256 != own.suite_sha256),
                 ("other images or labels", first.data_sha256 != own.data_sha256),
                 ("another split", first.split != own.split),
+                (_chosen(own), (first.images, first.selection) != (own.images, own.selection)),
+                ("transfer from other models", first.surrogates != own.surrogates),
             )
             if differs
         ]
@@ -108,6 +125,11 @@ def why_apart(groups: Sequence[Group]) -> list[str]:
             f"Not comparable with {_called(groups[0])}: {_called(group)} ({', '.join(reasons)})."
         )
     return sentences
+
+
+def _chosen(key: Comparable) -> str:
+    """Say which of its suite's images a run was computed from."""
+    return f"only {key.selection}" if key.selection else f"all {text.count(key.images, 'image')} of its suite"
 
 
 def _called(group: Group) -> str:

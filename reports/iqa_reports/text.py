@@ -58,9 +58,16 @@ def setting(manifest: RunManifest) -> str:
 
 
 def warning(manifest: RunManifest) -> str | None:
-    """Say what is not there yet, None for a complete run."""
-    if manifest.status == "complete":
-        return None
+    """Say what keeps the values from being the suite's, None for a complete run of all its images."""
+    sentences = []
+    if manifest.data.selection:
+        sentences.append(f"Computed from {manifest.data.selection}: not the suite's numbers.")
+    if manifest.status != "complete":
+        sentences.append(_incomplete(manifest))
+    return " ".join(sentences) or None
+
+
+def _incomplete(manifest: RunManifest) -> str:
     states = Counter(cell.status for cell in manifest.cells)
     return (
         f"This run is not complete (status: {manifest.status}). {states['missing']:,} of "

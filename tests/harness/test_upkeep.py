@@ -102,6 +102,34 @@ def test_check_deletes_and_attack_computes_again(done, store, images, cli):
     assert cli("runs", "check", "--store", str(store.root))[0] == 0
 
 
+def test_damaged_images_are_deleted_without_the_rows(done, store, cli):
+    """The rows of the cell are whole and stay as they are."""
+    key = next(c.key for c in done[1].cells if c.attack == "pgd")
+    rows, image = store.cell_path(key).read_bytes(), store.examples_path(key)
+    image.write_bytes(image.read_bytes()[:-20])
+    assert cli("runs", "check", "--store", str(store.root), "--delete")[0] == 1
+    assert not image.exists()
+    assert store.cell_path(key).read_bytes() == rows
+    assert cli("runs", "check", "--store", str(store.root))[0] == 0
+
+
+def test_what_another_version_wrote_is_reported_and_kept(done, store, cli):
+    """Rows and images of another schema are whole: --delete leaves them; a damaged one of them goes."""
+    keys = [c.key for c in done[1].cells if c.attack == "pgd"][:2]
+    paths = [store.cell_path(keys[0]), store.examples_path(keys[0]), store.cell_path(keys[1])]
+    for path in paths:
+        table = pq.read_table(path).replace_schema_metadata({"schema_version": "0"})
+        pq.write_table(table, path, write_page_checksum=True)
+    _flip_a_bit(paths[2])
+    found = [(problem.key, problem.kind, problem.examples) for problem in check_runs(store, ["r"])]
+    assert found == [
+        (keys[0], "version", False), (keys[0], "version", True), (keys[1], "damaged", False),
+    ]  # fmt: skip
+    code, out, _ = cli("runs", "check", "--store", str(store.root), "--delete")
+    assert (code, out.count("written by another version")) == (1, 2)
+    assert [path.exists() for path in paths] == [True, True, False]
+
+
 def test_what_no_run_names_is_found_and_deleted(done, store, images):
     """Cells of a removed run go, with their images; those that another run shares stay."""
     _run(store, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"), run="other", keep_images=True)
@@ -208,6 +236,17 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
     entrants = [Entrant("m1", create_model("linear", seed=9))]
     suite = parse_suite(tiny.SUITE, "tiny")
     run_suite(plan(suite, entrants, images), entrants, tiny.SUITE, third, "r", Runtime())
+    for changes, words in (
+        ({"selection": "the first 2 images"}, "of the first 2 images .* here and of all"),
+        ({"split": "val"}, "val split"),
+    ):
+        manifest = here.read_manifest("r")
+        data = manifest.data.model_copy(update=changes)
+        limited = ResultStore(tmp_path / "limited")
+        limited.write_manifest(manifest.model_copy(update={"data": data}))
+        with pytest.raises(RunError, match=words):
+            merge_run(limited, here, "r")
+        assert limited.cell_sizes() == {}
     with pytest.raises(RunError, match="'m1' has other weights"):
         merge_run(here, third, "r")
     assert here.cell_sizes() == before

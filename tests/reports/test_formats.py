@@ -115,6 +115,22 @@ def test_a_complete_run_shows_no_warning(make_run: Make) -> None:
     report = run.report(figures=False)
     for shown in (terminal(run), markdown_report(report), html_report(report, {})):
         assert "not complete" not in shown
+        assert "not the suite's numbers" not in shown
+
+
+@pytest.mark.parametrize("status", ["complete", "partial"])
+def test_a_limited_run_is_told_before_any_value(make_run: Make, status: str) -> None:
+    """Complete or not, few images are not the suite's: said above the leaderboard in every format."""
+    words = "the first 3 images of the 40 that the suite names"
+    data = make_run().manifest.data.model_copy(update={"images": 3, "selection": words})
+    run = make_run(status=status, data=data)
+    report = run.report(figures=False)
+    page = Page(html_report(report, {})).text
+    for shown in (terminal(run), markdown_report(report).replace("\\", ""), page):
+        flat = " ".join(shown.split())
+        warned = flat.index(f"Computed from {words}: not the suite's numbers.")
+        assert warned < flat.index("suite_min")
+        assert ("This run is not complete" in flat) == (status == "partial")
 
 
 # Terminal -------------------------------------------------------------------------------------------

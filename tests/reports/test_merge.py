@@ -90,6 +90,35 @@ def test_runs_that_differ_in_suite_or_data_are_never_in_one_table(
     assert len({t.name for t in report.all_tables()}) == len(report.all_tables())
 
 
+def test_a_limited_run_never_replaces_a_full_one(make_run: Make) -> None:
+    """The later run of three images stands apart, and is told as such."""
+    full = make_run().stored
+    few = later(make_run)
+    words = "the first 3 images of the 40 that the suite names"
+    few = changed(few, data=few.manifest.data.model_copy(update={"images": 3, "selection": words}))
+    groups = group_runs([full, few])
+    assert [group.merged.manifest.run for group in groups] == ["first", "second"]
+    assert why_apart(groups) == [f"Not comparable with first in store: second in store (only {words})."]
+    assert "(all 40 images of its suite)" in why_apart(groups[::-1])[0]
+
+
+def test_runs_with_other_surrogates_stand_apart(make_run: Make) -> None:
+    """A transfer from other weights is another worst case; the same weights under another name are not."""
+    runs = []
+    for name, weights, run in (("a", "a", "first"), ("b", "a", "second"), ("a", "c", "third")):
+        made = make_run(run=run, strong=name).stored
+        models = tuple(
+            m.model_copy(update={"sha256": (weights if m.name == name else "b") * 64})
+            for m in made.manifest.models
+        )
+        cells = made.manifest.cells
+        cells += (cells[0].model_copy(update={"attack": f"transfer:{name}"}),)
+        runs.append(changed(made, models=models, cells=cells))
+    groups = group_runs(runs)
+    assert [{run.manifest.run for run in group.runs} for group in groups] == [{"first", "second"}, {"third"}]
+    assert "(transfer from other models)" in why_apart(groups)[0]
+
+
 def test_a_merged_run_is_complete_only_if_all_are(make_run: Make) -> None:
     """One partial run makes the merged one partial, and the warning counts over both."""
     complete = changed(later(make_run, weak="a", strong="b"), status="complete")

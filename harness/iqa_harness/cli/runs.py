@@ -110,11 +110,14 @@ def check_command(
     run: Annotated[list[str] | None, typer.Argument(help="Runs to check [default: all].")] = None,
     store: ResultsOption = str(DEFAULT_STORE),
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete damaged and foreign parts: `attack` computes them again.")
+        bool, typer.Option("--delete", help="Delete damaged and foreign files: `attack` computes them again.")
     ] = False,
 ) -> None:
-    """Read every part against manifest and checksums; exit code 1 if one is missing, damaged or foreign."""
-    from iqa_harness.upkeep import check_runs
+    """Read every part against manifest and checksums; exit code 1 if one is missing, damaged or foreign.
+
+    A part that another version wrote is reported too, and kept even with --delete.
+    """
+    from iqa_harness.upkeep import check_runs, discard
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -122,8 +125,8 @@ def check_command(
     problems = list(check_runs(results, runs))
     for problem in problems:
         typer.echo(f"{problem.kind:8} {problem.run} {problem.key[:12]} {problem.detail}")
-        if delete and problem.kind != "missing":
-            results.delete_cell(problem.key)
+        if delete:
+            discard(results, problem)
     typer.echo(f"{len(runs)} run(s), {len(problems)} problem(s)")
     raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
 
