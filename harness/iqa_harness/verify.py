@@ -1,6 +1,6 @@
 """Is a run what it says? Its tables from its rows, its rows against each other, and a sample made again.
 
-Nothing stored is believed: the table is computed again from the rows; rows that must agree are compared
+Nothing stored is believed: all tables are computed again from the rows; rows that must agree are compared
 with each other; and of every model some cells are attacked again from their seeds, measured and scored,
 in the process that verifies, which is never the one that attacked.
 """
@@ -8,11 +8,13 @@ in the process that verifies, which is never the one that attacked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from iqa_harness.aggregate import RobustnessTable, robustness_table
 from iqa_harness.cell import Runtime, craft, run_cell
@@ -20,7 +22,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.examples import Examples
 from iqa_harness.judged import column, range_of
-from iqa_harness.plan import Cell, Entrant, Work, plan
+from iqa_harness.plan import Cell, Entrant, Selection, Work, plan
 from iqa_results import BadPart, CellRecord, ResultStore, RunManifest
 from iqa_suites import parse_suite
 
@@ -31,6 +33,22 @@ SCORE_SLACK = 1e-4
 AGAIN_SLACK = 1e-3
 """The same for an attack made again: rounding decides signs of gradients that are nearly zero."""
 LOSS_SLACK = 1e-3
+SSIM_SLACK = 1e-5
+"""Slack on a stored similarity: rounding of float32 and of the floor, which rows name with six digits."""
+TABLE_SLACK = 1e-9
+"""Largest difference of a table's number made twice from the same rows, relative above 1."""
+FIT_SLACK = 1e-6
+"""The same for the parameters of a logistic, which an iteration finds."""
+
+TABLES = {
+    "table": ("model", "row", "attack", "objective", "epsilon", "steps", "metric"),
+    "intervals": ("model", "norm", "epsilon", "image_id"),
+    "flags": ("model", "flag"),
+    "differences": ("model_a", "model_b", "row", "norm", "epsilon", "metric"),
+    "measures": ("model", "attack", "objective", "epsilon", "steps", "measure"),
+    "fits": ("model",),
+}
+"""Every stored table, with the columns that name one of its rows."""
 
 ROW = ("attack", "objective", "epsilon", "steps", "image_id")
 
@@ -104,38 +122,93 @@ def verify_run(
             findings += _rows_disagree(record.name, rows, record.card, manifest)
     cells = rows_again = 0
     if data is not None and entrants:
-        work = plan(parse_suite(manifest.suite_text, manifest.suite), entrants, data)
-        findings += _strangers(manifest, work, entrants)
+        suite = parse_suite(manifest.suite_text, manifest.suite)
+        work = plan(suite, entrants, data, _selection(manifest, frames.values(), data))
+        strangers = _strangers(manifest, work, entrants)
+        again_of: set[str] = set()
         for again, made in _made_again(manifest, work, entrants, frames, sample, seed, runtime, on_cell):
             cells += 1
             rows_again += len(made)
+            if again.attack is not None:
+                again_of.add(again.label)
             card = next(m.card for m in manifest.models if m.name == again.label)
             findings += _made_differently(again, frames[again.key], made, card)
+        findings += strangers
+        if sample and not strangers:  # a stranger's cells are other ones; that is said already
+            findings += _never_again(manifest, entrants, frames, again_of)
     order = ("part", "data", "model", "row", "cell", "table")  # causes before what follows from them
     findings.sort(key=lambda finding: order.index(finding.what))
     return Verified(findings, tables, compared, cells, rows_again)
 
 
-def _tables_differ(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> list[Finding]:
-    """Compare the stored table with the one the rows give."""
-    try:
-        stored = store.read_table(manifest.run).to_pylist()
-    except BadPart as error:
-        return [Finding("table", manifest.run, f"{error}; `iqa-harness report {manifest.run}` writes it")]
-    fresh = tables.table.to_pylist()
-    if len(stored) != len(fresh):
-        return [Finding("table", manifest.run, f"{len(stored)} rows are stored, the parts give {len(fresh)}")]
+def _selection(manifest: RunManifest, frames: Iterable[pd.DataFrame], data: ImageSet) -> Selection:
+    """Return the choice of images a run was made with, from what it stored of them.
+
+    The manifest says it in words alone; the ids stand in the clean rows. Where those are incomplete it is
+    the first images, the usual choice; if it was another one, no planned cell is the run's, which is found.
+    """
+    if manifest.data.selection is None:
+        return Selection()
+    here = {record.image_id for record in data.split(manifest.data.split).records}
+    stored: set[str] = set()
+    for rows in frames:
+        stored |= set(rows.loc[rows["split"] == manifest.data.split, "image_id"])
+    if len(stored) == manifest.data.images and stored <= here:
+        return Selection(images=tuple(sorted(stored)))
+    return Selection(limit=manifest.data.images)
+
+
+def _never_again(
+    manifest: RunManifest, entrants: Sequence[Entrant], frames: Mapping[str, Any], again_of: set[str]
+) -> list[Finding]:
+    """Say which models were attacked in the run and not once here: nothing was checked by attacking."""
     findings = []
-    for old, new in zip(stored, fresh, strict=True):
-        for name in new:
-            if not _equal(old[name], new[name], 1e-9):
-                place = ", ".join(
-                    str(new[c]) for c in ("model", "row", "attack", "objective", "epsilon", "steps", "metric")
+    for entrant in entrants:
+        mine = [c for c in manifest.cells if c.model == entrant.label and c.attack != "clean"]
+        done = sum(c.key in frames for c in mine)
+        if done and entrant.label not in again_of:
+            detail = (
+                f"none of its {done} attacked cells could be made again: suite, images and models as they "
+                "are here give cells of other keys (another iqa-harness or other images)"
+            )
+            findings.append(Finding("cell", entrant.label, detail))
+    return findings
+
+
+def _tables_differ(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> list[Finding]:
+    """Compare every stored table with the one the rows give."""
+    run = manifest.run
+    readers: dict[str, Callable[[str], pa.Table]] = {
+        "table": store.read_table,
+        "intervals": store.read_intervals,
+        "flags": store.read_flags,
+        "differences": store.read_differences,
+        "measures": store.read_measures,
+        "fits": store.read_fits,
+    }
+    findings = []
+    for name, names in TABLES.items():
+        try:
+            stored = readers[name](run).to_pylist()
+        except BadPart as error:
+            findings.append(Finding("table", run, f"{error}; `iqa-harness report {run}` writes it"))
+            continue
+        fresh = getattr(tables, name).to_pylist()
+        if len(stored) != len(fresh):
+            detail = f"{len(stored)} rows are stored, the parts give {len(fresh)}"
+            findings.append(Finding("table", run if name == "table" else f"{run}, {name}", detail))
+            continue
+        slack = FIT_SLACK if name == "fits" else TABLE_SLACK
+        for old, new in zip(stored, fresh, strict=True):
+            place = ", ".join(str(new[c]) for c in names)
+            findings += [
+                Finding(
+                    "table",
+                    place if name == "table" else f"{name}, {place}",
+                    f"{c}: {old[c]} is stored, the rows give {new[c]}",
                 )
-                findings.append(
-                    Finding("table", place, f"{name}: {old[name]} is stored, the rows give {new[name]}")
-                )
-                break
+                for c in [c for c in new if not _same(old[c], new[c], slack)][:1]
+            ]
     return findings
 
 
@@ -150,9 +223,11 @@ def _rows_disagree(
     known = dict(zip(clean["image_id"], clean["clean_score"], strict=True))
     findings = []
     checks: list[tuple[pd.Series[bool], str]] = []
-    inf = attacked["norm"] == "inf"
-    size = attacked["linf"].where(inf, attacked["l2"])
-    checks.append((size > attacked["epsilon"] + BUDGET_SLACK, "lies outside its radius"))
+    norm = attacked["norm"]
+    size = attacked["l2"].where(norm == "2", attacked["rmse"].where(norm == "rmse", attacked["linf"]))
+    checks.append((~(size <= attacked["epsilon"] + BUDGET_SLACK), "lies outside its radius"))
+    floor = attacked["threat"].map(_ssim_floor).astype(float)
+    checks.append((attacked["ssim"] < floor - SSIM_SLACK, "has less similarity than its threat model asks"))
     theirs = attacked["image_id"].map(known)
     apart = (attacked["clean_score"] - theirs).abs() > SCORE_SLACK * span
     checks.append((apart, "has another clean score than the image's clean row"))
@@ -179,6 +254,12 @@ def _rows_disagree(
         for row in clean[same].to_dict("records")
     ]
     return findings
+
+
+def _ssim_floor(threat: str) -> float:
+    """Return the lowest similarity that a row's `threat` admits, NaN if it names none."""
+    found = re.fullmatch(r"ssim>=([0-9.eE+-]+)", threat)
+    return float(found[1]) if found else math.nan
 
 
 def _unit_mos(rows: pd.DataFrame, manifest: RunManifest) -> np.ndarray[Any, np.dtype[np.float64]] | None:
@@ -275,6 +356,10 @@ def _equal(a: Any, b: Any, bound: float) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return a == b or abs(a - b) <= bound or (math.isnan(a) and math.isnan(b))
     return bool(a == b)
+
+
+def _same(a: Any, b: Any, slack: float) -> bool:
+    return _equal(a, b, slack * max(1.0, abs(b)) if isinstance(b, float) else slack)
 
 
 def _row_name(row: Mapping[Any, Any]) -> str:

@@ -9,11 +9,12 @@ import pytest
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
 from iqa_harness.errors import RunError
-from iqa_harness.plan import Entrant, plan
+from iqa_harness.plan import Entrant, Selection, plan
 from iqa_harness.run import run_suite
 from iqa_harness.verify import require_entrants, verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore
+from iqa_suites import parse_suite
 
 _spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
 tiny = importlib.util.module_from_spec(_spec)
@@ -124,6 +125,104 @@ def test_a_changed_table_is_found(run):
     assert finding.what == "table"
     assert finding.where.startswith("m, suite_min")
     assert finding.detail.startswith("value: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "where"),
+    [
+        ("intervals", "s_min", -9.0, "intervals, m, inf, "),
+        ("flags", "raised", None, "flags, m, "),
+        ("measures", "value", 9.0, "measures, m, "),
+        ("fits", "residual", 9.0, "fits, m"),
+    ],
+)
+def test_every_stored_table_is_compared(run, name, column, value, where):
+    """Not only the values: ranges, flags, measures and fits must follow from the rows, too."""
+    store, manifest = run
+    rows = getattr(store, f"read_{name}")("r").to_pylist()
+    rows[0][column] = not rows[0][column] if value is None else value
+    getattr(store, f"write_{name}")("r", rows)
+    (finding,) = verify_run(store, manifest, [], None).findings
+    assert finding.what == "table"
+    assert finding.where.startswith(where)
+    assert finding.detail.startswith(f"{column}: ")
+
+
+def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suite, suite_text):
+    """A cheat's flags edited to `not raised`, and a comparison of two models edited to a tie."""
+    both = [Entrant("m", create_model("linear", seed=10)), Entrant("c", create_model("cheat_constant"))]
+    store = ResultStore(tmp_path)
+    manifest = run_suite(plan(suite, both, images), both, suite_text, store, "r", Runtime())
+    robustness_table(store, manifest).write(store, "r")
+    flags = store.read_flags("r").to_pylist()
+    raised = [(f["model"], f["flag"]) for f in flags if f["raised"]]
+    assert ("c", "constant_predictor") in raised
+    store.write_flags("r", [f | {"raised": False} for f in flags])
+    differences = store.read_differences("r").to_pylist()
+    differences[0]["tied"] = not differences[0]["tied"]
+    store.write_differences("r", differences)
+    findings = verify_run(store, manifest, [], None).findings
+    assert [f.where for f in findings[:-1]] == [f"flags, {model}, {flag}" for model, flag in raised]
+    assert {f.detail for f in findings[:-1]} == {"raised: False is stored, the rows give True"}
+    assert findings[-1].where.startswith("differences, m, c, ")
+
+
+@pytest.mark.parametrize(
+    "selection", [Selection(limit=6), Selection(images=("test-7", "test-2", "test-9", "test-1", "test-4"))]
+)
+def test_a_run_of_fewer_images_is_made_again(tmp_path, images, suite, suite_text, selection):
+    """The choice of images is found in the rows; without it every cell would have another key."""
+    store = ResultStore(tmp_path)
+    work = plan(suite, _entrants(), images, selection)
+    manifest = run_suite(work, _entrants(), suite_text, store, "r", Runtime())
+    robustness_table(store, manifest).write(store, "r")
+    found = verify_run(store, manifest, _entrants(), images, sample=2)
+    assert found.findings == []
+    assert found.cells == 3
+
+
+def test_a_model_that_is_never_made_again_is_a_finding(run, images, suite):
+    """A suite that gives other cells than are stored leaves nothing to check, and that is said."""
+    store, manifest = run
+    other = manifest.model_copy(update={"suite_text": manifest.suite_text.replace("seed = 3", "seed = 4")})
+    assert parse_suite(other.suite_text, "tiny") != suite
+    found = verify_run(store, other, _entrants(), images)
+    assert found.cells == 0
+    (finding,) = [f for f in found.findings if f.what == "cell"]
+    assert finding.where == "m"
+    assert "none of its 9 attacked cells could be made again" in finding.detail
+    unasked = verify_run(store, other, _entrants(), images, sample=0)
+    assert [f for f in unasked.findings if f.what == "cell"] == []
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("rmse", "2/255"), ("2", "0.5")])
+def test_a_radius_is_held_against_the_size_in_its_norm(tmp_path, images, norm, epsilon):
+    """An honest run agrees; a row just outside its radius, or below its floor, is named."""
+    text = tiny.SUITE.partition("[[attacks]]")[0].replace('step_sweep = "pgd"', f'norm = "{norm}"')
+    text = text.replace('["pgd/mse", "pgd/drift", "pgd/pairwise_inversion"]', '["pgd/raise"]')
+    text = text.replace('"4/255"', f'"{epsilon}"')
+    for name, floor in (("pgd", ""), ("alike", "ssim_floor = 0.9")):
+        text += (
+            f'[[attacks]]\nname = "{name}"\nkind = "pgd"\nnorm = "{norm}"\nepsilons = ["{epsilon}"]\n'
+            f'objectives = ["raise"]\nsteps = 2\nrelative_step_size = 0.6\nbatch = 4\n{floor}\n'
+        )
+    store = ResultStore(tmp_path)
+    work = plan(parse_suite(text, "tiny"), _entrants(), images)
+    manifest = run_suite(work, _entrants(), text, store, "r", Runtime())
+    robustness_table(store, manifest).write(store, "r")
+    found = verify_run(store, manifest, _entrants(), images, sample=6)
+    assert found.findings == []
+    assert found.cells == 7
+
+    def change(rows):
+        far, unlike = [r for r in rows if r["objective"] == "raise" and r["final"]][:2]
+        far["rmse" if norm == "rmse" else "l2"] = far["epsilon"] * 1.01
+        assert unlike["threat"] == "ssim>=0.9"
+        unlike["ssim"] = 0.899
+
+    _tamper(store, next(c for c in manifest.cells if c.attack == "alike"), change)
+    details = [f.detail for f in verify_run(store, manifest, [], None).findings if f.what == "row"]
+    assert details == ["lies outside its radius", "has less similarity than its threat model asks"]
 
 
 def test_a_damaged_part_and_a_missing_table_are_findings(run):
