@@ -118,7 +118,7 @@ def clean_table(results: pa.Table) -> TableView | None:
         rows.append(row)
     return frame_table(
         "srm-6-clean",
-        "SRM table 6. Correlation with the labels without attack; brackets are 95 % intervals over images.",
+        "SRM table 6. Correlation with the labels without attack; brackets are 95 % intervals.",
         ("Model", "Backbone", "Neck"),
         metric_groups(sets),
         rows,
