@@ -3,7 +3,7 @@
 Every row is a process of its own, so that its peak memory is its own. CPU seconds, since other processes
 on the machine do not count in them.
 
-    python tests/benchmarks/bench_data.py --images 500 2000 4000 --folder /tmp/jpegs
+    python tests/benchmarks/bench_data.py --images 500 2000 4000 --folder jpegs
 """
 
 from __future__ import annotations
