@@ -13,7 +13,7 @@ With a fixed step size the iterate after T steps is a prefix of a longer run, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +47,7 @@ class _Lane:
     best_loss: Tensor
     """(restarts, n) float64, -inf before the first evaluation."""
     back: list[list[Best | None]]
-    """The best iterates with their slopes, kept only for an update that goes back to them."""
+    """Where an update that goes back would go: an image's own best, which need not be at its batch's best."""
 
 
 def ascend(
@@ -112,34 +112,33 @@ def _ascend_group(
         spent[:, 0] += visits
 
         examples: dict[int, Example] = {}
-        for s, value in enumerate(at.scores.tolist()):
-            place = (int(states.restart[s]), int(states.image[s]))
-            if place not in lowest or value < lowest[place].score:
-                lowest[place] = _example(examples, states, at.scores, s, restarts, step)
-            if place not in highest or value > highest[place].score:
-                highest[place] = _example(examples, states, at.scores, s, restarts, step)
+        _mark_ends(lowest, highest, examples, states, at.scores, restarts, step)
 
         signs: list[Tensor] = []
         decisions: list[Decision] = []
         slopes: dict[int, Tensor] = {}
         for lane in lanes:
-            loss, weight = _objective_at(
-                lane.objective, (at.scores[lane.at] - low) / (high - low), targets.mos, clean, schedule.batch
-            )
+            scores = (at.scores[lane.at] - low) / (high - low)
+            loss, weight = _objective_at(lane.objective, scores, targets.mos, clean, schedule.batch)
             sign = weight.sign().long()
             better = loss > lane.best_loss if schedule.keep_best else torch.ones_like(loss, dtype=torch.bool)
             for row, i in better.nonzero().tolist():
                 s = int(lane.at[row, i])
                 example = _example(examples, states, at.scores, s, restarts, step)
                 lane.best[row][i] = example
-                if schedule.update.goes_back and not last:
-                    group, place_in = states.where[s]
-                    slope = slopes.setdefault(s, at.slopes[group][place_in].clone())
-                    iterate = _iterate(states, example, s)
-                    lane.back[row][i] = Best(example, iterate, slope, int(sign[row, i]))
             lane.best_loss = torch.where(better, loss, lane.best_loss)
             signs.append(sign)
-            decisions.append(lane.control.decide(step, loss, lane.best_loss))
+            if last:
+                continue
+            decision = _decide(lane, step, scores, loss, targets.mos, clean, schedule.batch)
+            for row, i in decision.best.nonzero().tolist():
+                s = int(lane.at[row, i])
+                group, place_in = states.where[s]
+                slope = slopes.setdefault(s, at.slopes[group][place_in].clone())
+                example = _example(examples, states, at.scores, s, restarts, step)
+                iterate = _iterate(states, example, s)
+                lane.back[row][i] = Best(example, iterate, slope, int(sign[row, i]))
+            decisions.append(decision)
 
         if step in schedule.report_steps:
             found = [f for lane in lanes for f in _chosen(lane, step)]
@@ -165,6 +164,35 @@ def _lane(objective: Objective, schedule: Schedule, restarts: int, n: int) -> _L
         torch.full(shape, -torch.inf, dtype=torch.float64),
         [[None] * n for _ in range(restarts)],
     )
+
+
+def _mark_ends(
+    lowest: dict[tuple[int, int], Example],
+    highest: dict[tuple[int, int], Example],
+    examples: dict[int, Example],
+    states: States,
+    scores: Tensor,
+    restarts: range,
+    step: int,
+) -> None:
+    """Keep the lowest and the highest score any objective has met, by (restart, image)."""
+    for s, value in enumerate(scores.tolist()):
+        place = (int(states.restart[s]), int(states.image[s]))
+        if place not in lowest or value < lowest[place].score:
+            lowest[place] = _example(examples, states, scores, s, restarts, step)
+        if place not in highest or value > highest[place].score:
+            highest[place] = _example(examples, states, scores, s, restarts, step)
+
+
+def _decide(
+    lane: _Lane, step: int, scores: Tensor, loss: Tensor, mos: Tensor, clean: Tensor, batch: int
+) -> Decision:
+    """Return what an objective does after iterate `step`, of scores and loss (R, n)."""
+
+    def above(former: Tensor) -> Tensor:
+        return loss > _with_one_changed(lane.objective, scores, former, mos, clean, batch)
+
+    return lane.control.decide(step, scores, above)
 
 
 def _moves(
@@ -200,14 +228,28 @@ def _objective_at(
 ) -> tuple[Tensor, Tensor]:
     """Evaluate an objective on scores (R, n), restart by restart and batch by batch: loss, weight (R, n)."""
     losses, weights = torch.empty_like(scores), torch.empty_like(scores)
+    for row, part in _batches(objective, scores, batch):
+        losses[row, part], weights[row, part] = objective.evaluate(scores[row, part], mos[part], clean[part])
+    return losses, weights
+
+
+def _with_one_changed(
+    objective: Objective, scores: Tensor, others: Tensor, mos: Tensor, clean: Tensor, batch: int
+) -> Tensor:
+    """Return the losses (R, n) at scores (R, n), each with the image's own score taken from `others`."""
+    losses = torch.empty_like(scores)
+    for row, part in _batches(objective, scores, batch):
+        losses[row, part] = objective.with_one_changed(
+            scores[row, part], others[row, part], mos[part], clean[part]
+        )
+    return losses
+
+
+def _batches(objective: Objective, scores: Tensor, batch: int) -> Iterator[tuple[int, slice]]:
     width = batch if objective.batch_level else scores.shape[1]
     for row in range(scores.shape[0]):
         for first in range(0, scores.shape[1], width):
-            part = slice(first, first + width)
-            losses[row, part], weights[row, part] = objective.evaluate(
-                scores[row, part], mos[part], clean[part]
-            )
-    return losses, weights
+            yield row, slice(first, first + width)
 
 
 def _example(

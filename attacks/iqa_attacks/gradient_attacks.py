@@ -158,9 +158,10 @@ class APGD(GradientAttack):
     """Auto-PGD (Croce & Hein 2020) for scores: no step size to choose, no early stop.
 
     Starts with steps of 2 eps and momentum .75; at 22, 41, 57 ... % of the steps it halves the step and
-    goes back to the best iterate where progress was poor, image by image and objective by objective. A
-    batch-level objective has one loss a batch and so decides once a batch. Runs of other lengths have
-    other checkpoints: prefixes are not reported.
+    goes back to the best iterate where progress was poor, image by image and objective by objective. Under a
+    batch-level objective an image's progress is what its own score contributes, the others' being those of
+    now; the batch's best moment is kept. Runs of other lengths have other checkpoints: prefixes are not
+    reported.
     """
 
     kind = "apgd"

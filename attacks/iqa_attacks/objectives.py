@@ -55,6 +55,17 @@ class Objective(ABC):
             weight = torch.zeros_like(scores)
         return Evaluation(loss.detach(), self.resolve(weight, leaf.detach(), mos, clean))
 
+    def with_one_changed(self, scores: Tensor, others: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Return for every image i the loss (B,) at scores (B,) with score i alone replaced by others[i]."""
+        if not self.batch_level:
+            return self.loss(others, mos, clean)
+        losses = torch.empty_like(scores)
+        for i in range(len(scores)):
+            changed = scores.clone()
+            changed[i] = others[i]
+            losses[i] = self.loss(changed, mos, clean)[i]
+        return losses
+
     def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
         """Return the weights with a direction where the derivative has none (default: leave 0)."""
         return weight

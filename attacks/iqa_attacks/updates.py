@@ -8,6 +8,7 @@ only if their whole pasts agree.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,12 +17,18 @@ from torch import Tensor
 
 from iqa_attacks.threat_model import ThreatModel
 
+Above = Callable[[Tensor], Tensor]
+"""Takes former scores (restarts, n); says, bool, where the objective is larger now than if that image alone
+still had its former score (a batch-level objective takes the other images' scores of now)."""
+
 
 class Decision(NamedTuple):
-    """What one objective does next, both (restarts, n)."""
+    """What one objective does next, all (restarts, n)."""
 
     halvings: Tensor
     """Long: how often its step size has been halved."""
+    best: Tensor
+    """Bool: True where the current iterate is the best so far and must be kept to go back to."""
     back: Tensor
     """Bool: True where it goes on from its best iterate instead of the current one."""
 
@@ -31,10 +38,11 @@ class Control:
 
     def __init__(self, shape: torch.Size) -> None:
         self.halvings = torch.zeros(shape, dtype=torch.long)
+        self.nowhere = torch.zeros(shape, dtype=torch.bool)
 
-    def decide(self, step: int, loss: Tensor, best: Tensor) -> Decision:
-        """Return what to do after iterate `step` of loss `loss`, `best` being the best up to it."""
-        return Decision(self.halvings, torch.zeros_like(loss, dtype=torch.bool))
+    def decide(self, step: int, scores: Tensor, above: Above) -> Decision:
+        """Return what to do after iterate `step`, whose scores are `scores`."""
+        return Decision(self.halvings, self.nowhere, self.nowhere)
 
 
 class Update(ABC):
@@ -118,8 +126,9 @@ class Momentum(Update):
 class AutoStep(Update):
     """APGD (Croce & Hein 2020, algorithm 1): momentum .75, step halved at checkpoints, back to the best.
 
-    Memory is the previous iterate. A loss takes part by comparisons with itself only, so any objective
-    will do; one that couples a batch has the same loss in all its images, and so one decision a batch.
+    Memory is the previous iterate. A loss takes part by comparisons with itself only, so any objective will
+    do. One that couples a batch is compared image by image too, by what it would be with that one score set
+    back: an image of which nothing is to be gained any more does not halve the steps of the others.
     """
 
     goes_back = True
@@ -171,23 +180,29 @@ class _Halving(Control):
         self.at, self.rho = at, rho
         self.last = 0
         self.gains = torch.zeros(shape, dtype=torch.long)
-        self.previous = torch.full(shape, torch.inf, dtype=torch.float64)
-        self.best_then = torch.full(shape, -torch.inf, dtype=torch.float64)
-        self.halved_then = torch.zeros(shape, dtype=torch.bool)
+        self.previous = torch.zeros(shape, dtype=torch.float64)
+        self.best = torch.zeros(shape, dtype=torch.float64)
+        self.rose = self.nowhere
+        """Where the best is younger than the last checkpoint."""
+        self.halved = self.nowhere
+        """Where the last checkpoint halved the step."""
 
-    def decide(self, step: int, loss: Tensor, best: Tensor) -> Decision:
+    def decide(self, step: int, scores: Tensor, above: Above) -> Decision:
         """Apply both conditions of the paper at a checkpoint; between checkpoints count the gains."""
-        self.gains += loss > self.previous
-        self.previous = loss.clone()
-        back = torch.zeros_like(self.halved_then)
         if step == 0:
-            self.best_then = best.clone()
-        elif step in self.at:
-            few_gains = self.gains < self.rho * (step - self.last)
-            stuck = ~self.halved_then & (best <= self.best_then)
-            back = few_gains | stuck
-            self.halvings = self.halvings + back
-            self.halved_then, self.best_then, self.last = back, best.clone(), step
-            self.gains = torch.zeros_like(self.gains)
-            self.previous = torch.where(back, best, self.previous)
-        return Decision(self.halvings, back)
+            self.previous, self.best = scores.clone(), scores.clone()
+            return Decision(self.halvings, ~self.nowhere, self.nowhere)
+        self.gains = self.gains + above(self.previous)
+        better = above(self.best)
+        self.best = torch.where(better, scores, self.best)
+        self.previous = scores.clone()
+        self.rose = self.rose | better
+        if step not in self.at:
+            return Decision(self.halvings, better, self.nowhere)
+        few_gains = self.gains < self.rho * (step - self.last)
+        stuck = ~self.halved & ~self.rose
+        self.halved = few_gains | stuck
+        self.halvings = self.halvings + self.halved
+        self.previous = torch.where(self.halved, self.best, self.previous)
+        self.last, self.rose, self.gains = step, self.nowhere, torch.zeros_like(self.gains)
+        return Decision(self.halvings, better, self.halved)

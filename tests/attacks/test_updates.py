@@ -261,6 +261,100 @@ def test_apgd_beats_pgd_at_equal_cost():
     assert reach[0] > reach[1]
 
 
+class Total(Objective):
+    """The mean score of a batch: list-wise in form, but every image's part is `raise`."""
+
+    name = "total"
+    batch_level = True
+
+    def loss(self, scores, mos, clean):
+        return scores.mean().expand(len(scores))
+
+
+def test_apgd_decides_image_by_image_for_a_batch_too():
+    """Under the mean score of a batch every image moves as under `raise`: not one point more."""
+    model, on = Wavy().eval(), targets(seed=5)
+    settings = {"epsilon": 0.3, "steps": 30, "restarts": 1}
+    alone = _attack("apgd", objectives=("raise",), **settings).run(model, *on)
+    together = _attack("apgd", objectives=("raise", Total()), **settings).run(model, *on)
+    assert all(together.cost[i, 30] == alone.cost[i, 30] for i in range(len(on[0])))
+    found = by_key(together)
+    for batch in (range(8), range(8, 11)):
+        moments = {found[i, "total", 30].example.step for i in batch}
+        assert len(moments) == 1  # the batch's best moment, its images' own bests being others
+        best = sum(found[i, "raise", 30].example.score for i in batch) / len(batch)
+        assert found[batch[0], "total", 30].loss <= best
+
+
+def _apgd_on_a_batch_by_hand(model, clean, starts, loss, epsilon, steps):
+    """Algorithm 1 for a batch of one loss: every image compares the loss with its own score set back."""
+
+    def project(x):
+        return torch.minimum(torch.maximum(x, clean - epsilon), clean + epsilon).clamp(0, 1)
+
+    def evaluate(x):
+        x = x.detach().requires_grad_()
+        scores = model(x)
+        (weight,) = torch.autograd.grad(loss(leaf := scores.detach().requires_grad_()), leaf)
+        (gradient,) = torch.autograd.grad(scores.sum(), x)
+        return scores.detach(), weight.sign().view(-1, 1, 1, 1) * gradient.sign()
+
+    def gains(now, former):
+        changed = [torch.where(torch.arange(len(now)) == i, former, now) for i in range(len(now))]
+        return torch.stack([loss(now) > loss(c) for c in changed])
+
+    n = len(clean)
+    size, at = torch.full((n,), 2 * epsilon, dtype=clean.dtype), checkpoints(steps)
+    before = x = starts
+    previous, direction = evaluate(x)
+    best = [previous, x, direction]
+    kept = float(loss(previous))
+    rose, halved, count, last = [torch.zeros(n, dtype=torch.bool)] * 2 + [torch.zeros(n), 0]
+    for k in range(steps):
+        z = project(x + size.view(-1, 1, 1, 1) * direction)
+        new = z if k == 0 else project(x + 0.75 * (z - x) + 0.25 * (x - before))
+        before, x = x, new
+        scores, direction = evaluate(x)
+        kept = max(kept, float(loss(scores)))
+        count = count + gains(scores, previous)
+        better = gains(scores, best[0])
+        wide = better.view(-1, 1, 1, 1)
+        best = [
+            torch.where(better, scores, best[0]),
+            torch.where(wide, x, best[1]),
+            torch.where(wide, direction, best[2]),
+        ]
+        rose, previous = rose | better, scores
+        if k + 1 in at:
+            halved = (count < 0.75 * (k + 1 - last)) | (~halved & ~rose)
+            wide = halved.view(-1, 1, 1, 1)
+            size = torch.where(halved, size / 2, size)
+            x, direction = torch.where(wide, best[1], x), torch.where(wide, best[2], direction)
+            previous = torch.where(halved, best[0], previous)
+            rose, count, last = torch.zeros(n, dtype=torch.bool), torch.zeros(n), k + 1
+    return kept, size
+
+
+def test_apgd_of_pairs_equals_a_replay():
+    """A replay of algorithm 1 on a batch of eight finds the same loss; its images halve apart."""
+    model, (images, ids, mos) = Wavy().eval(), targets([(8, 8)] * 8, seed=5)
+    clean, epsilon, steps = torch.stack(images), 0.3, 30
+    pgd = {"steps": 1, "step_size": 1e-300, "restarts": 1, "objectives": ("raise",)}
+    drawn = by_key(_attack("pgd", epsilon=epsilon, **pgd).run(model, images, ids, mos))
+    starts = torch.stack([drawn[i, "raise", 1].example.pixels for i in range(8)])
+    above = [(i, j) for i, j in itertools.permutations(range(8), 2) if mos[i] > mos[j]]
+
+    def loss(scores):
+        gaps = torch.stack([scores[i] - scores[j] for i, j in above])
+        return torch.nn.functional.softplus(-gaps / 0.1).mean()
+
+    kept, sizes = _apgd_on_a_batch_by_hand(model, clean, starts, loss, epsilon, steps)
+    settings = {"epsilon": epsilon, "steps": steps, "restarts": 1, "objectives": ("pairwise_inversion",)}
+    found = by_key(_attack("apgd", **settings).run(model, images, ids, mos))
+    assert found[0, "pairwise_inversion", steps].loss == pytest.approx(kept, rel=1e-9)
+    assert len(set(sizes.tolist())) > 1
+
+
 def test_noise_has_the_size_it_says_and_more_draws_never_hurt():
     """Noise moves every pixel by epsilon, or has length epsilon, away from the box; no gradient is spent."""
     model, (images, ids, mos) = Wavy().eval(), targets(low=0.4, high=0.6)

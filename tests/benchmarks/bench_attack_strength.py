@@ -1,17 +1,17 @@
 """Compares the strength of attacks, ours and three libraries', at equal numbers of gradients.
 
-Run by hand: ``python tests/benchmarks/bench_attack_strength.py MODEL... [--images N] [--gradients 10 40]``,
-MODEL as the command line takes it (a registered name or the folder of a checkpoint). ART comes with
-``pip install iqa-harness[bench]``; a library that is not there is left out.
+Run by hand: ``python tests/benchmarks/bench_attack_strength.py MODEL... [--images N] [--gradients 10 40]
+[--norm 2]``, MODEL as the command line takes it (a registered name or the folder of a checkpoint). ART comes
+with ``pip install iqa-harness[bench]``; a library that is not there is left out.
 
 Every attack raises and lowers the score from one seeded random start with that many gradients an image
 and direction. The libraries have their own loops, with the score as their loss: torchattacks through our two
 logits (its APGD by `attack_single_run`, since a call returns label flips only), foolbox by `get_loss_fn`,
 ART by a regressor with a loss of its own, which starts at the image: it has no random start for regressors.
-PGD steps are 2.5 eps / gradients in all of them; falling ones begin at eps. Every image is projected and
-scored by us. Prints the mean displacement of the score in units of its range, the SROCC of the composed worst
-case over clean image and both ends, and CPU seconds an image. Then the gradients that five objectives cost
-together.
+PGD steps are 2.5 eps / gradients in all of them; falling ones begin at eps. In norm 2 the radius is given as
+RMSE a pixel: eps = RMSE sqrt(3 H W). Every image is projected and scored by us. Prints the mean displacement
+of the score in units of its range, the SROCC of the composed worst case over clean image and both ends, and
+CPU seconds an image. Then the gradients that five objectives cost together.
 """
 
 # ruff: noqa: T201 - a script that prints its tables
@@ -19,6 +19,7 @@ together.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,8 @@ def torchattacks_pgd(
     """Push by torchattacks.PGD: the last iterate."""
     import torchattacks
 
-    attack = torchattacks.PGD(
+    kind = torchattacks.PGD if threat.norm == "inf" else torchattacks.PGDL2
+    attack = kind(
         TwoLogits(model, up=up), eps=threat.epsilon, alpha=2.5 * threat.epsilon / gradients, steps=gradients
     )
     pushed: Tensor = attack(images, torch.full((len(images),), 0 if up else 1))
@@ -83,17 +85,20 @@ def torchattacks_apgd(
     """Push by torchattacks.APGD: the iterate of the highest loss; it spends one gradient on the start."""
     import torchattacks
 
-    attack = torchattacks.APGD(TwoLogits(model, up=up), eps=threat.epsilon, steps=gradients - 1)
+    norm = "Linf" if threat.norm == "inf" else "L2"
+    attack = torchattacks.APGD(TwoLogits(model, up=up), norm=norm, eps=threat.epsilon, steps=gradients - 1)
     best: Tensor = attack.attack_single_run(images, torch.full((len(images),), 0 if up else 1))[0]
     return best.detach()
 
 
 def foolbox_pgd(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
-    """Push by foolbox's LinfPGD with the score as its loss."""
+    """Push by foolbox's LinfPGD or L2PGD with the score as its loss."""
     import eagerpy
     import foolbox
 
-    class OnScore(foolbox.attacks.LinfPGD):  # type: ignore[misc]
+    kind = foolbox.attacks.LinfPGD if threat.norm == "inf" else foolbox.attacks.L2PGD
+
+    class OnScore(kind):  # type: ignore[misc, valid-type]
         def get_loss_fn(self, model: Any, labels: Any) -> Any:
             return lambda inputs: model(inputs)[:, 1 if up else 0].sum()
 
@@ -127,8 +132,9 @@ def art_pgd(model: QualityModel, images: Tensor, threat: ThreatModel, gradients:
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
+    norm = np.inf if threat.norm == "inf" else 2
     attack = ProjectedGradientDescentNumpy(
-        regressor, norm=np.inf, eps=threat.epsilon, eps_step=2.5 * threat.epsilon / gradients,
+        regressor, norm=norm, eps=threat.epsilon, eps_step=2.5 * threat.epsilon / gradients,
         max_iter=gradients, num_random_init=0, batch_size=len(images), verbose=False,
     )  # fmt: skip
     labels = np.zeros((len(images), 1), dtype=np.float32)
@@ -139,7 +145,7 @@ CONTENDERS: dict[str, Push] = {
     "noise": ours("noise"),
     "torchattacks PGD": torchattacks_pgd,
     "torchattacks APGD": torchattacks_apgd,
-    "foolbox LinfPGD": foolbox_pgd,
+    "foolbox PGD": foolbox_pgd,
     "ART PGD": art_pgd,
     "pgd": ours("pgd"),
     "pgd, falling steps": ours("pgd", falling=True),
@@ -203,21 +209,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--epsilon", default="1/255")
+    parser.add_argument("--epsilon", default="1/255", help="radius; with --norm 2 as RMSE a pixel")
+    parser.add_argument("--norm", choices=["inf", "2"], default="inf")
     parser.add_argument("--gradients", type=int, nargs="+", default=[10, 40, 100])
     parser.add_argument("--attacks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of five objectives out")
     arguments = parser.parse_args()
-    threat = ThreatModel("inf", parse_epsilon(arguments.epsilon))
     data = open_data("demo").split("test").subset(range(arguments.images))
     images = torch.stack([to_tensor(data.read(i), "cpu") for i in range(len(data))])
+    radius = parse_epsilon(arguments.epsilon)
+    if arguments.norm == "2":
+        radius *= math.sqrt(images[0].numel())
+    threat = ThreatModel(arguments.norm, radius)
     ids = [record.image_id for record in data.records]
     low, high = data.card.mos_range
     mos = np.array([(record.mos - low) / (high - low) for record in data.records])
     for text in arguments.models:
         model = load_entrant(parse_model(text), None).model.eval()
         clean = srocc(score(model, images, chunk=4).numpy(), mos).value
-        print(f"\n{model.spec.name}, {len(ids)} images, clean SROCC {clean:.3f}, eps {arguments.epsilon}")
+        where = f"norm {arguments.norm}, eps {arguments.epsilon}"
+        print(f"\n{model.spec.name}, {len(ids)} images, clean SROCC {clean:.3f}, {where}")
         print(f"{'gradients':>9}  {'attack':18}  {'displacement':>12}  {'composed SROCC':>14}  {'CPU s':>6}")
         for gradients in arguments.gradients:
             compare(model, images, mos, threat, gradients, arguments.attacks)
