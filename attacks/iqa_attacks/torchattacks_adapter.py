@@ -209,9 +209,11 @@ class TwoLogits(nn.Module):
     def _count(self, forwards: int = 0, backwards: int = 0, zero: int = 0) -> None:
         self.spent = Cost(*(a + b for a, b in zip(self.spent, (forwards, backwards, zero), strict=True)))
 
-    def _count_gradient(self, gradient: Tensor) -> None:
+    def _count_gradient(self, gradient: Tensor) -> Tensor:
         zero = (gradient.flatten(1) == 0).all(dim=1)
         self._count(backwards=len(gradient), zero=int(zero.sum()))
+        # PGDL2 views it flat, which a gradient that lies in memory channels last does not allow.
+        return gradient.contiguous()
 
 
 def _library(name: str) -> Any:
