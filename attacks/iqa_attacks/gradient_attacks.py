@@ -95,8 +95,7 @@ class PGD(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_counts(self.kind, self.steps, self.restarts)
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise BadAttackOption(f"{self.kind}: step_size must be positive and finite, not {self.step_size}")
+        self.threat.check_step(f"{self.kind}: step_size", self.step_size)
         if self.keep not in ("best", "last"):
             raise BadAttackOption(f"{self.kind}: keep is 'best' or 'last', not {self.keep!r}")
         if self.restarts > 1 and not self.random_start:

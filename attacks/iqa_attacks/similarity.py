@@ -118,7 +118,7 @@ def _loss(of: Moments, scale: Tensor) -> Tensor:
 
 def _blur(maps: Tensor) -> Tensor:
     """Return Gaussian-weighted means (..., H - 10, W - 10) of maps (..., H, W)."""
-    places = torch.arange(WINDOW, dtype=maps.dtype, device=maps.device) - WINDOW // 2
+    places = torch.arange(WINDOW, dtype=maps.dtype) - WINDOW // 2
     weights = torch.exp(-places.square() / (2 * SIGMA**2))
     weights = weights / weights.sum()
     # Sums of shifted maps: several times as fast as a convolution in float64.

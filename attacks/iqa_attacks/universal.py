@@ -6,7 +6,6 @@ et al. 2017; for quality scores Shumitskaya et al. 2022).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -44,8 +43,7 @@ class Universal(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise BadAttackOption(f"universal: steps ({self.steps}) start at 1")
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise BadAttackOption(f"universal: step_size must be positive and finite, not {self.step_size}")
+        self.threat.check_step("universal: step_size", self.step_size)
         if self.training_split not in ("train", "val"):
             raise BadAttackOption(
                 f"universal: training_split is 'train' or 'val', not {self.training_split!r}"
