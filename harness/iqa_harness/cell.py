@@ -16,13 +16,13 @@ from iqa_attacks import (
     Cost,
     Example,
     Found,
+    Reference,
     Universal,
     draw_seeds,
     expected_score_and_gradient,
     measure,
     score,
     score_and_gradient,
-    ssim,
     stored_score,
     through_jpeg_file,
     to_8_bits,
@@ -289,24 +289,29 @@ def _verify(
     verified = {}
     for image, distinct in examples.items():
         clean = pixels[image].unsqueeze(0)
-        claimed = torch.stack([example.pixels for example in distinct.values()])
-        stored = threat.admit(claimed, clean.expand_as(claimed))
-        outside = threat.violation(stored, clean.expand_as(claimed))
-        if outside is not None:
-            raise RunError(
-                f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
-                f"({outside}); this is a bug in the attack"
-            )
-        budget = measure(stored, clean)
-        moved = (stored - claimed).abs().flatten(1).amax(dim=1)
+        reference = Reference(clean)
         image_id = images.records[cell.first + image].image_id
-        scores = _versions(cell, model, stored, image_id)
-        scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
-        scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
-        measured = zip(*budget, ssim(stored, clean), moved, strict=True)
-        columns = zip(distinct, scores, scores_8bit, scores_jpeg, measured, strict=True)
-        for key, value, value_8bit, value_jpeg, row in columns:
-            verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
+        named = list(distinct.items())
+        # Not all versions at once: in float64 some dozens of a large image fill a memory.
+        for first in range(0, len(named), VERIFY_CHUNK):
+            part = named[first : first + VERIFY_CHUNK]
+            claimed = torch.stack([example.pixels for _, example in part])
+            stored = threat.admit(claimed, clean.expand_as(claimed))
+            outside = threat.violation(stored, clean)
+            if outside is not None:
+                raise RunError(
+                    f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
+                    f"({outside}); this is a bug in the attack"
+                )
+            budget = measure(stored, clean)
+            moved = (stored - claimed).abs().flatten(1).amax(dim=1)
+            scores = _versions(cell, model, stored, image_id)
+            scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
+            scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
+            measured = zip(*budget, reference.ssim(stored), moved, strict=True)
+            columns = zip(part, scores, scores_8bit, scores_jpeg, measured, strict=True)
+            for (key, _), value, value_8bit, value_jpeg, row in columns:
+                verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
     return verified
 
 
