@@ -19,7 +19,7 @@ from iqa_attacks.similarity import Reference, ssim
 from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon
 from iqa_attacks.torchattacks_adapter import TorchAttack
-from iqa_attacks.universal import Universal
+from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [
     "APGD",
@@ -46,6 +46,7 @@ __all__ = [
     "Square",
     "ThreatModel",
     "TorchAttack",
+    "TrainedUniversal",
     "Universal",
     "UnknownAttack",
     "check_qualities",

@@ -17,6 +17,7 @@ from iqa_attacks import (
     Example,
     Found,
     Reference,
+    TrainedUniversal,
     Universal,
     draw_seeds,
     expected_score_and_gradient,
@@ -109,7 +110,11 @@ def run_cell(
 
 
 def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
-    """Run a cell's attack and return what it claims to have found."""
+    """Run a cell's attack and return what it claims to have found.
+
+    The training of an attack that learns is counted at the first of all attacked images: a run counts it
+    once for each model, attack and radius, whatever its cells and whoever trained.
+    """
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
     if isinstance(attack, Universal) and cell.trained is not None:
@@ -119,7 +124,7 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    return attack.run(
+    result = attack.run(
         model,
         _pixels(cell, images, runtime),
         [record.image_id for record in records],
@@ -127,6 +132,9 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
         chunk=runtime.chunk,
         max_states=runtime.max_states,
     )
+    if isinstance(attack, TrainedUniversal) and cell.first == 0:
+        return attack.with_training(result)
+    return result
 
 
 def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
