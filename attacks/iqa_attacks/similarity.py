@@ -69,7 +69,7 @@ class Reference:
         """
         whole = torch.ones(1)
         found = [
-            similarity_along(self.moments(image - self.clean), whole) for image in images.double().split(1)
+            similarity_along(self.moments(image - self.clean), whole) for image in _each(images.double())
         ]
         return torch.cat(found)
 
@@ -86,7 +86,7 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """
     if len(clean) == 1:
         return Reference(clean).ssim(images)
-    pairs = zip(images.split(1), clean.split(1), strict=True)
+    pairs = zip(_each(images), _each(clean), strict=True)
     return torch.cat([Reference(x).ssim(image) for image, x in pairs])
 
 
@@ -114,7 +114,7 @@ def pull_to_floor(images: Tensor, clean: Tensor, floor: float) -> Tensor:
         clean: (B, C, H, W).
         floor: SSIM below 1.
     """
-    pairs = zip(images.split(1), clean.split(1), strict=True)
+    pairs = zip(_each(images), _each(clean), strict=True)
     return torch.cat([_pulled(image, Reference(x), floor) for image, x in pairs])
 
 
@@ -145,6 +145,10 @@ def _loss(of: Moments, scale: float) -> float:
     """Return sqrt(1 - SSIM), 0 at the clean image."""
     similarity = similarity_along(of, torch.full((1,), scale, dtype=torch.float64))
     return math.sqrt(max(1 - float(similarity), 0.0))
+
+
+def _each(images: Tensor) -> list[Tensor]:
+    return [images[i : i + 1] for i in range(len(images))]
 
 
 def _blur(maps: Tensor) -> Tensor:
