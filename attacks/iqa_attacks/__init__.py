@@ -15,11 +15,11 @@ from iqa_attacks.jpeg import check_qualities, through_jpeg, through_jpeg_file
 from iqa_attacks.levels import to_8_bits
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
 from iqa_attacks.seeding import draw_seeds
-from iqa_attacks.similarity import ssim
+from iqa_attacks.similarity import Reference, ssim
 from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon
 from iqa_attacks.torchattacks_adapter import TorchAttack
-from iqa_attacks.universal import Universal
+from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [
     "APGD",
@@ -42,9 +42,11 @@ __all__ = [
     "Norm",
     "Objective",
     "Pixels",
+    "Reference",
     "Square",
     "ThreatModel",
     "TorchAttack",
+    "TrainedUniversal",
     "Universal",
     "UnknownAttack",
     "check_qualities",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iqa_attacks.errors import AttackFailed
 from iqa_attacks.found import (
     HIGHEST_SEEN,
     LOWEST_SEEN,
@@ -70,7 +71,7 @@ def ascend(
         max_states: starts run together; restarts beyond it run one group after another.
 
     Raises:
-        AttackFailed: scores or gradients that no attack can use.
+        AttackFailed: scores, gradients or losses that no attack can use.
     """
     best: dict[tuple[int, str, int], Found] = {}
     cost: dict[tuple[int, int], Cost] = {}
@@ -271,13 +272,18 @@ def _iterate(states: States, example: Example, s: int) -> Tensor:
 
 
 def _chosen(lane: _Lane, steps: int) -> list[Found]:
-    """Return, for every image and restart of the group, the lane's best so far."""
-    return [
-        Found(i, lane.objective.name, steps, float(lane.best_loss[row, i]), example)
-        for row, line in enumerate(lane.best)
-        for i, example in enumerate(line)
-        if example is not None
-    ]
+    """Return, for every image and restart of the group, the lane's best so far.
+
+    Raises:
+        AttackFailed: an image has none; left out, it would be missing from every mean.
+    """
+    found = []
+    for row, line in enumerate(lane.best):
+        for i, example in enumerate(line):
+            if example is None:
+                raise AttackFailed(f"objective {lane.objective.name!r}: no iterate of image {i} was kept")
+            found.append(Found(i, lane.objective.name, steps, float(lane.best_loss[row, i]), example))
+    return found
 
 
 def _grid(at: Tensor) -> list[tuple[int, int]]:

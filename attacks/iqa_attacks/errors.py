@@ -3,7 +3,7 @@
 AttackError
 ├── UnknownAttack     no attack, objective or norm of that name
 ├── BadAttackOption   a setting out of its range, or one that contradicts another
-└── AttackFailed      the model gave scores or gradients no attack can use
+└── AttackFailed      the model, or an objective, gave numbers no attack can use
 """
 
 
@@ -20,4 +20,4 @@ class BadAttackOption(AttackError):
 
 
 class AttackFailed(AttackError):
-    """The model gave scores or gradients that no attack can use."""
+    """The model gave scores or gradients, or an objective a loss, that no attack can use."""

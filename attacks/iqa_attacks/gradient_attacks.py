@@ -54,9 +54,17 @@ class GradientAttack(Attack):
         return self._as_they_are(found, model, targets, draws) if self.jpeg_qualities else found
 
     def _as_they_are(self, found: Ascent, model: QualityModel, targets: Targets, draws: int | None) -> Ascent:
-        """Return what an attack through JPEG found, with the images' own scores and all its work counted."""
+        """Return what an attack through JPEG found, with the images' own scores and all its work counted.
+
+        A point costs an evaluation a quality, and what was found once more as it is: to a prefix is counted
+        what was found up to it.
+        """
         times = len(self.jpeg_qualities)
         spent = {key: Cost(*(times * count for count in cost)) for key, cost in found.cost.items()}
+        for (image, steps), cost in spent.items():
+            chosen = {id(f.example) for f in found.found if f.image == image and f.steps <= steps}
+            forwards = cost.forwards + len(chosen) * (draws or 1)
+            spent[image, steps] = cost._replace(forwards=forwards)
         own: dict[int, Example] = {}
         for each in found.found:
             example = each.example
@@ -95,8 +103,7 @@ class PGD(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_counts(self.kind, self.steps, self.restarts)
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise BadAttackOption(f"{self.kind}: step_size must be positive and finite, not {self.step_size}")
+        self.threat.check_step(f"{self.kind}: step_size", self.step_size)
         if self.keep not in ("best", "last"):
             raise BadAttackOption(f"{self.kind}: keep is 'best' or 'last', not {self.keep!r}")
         if self.restarts > 1 and not self.random_start:

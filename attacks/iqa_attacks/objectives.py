@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from iqa_attacks.errors import BadAttackOption, UnknownAttack
+from iqa_attacks.errors import AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN
 
 
@@ -42,28 +42,64 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
-        """Return the loss (B,) of scores (B,), labels (B,) and clean scores (B,), all on [0, 1]."""
+        """Return the loss (B,) of scores (B,), labels (B,) and clean scores (B,), all on [0, 1].
+
+        One finite number an image, in the batch's order; a loss of the whole batch is repeated B times.
+        """
+
+    def value(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Return the loss, checked.
+
+        Raises:
+            AttackFailed: it is not one number an image, or not finite.
+        """
+        loss = self.loss(scores, mos, clean)
+        if not isinstance(loss, Tensor) or loss.shape != scores.shape:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise AttackFailed(
+                f"objective {self.name!r}: the loss of {len(scores)} images must be a tensor of shape "
+                f"({len(scores)},), one number an image, not {shape}"
+            )
+        if not bool(loss.isfinite().all()):
+            i = int((~loss.isfinite()).nonzero()[0])
+            raise AttackFailed(
+                f"objective {self.name!r}: the loss is {loss[i].item():g} at score {scores[i].item():g}, "
+                f"label {mos[i].item():g}, clean score {clean[i].item():g}; it must be finite everywhere"
+            )
+        return loss
 
     def evaluate(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Evaluation:
-        """Return loss and dL/df, by automatic differentiation on the B scores."""
+        """Return loss and dL/df, by automatic differentiation on the B scores.
+
+        Raises:
+            AttackFailed: one of them is no finite number an image.
+        """
         with torch.enable_grad():
             leaf = scores.detach().clone().requires_grad_()
-            loss = self.loss(leaf, mos, clean)
+            loss = self.value(leaf, mos, clean)
+            if not loss.requires_grad:
+                raise AttackFailed(f"objective {self.name!r}: the loss does not depend on the scores")
             total = loss.mean() if self.batch_level else loss.sum()
             (weight,) = torch.autograd.grad(total, leaf, allow_unused=True)
         if weight is None:
             weight = torch.zeros_like(scores)
+        if not bool(weight.isfinite().all()):
+            i = int((~weight.isfinite()).nonzero()[0])
+            raise AttackFailed(
+                f"objective {self.name!r}: the slope of the loss is {weight[i].item():g} at score "
+                f"{scores[i].item():g}, label {mos[i].item():g}, clean score {clean[i].item():g}"
+            )
         return Evaluation(loss.detach(), self.resolve(weight, leaf.detach(), mos, clean))
 
     def with_one_changed(self, scores: Tensor, others: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
         """Return for every image i the loss (B,) at scores (B,) with score i alone replaced by others[i]."""
         if not self.batch_level:
-            return self.loss(others, mos, clean)
+            return self.value(others, mos, clean)
         losses = torch.empty_like(scores)
         for i in range(len(scores)):
             changed = scores.clone()
             changed[i] = others[i]
-            losses[i] = self.loss(changed, mos, clean)[i]
+            losses[i] = self.value(changed, mos, clean)[i]
         return losses
 
     def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:

@@ -36,31 +36,58 @@ class Moments(NamedTuple):
     change_variance: Tensor
 
 
+class Reference:
+    """A clean image, whose own moments are taken once for all its versions."""
+
+    def __init__(self, clean: Tensor) -> None:
+        """Take a clean image (1, C, H, W) in [0, 1].
+
+        Raises:
+            AttackError: it is smaller than the window.
+        """
+        height, width = clean.shape[-2:]
+        if min(height, width) < WINDOW:
+            raise AttackError(
+                f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, not {height} x {width}: its "
+                "windows must fit in"
+            )
+        self.clean = clean.double()
+        self._mean, square = _blur(torch.stack([self.clean, self.clean * self.clean]))
+        self._variance = square - self._mean * self._mean
+
+    def moments(self, change: Tensor) -> Moments:
+        """Return the windowed moments of the image and of changes to it (B, C, H, W)."""
+        x, d = self.clean, change.double()
+        moved, product, moved_square = _blur(torch.stack([d, x * d, d * d]))
+        covariance = product - self._mean * moved
+        return Moments(self._mean, moved, self._variance, covariance, moved_square - moved * moved)
+
+    def ssim(self, images: Tensor) -> Tensor:
+        """Return the mean SSIM over channels and windows of versions (B, C, H, W): (B,) float64.
+
+        One version after another: all at once take a dozen times their size, and longer, too.
+        """
+        whole = torch.ones(1)
+        found = [
+            similarity_along(self.moments(image - self.clean), whole) for image in _each(images.double())
+        ]
+        return torch.cat(found)
+
+
 def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """Return the mean SSIM over channels and windows of images (B, C, H, W) in [0, 1]: (B,) float64.
 
-    Raises:
-        AttackError: an image is smaller than the window.
-    """
-    clean = clean.expand_as(images)
-    return similarity_along(moments(clean, images.double() - clean.double()), torch.ones(len(images)))
-
-
-def moments(clean: Tensor, change: Tensor) -> Moments:
-    """Return the windowed moments of clean images and changes (B, C, H, W).
+    Args:
+        images: what is compared.
+        clean: (B, C, H, W), or (1, C, H, W) for all of them.
 
     Raises:
         AttackError: an image is smaller than the window.
     """
-    height, width = clean.shape[-2:]
-    if min(height, width) < WINDOW:
-        raise AttackError(
-            f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, not {height} x {width}: its windows "
-            "must fit in"
-        )
-    x, d = clean.double(), change.double()
-    at, moved, square, product, moved_square = _blur(torch.stack([x, d, x * x, x * d, d * d]))
-    return Moments(at, moved, square - at * at, product - at * moved, moved_square - moved * moved)
+    if len(clean) == 1:
+        return Reference(clean).ssim(images)
+    pairs = zip(_each(images), _each(clean), strict=True)
+    return torch.cat([Reference(x).ssim(image) for image, x in pairs])
 
 
 def similarity_along(of: Moments, scale: Tensor) -> Tensor:
@@ -79,46 +106,54 @@ def pull_to_floor(images: Tensor, clean: Tensor, floor: float) -> Tensor:
 
     Images that reach the floor are returned as they are. For the others the scale is enclosed, and the end
     of the enclosure that reaches the floor is taken: 0, the clean image itself, always does. A shorter
-    change stays in any convex set that holds the clean image, so ball and box are kept.
+    change stays in any convex set that holds the clean image, so ball and box are kept. One image after
+    another, as memory is.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         clean: (B, C, H, W).
         floor: SSIM below 1.
     """
-    change = images.double() - clean.double()
-    of = moments(clean, change)
-    enough = similarity_along(of, torch.ones(len(images))) >= floor
-    if bool(enough.all()):
-        return images
+    pairs = zip(_each(images), _each(clean), strict=True)
+    return torch.cat([_pulled(image, Reference(x), floor) for image, x in pairs])
+
+
+def _pulled(image: Tensor, reference: Reference, floor: float) -> Tensor:
+    """Return one image (1, C, H, W), pulled to the floor."""
+    change = image.double() - reference.clean
+    of = reference.moments(change)
+    if float(similarity_along(of, torch.ones(1))) >= floor:
+        return image
     # Nearly linear in the scale, so that false position, aimed a little inside, is there in a few steps.
     wanted = math.sqrt(1 - floor)
-    inside = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    outside = torch.ones_like(inside)
-    at_inside, at_outside = inside, _loss(of, outside)
+    inside, at_inside = 0.0, 0.0
+    outside, at_outside = 1.0, _loss(of, 1.0)
     for _ in range(_STEPS):
-        share = (_AIM * wanted - at_inside) / (at_outside - at_inside)
-        unsettled = at_inside < _NEAR * wanted  # who is there stays as it is, whatever the others need
-        if not bool(unsettled.any()):
+        if at_inside >= _NEAR * wanted:
             break
-        middle = inside + (outside - inside) * share.clamp(0, 1)
+        share = (_AIM * wanted - at_inside) / (at_outside - at_inside)
+        middle = inside + (outside - inside) * min(max(share, 0.0), 1.0)
         at = _loss(of, middle)
-        good = at * (1 + _MARGIN) <= wanted
-        up, down = unsettled & good, unsettled & ~good
-        inside, at_inside = torch.where(up, middle, inside), torch.where(up, at, at_inside)
-        outside, at_outside = torch.where(down, middle, outside), torch.where(down, at, at_outside)
-    shorter = (clean.double() + inside.view(-1, 1, 1, 1) * change).to(images.dtype)
-    return torch.where(enough.view(-1, 1, 1, 1), images, shorter)
+        if at * (1 + _MARGIN) <= wanted:
+            inside, at_inside = middle, at
+        else:
+            outside, at_outside = middle, at
+    return (reference.clean + inside * change).to(image.dtype)
 
 
-def _loss(of: Moments, scale: Tensor) -> Tensor:
-    """Return sqrt(1 - SSIM) (B,), 0 at the clean image."""
-    return (1 - similarity_along(of, scale)).clamp_min(0).sqrt()
+def _loss(of: Moments, scale: float) -> float:
+    """Return sqrt(1 - SSIM), 0 at the clean image."""
+    similarity = similarity_along(of, torch.full((1,), scale, dtype=torch.float64))
+    return math.sqrt(max(1 - float(similarity), 0.0))
+
+
+def _each(images: Tensor) -> list[Tensor]:
+    return [images[i : i + 1] for i in range(len(images))]
 
 
 def _blur(maps: Tensor) -> Tensor:
     """Return Gaussian-weighted means (..., H - 10, W - 10) of maps (..., H, W)."""
-    places = torch.arange(WINDOW, dtype=maps.dtype, device=maps.device) - WINDOW // 2
+    places = torch.arange(WINDOW, dtype=maps.dtype) - WINDOW // 2
     weights = torch.exp(-places.square() / (2 * SIGMA**2))
     weights = weights / weights.sum()
     # Sums of shifted maps: several times as fast as a convolution in float64.

@@ -113,7 +113,7 @@ class Square(Attack):
             seen.look(tried, scores, restart, query)
             for k, lane in enumerate(lanes):
                 row = k if query else 0
-                loss = lane.objective.loss((scores[row] - low) / (high - low), mos, clean_scores)
+                loss = lane.objective.value((scores[row] - low) / (high - low), mos, clean_scores)
                 for j in lane.take(loss, scores[row], query):
                     at[k, j] = tried[row, j]
         found = [

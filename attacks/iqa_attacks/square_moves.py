@@ -89,7 +89,7 @@ class L2Moves(Moves):
             for top in range((height % side) // 2, height - side + 1, side):
                 for left in range((width % side) // 2, width - side + 1, side):
                     window = change[j, :, top : top + side, left : left + side]
-                    window.copy_(_bump(side, generator).to(clean) * _signs((channels, 1, 1), generator))
+                    window.copy_(_bump(side, generator) * _signs((channels, 1, 1), generator))
         return self.threat.admit(clean + self.threat.direction(change) * self.threat.epsilon, clean)
 
     def propose(self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], query: int) -> Tensor:
@@ -101,7 +101,7 @@ class L2Moves(Moves):
         for j, generator in enumerate(generators):
             into, out = (_corner(height, width, side, generator) for _ in range(2))
             signs = _signs((channels, 1, 1), generator)
-            fresh = _bump(side, generator) * signs
+            fresh = (_bump(side, generator) * signs).to(change)
             self._shift(change[:, j], _window(into, side), _window(out, side), fresh, radius)
         moved = clean + (
             self.threat.direction(change.flatten(0, 1)).view_as(change) * self.threat.epsilon
@@ -113,7 +113,7 @@ class L2Moves(Moves):
         change: Tensor, into: tuple[slice, ...], out: tuple[slice, ...], fresh: Tensor, radius: float
     ) -> None:
         """Empty the window `out` of changes (K, C, H, W) into the window `into`."""
-        either = torch.zeros(change.shape[-2:], dtype=torch.bool)
+        either = torch.zeros(change.shape[-2:], dtype=torch.bool, device=change.device)
         either[into[1:]] = True
         either[out[1:]] = True
         unused = (radius**2 - change.square().sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0)

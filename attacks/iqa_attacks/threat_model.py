@@ -32,6 +32,8 @@ def parse_epsilon(text: str | float) -> float:
     Raises:
         BadAttackOption: not a positive finite number or fraction.
     """
+    if isinstance(text, bool):
+        raise BadAttackOption(f"epsilon is a number or a fraction such as '4/255', not {text!r}")
     if isinstance(text, str):
         match = _FRACTION.fullmatch(text)
         if match is None:
@@ -96,6 +98,23 @@ class ThreatModel:
         if self.ssim_floor is not None:
             return f"ssim>={self.ssim_floor:g}"
         return "ball" if self.pixels == "float" else "8bit"
+
+    def check_step(self, where: str, step: float) -> None:
+        """Refuse a step that is no positive number, or more than twice the radius, both in units of epsilon.
+
+        From anywhere in the ball twice the radius reaches all of it. A longer step only goes from corner to
+        corner and costs up to half of what the attack would reach; mostly it is grey levels written as 1.
+
+        Raises:
+            BadAttackOption: the step is refused; `where` names it in the message.
+        """
+        if not (math.isfinite(step) and step > 0):
+            raise BadAttackOption(f"{where} must be positive and finite, not {step}")
+        if step > 2 * self.epsilon * (1 + 1e-9):
+            raise BadAttackOption(
+                f"{where} {step:g} is more than twice the radius {self.epsilon:g} and overshoots the ball; "
+                "write grey levels as a fraction, such as '1/255', or the step as a share of the radius"
+            )
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
         """Return the point of ball and box nearest to each image, (B, C, H, W), pulled to the SSIM floor."""

@@ -26,6 +26,7 @@ from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, 
 from iqa_attacks.gradients import score
 from iqa_attacks.seeding import draw_seeds, seeded
 from iqa_attacks.threat_model import parse_epsilon
+from iqa_attacks.torchattacks_options import check_option, check_resizing
 from iqa_models import QualityModel
 
 FITTING = {
@@ -105,14 +106,12 @@ class TorchAttack(Attack):
                 f"not {wrong[0]!r}"
             )
         known = self._settings()
-        for name in self.options:
+        for name, value in self.options.items():
             if name not in known:
                 raise BadAttackOption(
                     f"torchattacks.{self.attack} has no option {name!r}; it takes {sorted(known)}"
                 )
-
-        if self.effort.steps < 1:
-            raise BadAttackOption(f"torchattacks.{self.attack}: steps start at 1, not {self.effort.steps}")
+            check_option(self.attack, name, value, known[name], self.threat)
 
     def _settings(self) -> dict[str, Any]:
         """Return the options the library's attack takes, with their defaults."""
@@ -131,8 +130,6 @@ class TorchAttack(Attack):
         """Steps and step size as the library names them; 1 and epsilon where it has none."""
         chosen = self._chosen()
         steps = chosen.get("steps", chosen.get("num_iter_set", 1))
-        if not isinstance(steps, int):
-            raise BadAttackOption(f"torchattacks.{self.attack}: steps is a whole number, not {steps!r}")
         return Effort(steps, float(chosen.get("alpha", self.threat.epsilon)), 1)
 
     def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
@@ -163,12 +160,17 @@ class TorchAttack(Attack):
     def _attack(self, model: QualityModel, image: Tensor, image_id: str, *, up: bool) -> tuple[Example, Cost]:
         logits = TwoLogits(model, up=up)
         radius = {_RADIUS.get(self.attack, "eps"): self.threat.epsilon}
-        attack = _library(self.attack)(logits, **radius, **self._chosen())
+        chosen = self._chosen()
+        if "resize_rate" in chosen:
+            check_resizing(self.attack, chosen["resize_rate"], image.shape[-1])
+        attack = _library(self.attack)(logits, **radius, **chosen)
         label = torch.tensor([0 if up else 1], device=image.device)
         clean = image.unsqueeze(0)
         (seed,) = draw_seeds(self.seed, image_id, ("torchattacks",), 1)
         with seeded(seed, image.device):
             attacked = attack(clean, label).to(clean)
+        if not logits.spent.backwards:
+            raise AttackFailed(f"torchattacks.{self.attack} took no gradient: it attacked nothing")
         if not bool(attacked.isfinite().all()):
             raise AttackFailed(f"torchattacks.{self.attack} returned values that are not finite")
         attacked = self.threat.admit(attacked, clean)
@@ -203,6 +205,10 @@ class TwoLogits(nn.Module):
         low, high = self.model.spec.score_range
         # Rounding of the sum above may leave the box by one unit in the last place.
         scores: Tensor = self.model(inside + (inside.clamp(0, 1) - inside).detach())
+        if inside.requires_grad and not scores.requires_grad:
+            raise AttackFailed(f"{self.model.spec.name}: the score carries no gradient (detached graph)")
+        if not bool(scores.isfinite().all()):
+            raise AttackFailed(f"{self.model.spec.name}: the score is not finite")
         logit = _SCALE * ((scores - low) / (high - low) - self.offset)
         return torch.stack([-logit, logit], dim=1)
 
@@ -210,6 +216,8 @@ class TwoLogits(nn.Module):
         self.spent = Cost(*(a + b for a, b in zip(self.spent, (forwards, backwards, zero), strict=True)))
 
     def _count_gradient(self, gradient: Tensor) -> Tensor:
+        if not bool(gradient.isfinite().all()):
+            raise AttackFailed(f"{self.model.spec.name}: the input gradient is not finite")
         zero = (gradient.flatten(1) == 0).all(dim=1)
         self._count(backwards=len(gradient), zero=int(zero.sum()))
         # PGDL2 views it flat, which a gradient that lies in memory channels last does not allow.

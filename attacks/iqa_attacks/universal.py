@@ -6,7 +6,6 @@ et al. 2017; for quality scores Shumitskaya et al. 2022).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -14,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iqa_attacks.attack import Attack, Effort, Runtime
+from iqa_attacks.attack import Attack, AttackResult, Effort, Runtime
 from iqa_attacks.errors import AttackError, BadAttackOption
 from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets
 from iqa_attacks.gradients import expected_score, expected_score_and_gradient, score, score_and_gradient
@@ -44,8 +43,7 @@ class Universal(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise BadAttackOption(f"universal: steps ({self.steps}) start at 1")
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise BadAttackOption(f"universal: step_size must be positive and finite, not {self.step_size}")
+        self.threat.check_step("universal: step_size", self.step_size)
         if self.training_split not in ("train", "val"):
             raise BadAttackOption(
                 f"universal: training_split is 'train' or 'val', not {self.training_split!r}"
@@ -61,7 +59,7 @@ class Universal(Attack):
 
     @property
     def effort(self) -> Effort:
-        """Steps of the training; an image itself costs one evaluation an objective."""
+        """Steps of the training; an image itself costs one evaluation an objective (`with_training`)."""
         return Effort(self.steps, self.step_size, 1)
 
     def trained(
@@ -95,18 +93,21 @@ class Universal(Attack):
             )
         if model.is_stochastic and self.eot_samples is None:
             raise AttackError(f"universal: {model.spec.name} is stochastic; set eot_samples")
-        changes = tuple(
-            self._train(model, images, ids, up=o == "raise", chunk=chunk) for o in self.objectives
-        )
+        trained = [self._train(model, images, ids, up=o == "raise", chunk=chunk) for o in self.objectives]
         settings = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TrainedUniversal(**settings, changes=changes)
+        training = Cost(*(sum(counts) for counts in zip(*(cost for _, cost in trained), strict=True)))
+        return TrainedUniversal(**settings, changes=tuple(change for change, _ in trained), training=training)
 
     def _train(
         self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], *, up: bool, chunk: int
-    ) -> Tensor:
+    ) -> tuple[Tensor, Cost]:
+        """Return the change (C, H, W) for one objective, and what it cost."""
         change = torch.zeros_like(images[0])
         size = min(self.batch, len(images))
         order: list[int] = []
+        draws = (self.eot_samples or 1) if model.is_stochastic else 1
+        taken = self.steps * size * draws
+        zero = 0
         for step in range(self.steps):
             if len(order) < size:
                 generator = start_generator(self.seed, "universal", step)
@@ -115,10 +116,11 @@ class Universal(Attack):
             batch = torch.stack([images[i] for i in members])
             moved = self.threat.project(batch + change, batch)
             gradient = self._gradient(model, moved, [ids[i] for i in members], step, chunk)
+            zero += draws * int((gradient.flatten(1) == 0).all(dim=1).sum())
             length = self.step_size * (1 - step / self.steps)
             towards = self.threat.direction(gradient.mean(dim=0, keepdim=True)) * (1 if up else -1)
             change = self.threat.shorten(change.unsqueeze(0) + length * towards).squeeze(0)
-        return change
+        return change, Cost(taken, taken, zero)
 
     def _gradient(
         self, model: QualityModel, images: Tensor, ids: Sequence[str], step: int, chunk: int
@@ -140,9 +142,25 @@ class TrainedUniversal(Universal):
 
     changes: tuple[Tensor, ...] = field(repr=False, compare=False)
     """(3, H, W) an objective."""
+    training: Cost = field(compare=False)
+    """Work of the training, over all objectives."""
+
+    def with_training(self, result: AttackResult) -> AttackResult:
+        """Return a result with the work of the training counted, at the first of its images.
+
+        The changes are found once for all images. `run` counts what an image itself costs, so that results
+        of several runs can be put together; exactly one of them is to bear the training.
+        """
+        cost = {
+            (image, steps): Cost(*(a + b for a, b in zip(own, self.training, strict=True)))
+            if image == 0
+            else own
+            for (image, steps), own in result.cost.items()
+        }
+        return result._replace(cost=cost)
 
     def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
-        """Add each change to every image; training is not counted in an image's cost."""
+        """Add each change to every image; the cost is that of the images, `with_training` adds the other."""
         low, high = model.spec.score_range
         found, cost = [], {}
         for i, image in enumerate(targets.images):

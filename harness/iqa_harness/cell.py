@@ -16,13 +16,14 @@ from iqa_attacks import (
     Cost,
     Example,
     Found,
+    Reference,
+    TrainedUniversal,
     Universal,
     draw_seeds,
     expected_score_and_gradient,
     measure,
     score,
     score_and_gradient,
-    ssim,
     stored_score,
     through_jpeg_file,
     to_8_bits,
@@ -109,7 +110,11 @@ def run_cell(
 
 
 def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
-    """Run a cell's attack and return what it claims to have found."""
+    """Run a cell's attack and return what it claims to have found.
+
+    The training of an attack that learns is counted at the first of all attacked images: a run counts it
+    once for each model, attack and radius, whatever its cells and whoever trained.
+    """
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
     if isinstance(attack, Universal) and cell.trained is not None:
@@ -119,7 +124,7 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    return attack.run(
+    result = attack.run(
         model,
         _pixels(cell, images, runtime),
         [record.image_id for record in records],
@@ -127,6 +132,9 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
         chunk=runtime.chunk,
         max_states=runtime.max_states,
     )
+    if isinstance(attack, TrainedUniversal) and cell.first == 0:
+        return attack.with_training(result)
+    return result
 
 
 def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
@@ -289,24 +297,29 @@ def _verify(
     verified = {}
     for image, distinct in examples.items():
         clean = pixels[image].unsqueeze(0)
-        claimed = torch.stack([example.pixels for example in distinct.values()])
-        stored = threat.admit(claimed, clean.expand_as(claimed))
-        outside = threat.violation(stored, clean.expand_as(claimed))
-        if outside is not None:
-            raise RunError(
-                f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
-                f"({outside}); this is a bug in the attack"
-            )
-        budget = measure(stored, clean)
-        moved = (stored - claimed).abs().flatten(1).amax(dim=1)
+        reference = Reference(clean)
         image_id = images.records[cell.first + image].image_id
-        scores = _versions(cell, model, stored, image_id)
-        scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
-        scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
-        measured = zip(*budget, ssim(stored, clean), moved, strict=True)
-        columns = zip(distinct, scores, scores_8bit, scores_jpeg, measured, strict=True)
-        for key, value, value_8bit, value_jpeg, row in columns:
-            verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
+        named = list(distinct.items())
+        # Not all versions at once: in float64 some dozens of a large image fill a memory.
+        for first in range(0, len(named), VERIFY_CHUNK):
+            part = named[first : first + VERIFY_CHUNK]
+            claimed = torch.stack([example.pixels for _, example in part])
+            stored = threat.admit(claimed, clean.expand_as(claimed))
+            outside = threat.violation(stored, clean)
+            if outside is not None:
+                raise RunError(
+                    f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
+                    f"({outside}); this is a bug in the attack"
+                )
+            budget = measure(stored, clean)
+            moved = (stored - claimed).abs().flatten(1).amax(dim=1)
+            scores = _versions(cell, model, stored, image_id)
+            scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
+            scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
+            measured = zip(*budget, reference.ssim(stored), moved, strict=True)
+            columns = zip(part, scores, scores_8bit, scores_jpeg, measured, strict=True)
+            for (key, _), value, value_8bit, value_jpeg, row in columns:
+                verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
     return verified
 
 

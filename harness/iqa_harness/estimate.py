@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from iqa_attacks import Universal
 from iqa_harness.plan import Cell
 from iqa_results import RunManifest
 
@@ -85,6 +86,10 @@ def _expected(cell: Cell) -> tuple[float, float]:
     if cell.surrogate is not None:
         return 2.0 * draws, 0.0
     effort = cell.attack.effort
+    if isinstance(cell.attack, Universal):
+        each = float(len(cell.attack.objectives) * draws)
+        training = each * effort.steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
+        return each + training, training
     points = effort.steps * effort.restarts * draws
     if cell.attack.kind in ("square", "noise"):
         return float(points * len(cell.attack.objectives)), 0.0

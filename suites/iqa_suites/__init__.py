@@ -15,9 +15,10 @@ from iqa_suites.attack_settings import (
 )
 from iqa_suites.errors import BadSuite, SuiteError, UnknownSuite
 from iqa_suites.loader import LoadedSuite, list_suites, load_suite, parse_suite
-from iqa_suites.schema import DataSettings, Suite
+from iqa_suites.schema import EMBEDDED, DataSettings, Suite
 
 __all__ = [
+    "EMBEDDED",
     "APGDSettings",
     "AttackSettings",
     "BadSuite",

@@ -5,7 +5,17 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from iqa_attacks import (
     Attack,
@@ -32,6 +42,10 @@ def _radius(value: object) -> object:
 Radius = Annotated[float, BeforeValidator(_radius), Field(gt=0)]
 
 
+_TEMPERATURES = {"tau": "pairwise_inversion", "rank_temperature": "soft_spearman"}
+"""Settings that one objective alone has."""
+
+
 class Settings(BaseModel):
     """A part of a suite: unknown keys are refused."""
 
@@ -56,15 +70,15 @@ class OwnAttackSettings(AnyAttackSettings):
     """Radii on pixels in [0, 1], as numbers or fractions ("4/255"); each is attacked on its own."""
     pixels: Pixels = "float"
     """8bit lets only images through that an 8-bit file holds exactly."""
-    ssim_floor: float | None = Field(default=None, gt=0, lt=1)
+    ssim_floor: StrictFloat | None = Field(default=None, gt=0, lt=1)
     """Lowest similarity (SSIM) with the clean image that an example may have, beside the ball."""
     objectives: tuple[str, ...] = Field(min_length=1)
     """What is maximised; all objectives of an attack share their gradients."""
-    batch: int = Field(default=8, ge=2)
+    batch: StrictInt = Field(default=8, ge=2)
     """Consecutive images in a batch of pairwise_inversion or soft_spearman."""
-    tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    tau: StrictFloat = Field(default=0.1, gt=0, allow_inf_nan=False)
     """Temperature of pairwise_inversion, in units of the model's score range."""
-    rank_temperature: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    rank_temperature: StrictFloat = Field(default=0.1, gt=0, allow_inf_nan=False)
     """Temperature of soft_spearman, in standard deviations of the batch's scores."""
 
     @field_validator("objectives")
@@ -108,6 +122,24 @@ class OwnAttackSettings(AnyAttackSettings):
         """Return the settings that only this kind of attack has, at one radius."""
         return {}
 
+    @property
+    def couples_images(self) -> bool:
+        """Whether an objective of it looks at a whole batch of images."""
+        return any(create_objective(name).batch_level for name in self.objectives)
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        for setting, objective in _TEMPERATURES.items():
+            if self._is_changed(setting) and objective not in self.objectives:
+                raise ValueError(f"{setting} is of the objective {objective!r}, which is not among these")
+        if self._is_changed("batch") and self.kind in ("square", "torchattacks"):
+            raise ValueError(f"{self.kind} attacks image by image: leave batch out")
+        return self
+
+    def _is_changed(self, setting: str) -> bool:
+        # Not whether it was written: a suite that was stored and read again has every key.
+        return bool(getattr(self, setting) != type(self).model_fields[setting].default)
+
     @model_validator(mode="after")
     def _can_be_created(self) -> Self:
         try:
@@ -119,7 +151,7 @@ class OwnAttackSettings(AnyAttackSettings):
 
 
 class _GradientSettings(OwnAttackSettings):
-    jpeg_qualities: tuple[int, ...] = ()
+    jpeg_qualities: tuple[StrictInt, ...] = ()
     """JPEG qualities over which the score is averaged while attacking (EOT), so that the example survives."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -137,7 +169,7 @@ class NoiseSettings(OwnAttackSettings):
     """The best of some draws of noise of full size: the yardstick of every attack."""
 
     kind: Literal["noise"]
-    samples: int = Field(default=1, ge=1)
+    samples: StrictInt = Field(default=1, ge=1)
     """Draws an image."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -149,9 +181,9 @@ class APGDSettings(_GradientSettings):
     """Auto-PGD for scores: it chooses its own step sizes."""
 
     kind: Literal["apgd"]
-    steps: int = Field(ge=1)
+    steps: StrictInt = Field(ge=1)
     """Gradient steps of a restart."""
-    restarts: int = Field(default=1, ge=1)
+    restarts: StrictInt = Field(default=1, ge=1)
     """Random starts an image."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -163,11 +195,11 @@ class SquareSettings(OwnAttackSettings):
     """Random search with squares: no gradient, image by image."""
 
     kind: Literal["square"]
-    queries: int = Field(ge=1)
+    queries: StrictInt = Field(ge=1)
     """Evaluations of an objective on an image, the start included."""
-    restarts: int = Field(default=1, ge=1)
+    restarts: StrictInt = Field(default=1, ge=1)
     """Searches an image."""
-    first_area: float | None = Field(default=None, gt=0, le=1)
+    first_area: StrictFloat | None = Field(default=None, gt=0, le=1)
     """Share of the image that the first squares cover; .8 in norm inf, else .1."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -179,13 +211,13 @@ class UniversalSettings(OwnAttackSettings):
     """One perturbation for all images, trained on another split; raises or lowers every score."""
 
     kind: Literal["universal"]
-    steps: int = Field(ge=1)
+    steps: StrictInt = Field(ge=1)
     """Steps of the training, each on one batch of training images."""
     step_size: Radius | None = None
     """Length of the first step in the units of epsilon, falling to 0; a quarter of epsilon if left out."""
     training_split: Literal["train", "val"] = "train"
     """Split of the training images."""
-    training_images: int | None = Field(default=None, ge=1)
+    training_images: StrictInt | None = Field(default=None, ge=1)
     """Only the first so many of them; all if left out."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -204,7 +236,7 @@ class TorchattacksSettings(OwnAttackSettings):
     kind: Literal["torchattacks"]
     attack_name: str = Field(alias="attack")
     """Name in torchattacks: MIFGSM, PGDL2, ..."""
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, StrictInt | StrictFloat | StrictBool | str] = {}
     """Its own settings (steps, alpha, ...); the library's defaults hold for the others."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -213,23 +245,23 @@ class TorchattacksSettings(OwnAttackSettings):
 
 
 class _SteppedSettings(_GradientSettings):
-    steps: int = Field(ge=1)
+    steps: StrictInt = Field(ge=1)
     """Gradient steps of a restart."""
     step_size: Radius | None = None
     """Length of a step in the units of epsilon, the same at every radius."""
-    relative_step_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    relative_step_size: StrictFloat | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Length of a step as a share of epsilon; give this or `step_size`."""
-    restarts: int = Field(default=1, ge=1)
+    restarts: StrictInt = Field(default=1, ge=1)
     """Random starts an image."""
-    random_start: bool = True
+    random_start: StrictBool = True
     """Start at a random point of the ball; false starts at the clean image."""
     keep: Literal["best", "last"] = "best"
     """Keep the best iterate, or the last one for parity with other tools."""
-    report_steps: tuple[int, ...] = ()
+    report_steps: tuple[StrictInt, ...] = ()
     """Prefixes to report besides the full number of steps: the step sweep."""
-    falling: bool = False
+    falling: StrictBool = False
     """Let the step fall linearly to 0, the given one being the first; excludes report_steps."""
-    report_epsilons: tuple[Radius, ...] | None = None
+    report_epsilons: tuple[Radius, ...] | None = Field(default=None, min_length=1)
     """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
 
     def own(self, epsilon: float) -> dict[str, Any]:
@@ -240,6 +272,8 @@ class _SteppedSettings(_GradientSettings):
         """
         if (self.step_size is None) == (self.relative_step_size is None):
             raise ValueError("give exactly one of step_size and relative_step_size")
+        if self.report_epsilons is not None and not self.report_steps:
+            raise ValueError("report_epsilons says where report_steps are reported: give both, or none")
         for radius in self.report_epsilons or ():
             if radius not in self.epsilons:
                 raise ValueError(f"report_epsilons: {radius:g} is not among the attack's epsilons")
@@ -267,7 +301,7 @@ class MIFGSMSettings(_SteppedSettings):
     """The same along accumulated gradients."""
 
     kind: Literal["mifgsm"]
-    decay: float = Field(default=1.0, ge=0)
+    decay: StrictFloat = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Share of the accumulated gradient that is carried on (mu)."""
 
     def own(self, epsilon: float) -> dict[str, Any]:

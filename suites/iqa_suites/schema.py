@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictFloat, StrictInt, field_validator, model_validator
 
 from iqa_attacks import AttackError, Norm, check_qualities
 from iqa_suites.attack_settings import (
@@ -17,6 +18,9 @@ from iqa_suites.attack_settings import (
     TransferSettings,
     near,
 )
+
+EMBEDDED = ("demo", "demo-core", "smoke")
+"""Data sets that come with the harness, and so with the ends of their label scale."""
 
 
 class DataSettings(Settings):
@@ -30,10 +34,25 @@ class DataSettings(Settings):
     """
     split: Literal["train", "val", "test"] = "test"
     """Split that is attacked."""
-    images: int | None = Field(default=None, ge=3)
+    images: StrictInt | None = Field(default=None, ge=3)
     """Only the first so many images in the set's order; all if left out."""
-    mos_range: tuple[float, float] | None = None
+    mos_range: tuple[StrictFloat, StrictFloat] | None = None
     """Ends of the label scale, for a CSV; an embedded set has its own."""
+
+    @field_validator("mos_range")
+    @classmethod
+    def _ascending(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends is not None and not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+            raise ValueError(
+                f"the ends of the label scale are two finite numbers, low < high, not {list(ends)}"
+            )
+        return ends
+
+    @model_validator(mode="after")
+    def _one_range(self) -> DataSettings:
+        if self.mos_range is not None and self.name in EMBEDDED:
+            raise ValueError(f"mos_range: data set {self.name!r} has its own MOS range; leave it out")
+        return self
 
 
 class Suite(Settings):
@@ -43,7 +62,7 @@ class Suite(Settings):
     """Name of the suite in tables."""
     summary: str
     """One line for a reader who chooses a suite."""
-    seed: int = Field(ge=0)
+    seed: StrictInt = Field(ge=0)
     """Starts are drawn from (seed, image id, restart)."""
     norm: Norm = "inf"
     """Norm the leaderboard is ranked in."""
@@ -53,12 +72,12 @@ class Suite(Settings):
     """Members of the suite's minimum, as attack/objective (SRM section 3.8.4)."""
     step_sweep: str | None = None
     """Attack whose prefixes are shown as SROCC against steps."""
-    eot_samples: int | None = Field(default=None, ge=1)
+    eot_samples: StrictInt | None = Field(default=None, ge=1)
     """Draws averaged wherever a stochastic model is evaluated; such a model is refused without it."""
-    jpeg_qualities: tuple[int, ...] = ()
+    jpeg_qualities: tuple[StrictInt, ...] = ()
     """Every example is scored once more as JPEG files of these qualities, their mean; not at all without."""
-    cell_images: int = Field(default=16, ge=1)
-    """Images in a cell; a multiple of every attack's batch."""
+    cell_images: StrictInt = Field(default=16, ge=1)
+    """Images in a cell; a multiple of the batch of every attack with a batch-level objective."""
     data: DataSettings
     """Which images are attacked."""
     attacks: tuple[AttackSettings, ...] = Field(min_length=1)
@@ -102,7 +121,7 @@ class Suite(Settings):
                     f"attacks: {attack.name!r} would be trained on split {split!r} and tested on it, too; "
                     "choose another training_split"
                 )
-            if self.cell_images % attack.batch:
+            if attack.couples_images and self.cell_images % attack.batch:
                 raise ValueError(
                     f"cell_images: {self.cell_images} is not a multiple of the batch of {attack.name!r} "
                     f"({attack.batch}); a batch-level objective would see other batches"

@@ -284,6 +284,7 @@ def test_a_universal_change_is_weaker_than_one_an_image():
         ({"objectives": ("raise", "drift")}, "not 'drift'"),
         ({"steps": 0}, "start at 1"),
         ({"step_size": 0.0}, "step_size"),
+        ({"step_size": 10}, "more than twice the radius"),
         ({"training_split": "test"}, "training_split"),
         ({"training_images": 0}, "training_images"),
     ],

@@ -266,6 +266,7 @@ def test_unusable_targets_are_refused():
     [
         ({"steps": 0}, "start at 1"),
         ({"step_size": 0.0}, "step_size"),
+        ({"step_size": 1}, "more than twice the radius .* write grey levels as a fraction"),
         ({"step_size": float("nan")}, "step_size"),
         ({"keep": "first"}, "keep"),
         ({"objectives": ()}, "at least one"),

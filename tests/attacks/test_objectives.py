@@ -7,14 +7,18 @@ import torch
 from scipy.stats import spearmanr
 
 from iqa_attacks import (
+    AttackFailed,
     BadAttackOption,
     Objective,
+    ThreatModel,
     UnknownAttack,
+    create_attack,
     create_objective,
     list_objectives,
     objectives,
     register_objective,
 )
+from iqa_models import create_model
 
 F = torch.tensor([0.2, 0.8, 0.5], dtype=torch.float64)
 Y = torch.tensor([0.1, 0.6, 0.9], dtype=torch.float64)
@@ -165,3 +169,53 @@ def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
 
     with pytest.raises(BadAttackOption, match="without arguments"):
         register_objective(Needy)
+
+
+class Made(Objective):
+    """An objective of somebody's own, by the formula of its loss."""
+
+    name = "made"
+
+    def __init__(self, formula, *, batch_level=False):
+        self.formula, self.batch_level = formula, batch_level
+
+    def loss(self, scores, mos, clean):
+        return self.formula(scores, mos, clean)
+
+
+UNUSABLE = [
+    (lambda f, y, c: torch.where(y > 0.5, torch.nan, f), "the loss is nan at score .*, label 0.6"),
+    (lambda f, y, c: ((f - y) ** 2).mean(), r"shape \(4,\), one number an image, not \(\)"),
+    (lambda f, y, c: (f - y)[:-1], r"shape \(4,\), one number an image, not \(3,\)"),
+    (lambda f, y, c: 1.0, "not float"),
+]
+
+
+@pytest.mark.parametrize("batch_level", [False, True])
+@pytest.mark.parametrize(("formula", "message"), UNUSABLE)
+@pytest.mark.parametrize("kind", ["pgd", "apgd", "square"])
+def test_a_loss_that_is_no_finite_number_an_image_fails_the_attack(kind, formula, message, batch_level):
+    """Dropped or spread over the batch instead, images would be missing, or depend on their company."""
+    if kind == "square" and batch_level:
+        batch_level = False  # refused for its coupling before
+    own = {"pgd": {"steps": 3, "step_size": 0.01}, "apgd": {"steps": 3}, "square": {"queries": 5}}[kind]
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, 8, 8, generator=generator) for _ in range(4)]
+    attack = create_attack(
+        kind, threat=ThreatModel("inf", 0.02), objectives=(Made(formula, batch_level=batch_level),), **own
+    )
+    with pytest.raises(AttackFailed, match=f"objective 'made': .*{message}"):
+        attack.run(create_model("linear"), images, list("abcd"), torch.tensor([0.1, 0.4, 0.6, 0.9]))
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        (lambda f, y, c: (f - f.detach()).sqrt(), "the slope of the loss is inf at score 0.2, label 0.1"),
+        (lambda f, y, c: (f - y).detach(), "does not depend on the scores"),
+    ],
+)
+def test_a_loss_without_a_finite_slope_is_refused(formula, message):
+    """Its sign would be no direction."""
+    with pytest.raises(AttackFailed, match=f"objective 'made': .*{message}"):
+        Made(formula).evaluate(F, Y, CLEAN)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from iqa_attacks import AttackError, BadAttackOption, ThreatModel, measure, ssim
+from iqa_attacks import AttackError, BadAttackOption, Reference, ThreatModel, measure, ssim
 
 
 def _pair(seed, shape=(3, 3, 24, 31), spread=0.1):
@@ -42,6 +43,52 @@ def test_its_slope_is_the_slope_of_its_values():
     """Automatic differentiation agrees with finite differences."""
     images, clean = _pair(2, (1, 1, 12, 13))
     assert torch.autograd.gradcheck(lambda x: ssim(x, clean), images.requires_grad_(), atol=1e-7)
+
+
+class Made(TorchDispatchMode):
+    """Notes how many numbers every operator makes, views aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result._base is None:
+            self.largest = max(self.largest, result.numel())
+            self.total += result.numel()
+        return result
+
+
+def test_versions_of_one_image_are_compared_one_by_one_and_its_own_moments_taken_once():
+    """Memory does not grow with the number of versions; each costs less than with moments of its own."""
+    images, clean = _pair(5, (20, 3, 32, 32), spread=0.05)
+    clean = clean[:1]
+    images = (images * 0.2 + clean * 0.8).float()
+    made = {}
+    for name, compared in (
+        ("one", lambda: ssim(images[:1], clean)),
+        ("shared", lambda: Reference(clean).ssim(images)),
+        ("own", lambda: torch.cat([ssim(image.unsqueeze(0), clean) for image in images])),
+    ):
+        with Made() as made[name]:
+            values = compared()
+        assert torch.equal(values, ssim(images[: len(values)], clean))
+    # The versions in float64 are the one thing made of all of them.
+    assert made["shared"].largest <= max(images.numel(), made["one"].largest)
+    assert made["shared"].total < 0.8 * made["own"].total
+
+
+def test_pulling_to_the_floor_takes_the_memory_of_one_image():
+    """Sixteen images need no larger maps than one, and each comes out as it does alone."""
+    images, clean = _pair(6, (16, 3, 24, 24), spread=0.3)
+    threat = ThreatModel("inf", 1.0, ssim_floor=0.9)
+    with Made() as one:
+        alone = threat.project(images[:1], clean[:1])
+    with Made() as all_of_them:
+        together = threat.project(images, clean)
+    assert torch.equal(together[:1], alone)
+    assert all_of_them.largest <= max(images.numel(), one.largest)
 
 
 def test_an_image_smaller_than_the_window_is_refused():

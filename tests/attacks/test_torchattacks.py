@@ -10,7 +10,15 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from iqa_attacks import AttackError, BadAttackOption, ThreatModel, UnknownAttack, create_attack, measure
+from iqa_attacks import (
+    AttackError,
+    AttackFailed,
+    BadAttackOption,
+    ThreatModel,
+    UnknownAttack,
+    create_attack,
+    measure,
+)
 from iqa_attacks.torchattacks_adapter import FITTING, REFUSED, TwoLogits
 from iqa_models import QualityModel, create_model
 
@@ -135,7 +143,34 @@ def test_the_catalogue_is_complete():
         ("PGD", {"objectives": ("mse",)}, BadAttackOption, "one way"),
         ("PGD", {"options": {"step": 3}}, BadAttackOption, "no option 'step'"),
         ("PGD", {"options": {"steps": 2.5}}, BadAttackOption, "whole number"),
-        ("PGD", {"options": {"steps": 0}}, BadAttackOption, "start at 1"),
+        ("PGD", {"options": {"steps": 0}}, BadAttackOption, "steps must be at least 1"),
+        ("PGD", {"options": {"steps": True}}, BadAttackOption, "whole number, not True"),
+        ("PGD", {"options": {"random_start": "false"}}, BadAttackOption, "true or false, not 'false'"),
+        ("PGD", {"options": {"random_start": 1}}, BadAttackOption, "true or false, not 1"),
+        ("PGD", {"options": {"alpha": True}}, BadAttackOption, "a number or a fraction"),
+        ("PGD", {"options": {"alpha": 1}}, BadAttackOption, "more than twice the radius 0.1"),
+        ("EOTPGD", {"options": {"eot_iter": 0}}, BadAttackOption, "eot_iter must be at least 1"),
+        ("EOTPGD", {"options": {"eot_iter": -3}}, BadAttackOption, "eot_iter must be at least 1"),
+        ("UPGD", {"options": {"eot_iter": 0}}, BadAttackOption, "eot_iter must be at least 1"),
+        ("SINIFGSM", {"options": {"m": 0}}, BadAttackOption, "m must be at least 1"),
+        ("VMIFGSM", {"options": {"N": 0}}, BadAttackOption, "N must be at least 1"),
+        ("VMIFGSM", {"options": {"beta": float("nan")}}, BadAttackOption, "finite number, not nan"),
+        ("VNIFGSM", {"options": {"beta": -1.0}}, BadAttackOption, "beta must be more than 0"),
+        ("MIFGSM", {"options": {"decay": float("nan")}}, BadAttackOption, "finite number, not nan"),
+        ("MIFGSM", {"options": {"decay": "abc"}}, BadAttackOption, "finite number, not 'abc'"),
+        ("PIFGSM", {"options": {"amplification": 0.0}}, BadAttackOption, "amplification must be more than 0"),
+        ("PIFGSM", {"options": {"num_iter_set": 0}}, BadAttackOption, "num_iter_set must be at least 1"),
+        ("PIFGSMPP", {"options": {"project_factor": 0}}, BadAttackOption, "project_factor must be more"),
+        ("TIFGSM", {"options": {"kernel_name": "foo"}}, BadAttackOption, "'gaussian', 'linear', 'uniform'"),
+        ("TIFGSM", {"options": {"len_kernel": 4}}, BadAttackOption, "an odd number"),
+        ("DIFGSM", {"options": {"resize_rate": 1.0}}, BadAttackOption, "no size to draw from"),
+        ("DIFGSM", {"options": {"diversity_prob": 7.0}}, BadAttackOption, "at most 1"),
+        (
+            "PGDL2",
+            {"options": {"eps_for_division": 1}, "threat": ThreatModel("2", 1.0)},
+            BadAttackOption,
+            "eps_for_division must be more than 0 and at most 1e-06",
+        ),
         ("PGD", {"options": {"alpha": 0}}, BadAttackOption, "positive"),
         ("PGD", {"options": {"eps": 0.1}}, BadAttackOption, "no option 'eps'"),
         ("UPGD", {"options": {"loss": "dlr"}}, BadAttackOption, "no option 'loss'"),
@@ -148,6 +183,64 @@ def test_bad_settings_are_refused(name, settings, error, message):
             "torchattacks",
             **{"attack": name, "threat": ThreatModel("inf", 0.1), "objectives": BOTH, **settings},
         )
+
+
+@pytest.mark.parametrize("name", sorted(FITTING))
+def test_the_library_s_own_values_and_whole_numbers_for_them_are_taken(name):
+    """Every default of the library passes; a float may be written without its point."""
+    options = {k: v for k, v in _attack(name)._settings().items() if k != "alpha"}
+    assert _attack(name, options=options)._chosen() == _attack(name)._chosen()
+    if "decay" in options:
+        assert _attack(name, options={"decay": 1})._chosen()["decay"] == 1
+
+
+def test_a_resize_rate_without_another_size_is_told_not_crashed():
+    """An image 24 wide times 1.01, rounded down, is 24 wide: nothing to draw."""
+    attack = _attack("DIFGSM", options={"resize_rate": 1.01})
+    with pytest.raises(BadAttackOption, match="an image 24 pixels wide no other size"):
+        attack.run(Hundred().eval(), *_levels())
+
+
+class Bad(Hundred):
+    """A score without a graph, with an infinite slope, or NaN under attack only."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.how = how
+
+    def predict(self, images: Tensor) -> Tensor:
+        score = super().predict(images)
+        if self.how == "detached":
+            return score.detach()
+        if self.how == "slope":
+            return score + (score - score.detach()).sqrt()
+        return score * torch.nan if images.requires_grad else score
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("detached", "carries no gradient"),
+        ("slope", "input gradient is not finite"),
+        ("score", "score is not finite"),
+    ],
+)
+def test_a_model_the_library_cannot_attack_is_a_failure(how, message):
+    """What our own attacks refuse is refused here, too: the library would return the image as it is."""
+    with pytest.raises(AttackFailed, match=message):
+        _attack("MIFGSM").run(Bad(how).eval(), *_levels())
+
+
+def test_an_attack_without_a_gradient_is_a_failure(monkeypatch):
+    """A library attack that spends no backward pass has attacked nothing, whatever its settings say."""
+
+    class Idle(torchattacks.PGD):
+        def forward(self, images, labels):
+            return images.clone()
+
+    monkeypatch.setattr(torchattacks, "PGD", Idle)
+    with pytest.raises(AttackFailed, match="took no gradient"):
+        _attack("PGD").run(Hundred().eval(), *_levels())
 
 
 def test_a_stochastic_model_is_refused():

@@ -152,6 +152,22 @@ def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, imag
     assert left.equals(right)
 
 
+def test_training_is_counted_once_a_model_at_the_first_image(run):
+    """Every image costs an evaluation an objective, the first one the gradients of the training too."""
+    rows, work = run
+    universal = rows[rows["attack"] == "universal"]
+    attack = next(cell.attack for cell in work.cells if cell.attack_name == "universal")
+    images = len(work.training[attack.training_split])
+    taken = attack.steps * min(attack.batch, images) * len(attack.objectives)
+    assert set(universal["model"]) == {cell.label for cell in work.cells}
+    for _, mine in universal.groupby("model"):
+        each = mine.groupby("position")[["forwards", "backwards"]].agg(["min", "max"])
+        assert (each.xs("min", axis=1, level=1) == each.xs("max", axis=1, level=1)).all(axis=None)
+        own = each.xs("min", axis=1, level=1)
+        assert tuple(own.loc[0]) == (len(attack.objectives) + taken, taken)
+        assert set(own.drop(0).itertuples(index=False, name=None)) == {(len(attack.objectives), 0)}
+
+
 def test_a_universal_change_needs_images_to_train_on(images):
     """A set without the training split is refused by name."""
     with pytest.raises(RunError, match="no images in split 'train' to train 'universal' on"):

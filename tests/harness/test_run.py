@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from iqa_attacks import PGD, ThreatModel
+from iqa_attacks import PGD, AttackResult, Cost, Example, Found, ThreatModel
 from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime, run_cell
+from iqa_harness.cell import Runtime, run_cell, to_tensor
 from iqa_harness.check import check_model
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell, Entrant, plan
@@ -253,6 +254,45 @@ def test_the_harness_measures_and_scores_again(images, suite):
             rounded = (best * 255).round() / 255
             assert row["adv_score_8bit"] == pytest.approx(0.5 + float((weight * rounded).mean()), abs=1e-4)
             assert row["attack_score"] > row["adv_score"]
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor any operator makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_the_memory_of_a_cell_does_not_grow_with_the_versions_of_an_image(images):
+    """Sixty versions of each image are projected, measured and scored with no larger tensors than eight."""
+    threat = ThreatModel("inf", 4 / 255)
+    attack = PGD(threat=threat, objectives=("raise",), steps=60, step_size=1 / 255)
+    cell = Cell("0" * 64, "m", "1" * 64, "pgd", attack, "test", 0, 2)
+    model, test = create_model("linear", seed=1), images.split("test")
+    clean = [to_tensor(test.read(i), "cpu") for i in range(2)]
+
+    def needed(versions):
+        generator = torch.Generator().manual_seed(0)
+        found = [
+            Found(i, "raise", step, 0.0, Example(threat.random_start(image, generator), 0.5, 0, step))
+            for i, image in enumerate(clean)
+            for step in range(versions)
+        ]
+        cost = {(f.image, f.steps): Cost(1, 1, 0) for f in found}
+        claimed = AttackResult(found, cost, torch.zeros(2))
+        with Largest() as largest:
+            rows = run_cell(cell, model, test, Runtime(), lambda cell: claimed)
+        assert len(rows) == 2 * versions
+        return largest.numbers
+
+    assert needed(60) == needed(8) > needed(1)
 
 
 def test_budgets_and_scores_of_all_rows(tmp_path, images, suite):

@@ -15,9 +15,23 @@ from iqa_attacks import (
     objectives,
     register_objective,
 )
-from iqa_suites import BadSuite, UnknownSuite, list_suites, load_suite, parse_suite
+from iqa_suites import BadSuite, Suite, UnknownSuite, list_suites, load_suite, parse_suite
 
 SMOKE = load_suite("smoke").text
+HASHES = {
+    "beyond": "6a22bc76c7f309f0",
+    "demo": "a6011c14bec528dc",
+    "linf-sweep": "10ce5499f9352212",
+    "parity-autoattack": "0ad2ba55c07d38d6",
+    "parity-msu": "cf3771aa6eddb9a7",
+    "parity-radii": "baef91ade21468dc",
+    "parity-rmse": "c065625eb2762556",
+    "smoke": "f8d7586ea1b253d6",
+    "srm-l2": "6d7e724a3b3a985a",
+    "srm-linf": "e014ad6e234685a6",
+    "strong": "fd7a83076c83c3d7",
+}
+"""How the hashes of the suites that ship begin."""
 
 
 @pytest.mark.parametrize("name", list_suites())
@@ -85,6 +99,42 @@ def test_the_demo_suite_is_what_it_says():
         ('epsilons = ["2/255"]', "epsilons = [4]", "such as '4/255'"),
         ("steps = 3", "steps = 3\ntau = inf", "attacks.1.tau"),
         ("[data]", "[data", "not valid TOML"),
+        ("steps = 3", "steps = true", "attacks.1.steps: Input should be a valid integer"),
+        ("steps = 3", 'steps = "3"', "attacks.1.steps: Input should be a valid integer"),
+        ("steps = 3", "steps = 3.0", "attacks.1.steps: Input should be a valid integer"),
+        ("restarts = 1", "restarts = true", "attacks.1.restarts: Input should be a valid integer"),
+        ("restarts = 1", 'random_start = "no"', "attacks.1.random_start: Input should be a valid boolean"),
+        ("restarts = 1", "falling = 1", "attacks.1.falling: Input should be a valid boolean"),
+        ("seed = 0", 'seed = "7"', "seed: Input should be a valid integer"),
+        ("seed = 0", "seed = 0\neot_samples = true", "eot_samples: Input should be a valid integer"),
+        ("cell_images = 8", 'cell_images = "8"', "cell_images: Input should be a valid integer"),
+        ("images = 16", 'images = "16"', "data.images: Input should be a valid integer"),
+        ("cell_images = 8", "cell_images = 8\njpeg_qualities = [true]", "jpeg_qualities.0: Input should be"),
+        ("cell_images = 8", "cell_images = 8\njpeg_qualities = [75.0]", "jpeg_qualities.0: Input should be"),
+        ("steps = 3", 'steps = 3\njpeg_qualities = ["75"]', "attacks.1.jpeg_qualities.0: Input should be"),
+        ("relative_step_size = 0.5", "relative_step_size = true", "relative_step_size: Input should be"),
+        ("relative_step_size = 0.5", 'relative_step_size = "0.5"', "relative_step_size: Input should be"),
+        ("relative_step_size = 0.5", "relative_step_size = 1000", "more than twice the radius 0.00392157"),
+        ("relative_step_size = 0.5", "step_size = 1", "write grey levels as a fraction, such as '1/255'"),
+        # Twice the smallest of the radii is the limit of one step for all of them.
+        ("relative_step_size = 0.5", 'step_size = "3/255"', "more than twice the radius 0.00392157"),
+        (
+            "report_steps = [1]",
+            "report_steps = [1]\nreport_epsilons = []",
+            "report_epsilons: Tuple should have",
+        ),
+        ("report_steps = [1]", 'report_epsilons = ["2/255"]', "give both, or none"),
+        ('kind = "fgsm"', 'kind = "fgsm"\ntau = 5', "tau is of the objective 'pairwise_inversion'"),
+        ("steps = 3", "steps = 3\nrank_temperature = 1", "is of the objective 'soft_spearman'"),
+        ("images = 16", "images = 16\nmos_range = [0, 7]", "data set 'smoke' has its own MOS range"),
+        (
+            'name = "smoke"\nsplit',
+            'name = "my.csv"\nmos_range = [100, 0]\nsplit',
+            "low < high, not [100.0, 0.0]",
+        ),
+        ('name = "smoke"\nsplit', 'name = "my.csv"\nmos_range = [0, inf]\nsplit', "two finite numbers"),
+        ('name = "smoke"\nsplit', 'name = "my.csv"\nmos_range = [nan, nan]\nsplit', "two finite numbers"),
+        ('name = "smoke"\nsplit', 'name = "my.csv"\nmos_range = ["0", "7"]\nsplit', "data.mos_range.0"),
     ],
 )
 def test_a_mistake_is_told_by_name(old, new, message):
@@ -223,6 +273,17 @@ def test_every_kind_of_attack_is_what_its_settings_say():
         ('attack = "VMIFGSM"', 'attack = "CW"', "torchattacks.CW does not fit"),
         ('attack = "VMIFGSM"', 'attack = "VMIFSGM"', "did you mean 'VMIFGSM'"),
         ("steps = 5,", "step = 5,", "no option 'step'"),
+        ("steps = 5,", "steps = true,", "steps is a whole number, not True"),
+        ("steps = 5,", "N = 0,", "N must be at least 1, not 0"),
+        ("steps = 5,", "decay = nan,", "decay is a finite number, not nan"),
+        ("decay = 0.9", "decay = inf", "attacks.3.decay"),
+        ('alpha = "1/255"', "alpha = 1", "alpha 1 is more than twice the radius"),
+        ("queries = 50", "queries = 50\ntau = 5", "tau is of the objective 'pairwise_inversion'"),
+        ("queries = 50", "queries = 50\nbatch = 4", "square attacks image by image: leave batch out"),
+        ("queries = 50", "queries = true", "attacks.5.queries: Input should be a valid integer"),
+        ("first_area = 0.5", "first_area = true", "attacks.5.first_area"),
+        ("steps = 30", "steps = 30\ntau = 5", "tau is of the objective 'pairwise_inversion'"),
+        ('step_size = "1/255"\ntraining', "step_size = 10\ntraining", "step_size 10 is more than twice"),
         ('alpha = "1/255"', 'alpha = "-1/255"', "must be a positive finite number, not '-1/255'"),
         ("training_images = 9", "training_image = 9", "did you mean 'training_images'"),
         ('training_split = "val"', 'training_split = "test"', "attacks.9.training_split"),
@@ -249,6 +310,31 @@ def test_a_mistake_in_any_kind_is_told_by_name(old, new, message):
     with pytest.raises(BadSuite, match=r"^mine\.toml") as caught:
         parse_suite(EVERY_KIND.replace(old, new, 1), "mine.toml")
     assert message in str(caught.value)
+
+
+def test_a_whole_number_is_a_float_where_one_is_meant():
+    """2 is 2.0 and the same suite; what is stored of a suite can be read again."""
+    suites = [
+        parse_suite(SMOKE.replace("relative_step_size = 0.5", f"relative_step_size = {size}"), "mine")
+        for size in ("2", "2.0")
+    ]
+    assert suites[0].sha256 == suites[1].sha256
+    assert suites[0].own_attacks[1].attack(1 / 255, 0).step_size == 2 / 255
+    every = parse_suite(EVERY_KIND, "mine")
+    assert Suite.model_validate(every.model_dump(mode="json", by_alias=True)) == every
+
+
+def test_a_cell_holds_whole_batches_only_of_attacks_that_look_at_batches():
+    """Cells of five images cut no batch of an attack that takes image by image."""
+    text = SMOKE.replace("cell_images = 8", "cell_images = 5").replace('"pairwise_inversion", ', "")
+    text = text.replace('"pgd/drift", "pgd/pairwise_inversion"', '"pgd/drift"')
+    assert parse_suite(text, "mine").cell_images == 5
+
+
+@pytest.mark.parametrize(("name", "hash_begins"), HASHES.items())
+def test_the_hash_of_a_suite_that_ships_is_the_one_of_stored_runs(name, hash_begins):
+    """It names the suite in every stored run; whoever means to change a suite changes this line, too."""
+    assert load_suite(name).suite.sha256.startswith(hash_begins)
 
 
 def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):

@@ -134,7 +134,7 @@ class TrainConfig(BaseModel):
     """Of fgsm and pgd: radius of the inf ball, a number or a fraction."""
     adversarial_steps: int = Field(default=2, ge=1)
     """Of pgd: steps from a random start."""
-    adversarial_step_size: float = Field(default=0.75, gt=0)
+    adversarial_step_size: float = Field(default=0.75, gt=0, le=2)
     """Of pgd: length of a step, as a share of the radius."""
     adversarial_objective: Literal["mse", "drift", "raise", "lower", "pairwise_inversion"] = "mse"
     """Of fgsm and pgd: what the examples maximise (drift from the clean image itself goes up)."""

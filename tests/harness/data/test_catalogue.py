@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from iqa_harness.data import ImageSet, check_data, list_data, open_data
+from iqa_harness.data.catalogue import _EMBEDDED
 from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageRecord
 from iqa_harness.errors import DataError
+from iqa_suites import EMBEDDED
 
 
 class TwoImages(ImageSet):
@@ -100,3 +102,8 @@ def test_pixel_hash_sees_the_shape() -> None:
     pixels = np.zeros((2, 8, 3), np.uint8)
     assert pixel_sha256(pixels) != pixel_sha256(pixels.reshape(4, 4, 3))
     assert pixel_sha256(pixels) == pixel_sha256(np.asfortranarray(pixels))
+
+
+def test_a_suite_knows_which_sets_are_embedded():
+    """It refuses a label scale for them without opening any."""
+    assert tuple(_EMBEDDED) == EMBEDDED

@@ -1,0 +1,96 @@
+"""A device that is not there: tensors that live on `meta`, computed on the CPU, and mix with nothing else.
+
+What PyTorch refuses on a machine with a GPU is refused here: an operator on tensors of two devices, but for
+numbers (no dimensions), copies between devices and indices, which it allows.
+"""
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+DEVICE = torch.device("meta")
+_INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+_COPIES = ("aten::copy_", "aten::_to_copy")
+
+
+class Away(torch.Tensor):
+    """A tensor on the device, holding its numbers on the CPU."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            device=DEVICE, requires_grad=False,
+        )  # fmt: skip
+
+    def __init__(self, held):
+        self.held = held
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return _compute(function, args, kwargs or {})
+
+
+def _compute(function, args, kwargs):
+    name = function._schema.name
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    away = [leaf for leaf in leaves if isinstance(leaf, Away)]
+    near = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Away)]
+    if away and name in _INDEXING:
+        near = [args[2]] if len(args) > 2 and not isinstance(args[2], Away) else []
+    if away and name not in _COPIES and any(tensor.dim() for tensor in near):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+    asked = kwargs.get("device")
+    there = bool(away) if asked is None else torch.device(asked).type == DEVICE.type
+    if name == "aten::copy_":
+        there = isinstance(args[0], Away)
+    if asked is not None:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    plain = tree_map(lambda leaf: leaf.held if isinstance(leaf, Away) else leaf, (args, kwargs))
+    result = function(*plain[0], **plain[1])
+    if function._schema.is_mutable and name.endswith("_"):
+        return args[0]
+    if not there:
+        return result
+    return tree_map(lambda leaf: Away(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
+
+
+class Accelerator(TorchDispatchMode):
+    """While it is on, tensors can be made on and moved to the device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return _compute(function, args, kwargs or {})
+
+    def __enter__(self):
+        self.literals = _Literals()
+        self.literals.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.literals.__exit__(*error)
+
+
+class _Literals(TorchFunctionMode):
+    """Numbers written in the code reach the device by a copy; `torch.tensor` hides it from operators."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function is torch.Tensor.new_tensor:
+            like, *rest = args
+            return torch.tensor(*rest, dtype=like.dtype).to(like.device)
+        if function is torch.tensor and torch.device(kwargs.get("device") or "cpu").type == DEVICE.type:
+            del kwargs["device"]
+            return torch.tensor(*args, **kwargs).to(DEVICE)
+        return function(*args, **kwargs)
+
+
+def away(tensor):
+    """Return a tensor on the device."""
+    return Away(tensor)
+
+
+def home(tensor):
+    """Return the numbers of a tensor on the device."""
+    return tensor.held
