@@ -121,7 +121,7 @@ def test_a_changed_column_is_found(copy, small_images, attack, column):
 @pytest.mark.parametrize("column", ["mos", "reference", "distortion", "level", "position", "image_id"])
 def test_a_label_is_held_against_the_images_in_every_row(copy, small_images, column):
     """All rows of an image agree on another label, the tables too: the images say otherwise, model or not."""
-    store, manifest, entrants = copy
+    store, manifest, _ = copy
     for cell in manifest.cells:
         rows = store.read_cell(cell.key).to_pylist()
         for row in rows:

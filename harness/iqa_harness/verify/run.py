@@ -75,12 +75,14 @@ def verify_run(
     whole = not findings
     compared = 0
     suite = work = None
+    compressed: set[str] = set()
     try:
         suite = recorded_suite(manifest)
     except BadSuite as error:
         findings.append(Finding("manifest", "suite_text", str(error)))
     if suite is not None:
         findings += suite_differs(manifest, suite)
+        compressed = {own.name for own in suite.own_attacks if getattr(own, "jpeg_qualities", ())}
         work, found = _replan(manifest, suite, data, parts)
         findings += found + _rows_of_plan(manifest, suite, work, parts)
     findings += costs_differ(manifest, parts)
@@ -90,7 +92,7 @@ def verify_run(
         if mine:
             rows = pa.concat_tables(mine)
             compared += len(rows)
-            findings += rows_disagree(record.name, rows.to_pandas(), record.card, manifest)
+            findings += rows_disagree(record.name, rows.to_pandas(), record.card, manifest, compressed)
     tables = None
     if whole and all(map(_is_numeric, parts.values())):
         tables = robustness_table(store, manifest)
