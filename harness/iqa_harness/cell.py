@@ -158,8 +158,8 @@ def _clean_rows(
     draws = cell.draws or 1
     return [
         {
-            **_image_columns(cell, images, i),
-            **_attack_columns(cell, runtime),
+            **image_columns(cell, images, i),
+            **attack_columns(cell, runtime),
             "gradient_l1": slopes[i] if slopes else None,
             "objective": "none",
             "steps": 0,
@@ -265,8 +265,8 @@ def _found_columns(
 ) -> dict[str, Any]:
     assert cell.attack is not None  # noqa: S101 - the callers' branch
     return {
-        **_image_columns(cell, images, found.image),
-        **_attack_columns(cell, runtime),
+        **image_columns(cell, images, found.image),
+        **attack_columns(cell, runtime),
         "gradient_l1": None,
         "objective": found.objective,
         "steps": found.steps,
@@ -351,7 +351,8 @@ def _jpeg_scores(cell: Cell, model: QualityModel, versions: Tensor, image_id: st
     return [sum(scores) / len(scores) for scores in zip(*files, strict=True)]
 
 
-def _image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
+def image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
+    """Return what a row says of its cell and of image `offset` of it."""
     record = images.records[cell.first + offset]
     return {
         "cell": cell.key,
@@ -369,7 +370,8 @@ def _image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
     }
 
 
-def _attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
+def attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
+    """Return what a row says of the attack and of where it ran; of a transfer `kind` is the source's."""
     attack = cell.attack
     if attack is None:
         return {

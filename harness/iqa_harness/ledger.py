@@ -14,7 +14,8 @@ from iqa_harness.executors.task import CellReport, Outcome, Status
 from iqa_harness.plan import Cell
 from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, WorkerRecord
 
-_COLUMNS = ("image_id", "final", "forwards", "backwards", "seconds", "device", "harness")
+COST_COLUMNS = ("image_id", "final", "forwards", "backwards", "seconds", "device", "harness")
+"""Columns that `report_of` reads."""
 _READERS = 8
 
 
@@ -170,7 +171,7 @@ def read_report(store: ResultStore, key: str) -> CellReport | None:
         part = store.read_cell(key)
     except BadPart:
         return None
-    return report_of(key, part.filter(pc.field("final")).select(_COLUMNS).to_pylist(), "found")
+    return report_of(key, part.filter(pc.field("final")).select(COST_COLUMNS).to_pylist(), "found")
 
 
 def report_of(key: str, rows: Sequence[Mapping[str, Any]], status: Status) -> CellReport:

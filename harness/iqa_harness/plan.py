@@ -184,6 +184,19 @@ def plan(
     for label in labels:
         if labels.count(label) > 1:
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
+    _require_possible(suite, entrants)
+    rivals = [Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
+    return plan_rivals(suite, rivals, data, selection)
+
+
+def plan_rivals(
+    suite: Suite, rivals: Sequence[Rival], data: ImageSet, selection: Selection = Selection()
+) -> Work:
+    """List the cells of a suite for models that need not be at hand, as their records name them.
+
+    Raises:
+        RunError: a split without enough images, or a selection of images that are not there.
+    """
     images = data.split(suite.data.split)
     if suite.data.images is not None:
         if len(images) < suite.data.images:
@@ -199,11 +212,28 @@ def plan(
             "a correlation needs at least 3"
         )
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
-    _require_possible(suite, entrants)
     training = training_images(suite, data)
-    trained = TrainedAttacks(training)
+    cells = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
+    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
+
+
+def list_cells(
+    suite: Suite,
+    rivals: Sequence[Rival],
+    images: ImageSet,
+    validation: ImageSet,
+    trained: TrainedAttacks | None = None,
+) -> list[Cell]:
+    """List the cells of a suite in the order they are run.
+
+    Args:
+        suite: what is run.
+        rivals: the models.
+        images: the attacked images.
+        validation: those the logistic is fitted on.
+        trained: trains attacks that need it; without it such a cell cannot be computed.
+    """
     ranges = {"val": _Ranges(suite, validation), suite.data.split: _Ranges(suite, images)}
-    rivals = [_Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
     cells: list[Cell] = []
     for rival in rivals:
         clean = _Row(suite, rival, "clean", None)
@@ -211,7 +241,7 @@ def plan(
     for rival in rivals:
         for settings in suite.own_attacks:
             cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
-    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
+    return cells
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
@@ -243,7 +273,7 @@ def remake(
     attacker = wanted.surrogate.label if wanted.surrogate else wanted.label
     settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
     attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
-    rival = _Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
+    rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
     row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
     cell = row.cell(_Ranges(suite, images), wanted.split, wanted.first)
     if cell.key != wanted.key:
@@ -281,21 +311,22 @@ class CellRef(NamedTuple):
         )
 
 
-class _Rival(NamedTuple):
+class Rival(NamedTuple):
     """What of a model is in its cells' keys."""
 
     label: str
     sha256: str
     draws: int | None
+    """`draws_of` it."""
 
 
 def _attack_cells(
     suite: Suite,
     settings: OwnAttackSettings,
-    rival: _Rival,
-    rivals: Sequence[_Rival],
+    rival: Rival,
+    rivals: Sequence[Rival],
     images: _Ranges,
-    trained: TrainedAttacks,
+    trained: TrainedAttacks | None,
 ) -> list[Cell]:
     """List the cells of one attack on one model, each followed by those that try its examples on others."""
     cells = []
@@ -362,7 +393,7 @@ class _Row:
     def __init__(
         self,
         suite: Suite,
-        rival: _Rival,
+        rival: Rival,
         name: str,
         attack: Attack | None,
         surrogate: Surrogate | None = None,

@@ -208,6 +208,20 @@ def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, runtime: Ru
         ) from error
 
 
+def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
+    """Check and probe a model, which is on the runtime's device, on the first images of a plan.
+
+    Raises:
+        RunError: it fails a check without which no number can be made.
+    """
+    images = work.images
+    pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
+    same_size = [image for image in pixels if image.shape == pixels[0].shape]
+    if len(same_size) < 2:
+        same_size = [pixels[0], pixels[0].flip(-1)]
+    return _checks(entrant, same_size, work.suite, runtime)
+
+
 def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
     """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
     sha256 = entrant.sha256
@@ -216,13 +230,7 @@ def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMan
     if before:
         checks = before[0]
     else:
-        images = work.images
-        pixels = [to_tensor(images.read(i), runtime.device) for i in range(min(4, len(images)))]
-        same_size = [image for image in pixels if image.shape == pixels[0].shape]
-        if len(same_size) < 2:
-            same_size = [pixels[0], pixels[0].flip(-1)]
-        found = _checks(entrant, same_size, work.suite, runtime)
-        checks = {name: check._asdict() for name, check in found.items()}
+        checks = {name: check._asdict() for name, check in measured_checks(entrant, work, runtime).items()}
     return ModelRecord(
         name=entrant.label,
         sha256=sha256,
@@ -309,7 +317,7 @@ class _Log:
                 "workers": earlier + new,
                 "device_seconds": ledger.device_seconds + (former.device_seconds if former else 0.0),
                 "tuning": self._tuning(),
-                "notes": [*_notes(work), *_mixed(ledger)],
+                "notes": [*notes_of(work), *_mixed(ledger)],
             }
         )
 
@@ -324,7 +332,8 @@ class _Log:
         }
 
 
-def _notes(work: Work) -> list[str]:
+def notes_of(work: Work) -> list[str]:
+    """Return what a reader of a run must know of its images and suite."""
     notes = []
     if work.selection:
         notes.append(f"computed from {work.selection}: not the suite's numbers")

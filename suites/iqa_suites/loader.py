@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -27,13 +26,20 @@ class LoadedSuite(NamedTuple):
     def on_data(self, name: str, mos_range: tuple[float, float] | None) -> LoadedSuite:
         """Return the suite on another image set; it is another suite, with a hash of its own.
 
-        The limit on the number of images goes with the old set: all images of the split are attacked.
+        The limit on the number of images goes with the old set: all images of the split are attacked. The
+        text says the same as the suite: who reads it again gets this suite and no other.
         """
-        data = self.suite.data.model_copy(update={"name": name, "images": None, "mos_range": mos_range})
-        text = (
-            f"# data.name = {json.dumps(name)}, all images, by the command line; below as read\n{self.text}"
-        )
-        return LoadedSuite(self.suite.model_copy(update={"data": data}), text)
+        import tomlkit
+
+        content = tomlkit.parse(self.text)
+        data: dict[str, Any] = content["data"]
+        data["name"] = name
+        for key in ("images", "mos_range"):
+            data.pop(key, None)
+        if mos_range is not None:
+            data["mos_range"] = [float(end) for end in mos_range]
+        text = f"# [data] is the command line's, the rest as read\n{tomlkit.dumps(content)}"
+        return LoadedSuite(parse_suite(text, f"suite {self.suite.name!r} on {name!r}"), text)
 
 
 def list_suites() -> list[str]:

@@ -48,13 +48,14 @@ def _attacked(manifest, epsilon=4 / 255):
 
 
 def test_an_honest_run_agrees_with_itself(run, images):
-    """Tables, rows and every cell made again: nothing differs."""
+    """Manifest, tables, rows, checks and every cell made again: nothing differs."""
     store, manifest = run
     found = verify_run(store, manifest, _entrants(), images, sample=1000)
     assert found.findings == []
-    assert found.cells == sum(c.attack != "clean" for c in manifest.cells) + 1
+    assert found.cells == len(manifest.cells) == 15
+    assert found.checks == 1
     assert found.rows == sum(len(store.read_cell(c.key)) for c in manifest.cells)
-    assert found.rows_again > 300
+    assert found.rows_again == found.rows
 
 
 def test_one_changed_score_is_found_and_named_without_the_model(run):
@@ -88,10 +89,9 @@ def test_a_consistent_lie_is_found_by_making_it_again(run, images):
     robustness_table(store, manifest).write(store, "r")
     assert verify_run(store, manifest, [], None).findings == []
     findings = verify_run(store, manifest, _entrants(), images, sample=1000).findings
-    assert len(findings) == 1
-    assert findings[0].what == "row"
-    assert "pgd/raise at 4/255" in findings[0].where
-    assert findings[0].detail.startswith("adv_score: ")
+    assert {f.what for f in findings} == {"row"}
+    assert all("pgd/raise at 4/255" in f.where for f in findings)
+    assert {f.detail.split(": ")[0] for f in findings} == {"adv_score", "attack_score", "loss"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_run_of_fewer_images_is_made_again(tmp_path, images, suite, suite_text
     robustness_table(store, manifest).write(store, "r")
     found = verify_run(store, manifest, _entrants(), images, sample=2)
     assert found.findings == []
-    assert found.cells == 3
+    assert found.cells == sum(c.attack == "clean" for c in manifest.cells) + 2
 
 
 def test_a_model_that_is_never_made_again_is_a_finding(run, images, suite):
@@ -191,6 +191,9 @@ def test_a_model_that_is_never_made_again_is_a_finding(run, images, suite):
     (finding,) = [f for f in found.findings if f.what == "cell"]
     assert finding.where == "m"
     assert "none of its 9 attacked cells could be made again" in finding.detail
+    manifest_says = {f.where: f.detail for f in found.findings if f.what == "manifest"}
+    assert manifest_says["seed"] == "3 is stored, the suite's text says 4"
+    assert "15 of its 15 cells have other keys" in manifest_says["cells"]
     unasked = verify_run(store, other, _entrants(), images, sample=0)
     assert [f for f in unasked.findings if f.what == "cell"] == []
 
@@ -212,7 +215,7 @@ def test_a_radius_is_held_against_the_size_in_its_norm(tmp_path, images, norm, e
     robustness_table(store, manifest).write(store, "r")
     found = verify_run(store, manifest, _entrants(), images, sample=6)
     assert found.findings == []
-    assert found.cells == 7
+    assert found.cells == 12
 
     def change(rows):
         far, unlike = [r for r in rows if r["objective"] == "raise" and r["final"]][:2]
@@ -221,7 +224,8 @@ def test_a_radius_is_held_against_the_size_in_its_norm(tmp_path, images, norm, e
         unlike["ssim"] = 0.899
 
     _tamper(store, next(c for c in manifest.cells if c.attack == "alike"), change)
-    details = [f.detail for f in verify_run(store, manifest, [], None).findings if f.what == "row"]
+    findings = verify_run(store, manifest, [], None).findings
+    details = [f.detail for f in findings if f.what == "row" and f.detail.split(" ")[0] in ("lies", "has")]
     assert details == ["lies outside its radius", "has less similarity than its threat model asks"]
 
 
@@ -256,7 +260,7 @@ def test_verify_on_the_command_line(cli, tmp_path):
     assert "linear: sound" in out
     code, out, _ = cli("verify", "smoke", "--sample", "1", "--threads", "1")
     assert code == 0, out
-    assert "2 cells" in out
+    assert "5 cells (144 rows) and the checks of 1 models made again" in out
     assert "0 differ" in out
     store = ResultStore(tmp_path / "iqa-store")
     cell = next(c for c in store.read_manifest("smoke").cells if c.attack == "pgd")

@@ -401,3 +401,22 @@ def test_other_images_make_another_suite():
     assert moved.suite.data.images is None
     assert moved.suite.sha256 != load_suite("smoke").suite.sha256
     assert "my.csv" in moved.text
+
+
+@pytest.mark.parametrize("mos_range", [None, (0.0, 100.0)])
+@pytest.mark.parametrize("data", ["my.csv", 'a "b"\\c.csv?mos_range=1,5'])
+@pytest.mark.parametrize("name", list_suites())
+def test_the_text_of_a_moved_suite_says_where_it_was_moved_to(name, data, mos_range):
+    """Who reads the text again gets the same suite, and the same hash; comments stay."""
+    loaded = load_suite(name)
+    moved = loaded.on_data(data, mos_range)
+    assert parse_suite(moved.text, "moved") == moved.suite
+    assert (moved.suite.data.name, moved.suite.data.mos_range, moved.suite.data.images) == (
+        data,
+        mos_range,
+        None,
+    )
+    assert moved.suite.model_copy(update={"data": loaded.suite.data}) == loaded.suite
+    assert [x for x in loaded.text.splitlines() if x.startswith("#")] == [
+        x for x in moved.text.splitlines()[1:] if x.startswith("#")
+    ]

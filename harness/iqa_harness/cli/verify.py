@@ -39,9 +39,18 @@ def verify(
         ),
     ] = None,
     sample: Annotated[
-        int, typer.Option("--sample", min=0, help="Attacked cells of each model to make again; 0 for none.")
+        int,
+        typer.Option(
+            "--sample",
+            min=0,
+            help="Attacked cells of each model to make again, beside its checks and clean scores; "
+            "0 opens no model and no image.",
+        ),
     ] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of the choice of those cells.")] = 0,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Where the images are now; else as the suite says.")
+    ] = None,
     explain: Annotated[str | None, typer.Option("--explain", help="Say what a flag means, and stop.")] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -49,7 +58,7 @@ def verify(
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Verify a run: tables from rows, rows against each other, a sample attacked again from its seeds.
+    """Verify a run: manifest, rows and tables against each other; checks, scores, a sample of attacks again.
 
     Exit code 1 if anything differs, or if a model's verdict is not sound.
     """
@@ -61,6 +70,7 @@ def verify(
     from rich.console import Console
 
     from iqa_harness.cell import Runtime
+    from iqa_harness.recorded import recorded_data
     from iqa_harness.run import refreshed
     from iqa_harness.verify import cell_name, require_entrants, verify_run
     from iqa_results import ResultStore
@@ -69,15 +79,15 @@ def verify(
     results = ResultStore(store)
     manifest = refreshed(results, results.read_manifest(run))
     entrants: list[Entrant] = []
-    data = None
+    images = None
     if sample:
         set_up_torch(device, threads)
         run_plugins(plugin)
         entrants = _entrants(manifest, model or [], backbone_weights, bool(plugin))
         require_entrants(manifest, entrants)
-        data = _data(manifest, cache)
+        images = recorded_data(manifest, cache, name=data)
     found = verify_run(
-        results, manifest, entrants, data, sample=sample, seed=seed, runtime=Runtime(device=device),
+        results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
         on_cell=lambda cell: typer.echo(f"again: {cell_name(cell)}", err=True),
     )  # fmt: skip
     for finding in found.findings[:SHOWN]:
@@ -90,10 +100,12 @@ def verify(
     if len(found.findings) > SHOWN:
         console.print(f"... and {len(found.findings) - SHOWN} more", highlight=False)
     console.print(
-        f"{found.rows} rows compared with each other, {found.cells} cells ({found.rows_again} rows) made "
-        f"again: {len(found.findings)} differ",
+        f"{found.rows} rows compared with the plan and each other, {found.cells} cells ({found.rows_again} "
+        f"rows) and the checks of {found.checks} models made again: {len(found.findings)} differ",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if not sample:
+        console.print("nothing was made again (--sample 0): scores, labels and checks are as stored")
     sound = found.tables is not None and print_verdicts(found.tables.flags.to_pylist(), manifest)
     raise typer.Exit(ExitCode.OK if sound and not found.findings else ExitCode.FOUND)
 
@@ -191,11 +203,3 @@ def _made_again(record: ModelRecord, given: Path | None, plugged: bool) -> Entra
 
 def _folder(path: str) -> str:
     return path if "/" in path else f"./{path}"
-
-
-def _data(manifest: RunManifest, cache: Path | None):  # type: ignore[no-untyped-def]
-    from iqa_harness.data import open_data
-    from iqa_suites import parse_suite
-
-    settings = parse_suite(manifest.suite_text, manifest.suite).data
-    return open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)

@@ -17,16 +17,15 @@ from torch import Tensor
 
 from iqa_attacks import AttackResult
 from iqa_harness.cell import Runtime, to_tensor
-from iqa_harness.data import open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.examples import recreate
 from iqa_harness.plan import Cell, Entrant, plan
 from iqa_harness.plugins import run_plugin
+from iqa_harness.recorded import recorded_data, recorded_selection, recorded_suite
 from iqa_models import create_model, load_checkpoint
 from iqa_reports import StoredRun, Triptych
 from iqa_results import ModelRecord, ResultStore, RunManifest
-from iqa_suites import parse_suite
 
 SIDE = 224
 """Longer side of a picture in the page, in pixels."""
@@ -79,7 +78,8 @@ def worst_images(
     """
     manifest, runtime = run.manifest, runtime or Runtime()
     entrants = [entrant_of(record) for record in manifest.models]
-    work = plan(parse_suite(manifest.suite_text, manifest.suite), entrants, _data(manifest, cache))
+    data = _data(manifest, cache)
+    work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data))
     cells = {cell.key: cell for cell in work.cells}
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     made: list[Triptych] = []
@@ -129,11 +129,10 @@ def entrant_of(record: ModelRecord) -> Entrant:
 
 
 def _data(manifest: RunManifest, cache: Path | None) -> ImageSet:
-    settings = parse_suite(manifest.suite_text, manifest.suite).data
-    images = open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)
+    images = recorded_data(manifest, cache)
     if images.fingerprint != manifest.data.sha256:
         raise RunError(
-            f"data {settings.name!r} is another one now (sha256 {images.fingerprint[:12]}, run "
+            f"data {manifest.data.name!r} is another one now (sha256 {images.fingerprint[:12]}, run "
             f"{manifest.run!r} had {manifest.data.sha256[:12]}); leave out --images"
         )
     return images

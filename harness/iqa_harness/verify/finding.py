@@ -1,0 +1,61 @@
+"""What a verification says of a run, one record a contradiction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from iqa_harness.plan import Cell
+from iqa_results import CellRecord
+
+ORDER = ("manifest", "part", "data", "model", "check", "row", "cell", "table")
+"""Kinds of findings, causes before what follows from them."""
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be."""
+
+    what: str
+    """One of ORDER."""
+    where: str
+    """Which one."""
+    detail: str
+    """What is stored and what was found."""
+
+
+def within(a: Any, b: Any, bound: float) -> bool:
+    """Return whether two stored values agree: numbers up to a bound, everything else exactly.
+
+    Written for what is allowed: a NaN agrees with nothing.
+    """
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or abs(a - b) <= bound
+    return bool(a == b)
+
+
+def alike(a: Any, b: Any, bound: float) -> bool:
+    """Return the same for values made twice from equal rows, where two NaN are one result."""
+    both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+    return both_nan or within(a, b, bound)
+
+
+def shown(value: Any) -> str:
+    """Write a value of a row."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def row_name(row: Mapping[Any, Any]) -> str:
+    """Name a row in words, without its model."""
+    if row["attack"] == "clean":
+        return f"clean, image {row['image_id']}"
+    return (
+        f"{row['attack']}/{row['objective']} at {row['epsilon'] * 255:.3g}/255, {row['steps']} steps, "
+        f"image {row['image_id']}"
+    )
+
+
+def cell_name(cell: Cell | CellRecord) -> str:
+    """Name a cell in words."""
+    model, attack = (cell.label, cell.attack_name) if isinstance(cell, Cell) else (cell.model, cell.attack)
+    return f"{model}, {attack} at {cell.epsilon * 255:.3g}/255, images from {cell.first}"

@@ -1,0 +1,180 @@
+"""A manifest against its suite, its images, its models and its cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqa_harness.flags import FLAGS
+from iqa_harness.ledger import COST_COLUMNS, report_of
+from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.run import notes_of
+from iqa_harness.sanity import BY_CHECK
+from iqa_harness.verify.finding import Finding, cell_name, within
+from iqa_results import CellRecord, ModelRecord, RunManifest
+from iqa_suites import Suite
+
+Place = tuple[str, str, float, str, int]
+"""What names a cell in words: model, attack, radius, split, first image."""
+
+
+def suite_differs(manifest: RunManifest, suite: Suite) -> list[Finding]:
+    """Compare what a manifest says of its suite with the suite's own text."""
+    said = {
+        "suite": (manifest.suite, suite.name),
+        "suite_sha256": (manifest.suite_sha256, suite.sha256),
+        "main_epsilon": (manifest.main_epsilon, suite.main_epsilon),
+        "suite_min": (manifest.suite_min, suite.suite_min),
+        "step_sweep": (manifest.step_sweep, suite.step_sweep),
+        "seed": (manifest.seed, suite.seed),
+        "data.split": (manifest.data.split, suite.data.split),
+    }
+    if manifest.data.selection is None and suite.data.images is not None:
+        said["data.images"] = (manifest.data.images, suite.data.images)
+    return _differing(said, "the suite's text says")
+
+
+def data_differs(manifest: RunManifest, work: Work) -> list[Finding]:
+    """Compare what a manifest says of its images with the images, which have its fingerprint."""
+    card, record = work.images.card, manifest.data
+    said: dict[str, tuple[Any, Any]] = {
+        "data.name": (record.name, card.name),
+        "data.images": (record.images, len(work.images)),
+        "data.label": (record.label, card.label),
+        "data.selection": (record.selection, work.selection),
+    }
+    true: dict[str, Any] = dict(card.as_json())
+    said |= {f"data.card.{n}": (record.card.get(n), true.get(n)) for n in {**true, **record.card}}
+    findings = _differing(said, "the images say")
+    for note in notes_of(work):
+        if note not in manifest.notes:
+            findings.append(Finding("manifest", "notes", f"has no {note!r}"))
+    return findings
+
+
+def models_differ(manifest: RunManifest, entrants: Sequence[Entrant]) -> list[Finding]:
+    """Compare the models that are here with those of the run."""
+    findings = []
+    stored = {record.name: record for record in manifest.models}
+    for entrant in entrants:
+        record = stored.get(entrant.label)
+        if record is None:
+            findings.append(Finding("model", entrant.label, "is no model of the run"))
+            continue
+        if record.sha256 != entrant.sha256:
+            detail = f"sha256 {record.sha256[:12]} was attacked, {entrant.sha256[:12]} was made again"
+            findings.append(Finding("model", entrant.label, detail))
+            continue  # its card is in the hash
+        card = entrant.model.spec.model_dump(mode="json")
+        for name in [*card, *(n for n in record.card if n not in card)]:
+            if record.card.get(name) != card.get(name):
+                detail = f"card.{name}: {record.card.get(name)} is stored, the model's is {card.get(name)}"
+                findings.append(Finding("model", entrant.label, detail))
+    return findings
+
+
+def checks_contradict(record: ModelRecord) -> list[Finding]:
+    """Say which stored checks passed against their own value, or were held against a laxer bound."""
+    findings = []
+    for name, flag in BY_CHECK.items():
+        check = record.checks.get(name)
+        if not isinstance(check, dict):
+            continue
+        value, bound, passed = check.get("value"), check.get("threshold"), check.get("passed")
+        if not isinstance(bound, int | float) or not bound <= FLAGS[flag].threshold:
+            detail = f"held against {bound}, the bound of {flag} is {FLAGS[flag].threshold:g}"
+        elif isinstance(value, int | float) and passed != (value <= bound):
+            detail = f"passed is {passed} with a value of {value:g}, allowed {bound:g}"
+        else:
+            continue
+        findings.append(Finding("check", f"{record.name}, {name}", detail))
+    return findings
+
+
+def cells_differ(manifest: RunManifest, planned: Sequence[Cell], *, keyed: bool) -> list[Finding]:
+    """Compare a manifest's cells with the suite's plan.
+
+    Args:
+        manifest: the run's.
+        planned: the cells as planned.
+        keyed: whether their keys are of the run's images, and so must be the manifest's.
+    """
+    stored = {place_of(record): record for record in manifest.cells}
+    wanted = {place_of(cell): cell for cell in planned}
+    findings = []
+    for what, count in (
+        *(("place", n) for n in Counter(map(place_of, manifest.cells)).values()),
+        *(("key", n) for n in Counter(c.key for c in manifest.cells).values()),
+    ):
+        if count > 1:
+            findings.append(Finding("manifest", "cells", f"{count} cells have one {what}"))
+    for place, cell in wanted.items():
+        record = stored.get(place)
+        if record is None:
+            findings.append(Finding("manifest", "cells", f"{cell_name(cell)}: is planned and not listed"))
+        elif record.count != cell.count:
+            detail = f"{cell_name(cell)}: {record.count} images are stored, the plan says {cell.count}"
+            findings.append(Finding("manifest", "cells", detail))
+    for place, record in stored.items():
+        if place not in wanted:
+            findings.append(Finding("manifest", "cells", f"{cell_name(record)}: is not in the suite's plan"))
+    if keyed:
+        shared = [place for place in wanted if place in stored]
+        other = Counter(place[0] for place in shared if wanted[place].key != stored[place].key)
+        findings += [
+            Finding(
+                "manifest", "cells",
+                f"{model}: {count} of its {sum(place[0] == model for place in shared)} cells have other keys "
+                "than suite, images and models give (another iqa-harness made them, or they were edited)",
+            )
+            for model, count in other.items()
+        ]  # fmt: skip
+    return findings
+
+
+def costs_differ(manifest: RunManifest, parts: Mapping[str, pa.Table]) -> list[Finding]:
+    """Compare state and cost of a run, its models and its cells with the stored parts."""
+    findings = []
+    for record in manifest.cells:
+        part = parts.get(record.key)
+        if part is not None:
+            rows = part.filter(pc.field("final")).select(COST_COLUMNS).to_pylist()
+            report = report_of(record.key, rows, "done")
+            said = {n: (getattr(record, n), getattr(report, n)) for n in ("forwards", "backwards", "seconds")}
+            said |= {n: (getattr(record, n), getattr(report, n)) for n in ("device", "harness")}
+            found = _differing(said, "its rows give")
+            findings += [
+                Finding("manifest", f"cells, {cell_name(record)}", f"{f.where}: {f.detail}") for f in found
+            ]
+    done = [record for record in manifest.cells if record.status == "done"]
+    said = {}
+    for name in ("forwards", "backwards", "seconds"):
+        said[name] = (getattr(manifest, name), sum(getattr(c, name) for c in done))
+        for model in manifest.models:
+            mine = sum(getattr(c, name) for c in done if c.model == model.name)
+            said[f"models.{model.name}.{name}"] = (getattr(model, name), mine)
+    if (manifest.status == "complete") != (len(done) == len(manifest.cells)):
+        detail = f"{manifest.status} with {len(done)} of {len(manifest.cells)} cells done"
+        findings.append(Finding("manifest", "status", detail))
+    return findings + _differing(said, "its cells give")
+
+
+def place_of(cell: Cell | CellRecord) -> Place:
+    """Name a cell by what it is of."""
+    if isinstance(cell, Cell):
+        return cell.label, cell.attack_name, cell.epsilon, cell.split, cell.first
+    return cell.model, cell.attack, cell.epsilon, cell.split, cell.first
+
+
+def _differing(said: Mapping[str, tuple[Any, Any]], who: str) -> list[Finding]:
+    """Return a finding for every name whose stored value is not the other one."""
+    return [
+        Finding("manifest", name, f"{stored} is stored, {who} {other}")
+        for name, (stored, other) in said.items()
+        # Sums of seconds: not in the order they were added in.
+        if not within(stored, other, 1e-9 * abs(other) if isinstance(other, float) else 0)
+    ]

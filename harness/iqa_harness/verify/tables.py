@@ -1,0 +1,67 @@
+"""Stored tables against those the rows give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from iqa_harness.aggregate import RobustnessTable
+from iqa_harness.verify.finding import Finding, alike
+from iqa_results import BadPart, ResultStore, RunManifest
+
+TABLE_SLACK = 1e-9
+"""Largest difference of a table's number made twice from the same rows, relative above 1."""
+FIT_SLACK = 1e-6
+"""The same for the parameters of a logistic, which an iteration finds."""
+
+TABLES = {
+    "table": ("model", "row", "attack", "objective", "epsilon", "steps", "metric"),
+    "intervals": ("model", "norm", "epsilon", "image_id"),
+    "flags": ("model", "flag"),
+    "differences": ("model_a", "model_b", "row", "norm", "epsilon", "metric"),
+    "measures": ("model", "attack", "objective", "epsilon", "steps", "measure"),
+    "fits": ("model",),
+}
+"""Every stored table, with the columns that name one of its rows."""
+
+
+def tables_differ(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> list[Finding]:
+    """Compare every stored table with the one the rows give."""
+    run = manifest.run
+    readers: dict[str, Callable[[str], pa.Table]] = {
+        "table": store.read_table,
+        "intervals": store.read_intervals,
+        "flags": store.read_flags,
+        "differences": store.read_differences,
+        "measures": store.read_measures,
+        "fits": store.read_fits,
+    }
+    findings = []
+    for name, names in TABLES.items():
+        try:
+            stored = readers[name](run).to_pylist()
+        except BadPart as error:
+            findings.append(Finding("table", run, f"{error}; `iqa-harness report {run}` writes it"))
+            continue
+        fresh = getattr(tables, name).to_pylist()
+        if len(stored) != len(fresh):
+            detail = f"{len(stored)} rows are stored, the parts give {len(fresh)}"
+            findings.append(Finding("table", run if name == "table" else f"{run}, {name}", detail))
+            continue
+        slack = FIT_SLACK if name == "fits" else TABLE_SLACK
+        for old, new in zip(stored, fresh, strict=True):
+            place = ", ".join(str(new[c]) for c in names)
+            findings += [
+                Finding(
+                    "table",
+                    place if name == "table" else f"{name}, {place}",
+                    f"{c}: {old[c]} is stored, the rows give {new[c]}",
+                )
+                for c in [c for c in new if not _same(old[c], new[c], slack)][:1]
+            ]
+    return findings
+
+
+def _same(a: object, b: object, slack: float) -> bool:
+    return alike(a, b, slack * max(1.0, abs(b)) if isinstance(b, float) else slack)

@@ -1,0 +1,302 @@
+"""Every field of a manifest and every column of a row that decides a number: changed, it is found."""
+
+import importlib.util
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from iqa_harness.aggregate import robustness_table
+from iqa_harness.cell import Runtime
+from iqa_harness.plan import Entrant, plan
+from iqa_harness.run import refreshed, run_suite
+from iqa_harness.verify import verify_run
+from iqa_models import create_model
+from iqa_results import ROW_SCHEMA, ResultStore, RunManifest
+from iqa_suites import parse_suite
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+SMALL = """
+name = "small"
+summary = "one attack in one cell"
+seed = 3
+main_epsilon = "4/255"
+suite_min = ["pgd/raise", "pgd/pairwise_inversion"]
+step_sweep = "pgd"
+jpeg_qualities = [80]
+cell_images = 4
+
+[data]
+name = "small"
+images = 4
+
+[[attacks]]
+name = "pgd"
+kind = "pgd"
+epsilons = ["4/255"]
+objectives = ["raise", "pairwise_inversion"]
+steps = 2
+report_steps = [1]
+relative_step_size = 0.6
+batch = 4
+"""
+
+NOT_HELD = {
+    "row": {"seconds", "device", "harness", "cell"},  # a part with another cell's rows is refused unread
+    "manifest": {
+        "format", "run", "started", "ended", "provenance", "executor", "workers", "device_seconds", "tuning"
+    },
+    "models": {"checkpoint", "argument", "plugins", "backbone_weights"},
+    "cells": {"error", "bytes"},
+}  # fmt: skip
+"""What says when, where and by what a run was made: no number follows from it."""
+
+
+def _made(folder, text, images, models):
+    entrants = [Entrant(label, create_model(name, **options)) for label, name, options in models]
+    store = ResultStore(folder)
+    work = plan(parse_suite(text, "suite"), entrants, images)
+    manifest = run_suite(work, entrants, text, store, "r", Runtime())
+    robustness_table(store, manifest).write(store, "r")
+    return store, manifest, entrants
+
+
+@pytest.fixture(scope="module")
+def small_images():
+    return tiny.make_images(test=8, val=4)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, small_images):
+    return _made(tmp_path_factory.mktemp("small"), SMALL, small_images, [("m", "linear", {"seed": 10})])
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """The finished run in a store of the test's own."""
+    store, manifest, entrants = small
+    shutil.copytree(store.root, tmp_path / "store")
+    return ResultStore(tmp_path / "store"), manifest, entrants
+
+
+def _other(value, kind):
+    """Return another value of a column's type."""
+    if kind == "bool":
+        return not value
+    if kind == "string":
+        return f"{value}x"
+    return value + 1 if value is not None else 1
+
+
+def _retabled(store, manifest):
+    """Write the tables anew: a liar does not forget them."""
+    robustness_table(store, manifest).write(store, manifest.run)
+
+
+def test_what_was_not_touched_has_no_findings(copy, small_images):
+    """The run all these tests change agrees with itself."""
+    store, manifest, entrants = copy
+    found = verify_run(store, manifest, entrants, small_images, sample=9)
+    assert found.findings == []
+    assert (found.cells, found.checks) == (3, 1)
+
+
+@pytest.mark.parametrize("attack", ["clean", "pgd"])
+@pytest.mark.parametrize("column", [n for n in ROW_SCHEMA.names if n not in NOT_HELD["row"]])
+def test_a_changed_column_is_found(copy, small_images, attack, column):
+    """Whatever column of whatever kind of row: with model and images at hand nothing stays unseen."""
+    store, manifest, entrants = copy
+    cell = next(c for c in manifest.cells if c.attack == attack and c.split == "test")
+    rows = store.read_cell(cell.key).to_pylist()
+    kind = str(ROW_SCHEMA.field(column).type)
+    rows[2][column] = _other(rows[2][column], kind)
+    store.write_cell(cell.key, rows)
+    assert verify_run(store, manifest, entrants, small_images, sample=9).findings
+
+
+@pytest.mark.parametrize("column", ["mos", "reference", "distortion", "level", "position", "image_id"])
+def test_a_label_is_held_against_the_images_in_every_row(copy, small_images, column):
+    """All rows of an image agree on another label, the tables too: the images say otherwise, model or not."""
+    store, manifest, _ = copy
+    for cell in manifest.cells:
+        rows = store.read_cell(cell.key).to_pylist()
+        for row in rows:
+            kind = str(ROW_SCHEMA.field(column).type)
+            row[column] = (
+                (4 if column == "position" else 0) + _other(row[column], kind)
+                if (kind != "string")
+                else _other(row[column], kind)
+            )
+        store.write_cell(cell.key, rows)
+    if column != "position":
+        _retabled(store, manifest)
+    findings = verify_run(store, manifest, [], small_images).findings
+    assert {f.what for f in findings} <= {"row", "cell", "table"}
+    assert len([f for f in findings if f.what in {"row", "cell"}]) >= len(manifest.cells)
+
+
+def test_validation_scores_are_made_again(copy, small_images):
+    """A logistic fitted on scores that are the labels themselves makes a fine PLCC."""
+    store, manifest, entrants = copy
+    cell = next(c for c in manifest.cells if c.split == "val")
+    rows = store.read_cell(cell.key).to_pylist()
+    for row in rows:
+        for name in ("clean_score", "adv_score", "adv_score_8bit", "attack_score"):
+            row[name] = row["mos"] / 5
+    store.write_cell(cell.key, rows)
+    _retabled(store, manifest)
+    assert verify_run(store, manifest, [], small_images).findings == []
+    findings = verify_run(store, manifest, entrants, small_images, sample=0).findings
+    assert {f.detail.split(": ")[0] for f in findings} >= {"clean_score", "adv_score"}
+    assert all(f.where.startswith("m, clean, image val-") for f in findings)
+
+
+@pytest.mark.parametrize("column", ["adv_score", "clean_score", "loss", "linf", "ssim", "mos", "seconds"])
+def test_what_is_no_number_is_found(copy, column):
+    """A NaN is larger than no bound and must not pass one for that."""
+    store, manifest, _ = copy
+    cell = next(c for c in manifest.cells if c.attack == "pgd")
+    rows = store.read_cell(cell.key).to_pylist()
+    rows[3][column] = math.nan
+    store.write_cell(cell.key, rows)
+    found = verify_run(store, manifest, [], None)
+    assert any(f.detail.startswith(f"{column}: nan is stored") for f in found.findings)
+    assert found.tables is None
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        lambda r: r["objective"] == "pairwise_inversion" and r["steps"] == 2,
+        lambda r: r["objective"] == "highest_seen",
+        lambda r: r["objective"] == "raise" and r["steps"] == 1 and r["position"] == 1,
+    ],
+)
+def test_rows_that_are_gone_are_missed(copy, lost):
+    """Without the strongest rows a model looks better, and the rest of the rows agrees with itself."""
+    store, manifest, _ = copy
+    cell = next(c for c in manifest.cells if c.attack == "pgd")
+    store.write_cell(cell.key, [r for r in store.read_cell(cell.key).to_pylist() if not lost(r)])
+    manifest = refreshed(store, manifest)
+    _retabled(store, manifest)
+    findings = verify_run(store, manifest, [], None).findings
+    assert any(f.what == "cell" and "are not stored" in f.detail for f in findings)
+
+
+def _edited(value):
+    """Return another value of a manifest's field."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return {"complete": "partial", "done": "missing", "pseudo-MOS": "MOS", "test": "val"}.get(
+            value, f"{value}x"
+        )
+    if isinstance(value, tuple | list):
+        return value[:-1]
+    if isinstance(value, dict):
+        return {**value, "added": 1}
+    return "x"
+
+
+def _fields(kind, record):
+    return [n for n in type(record).model_fields if n not in NOT_HELD.get(kind, set())]
+
+
+def _manifest_edits():
+    annotations = RunManifest.model_fields
+    names = [n for n in annotations if n not in NOT_HELD["manifest"] | {"models", "data", "cells"}]
+    model, data, cell = (annotations[n].annotation for n in ("models", "data", "cells"))
+    records = {"models": model.__args__[0], "data": data, "cells": cell.__args__[0]}
+    return [("", n) for n in names] + [
+        (part, n)
+        for part, record in records.items()
+        for n in record.model_fields
+        if n not in NOT_HELD.get(part, set())
+    ]
+
+
+@pytest.mark.parametrize(("part", "name"), _manifest_edits())
+def test_a_changed_manifest_is_found(copy, small_images, part, name):
+    """Tables made by the changed manifest agree with it: suite, plan, images and models do not."""
+    store, manifest, entrants = copy
+    record = {"": manifest, "data": manifest.data, "models": manifest.models[0]}.get(part, manifest.cells[-1])
+    value = 0.25 if name == "main_epsilon" else _edited(getattr(record, name))
+    edited = record.model_copy(update={name: value})
+    if part:
+        whole = getattr(manifest, part)
+        new = edited if part == "data" else tuple(edited if r is record else r for r in whole)
+        edited = manifest.model_copy(update={part: new})
+    assert verify_run(store, edited, entrants, small_images, sample=9).findings
+
+
+@pytest.mark.parametrize("name", ["score_range", "is_stochastic", "summary"])
+def test_a_card_is_held_against_the_model(copy, small_images, name):
+    """Another range makes other gains and tolerances; a model called stochastic is excused from others."""
+    store, manifest, entrants = copy
+    card = {
+        **manifest.models[0].card,
+        name: {"score_range": [-100, 100], "is_stochastic": True}.get(name, ""),
+    }
+    models = (manifest.models[0].model_copy(update={"card": card}),)
+    edited = manifest.model_copy(update={"models": models})
+    findings = verify_run(store, edited, entrants, small_images).findings
+    assert any(f.what == "model" and f.detail.startswith(f"card.{name}: ") for f in findings)
+
+
+@pytest.mark.parametrize("keep", [lambda c: c.attack == "clean", lambda c: c.split != "val"])
+def test_cells_left_out_of_the_manifest_are_missed(copy, small_images, keep):
+    """A run without its attack, or without what its logistic is fitted on, is not complete."""
+    store, manifest, entrants = copy
+    edited = manifest.model_copy(update={"cells": tuple(c for c in manifest.cells if keep(c))})
+    edited = refreshed(store, edited)
+    _retabled(store, edited)
+    findings = verify_run(store, edited, entrants, small_images).findings
+    assert any(f.where == "cells" and f.detail.endswith("is planned and not listed") for f in findings)
+
+
+def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
+    """All checks edited to passed, the tables made from them: sound on paper, and found."""
+    images = small_images
+    store, manifest, entrants = _made(tmp_path, SMALL, images, [("c", "cheat_jpeg", {})])
+    checks = {name: {**c, "passed": True, "value": 0.0} for name, c in manifest.models[0].checks.items()}
+    bad = {name for name, check in manifest.models[0].checks.items() if not check["passed"]}
+    assert bad
+
+    def with_checks(new):
+        edited = manifest.model_copy(
+            update={"models": (manifest.models[0].model_copy(update={"checks": new}),)}
+        )
+        _retabled(store, edited)
+        return edited
+
+    edited = with_checks(checks)
+    findings = verify_run(store, edited, entrants, images, sample=0).findings
+    assert {f"c, {name}" for name in bad} <= {f.where for f in findings if f.what == "check"}
+    # A bound that everything keeps, and a `passed` against its own value, are seen without the model.
+    laxer = with_checks(
+        {n: {**c, "threshold": 9.0, "passed": True} for n, c in manifest.models[0].checks.items()}
+    )
+    assert any("held against 9.0" in f.detail for f in verify_run(store, laxer, [], None).findings)
+    passed = with_checks({n: {**c, "passed": True} for n, c in manifest.models[0].checks.items()})
+    assert any(
+        "passed is True with a value" in f.detail for f in verify_run(store, passed, [], None).findings
+    )
+
+
+def test_a_run_cut_after_any_cell_is_verified(small, small_images, tmp_path):
+    """Only clean rows, no rows, half of them: what is there agrees, what is not there is no lie."""
+    whole, manifest, entrants = small
+    for count in range(len(manifest.cells)):
+        store = ResultStore(tmp_path / str(count))
+        for cell in manifest.cells[:count]:
+            store.copy_cell(cell.key, whole)
+        cut = refreshed(store, manifest)
+        assert cut.status == "partial"
+        _retabled(store, cut)
+        assert verify_run(store, cut, entrants, small_images, sample=9).findings == []
