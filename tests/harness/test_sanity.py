@@ -1,15 +1,20 @@
 """Each flag of the stored rows: raised by what it is for, quiet otherwise, and silent where it cannot see."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from iqa_attacks import PGD, ThreatModel
 from iqa_harness.bootstrap import Bootstrap
+from iqa_harness.check import check_model
 from iqa_harness.flags import FLAGS, Flag, measured, not_measured, verdict_of
 from iqa_harness.judged import Attacked, AttackKey, Judged
 from iqa_harness.metrics import METRICS, Fit
+from iqa_harness.probes import probe_model
 from iqa_harness.sanity import (
     BY_CHECK,
     Completeness,
@@ -17,7 +22,7 @@ from iqa_harness.sanity import (
     flags_of_checks,
     flags_without_scores,
 )
-from iqa_models import CHEATS
+from iqa_models import CHEATS, LinearQuality, create_model
 from iqa_results import ModelRecord
 
 N = 40
@@ -276,6 +281,80 @@ def test_verdicts_follow_the_worst_flag():
     assert measured("still_rising", None, "").raised
     assert not measured("fgsm_as_strong", 2.0, "", also=False).raised
     assert verdict_of([not_measured("zero_gradients", "nothing")]) == ("sound", [])
+
+
+FAULTS = {
+    "none": lambda scores, images: scores,
+    "no number": lambda scores, images: scores * float("nan"),
+    "far": lambda scores, images: scores + 5,
+    "counts": lambda scores, images: scores + 1e-3 * next(COUNT),
+    "batch": lambda scores, images: scores + 0.01 * len(images),
+    "detached": lambda scores, images: scores.detach(),
+    "dead": lambda scores, images: scores.detach() + 0 * scores,
+    "wrong sign": lambda scores, images: 2 * scores.detach() - scores,
+    "clipped": lambda scores, images: images.clamp(0.5, 1).mean((1, 2, 3)),
+}
+COUNT = itertools.count()
+
+
+class Faulty(LinearQuality):
+    """The linear model with one fault."""
+
+    fault = "none"
+
+    def predict(self, images):
+        return FAULTS[self.fault](super().predict(images), images)
+
+
+def checked(fault="none", step=0.25):
+    """Flags of what is measured before a run, of a model with a fault or by an attack with short steps."""
+    model = create_model("linear", seed=10).eval()
+    model.__class__, model.fault = Faulty, fault
+    images = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    pgd = PGD(threat=ThreatModel("inf", 4 / 255), objectives=("raise",), steps=10, step_size=step * 4 / 255)
+    checks = check_model(model, images)
+    if fault not in ("no number", "detached"):  # such a model is not attacked
+        checks |= probe_model(model, images, pgd, 4 / 255, None)
+    return flags_of_checks(checks)
+
+
+PLANTED = {
+    "attacks_missing": lambda: flags_of(*HONEST, plan=whole(missing=1)),
+    "worst_case_undefined": lambda: flags_of(*HONEST, plan=whole(undefined=("composed PLCC",))),
+    "scores_not_finite": lambda: checked("no number"),
+    "outside_score_range": lambda: checked("far"),
+    "scores_vary": lambda: checked("counts"),
+    "batch_dependence": lambda: checked("batch"),
+    "gradient_missing": lambda: checked("detached"),
+    "zero_gradients": lambda: checked("dead"),
+    "gradient_disagrees": lambda: checked("wrong sign"),
+    "input_range": lambda: checked("clipped"),
+    "noise_as_strong": lambda: checked("wrong sign"),
+    "ends_not_reached": lambda: checked("wrong sign"),
+    "still_rising": lambda: checked(step=0.02),
+    "fgsm_as_strong": lambda: flags_of(*HONEST, attack("fgsm", "fgsm", 0.15, steps=1)),
+    "more_steps_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, steps=1, final=False)),
+    "larger_epsilon_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, epsilon=1 / 255)),
+    "black_box_stronger": lambda: flags_of(*HONEST, attack("square", "square", 0.13, steps=100)),
+    "rounding_decides": lambda: flags_of(*HONEST, attack(kept=0.2), attack(objective="lower", kept=0.2)),
+    "constant_predictor": lambda: flags_of(clean=np.full(N, 0.7)),
+    "no_agreement": lambda: flags_of(*HONEST, clean=-CLEAN),
+}
+"""A case of every flag there is."""
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_flag_is_raised_by_what_is_planted_for_it(name):
+    """No flag exists that nothing raises, and none is raised by the honest case beside it."""
+    assert next(f for f in PLANTED[name]() if f.flag == name).raised
+
+
+def test_no_flag_is_raised_by_what_is_honest():
+    """All that is measured before a run of the linear model, and all of an honest run."""
+    before = [f for f in checked() if f.flag in BY_CHECK.values()]
+    assert [f.flag for f in before if f.raised or not f.measured] == []
+    assert set(PLANTED) == set(FLAGS)
+    assert [f.flag for f in flags_of(*HONEST) if f.raised] == []
 
 
 @pytest.mark.parametrize("kind", FLAGS.values(), ids=FLAGS)
