@@ -223,23 +223,18 @@ def _completeness(manifest: RunManifest, model: str, worst: Sequence[WorstRow]) 
     """Return what of a model's plan counts for its verdict: the clean cells, and those at the main radius."""
     main = manifest.main_epsilon
     cells = [c for c in manifest.cells if c.model == model and (c.attack == "clean" or c.epsilon == main)]
-    defined = {
-        (w.row["row"], w.row["metric"])
-        for w in worst
-        if w.row["epsilon"] == main and w.row["final"] and w.row["value"] is not None
-    }
-    wanted = [(row, metric) for row in ("suite_min", "composed") for metric in METRICS]
-    reasons = {
-        w.row["undefined"]
-        for w in worst
-        if w.row["epsilon"] == main and w.row["final"] and w.row["undefined"]
-    }
+    # SROCC is what models are ranked by; a PLCC may be undefined where a logistic is flat.
+    rows = [
+        w.row for w in worst if (w.row["epsilon"], w.row["final"], w.row["metric"]) == (main, True, "srocc")
+    ]
+    defined = {row["row"] for row in rows if row["value"] is not None}
+    reasons = sorted({row["undefined"] for row in rows if row["undefined"]})
     return Completeness(
         main_epsilon=main,
         planned=len(cells),
         missing=sum(c.status != "done" for c in cells),
-        undefined=tuple(f"{row} {metric.upper()}" for row, metric in wanted if (row, metric) not in defined),
-        reason="; ".join(sorted(reasons)[:1]),
+        undefined=tuple(row for row in ("suite_min", "composed") if row not in defined),
+        reason=reasons[0] if reasons else "",
     )
 
 

@@ -55,9 +55,8 @@ _KINDS = (
     FlagKind(
         "worst_case_undefined", "incomplete", 0, "above", "attack",
         "A worst case at the main radius has no value. Measured: how many of suite_min and composed, in "
-        "SROCC and PLCC, are undefined; the table says why. Equal labels, scores that have all become "
-        "equal, and results missing at this radius or at a smaller one do it: there is no number to "
-        "believe.",
+        "SROCC, are undefined; the table says why. Equal labels, scores that have all become equal, and "
+        "results missing at this radius or at a smaller one do it: there is no number to believe.",
     ),
     FlagKind(
         "scores_not_finite", "invalid", 0, "above", "model",

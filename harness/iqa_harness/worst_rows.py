@@ -51,7 +51,7 @@ def suite_min_rows(
         by_member = {m: [k for k in at if _is_member(k, *m)] for m in members}
         planned = cells_at(manifest, judged.model, epsilon)
         wanted = {
-            (a, o): {name for name in planned if _is_of(name, a)} | {k.attack for k in by_member[a, o]}
+            (a, o): {name for name in planned if is_of(name, a)} | {k.attack for k in by_member[a, o]}
             for a, o in members
         }
         if not all(wanted.values()) and epsilon != manifest.main_epsilon:
@@ -84,14 +84,14 @@ def _undefined(rows: Iterable[Record]) -> list[WorstRow]:
     return [WorstRow(row, None) for row in rows]
 
 
-def _is_of(name: str, attack: str) -> bool:
+def is_of(name: str, attack: str) -> bool:
     """Whether a name is an attack's; one that transfers has a name for every surrogate."""
     return name == attack or name.startswith(f"{attack}:")
 
 
 def _is_member(key: AttackKey, attack: str, objective: str) -> bool:
     """Whether results belong to a member."""
-    return key.objective == objective and _is_of(key.attack, attack)
+    return key.objective == objective and is_of(key.attack, attack)
 
 
 def _minimum(

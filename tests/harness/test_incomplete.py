@@ -99,7 +99,7 @@ def test_a_model_that_lacks_what_counts_is_incomplete(two, whole, name):
         if c.model == "m10" and (c.attack == "clean" or c.epsilon == MAIN)
     )  # fmt: skip
     assert flags["attacks_missing"]["value"] == expected
-    assert flags["worst_case_undefined"]["value"] == {"an attack": 2, "the small radius": 2}.get(name, 4)
+    assert flags["worst_case_undefined"]["value"] == {"an attack": 1, "the small radius": 1}.get(name, 2)
 
 
 def test_a_run_without_its_suites_text_is_incomplete_too(two):
@@ -203,7 +203,7 @@ def test_a_run_on_equal_labels_is_incomplete(tmp_path, images, suite, suite_text
     assert {row["value"] for row in made.table.to_pylist()} == {None}
     assert places(made.table, "verdict") == {("incomplete",)}
     flags = {f["flag"]: f for f in made.flags.to_pylist()}
-    assert flags["worst_case_undefined"]["value"] == 4
+    assert flags["worst_case_undefined"]["value"] == 2
     assert "all labels are equal" in flags["worst_case_undefined"]["detail"]
 
 

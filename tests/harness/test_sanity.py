@@ -196,9 +196,9 @@ def test_missing_cells_and_values_make_a_model_incomplete(missing):
     """Beside honest flags and beside a suspect one; only an invalid one is worse."""
     part = whole(missing=missing)
     assert verdict_of(flags_of(*HONEST, plan=part)) == ("incomplete", ["attacks_missing"])
-    lost = whole(undefined=("suite_min SROCC",))
+    lost = whole(undefined=("suite_min",))
     assert verdict_of(flags_of(*HONEST, plan=lost)) == ("incomplete", ["worst_case_undefined"])
-    assert "suite_min SROCC: no results" in flag("worst_case_undefined", plan=lost).detail
+    assert "suite_min: no results" in flag("worst_case_undefined", plan=lost).detail
     suspect = attack("fgsm", "fgsm", 0.15, steps=1)
     assert verdict_of(flags_of(*HONEST, suspect, plan=part))[0] == "incomplete"
     assert verdict_of(flags_of(*HONEST, attack(dead=5), plan=part))[0] == "invalid"
@@ -320,7 +320,7 @@ def checked(fault="none", step=0.25):
 
 PLANTED = {
     "attacks_missing": lambda: flags_of(*HONEST, plan=whole(missing=1)),
-    "worst_case_undefined": lambda: flags_of(*HONEST, plan=whole(undefined=("composed PLCC",))),
+    "worst_case_undefined": lambda: flags_of(*HONEST, plan=whole(undefined=("composed",))),
     "scores_not_finite": lambda: checked("no number"),
     "outside_score_range": lambda: checked("far"),
     "scores_vary": lambda: checked("counts"),
