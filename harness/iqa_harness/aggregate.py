@@ -162,11 +162,11 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
     for key, hole in (holes | absent).items():
         table += undefined_rows(manifest, judged, "attack", hole.reason, METRICS, key, final=hole.final)
     # Radii of which nothing was stored are those of the plan; their norm is the suite's.
-    found = {(k.norm, k.epsilon) for k in (*everything, *every_hole, *absent)}
-    norm = plan.norm or next((norm for norm, _ in sorted(found)), None)
+    places = {(k.norm, k.epsilon) for k in (*everything, *every_hole, *absent)}
+    norm = plan.norm or next((norm for norm, _ in sorted(places)), None)
     if norm is not None:
-        found |= {(norm, c.epsilon) for c in manifest.cells if c.model == model and c.attack != "clean"}
-    balls = sorted(found)
+        places |= {(norm, c.epsilon) for c in manifest.cells if c.model == model and c.attack != "clean"}
+    balls = sorted(places)
     # A prefix of the minimum needs every member; a hole of an attack is one of its ends, too.
     least = suite_min_rows(manifest, judged, attacked, holes, balls)
     composed, intervals = composed_rows(manifest, judged, everything, every_hole, balls)

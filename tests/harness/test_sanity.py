@@ -283,6 +283,22 @@ def test_verdicts_follow_the_worst_flag():
     assert verdict_of([not_measured("zero_gradients", "nothing")]) == ("sound", [])
 
 
+def test_an_estimate_is_made_once_and_few_are_kept(monkeypatch):
+    """The same scores give the same draws, to the bit; what was not used for long is made again."""
+    of = judged()
+    first = of.estimate(CLEAN + 0.01 * MOS, "srocc")
+    assert of.estimate(CLEAN + 0.01 * MOS, "srocc") is first
+    assert of.estimate(CLEAN + 0.01 * MOS, "plcc") is not first
+    monkeypatch.setattr("iqa_harness.judged.KEPT", 3)
+    for step in range(5):
+        of.estimate(CLEAN + step, "srocc")
+        assert len(of._known) <= 4
+    again = of.estimate(CLEAN + 0.01 * MOS, "srocc")
+    assert again is not first
+    assert again.value == first.value
+    assert np.array_equal(again.replicates.draws, first.replicates.draws)
+
+
 FAULTS = {
     "none": lambda scores, images: scores,
     "no number": lambda scores, images: scores * float("nan"),
