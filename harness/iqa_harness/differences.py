@@ -32,16 +32,23 @@ class Standing(NamedTuple):
     replicates: Replicates
 
 
-def difference_rows(standings: Mapping[Place, Sequence[Standing]]) -> list[Record]:
+def difference_rows(standings: Mapping[Place, Sequence[Standing]], models: Sequence[str]) -> list[Record]:
     """Compare every pair of models at every place (columns of DIFFERENCE_COLUMNS).
 
     All models of a run draw the same images, so that the difference is paired. A pair is tied if its
     95 % interval holds 0; no correction is made for the number of pairs.
+
+    Args:
+        standings: the values there are; a pair of which one has none gets a row without a difference.
+        models: all of the run, in the manifest's order.
     """
     rows = []
-    for place, models in standings.items():
-        for a, b in itertools.combinations(models, 2):
-            if a.images != b.images:
+    for place, found in standings.items():
+        by_name = {standing.model: standing for standing in found}
+        for first, second in itertools.combinations(models, 2):
+            a, b = by_name.get(first), by_name.get(second)
+            if a is None or b is None or a.images != b.images:
+                rows.append(_no_difference(place, first, second))
                 continue
             difference = a.replicates - b.replicates
             low, high = difference.interval()
@@ -66,10 +73,18 @@ def difference_rows(standings: Mapping[Place, Sequence[Standing]]) -> list[Recor
     return rows
 
 
+def _no_difference(place: Place, first: str, second: str) -> Record:
+    nothing = {"attack": "", "objective": "", "difference": None, "low": None, "high": None}
+    names = {"model_a": first, "model_b": second}
+    return names | place._asdict() | nothing | {"images": 0, "interval": "", "tied": True}
+
+
 def mark_ties(table: Sequence[Record], differences: Sequence[Record]) -> None:
-    """Fill `ties_with` of the rows that were compared."""
+    """Fill `ties_with` of the rows that were compared; with a value that is missing nothing is tied."""
     ties: dict[tuple[str, Place], list[str]] = {}
     for d in differences:
+        if d["difference"] is None:
+            continue
         place = Place(d["row"], d["norm"], d["epsilon"], d["metric"])
         for one, other in ((d["model_a"], d["model_b"]), (d["model_b"], d["model_a"])):
             ties.setdefault((one, place), []).extend([other] if d["tied"] else [])

@@ -2,15 +2,19 @@
 
 A flag is raised by measurement only. It says that a number may not mean what it seems to mean, not that
 somebody cheated. `invalid` flags say that the attack, or the score itself, did not take place as the
-table claims; `suspect` flags say that a stronger attack probably exists, or that the number says little.
+table claims; `incomplete` flags say that a number that counts is not there; `suspect` flags say that a
+stronger attack probably exists, or that the number says little.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
-Severity = Literal["invalid", "suspect"]
-Verdict = Literal["sound", "suspect", "invalid"]
+Severity = Literal["invalid", "incomplete", "suspect"]
+Verdict = Literal["sound", "suspect", "incomplete", "invalid"]
+VERDICTS: tuple[Verdict, ...] = ("sound", "suspect", "incomplete", "invalid")
+"""From the best to the worst."""
 
 
 class FlagKind(NamedTuple):
@@ -42,6 +46,18 @@ class Flag(NamedTuple):
 
 
 _KINDS = (
+    FlagKind(
+        "attacks_missing", "incomplete", 0, "above", "attack",
+        "Not everything that was planned at the main radius was run: what was left out is what might have "
+        "done more. Measured: the number of the model's cells without attack and at the main radius that "
+        "failed, were not run or are no longer in the store. Start the run again: what is there is kept.",
+    ),
+    FlagKind(
+        "worst_case_undefined", "incomplete", 0, "above", "attack",
+        "A worst case at the main radius has no value. Measured: how many of suite_min and composed, in "
+        "SROCC, are undefined; the table says why. Equal labels, scores that have all become equal, and "
+        "results missing at this radius or at a smaller one do it: there is no number to believe.",
+    ),
     FlagKind(
         "scores_not_finite", "invalid", 0, "above", "model",
         "A score of an evaluated image is NaN or infinite. Measured on a few images before any attack: "
@@ -182,15 +198,14 @@ def measured(name: str, value: float | None, detail: str, *, also: bool = True) 
 
     Args:
         name: of the flag.
-        value: what was measured; None for something that could not be, which raises the flag.
+        value: what was measured; None or NaN for something that could not be, which raises the flag.
         detail: what was compared.
         also: a second condition without which it is not raised (a paired difference beyond chance).
     """
     kind = FLAGS[name]
-    if value is None:
-        beyond = True
+    if value is None or math.isnan(value):
+        value, beyond = None, True
     else:
-        # Written for what is allowed: a NaN raises the flag.
         beyond = not (value <= kind.threshold if kind.raised == "above" else value >= kind.threshold)
     return Flag(name, value, kind.threshold, beyond and also, True, kind.severity, detail)
 
@@ -205,6 +220,5 @@ def verdict_of(flags: list[Flag]) -> tuple[Verdict, list[str]]:
     """Return the verdict and the names of the raised flags."""
     raised = [flag for flag in flags if flag.raised]
     names = [flag.flag for flag in raised]
-    if any(flag.severity == "invalid" for flag in raised):
-        return "invalid", names
-    return ("suspect" if raised else "sound"), names
+    severities = {flag.severity for flag in raised}
+    return next((v for v in reversed(VERDICTS) if v in severities), "sound"), names

@@ -18,7 +18,9 @@ import pandas as pd
 
 from iqa_harness.baselines import Standpoint
 from iqa_harness.bootstrap import RESAMPLES, Bootstrap, Replicates, lowest
-from iqa_harness.errors import NotComparable
+from iqa_harness.errors import NotComparable, RunError
+from iqa_harness.flags import VERDICTS
+from iqa_harness.gate_sides import norms_of, require_whole
 from iqa_harness.metrics import Metric, Vector, plcc, srocc
 from iqa_results import NoiseFloor
 
@@ -33,7 +35,6 @@ BEYOND = 20
 """Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
 Outcome = Literal["ok", "regressed", "improved", "undefined"]
-_VERDICTS = ("sound", "suspect", "invalid")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
     """Return notes on two comparable runs.
 
     Raises:
-        NotComparable: suites, data, images, labels or models by name differ; the message says which.
+        NotComparable: suites, data, images, labels, radius, members of the minimum or models by name
+            differ; the message says which.
+        BadPart: one side is not whole, see `require_whole`.
     """
     old, new = before.record, after.record
     if old.suite_sha256 != new.suite_sha256:
@@ -113,6 +116,16 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
             f"models differ: the run has no {', '.join(missing)} (it has {', '.join(names)}); models are "
             "compared by name, give one with --model NAME=..."
         )
+    for side in (before, after):
+        require_whole(side, [m.name for m in old.models])
+    for what, one, other in (
+        ("radii", old.main_epsilon, new.main_epsilon),
+        ("members of suite_min", sorted(old.suite_min), sorted(new.suite_min)),
+        ("seeds", old.seed, new.seed),
+        ("norms", sorted(norms_of(before)), sorted(norms_of(after))),
+    ):
+        if one != other:
+            raise NotComparable(f"{what} differ: {one} in the baseline, {other} in the run")
     for model in old.models:
         a, b = _images(before, model.name), _images(after, model.name)
         if not a.equals(b):
@@ -159,6 +172,7 @@ def find_regressions(
     metrics: Sequence[Metric] = ("srocc",),
     every_attack: bool = False,
     resamples: int | None = None,
+    undefined_ok: bool = False,
 ) -> Gated:
     """Compare a run with a baseline, value by value.
 
@@ -170,11 +184,20 @@ def find_regressions(
         every_attack: gate every attack by itself too; more values share the allowed false alarms.
         resamples: draws of the bootstrap, seeded by the baseline's seed; as many as the bound needs if
             left out.
+        undefined_ok: to show a baseline, not to gate with it: let gated values without a value pass.
 
     Raises:
-        NotComparable: see `require_comparable`.
+        NotComparable: see `require_comparable`; or a gated value of the baseline is undefined, so that
+            nothing could be worse.
+        BadPart: see `require_comparable`.
+        RunError: a tolerance that is no number from 0 on.
     """
+    if not (0 <= tolerance < math.inf):
+        raise RunError(f"a tolerance is a number from 0 on, not {tolerance}")
     notes = require_comparable(before, after)
+    lost = [] if undefined_ok else undefined_values(before, metrics, every_attack=every_attack)
+    if lost:
+        raise NotComparable(f"the baseline has no value of {lost[0]}: nothing could be worse")
     floors = {(f.model, f.row, f.attack, f.objective, f.metric): f.floor for f in before.record.noise}
     rows = {
         (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
@@ -200,6 +223,19 @@ def find_regressions(
                 comparisons.append(compared)
     regressions = [c for c in comparisons if isinstance(c, Regression)]
     return Gated(comparisons, regressions, notes)
+
+
+def undefined_values(side: Standpoint, metrics: Sequence[Metric], *, every_attack: bool = False) -> list[str]:
+    """Name the gated values of one side that do not exist, with the reason."""
+    lost = []
+    for model in side.record.models:
+        bootstrap = _bootstrap(side, model.name, 1)
+        for metric in metrics:
+            for place, value in _values(side, model.name, metric, bootstrap).items():
+                point = value.replicates.point
+                if point.value is None and (every_attack or place[0] in GATED):
+                    lost.append(f"{model.name} {place[0]} in {metric.upper()} ({point.undefined})")
+    return lost
 
 
 class _Value(NamedTuple):
@@ -313,9 +349,10 @@ def _compare(
 
 
 def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:
-    """A number that is no longer to be believed is worse than a lower one."""
-    rank = {name: i for i, name in enumerate(_VERDICTS)}
-    worse = rank.get(after, 0) > rank.get(before, 0)
+    """A number that is no longer to be believed is worse than a lower one; one never judged is the worst."""
+    rank = {str(name): i for i, name in enumerate(VERDICTS)}
+    unknown = len(VERDICTS)
+    worse = after not in rank or rank[after] > rank.get(before, unknown)
     reason = f"{before} -> {after}" + (f" ({', '.join(flags)})" if flags else "")
     return (Regression if worse else Comparison)(
         model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,

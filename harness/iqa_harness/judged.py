@@ -26,6 +26,9 @@ class AttackKey(NamedTuple):
     steps: int
 
 
+KEPT = 512
+"""Estimates remembered at a time; one holds the draws of a bootstrap, ten kilobytes."""
+
 NOTHING = AttackKey("", "", "none", 0.0, 0)
 """Of a row that belongs to no attack."""
 
@@ -39,6 +42,13 @@ class Attacked:
     final: bool
     rows: pd.DataFrame
     """The stored rows, in that order."""
+
+
+class Hole(NamedTuple):
+    """A row that has no value: some or all images were not attacked."""
+
+    reason: str
+    final: bool
 
 
 class Estimated(NamedTuple):
@@ -68,6 +78,8 @@ class Judged:
     mapping: str
     bootstrap: Bootstrap
     _clean: dict[Metric, Estimated] = field(default_factory=dict)
+    _known: dict[tuple[Metric, bytes], Estimated] = field(default_factory=dict, repr=False)
+    """The last KEPT estimates: a worst case is judged anew for every row it appears in."""
 
     def mapped(self, scores: Vector, metric: Metric) -> Vector:
         """Return scores as the metric takes them: raw for srocc, through the frozen logistic for plcc."""
@@ -81,10 +93,14 @@ class Judged:
 
     def estimate(self, scores: Vector, metric: Metric) -> Estimated:
         """Return the metric of raw scores (n,) and its replicates."""
-        value = self.value(scores, metric)
-        return Estimated(
-            value, self.bootstrap.replicates(value, np.asarray(self.mapped(scores, metric)), metric)
-        )
+        key = (metric, scores.tobytes())
+        if key not in self._known:
+            value = self.value(scores, metric)
+            mapped = np.asarray(self.mapped(scores, metric))
+            while len(self._known) >= KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = Estimated(value, self.bootstrap.replicates(value, mapped, metric))
+        return self._known[key]
 
     def clean_estimate(self, metric: Metric) -> Estimated:
         """Return the metric of the clean scores."""
@@ -144,17 +160,18 @@ def range_of(card: dict[str, Any]) -> tuple[float, float]:
 
 def attack_vectors(
     rows: pd.DataFrame, ids: Sequence[str]
-) -> tuple[dict[AttackKey, Attacked], dict[AttackKey, str]]:
+) -> tuple[dict[AttackKey, Attacked], dict[AttackKey, Hole]]:
     """Collect the rows of every attack into vectors; what does not cover all images is a hole."""
     attacked: dict[AttackKey, Attacked] = {}
-    holes: dict[AttackKey, str] = {}
+    holes: dict[AttackKey, Hole] = {}
     expected = len(ids)
     for name, group in rows.groupby(list(AttackKey._fields), sort=True):
         key = AttackKey._make(cast("tuple[Any, ...]", name))
         ordered = group.sort_values("position")
         if tuple(ordered["image_id"]) != tuple(ids):
-            missing = expected - len(group)
-            holes[key] = f"{missing} of {expected} images are missing (cells failed or not run)"
+            missing = len(set(ids) - set(group["image_id"]))
+            reason = lost_images(missing, expected) if missing else "images are there twice or are others"
+            holes[key] = Hole(reason, bool(ordered["final"].all()))
             continue
         attacked[key] = Attacked(
             column(ordered, "adv_score"),
@@ -163,6 +180,11 @@ def attack_vectors(
             ordered,
         )
     return attacked, holes
+
+
+def lost_images(missing: int, expected: int) -> str:
+    """Say why a value over all images does not exist."""
+    return f"{missing} of {expected} images are missing (cells failed or not run)"
 
 
 def column(frame: pd.DataFrame, name: str) -> Vector:

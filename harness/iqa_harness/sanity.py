@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,21 @@ CROSSES = 2 - 1e-9
 FLOAT_MARGIN = 1e-6
 
 
+class Completeness(NamedTuple):
+    """How much of what counts for a model's verdict is there."""
+
+    main_epsilon: float
+    """Radius the leaderboard is ranked at."""
+    planned: int
+    """Cells without attack and at that radius."""
+    missing: int
+    """Of them not in the store."""
+    undefined: tuple[str, ...]
+    """Worst cases at that radius without a value, by name."""
+    reason: str
+    """Why they have none."""
+
+
 def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
     """Return the flags of what was measured before any attack.
 
@@ -63,17 +78,27 @@ def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
     return flags
 
 
-def check_results(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Flag]:
+def flags_without_scores(record: ModelRecord, whole: Completeness, reason: str) -> list[Flag]:
+    """Return the flags of a model without clean scores: those of its checks, and what is missing."""
+    found = {flag.flag: flag for flag in (*flags_of_checks(record.checks), *_completeness(whole))}
+    return [found.get(name) or not_measured(name, reason) for name in FLAGS]
+
+
+def check_results(
+    record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked], whole: Completeness
+) -> list[Flag]:
     """Return every flag of one model, from its checks and its stored rows.
 
     Args:
         record: the model as the manifest has it.
         judged: its clean scores.
         attacked: its attacks on all images, prefixes included.
+        whole: how much of its plan is there.
     """
     before = {flag.flag: flag for flag in flags_of_checks(record.checks)}
     full, every = grouped(attacked), grouped(attacked, final=False)
     after = [
+        *_completeness(whole),
         _scores_vary(record, judged, attacked),
         _zero_gradients(attacked),
         _noise(judged, full),
@@ -81,7 +106,7 @@ def check_results(record: ModelRecord, judged: Judged, attacked: Mapping[AttackK
         _more_steps(judged, full, every),
         _larger_epsilon(judged, full),
         _black_box(judged, full),
-        _rounding(judged, attacked),
+        _rounding(judged, attacked, whole.main_epsilon),
         _constant(judged),
         _agreement(record, judged),
     ]
@@ -93,6 +118,24 @@ def check_results(record: ModelRecord, judged: Judged, attacked: Mapping[AttackK
     return [before[name] for name in FLAGS]
 
 
+def _completeness(whole: Completeness) -> list[Flag]:
+    names = ", ".join(whole.undefined) or "none"
+    why = f": {whole.reason}" if whole.undefined and whole.reason else ""
+    return [
+        measured(
+            "attacks_missing",
+            whole.missing,
+            f"cells that are not in the store, of {whole.planned} without attack and at "
+            f"{_radius(whole.main_epsilon)}",
+        ),
+        measured(
+            "worst_case_undefined",
+            len(whole.undefined),
+            f"worst cases without a value at {_radius(whole.main_epsilon)}, {names}{why}",
+        ),
+    ]
+
+
 def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
     name = "scores_vary"
     if record.card.get("is_stochastic"):
@@ -101,11 +144,11 @@ def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKe
     largest, where = 0.0, "no attack"
     for key, found in attacked.items():
         rows = found.rows[
-            (found.rows["kind"] != "transfer") & (found.rows["projection_moved"] <= FLOAT_MARGIN)
+            (found.rows["kind"] != "transfer") & ~(found.rows["projection_moved"] > FLOAT_MARGIN)
         ]
         if len(rows):
             apart = np.abs(column(rows, "adv_score") - column(rows, "attack_score")).max() / (high - low)
-            if apart > largest:
+            if _worse(apart, largest):
                 largest, where = float(apart), f"{key.attack}/{key.objective} at {_radius(key.epsilon)}"
     if not attacked:
         return not_measured(name, "no attack")
@@ -118,16 +161,21 @@ def _zero_gradients(attacked: Mapping[AttackKey, Attacked]) -> Flag:
     share, where = 0.0, "any attack"
     counted = False
     for key, found in attacked.items():
-        taken = float(found.rows["backwards"].sum())
+        taken = float(column(found.rows, "backwards").sum())
         if not found.final or not taken:
             continue
         counted = True
-        mine = float(found.rows["zero_gradients"].sum()) / taken
-        if mine > share:
+        mine = float(column(found.rows, "zero_gradients").sum()) / taken
+        if _worse(mine, share):
             share, where = mine, f"{key.attack} at {_radius(key.epsilon)}"
     if not counted:
         return not_measured("zero_gradients", "no attack with gradients")
     return measured("zero_gradients", share, f"share of gradients that are exactly zero, {where}")
+
+
+def _worse(value: float, than: float) -> bool:
+    """Whether a value is larger; a NaN is larger than any number, and none than it."""
+    return not (value <= than) and not math.isnan(than)
 
 
 def _white(groups: Mapping[Group, Grouped], norm: str, epsilon: float) -> list[Grouped]:
@@ -160,7 +208,9 @@ def _against_white(
             pair = compare(judged, alone, best)
             where = f"{attack}/{objective} over the strongest gradient attack at {_radius(epsilon)}"
             if pair is not None:
-                found = (pair.errors > 2, pair.ratio, where)
+                # A ratio that is no number is the worst there can be.
+                ratio = math.inf if math.isnan(pair.ratio) else pair.ratio
+                found = (not (pair.errors <= 2), ratio, where)
                 worst = found if worst is None else max(worst, found)
     if worst is None:
         return None
@@ -174,7 +224,7 @@ def _noise(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
     if flag is None:
         return not_measured(name, "the suite has no noise attack beside a gradient attack")
     # Half as strong is enough: no test against equality.
-    return flag._replace(raised=flag.value is None or flag.value > flag.threshold)
+    return flag._replace(raised=flag.value is None or not (flag.value <= flag.threshold))
 
 
 def _fgsm(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
@@ -206,13 +256,12 @@ def _more_steps(judged: Judged, full: Mapping[Group, Grouped], every: Mapping[Gr
             shortest, prefix = min(prefixes, key=lambda p: p[0])
             pair = compare(judged, whole, prefix)
             if pair is not None:
-                found.append((epsilon, pair.ratio, f"{attack}, {steps} steps over {shortest}"))
+                found.append((epsilon, _bounded(pair.ratio), f"{attack}, {steps} steps over {shortest}"))
     if not found:
         return not_measured(name, "no attack reports a prefix too short to cross the radius")
     smallest = min(epsilon for epsilon, _, _ in found)
     _, ratio, what = min((f for f in found if f[0] == smallest), key=lambda f: f[1])
-    ratio = min(ratio, 1e9)
-    return measured(name, ratio, f"{what}, at {_radius(smallest)}")
+    return measured(name, _number(ratio), f"{what}, at {_radius(smallest)}")
 
 
 def _larger_epsilon(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
@@ -232,11 +281,20 @@ def _larger_epsilon(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
             continue
         pair = compare(judged, larger[1], group)
         if pair is not None:
-            found.append((min(pair.ratio, 1e9), f"{attack}, {_radius(larger[0])} over {_radius(small)}"))
+            found.append((_bounded(pair.ratio), f"{attack}, {_radius(larger[0])} over {_radius(small)}"))
     if not found:
         return not_measured(name, reason)
     ratio, what = min(found)
-    return measured(name, ratio, what)
+    return measured(name, _number(ratio), what)
+
+
+def _bounded(ratio: float) -> float:
+    """Return a ratio that can be ordered and stored: one that is no number is the lowest."""
+    return -math.inf if math.isnan(ratio) else min(ratio, 1e9)
+
+
+def _number(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None
 
 
 def _saturated(judged: Judged, group: Grouped) -> bool:
@@ -246,18 +304,21 @@ def _saturated(judged: Judged, group: Grouped) -> bool:
     return bool(np.mean(at_end) > 0.5)
 
 
-def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
+def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked], main_epsilon: float) -> Flag:
     name = "rounding_decides"
     candidates = [
         (k.epsilon, k, a)
         for k, a in attacked.items()
         if a.final
+        and k.epsilon >= main_epsilon * (1 - 1e-9)
         and k.objective in ("raise", "lower", "drift", "mse")
         and str(a.rows.iloc[0]["kind"]) in STEPPED
         and _survives_rounding(k, a)
     ]
     if not candidates:
-        return not_measured(name, "no gradient attack changes images by about a grey level")
+        return not_measured(
+            name, "no gradient attack from the main radius on changes images by about a grey level"
+        )
     smallest = min(epsilon for epsilon, _, _ in candidates)
     at = [(k, a) for epsilon, k, a in candidates if epsilon == smallest]
     before = np.mean([np.abs(a.score - judged.clean).mean() for _, a in at])
@@ -274,7 +335,7 @@ def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
 
 def _survives_rounding(key: AttackKey, found: Attacked) -> bool:
     size = key.epsilon if key.norm == "inf" else float(column(found.rows, "rmse").mean())
-    return size >= GREY_LEVEL * (1 - 1e-6)
+    return not (size < GREY_LEVEL * (1 - 1e-6))
 
 
 def _constant(judged: Judged) -> Flag:

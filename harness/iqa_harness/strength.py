@@ -19,7 +19,7 @@ OBJECTIVES = ("raise", "lower", "drift", "mse")
 
 
 class Pair(NamedTuple):
-    """Two attacks on the same images, by strength."""
+    """Two attacks on the same images, by strength; NaN if a score of one is none."""
 
     ratio: float
     """Mean of the first over mean of the second."""
@@ -85,6 +85,8 @@ def compare(judged: Judged, one: Grouped, other: Grouped) -> Pair | None:
     difference = a - b
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     gap = float(difference.mean())
+    if math.isnan(gap):
+        return Pair(math.nan, math.nan)
     errors = gap / error if error > 0 else math.copysign(math.inf, gap) if gap else 0.0
     return Pair(_ratio(float(a.mean()), float(b.mean())), errors)
 
@@ -95,11 +97,16 @@ def total(judged: Judged, group: Grouped, objectives: Iterable[str]) -> Vector:
 
 
 def strongest(judged: Judged, groups: Sequence[Grouped], objective: str) -> Grouped | None:
-    """Return the group with the largest mean strength in an objective, None if none has it."""
-    having = [g for g in groups if objective in g.scores]
-    return max(
-        having, key=lambda g: float(strength(judged, objective, g.scores[objective]).mean()), default=None
-    )
+    """Return the group with the largest mean strength in an objective, None if none has it.
+
+    One whose strength is no number comes first: it must not hide behind another.
+    """
+
+    def size(group: Grouped) -> float:
+        mean = float(strength(judged, objective, group.scores[objective]).mean())
+        return math.inf if math.isnan(mean) else mean
+
+    return max((g for g in groups if objective in g.scores), key=size, default=None)
 
 
 def _ratio(a: float, b: float) -> float:

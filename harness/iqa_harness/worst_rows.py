@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from iqa_harness.bootstrap import Replicates, lowest
-from iqa_harness.judged import Attacked, AttackKey, Judged, Record
+from iqa_harness.judged import Attacked, AttackKey, Hole, Judged, Record
 from iqa_harness.metrics import METRICS, Metric, Vector
+from iqa_harness.planned import cells_at
 from iqa_harness.table_rows import defined_row, undefined_row, undefined_rows
 from iqa_harness.worst_case import Composed, composed_worst_case
 from iqa_results import RunManifest
 
 Found = Mapping[AttackKey, Attacked]
-Holes = Mapping[AttackKey, str]
+Holes = Mapping[AttackKey, Hole]
+Ball = tuple[str, float]
+"""Norm and radius."""
 
 
 class WorstRow(NamedTuple):
@@ -25,37 +28,54 @@ class WorstRow(NamedTuple):
     replicates: Replicates | None
 
 
-def suite_min_rows(manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes) -> list[WorstRow]:
+def suite_min_rows(
+    manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes, balls: Iterable[Ball]
+) -> list[WorstRow]:
     """Minimise over the suite's members at every radius, and at every prefix all members share.
 
     The interval takes the minimum anew in every draw, so that the choice of the member is part of it.
+
+    Args:
+        manifest: the run's.
+        judged: the model.
+        attacked: its attacks on all images.
+        holes: those on some of the images.
+        balls: every norm and radius that was attacked, or was to be.
     """
-    members = [tuple(member.split("/")) for member in manifest.suite_min]
+    members: list[tuple[str, str]] = [(a, o) for a, _, o in (m.partition("/") for m in manifest.suite_min)]
     keys = [*attacked, *holes]
+    is_final = {k: a.final for k, a in attacked.items()} | {k: h.final for k, h in holes.items()}
     made: list[WorstRow] = []
-    for norm, epsilon in sorted({(k.norm, k.epsilon) for k in keys}):
+    for norm, epsilon in balls:
         at = [k for k in keys if (k.norm, k.epsilon) == (norm, epsilon)]
         by_member = {m: [k for k in at if _is_member(k, *m)] for m in members}
-        surrogates = {m: _lost_surrogates(manifest, judged.model, m, epsilon, by_member[m]) for m in members}
-        lost = sorted(set().union(*surrogates.values())) if all(by_member.values()) else []
-        if not all(by_member.values()):
+        planned = cells_at(manifest, judged.model, epsilon)
+        wanted = {
+            (a, o): {name for name in planned if is_of(name, a)} | {k.attack for k in by_member[a, o]}
+            for a, o in members
+        }
+        if not all(wanted.values()) and epsilon != manifest.main_epsilon:
             # Not a radius of every member: the minimum is not defined there and no row pretends it is.
-            if epsilon != manifest.main_epsilon:
-                continue
-            # At the main radius the members exist by the suite's own rules, so a hole is a failed cell.
-            lost = [f"{a}/{o}" for (a, o), found in by_member.items() if not found]
+            continue
+        # At the main radius the members exist by the suite's own rules. One without its full strength, or a
+        # transfer without one of its surrogates, would leave a minimum over less than was planned.
+        lost = sorted(
+            f"{name}/{o}"
+            for (a, o), names in wanted.items()
+            for name in names or {a}
+            if not any(is_final[k] for k in by_member[a, o] if k.attack == name)
+        )
         if lost:
             reason = f"no results of {', '.join(lost)} (cells failed or not run)"
             key = AttackKey("", "", norm, epsilon, 0)
             made += _undefined(undefined_rows(manifest, judged, "suite_min", reason, METRICS, key))
             continue
-        full = {m: max(k.steps for k in found) for m, found in by_member.items()}
+        whole = [k for found in by_member.values() for k in found if is_final[k]]
+        full = max(k.steps for k in whole)
         prefixes = set.intersection(*({k.steps for k in found} for found in by_member.values()))
-        for steps in sorted(prefixes | {max(full.values())}):
-            final = steps == max(full.values())
-            chosen = [
-                k for m, found in by_member.items() for k in found if k.steps == (full[m] if final else steps)
-            ]
+        for steps in sorted({s for s in prefixes if s < full} | {full}):
+            final = steps == full
+            chosen = whole if final else [k for f in by_member.values() for k in f if k.steps == steps]
             made += [_minimum(manifest, judged, attacked, holes, chosen, steps, final, m) for m in METRICS]
     return made
 
@@ -64,25 +84,14 @@ def _undefined(rows: Iterable[Record]) -> list[WorstRow]:
     return [WorstRow(row, None) for row in rows]
 
 
-def _lost_surrogates(
-    manifest: RunManifest, model: str, member: Sequence[str], epsilon: float, found: Sequence[AttackKey]
-) -> set[str]:
-    """Return the transfers of a member that the run planned and that have no results at this radius.
-
-    Without them the minimum would be over fewer surrogates for some models than for others.
-    """
-    attack, objective = member
-    planned = {
-        c.attack
-        for c in manifest.cells
-        if c.model == model and c.epsilon == epsilon and c.attack.startswith(f"{attack}:")
-    }
-    return {f"{name}/{objective}" for name in planned - {k.attack for k in found}}
+def is_of(name: str, attack: str) -> bool:
+    """Whether a name is an attack's; one that transfers has a name for every surrogate."""
+    return name == attack or name.startswith(f"{attack}:")
 
 
 def _is_member(key: AttackKey, attack: str, objective: str) -> bool:
-    """Whether results belong to a member; one that transfers has results of every surrogate."""
-    return key.objective == objective and (key.attack == attack or key.attack.startswith(f"{attack}:"))
+    """Whether results belong to a member."""
+    return key.objective == objective and is_of(key.attack, attack)
 
 
 def _minimum(
@@ -98,7 +107,7 @@ def _minimum(
     place = members[0]._replace(attack="", objective="", steps=steps)
     lost = next((k for k in members if k in holes), None)
     if lost is not None:
-        reason = f"{lost.attack}/{lost.objective}: {holes[lost]}"
+        reason = f"{lost.attack}/{lost.objective}: {holes[lost].reason}"
         row = undefined_row(manifest, judged, "suite_min", metric, reason, key=place, final=final)
         return WorstRow(row, None)
     estimates = {k: judged.estimate(attacked[k].score, metric) for k in members}
@@ -117,29 +126,23 @@ def _minimum(
 
 
 def composed_rows(
-    manifest: RunManifest, judged: Judged, attacked: Found
+    manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes, balls: Iterable[Ball]
 ) -> tuple[list[WorstRow], list[Record]]:
     """Compose the worst case at every radius, and at the main one for every number of steps of the sweep.
 
     The interval takes the adversary's choice as fixed: searching anew in every draw would cost a
-    thousand searches a row. It is that of this choice, not of the search.
+    thousand searches a row. It is that of this choice, not of the search. Arguments are those of
+    `suite_min_rows`, the ends of all scores among the attacks.
     """
     made: list[WorstRow] = []
     intervals: list[Record] = []
-    for norm, epsilon in sorted({(k.norm, k.epsilon) for k in attacked}):
+    for norm, epsilon in balls:
         # What was found in a smaller ball of the same norm lies in this one too.
         inside = {k: a for k, a in attacked.items() if k.norm == norm and k.epsilon <= epsilon}
         sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
-        full = max(k.steps for k in inside)
-        lost = [
-            c
-            for c in manifest.cells
-            if c.model == judged.model and c.attack != "clean" and c.epsilon <= epsilon and c.status != "done"
-        ]
-        if lost:
-            # The adversary of fewer attacks is a weaker one: its value would look like robustness.
-            names = ", ".join(sorted({c.attack for c in lost}))
-            reason = f"{len(lost)} cells of {names} at this radius or below failed or were not run"
+        full = max((k.steps for k in inside), default=0)
+        reason = _not_composed(manifest, judged, inside, holes, norm, epsilon)
+        if reason:
             key = AttackKey("", "", norm, epsilon, full)
             made += _undefined(undefined_rows(manifest, judged, "composed", reason, METRICS, key))
             continue
@@ -157,6 +160,28 @@ def composed_rows(
             if steps == full:
                 intervals += _interval_rows(judged, upto, norm, epsilon, composed)
     return made, intervals
+
+
+def _not_composed(
+    manifest: RunManifest, judged: Judged, inside: Found, holes: Holes, norm: str, epsilon: float
+) -> str:
+    """Say why there is no composed worst case in a ball, '' if there is one.
+
+    The adversary of fewer attacks is a weaker one: its value would look like robustness.
+    """
+    planned = [
+        c for c in manifest.cells if c.model == judged.model and c.attack != "clean" and c.epsilon <= epsilon
+    ]
+    lost = [c for c in planned if c.status != "done"]
+    if lost:
+        names = ", ".join(sorted({c.attack for c in lost}))
+        return f"{len(lost)} cells of {names} at this radius or below failed or were not run"
+    hole = next((k for k in holes if k.norm == norm and k.epsilon <= epsilon), None)
+    if hole is not None:
+        return f"{hole.attack}/{hole.objective}: {holes[hole].reason}"
+    whole = {(k.attack, k.epsilon) for k, a in inside.items() if a.final}
+    weak = sorted({c.attack for c in planned if (c.attack, c.epsilon) not in whole})
+    return f"no results at full strength of {', '.join(weak)} at this radius or below" if weak else ""
 
 
 def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> tuple[Vector, Vector]:

@@ -190,8 +190,8 @@ class RunView:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
 
         A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
-        does one whose numbers were judged invalid, or, where nothing was judged, one that failed a check made
-        before the attack: a gradient that is masked looks like robustness.
+        does one whose numbers were judged invalid or incomplete, or, where nothing was judged, one that
+        failed a check made before the attack: a gradient that is masked looks like robustness.
         """
         values: dict[str, float] = {}
         for record in self.manifest.models:
@@ -207,7 +207,7 @@ class RunView:
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
         verdict = self.verdict(model)
-        return verdict != "invalid" if verdict else self.is_sound(model)
+        return verdict not in ("invalid", "incomplete") if verdict else self.is_sound(model)
 
     def is_sound(self, model: str) -> bool:
         """Whether a model passed every check made before the attack."""
@@ -215,7 +215,7 @@ class RunView:
         return all(isinstance(c, dict) and c.get("passed") is True for c in checks.values())
 
     def verdict(self, model: str) -> str:
-        """Return sound, suspect or invalid; '' if the numbers were not judged."""
+        """Return sound, suspect, incomplete or invalid; '' if the numbers were not judged."""
         return next((e.verdict for e in self.estimates if e.model == model and e.verdict), "")
 
     def flags_of(self, model: str) -> list[Flag]:

@@ -309,8 +309,10 @@ def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
     if rank is None:
         reason = "suite_min SROCC has no value"
         if not view.may_rank(model):
-            judged = view.verdict(model) == "invalid"
-            reason = "the verdict on its numbers is invalid" if judged else "a check before the attack failed"
+            verdict = view.verdict(model)
+            reason = (
+                f"the verdict on its numbers is {verdict}" if verdict else "a check before the attack failed"
+            )
         return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
     return Entry(str(rank), "number", number=rank)
 

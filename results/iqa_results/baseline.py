@@ -36,7 +36,7 @@ class BaselineModel(_Record):
     sha256: str
     """Hash of card and weights."""
     verdict: str
-    """sound, suspect or invalid."""
+    """sound, suspect, incomplete or invalid."""
     flags: tuple[str, ...]
     """Raised flags."""
 

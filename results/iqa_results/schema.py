@@ -204,7 +204,12 @@ TABLE_COLUMNS: tuple[Column, ...] = (
         "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
         "clean rows and of suite_min and composed at the main radius; null where nothing was compared",
     ),
-    Column("verdict", _S, False, "of the model: sound | suspect | invalid; '' where it was not judged"),
+    Column(
+        "verdict",
+        _S,
+        False,
+        "of the model: sound | suspect | incomplete | invalid; '' where it was not judged",
+    ),
     Column("flags", _S, False, "names of the model's raised flags, joined by ', '"),
 )
 
@@ -234,7 +239,7 @@ FLAG_COLUMNS: tuple[Column, ...] = (
     Column("threshold", _F, False, "the bound it is held against"),
     Column("raised", pa.bool_(), False, "whether the value is on the wrong side of it"),
     Column("measured", pa.bool_(), False, "False if the run has nothing to measure it on; never raised then"),
-    Column("severity", _S, False, "what a raised flag makes of the verdict: invalid | suspect"),
+    Column("severity", _S, False, "what a raised flag makes of the verdict: invalid | incomplete | suspect"),
     Column("detail", _S, False, "what was compared, in words; why it was not measured"),
 )
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -43,6 +44,7 @@ from iqa_results.schema import (
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SCORES = ("mos", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg", "attack_score")
 
 
 class ResultStore:
@@ -98,24 +100,28 @@ class ResultStore:
         """Write the rows of a cell as one part, whole or not at all.
 
         Raises:
-            BadPart: the rows do not fit ROW_SCHEMA, or a row is of another cell.
+            BadPart: the rows do not fit ROW_SCHEMA, a score is not finite, or a row is of another cell.
         """
         if not rows:
             raise BadPart(f"cell {key[:12]}: no rows to write")
         if any(row.get("cell") != key for row in rows):
             raise BadPart(f"cell {key[:12]}: a row carries another cell's key")
-        return _write_table(self.cell_path(key), _as_table(rows, ROW_SCHEMA, f"cell {key[:12]}"))
+        table = _as_table(rows, ROW_SCHEMA, f"cell {key[:12]}")
+        _require_numbers(table, f"cell {key[:12]}")
+        return _write_table(self.cell_path(key), table)
 
     def read_cell(self, key: str) -> pa.Table:
         """Read one part, verified against its page checksums, its schema and its key.
 
         Raises:
-            BadPart: missing, damaged, of another schema, or holding another cell's rows.
+            BadPart: missing, damaged, of another schema, holding another cell's rows, or a score that is
+                not finite.
         """
         path = self.cell_path(key)
         table = _read_table(path, ROW_SCHEMA)
         if set(table.column("cell").unique().to_pylist()) != {key}:
             raise BadPart(f"{path}: holds rows of another cell; delete the file and run again")
+        _require_numbers(table, str(path))
         return table
 
     def read_cells(self, keys: Iterable[str]) -> pa.Table:
@@ -351,6 +357,18 @@ def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> p
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError) as error:
         raise BadPart(f"{what}: {error}") from error
     return table
+
+
+def _require_numbers(table: pa.Table, where: str) -> None:
+    """Refuse rows of a cell with a label or score that is NaN or infinite: no order exists among those."""
+    for name in _SCORES:
+        finite = pc.is_finite(table.column(name))
+        if not pc.all(finite, min_count=0).as_py():
+            row = finite.to_pylist().index(False)
+            image = table.column("image_id")[row].as_py()
+            raise BadPart(
+                f"{where}: {name} of image {image!r} (row {row}) is not finite; delete the file and run again"
+            )
 
 
 def _write_table(path: Location, table: pa.Table) -> Location:

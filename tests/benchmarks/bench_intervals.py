@@ -128,6 +128,7 @@ def side(y, clean, members, composed) -> Standpoint:
     for (name, _), scores in zip(MEMBERS, members, strict=True):
         part("attack", "pgd", name, scores)
     part("composed", "", "srocc", composed)
+    part("composed", "", "plcc", composed)
     record = Baseline(
         name="b", run="r", suite="s", suite_sha256="0", data="d", data_sha256="0", split="test", images=n,
         label="MOS", main_epsilon=0.004, suite_min=tuple(f"pgd/{name}" for name, _ in MEMBERS), seed=0,

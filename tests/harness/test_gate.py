@@ -10,11 +10,20 @@ import pytest
 from scipy.stats import spearmanr
 
 from iqa_harness.baselines import Standpoint
-from iqa_harness.errors import NotComparable
-from iqa_harness.gate import GATED, Regression, find_regressions, noise_floors
+from iqa_harness.errors import NotComparable, RunError
+from iqa_harness.gate import GATED, Regression, find_regressions, noise_floors, undefined_values
 from iqa_harness.gate_formats import as_json, headline, junit, markdown, sentence
+from iqa_harness.metrics import METRICS
 from iqa_models import create_model, save_checkpoint
-from iqa_results import BadManifest, Baseline, BaselineModel, Provenance, load_baseline, save_baseline
+from iqa_results import (
+    BadManifest,
+    BadPart,
+    Baseline,
+    BaselineModel,
+    Provenance,
+    load_baseline,
+    save_baseline,
+)
 
 N = 120
 MADE = Provenance(
@@ -143,9 +152,98 @@ def test_a_value_that_is_lost_is_a_regression():
     assert worse.reason == "undefined: all scores are equal"
 
 
+@pytest.mark.parametrize("unknown", ["", "fine", "incomplete", "invalid"])
+def test_a_verdict_nobody_knows_is_the_worst(unknown):
+    """It never ranks as sound; with an unknown one before, a known one is no regression."""
+    (worse,) = find_regressions(side(), side(verdict=unknown)).regressions
+    assert worse.row == "verdict"
+    (worse,) = find_regressions(side(verdict="suspect"), side(verdict=unknown)).regressions
+    assert worse.reason == f"suspect -> {unknown}"
+
+
+CONSTANT = SCORES | {("attack", "pgd", "mse"): np.full(N, 0.5)}
+
+
+def test_a_baseline_without_a_value_gates_nothing():
+    """What is undefined before and after is not "no regression"; it can be looked at all the same."""
+    with pytest.raises(NotComparable, match=r"no value of m suite_min in SROCC \(all scores are equal"):
+        find_regressions(side(CONSTANT), side(CONSTANT))
+    shown = find_regressions(side(CONSTANT), side(CONSTANT), undefined_ok=True)
+    assert "undefined" in {c.outcome for c in shown.comparisons}
+    assert undefined_values(side(), METRICS) == []
+    assert len(undefined_values(side(CONSTANT), METRICS)) == 2
+    everything = undefined_values(side(CONSTANT), ("srocc",), every_attack=True)
+    assert [name.split(" ")[1] for name in everything] == ["attack", "suite_min"]
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+def test_a_tolerance_that_lets_everything_pass_is_refused(tolerance):
+    """NaN compares false with every fall."""
+    with pytest.raises(RunError, match="tolerance"):
+        find_regressions(side(), side(damaged()), tolerance=tolerance)
+
+
+def changed(made, keep=None, where=None, **columns):
+    """A side with rows left out, or with columns of some rows replaced."""
+    scores = made.scores.copy()
+    if keep is not None:
+        scores = scores[keep(scores)]
+    if columns:
+        rows = where(scores)
+        for name, value in columns.items():
+            scores.loc[rows, name] = value(scores.loc[rows, name]) if callable(value) else value
+    return Standpoint(made.record, scores.reset_index(drop=True))
+
+
+def attacks(scores):
+    return scores["row"] == "attack"
+
+
+BROKEN = {
+    "no attacks": ({"keep": lambda s: ~attacks(s)}, "no scores under pgd/mse"),
+    "no member": ({"keep": lambda s: s["objective"] != "drift"}, "no scores under pgd/drift"),
+    "no composed": ({"keep": lambda s: s["row"] != "composed"}, "no composed scores of srocc"),
+    "one composed": ({"keep": lambda s: s["objective"] != "plcc"}, "no composed scores of plcc"),
+    "no clean": ({"keep": lambda s: s["row"] != "clean"}, f"clean scores of 0 of {N} images"),
+    "fewer clean": ({"keep": lambda s: s["image_id"] > "019"}, f"clean scores of 100 of {N} images"),
+    "fewer attacked": (
+        {"keep": lambda s: ~(attacks(s) & (s["image_id"] < "020"))},
+        "scores of pgd/mse that are not of exactly the images",
+    ),
+    "other images": (
+        {"where": lambda s: s["objective"] == "drift", "image_id": lambda ids: "x" + ids},
+        "scores of pgd/drift that are not of exactly the images",
+    ),
+    "another radius": ({"where": attacks, "epsilon": 1e-3}, "another radius than 4/255"),
+    "a second norm": ({"where": attacks, "norm": "2"}, "second norm"),
+    "a NaN": (
+        {"where": lambda s: attacks(s) & (s["image_id"] == "003"), "score": float("nan")},
+        "scores of pgd/mse that are not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), BROKEN.values(), ids=BROKEN)
+def test_a_side_that_is_not_whole_is_damaged(change, says):
+    """As a baseline or as a run, beside a whole one: nothing is compared with what is not there."""
+    part = changed(side(), **change)
+    for pair in ((part, side()), (side(), part), (part, part)):
+        with pytest.raises(BadPart, match=says):
+            find_regressions(*pair)
+
+
+def test_a_norm_is_compared_too():
+    """All attacked scores in another norm are another attack."""
+    other = changed(side(), where=lambda s: s["row"] != "clean", norm="2")
+    with pytest.raises(NotComparable, match="norms differ"):
+        find_regressions(side(), other)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"suite_min": ("pgd/drift",)}, "members of suite_min differ"),
+        ({"seed": 1}, "seeds differ"),
         ({"suite_sha256": "6" * 64}, "suites differ"),
         ({"data_sha256": "e" * 64}, "data differ"),
         ({"split": "val"}, "data differ"),
@@ -295,5 +393,9 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     code, out, _ = cli("baseline", "show", "kept/base")
     assert code == 0
     assert "from 2 runs" in out
+    # Its PLCC is undefined, its SROCC is not: it can be saved, and is not gated in PLCC.
     assert cli("baseline", "save", "later", "--run", "after", "--folder", "kept")[0] == 0
+    code, _, err = cli("gate", "--baseline", "kept/later", "--run", "after", "--metric", "plcc")
+    assert code == 2
+    assert "the baseline has no value of m clean in PLCC" in err
     assert cli("baseline", "diff", "kept/base", "kept/later")[0] == 0

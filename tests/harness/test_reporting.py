@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 import math
+import os
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -337,6 +339,52 @@ def test_the_leaderboard_reads_what_is_stored_and_names_what_it_cannot(cli, smok
     code, _, _ = cli("leaderboard", str(smoke.root), str(other.root), "--out", str(tmp_path / "board"))
     assert code == 4
     assert "Left out" in (tmp_path / "board" / "leaderboard.html").read_text()
+
+
+def test_after_a_kill_the_leaderboard_says_what_the_list_of_runs_says(cli, smoke, tmp_path):
+    """A manifest from before the end is not believed: neither of cells that are there nor of lost ones."""
+    store = ResultStore(tmp_path / "killed")
+    shutil.copytree(smoke.root, store.root)
+    whole = store.read_manifest("first")
+    killed = [c.model_copy(update={"status": "missing", "bytes": None}) for c in whole.cells[1:]]
+    update = {"cells": (whole.cells[0], *killed), "status": "running", "ended": None}
+    store.write_manifest(whole.model_copy(update=update))
+    lost = [c for c in whole.cells if c.attack != "clean"][:3]
+    for cell in lost:
+        store.delete_cell(cell.key)
+    manifest = read_run(FoundRun(store, "first")).manifest
+    assert [c.key for c in manifest.cells if c.status != "done"] == [c.key for c in lost]
+    (listed,) = json.loads(cli("runs", "list", "--store", str(store.root), "--json")[1])
+    assert cli("leaderboard", str(store.root), "--out", str(tmp_path / "board"))[0] == 0
+    words = (tmp_path / "board" / "leaderboard.md").read_text()
+    assert f"(status: {listed['status']})" in words
+    assert f"3 of {listed['cells']} cells" in words
+    assert listed["done"] == listed["cells"] - 3
+
+
+def test_a_table_that_is_older_than_a_cell_is_marked(cli, smoke, tmp_path):
+    """Resumed and killed before its tables were made: shown, with the command that makes them anew."""
+    store = ResultStore(tmp_path / "stale")
+    shutil.copytree(smoke.root, store.root)
+    assert read_run(FoundRun(store, "first")).manifest.notes == smoke.read_manifest("first").notes
+    table = store.run_folder("first") / "table.parquet"
+    cell = store.cell_path(store.read_manifest("first").cells[-1].key)
+    os.utime(cell, ns=(0, table.stat().st_mtime_ns + 10**9))
+    assert "the table is older than the run's cells" in read_run(FoundRun(store, "first")).manifest.notes[0]
+    code, out, _ = cli("leaderboard", str(store.root), "--out", str(tmp_path / "board"))
+    assert code == 0
+    assert "the table is older" in " ".join(out.split())
+    assert f"report first --store {store.root}" in (tmp_path / "board" / "leaderboard.md").read_text()
+    assert cli("report", "first", "--store", str(store.root), "--format", "markdown")[0] == 0
+    os.utime(table, ns=(0, cell.stat().st_mtime_ns + 1))
+    assert read_run(FoundRun(store, "first")).manifest.notes == smoke.read_manifest("first").notes
+
+
+def test_a_store_without_cells_is_shown_as_its_manifest_says(smoke, tmp_path):
+    """Tables passed on without their rows."""
+    store = ResultStore(tmp_path / "light")
+    shutil.copytree(smoke.root / "runs", store.root / "runs")
+    assert read_run(FoundRun(store, "first")).manifest == smoke.read_manifest("first")
 
 
 def test_profile_writes_what_a_report_reads(cli, tmp_path):

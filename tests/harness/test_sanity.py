@@ -1,17 +1,28 @@
 """Each flag of the stored rows: raised by what it is for, quiet otherwise, and silent where it cannot see."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from iqa_attacks import PGD, ThreatModel
 from iqa_harness.bootstrap import Bootstrap
+from iqa_harness.check import check_model
 from iqa_harness.flags import FLAGS, Flag, measured, not_measured, verdict_of
 from iqa_harness.judged import Attacked, AttackKey, Judged
 from iqa_harness.metrics import METRICS, Fit
-from iqa_harness.sanity import BY_CHECK, check_results, flags_of_checks
-from iqa_models import CHEATS
+from iqa_harness.probes import probe_model
+from iqa_harness.sanity import (
+    BY_CHECK,
+    Completeness,
+    check_results,
+    flags_of_checks,
+    flags_without_scores,
+)
+from iqa_models import CHEATS, LinearQuality, create_model
 from iqa_results import ModelRecord
 
 N = 40
@@ -54,12 +65,20 @@ def attack(name="pgd", kind="pgd", gain=0.1, objective="raise", epsilon=2 / 255,
     return AttackKey(name, objective, "inf", epsilon, steps), Attacked(score, score_8bit, final, rows)
 
 
-def raised(*attacks, of=None, clean=CLEAN):
-    return [f.flag for f in check_results(of or record(), judged(clean), dict(attacks)) if f.raised]
+def whole(main=2 / 255, missing=0, undefined=()):
+    return Completeness(main, 20, missing, undefined, "no results" if undefined else "")
 
 
-def flag(name, *attacks, of=None):
-    return next(f for f in check_results(of or record(), judged(), dict(attacks)) if f.flag == name)
+def flags_of(*attacks, of=None, clean=CLEAN, plan=None):
+    return check_results(of or record(), judged(clean), dict(attacks), plan or whole())
+
+
+def raised(*attacks, of=None, clean=CLEAN, plan=None):
+    return [f.flag for f in flags_of(*attacks, of=of, clean=clean, plan=plan) if f.raised]
+
+
+def flag(name, *attacks, of=None, plan=None):
+    return next(f for f in flags_of(*attacks, of=of, plan=plan) if f.flag == name)
 
 
 HONEST = [
@@ -76,7 +95,7 @@ HONEST = [
 
 def test_an_honest_run_raises_nothing():
     """All attacks in their natural order: every flag is measured and none is raised."""
-    flags = check_results(record(), judged(), dict(HONEST))
+    flags = flags_of(*HONEST)
     assert [f.flag for f in flags] == list(FLAGS)
     assert all(f.measured for f in flags), [f for f in flags if not f.measured]
     assert verdict_of(flags) == ("sound", [])
@@ -107,6 +126,85 @@ def test_a_drift_that_lives_between_grey_levels_is_seen():
     assert raised(attack(kept=0.2)) == ["rounding_decides"]
     assert raised(attack(kept=2.0)) == ["rounding_decides"]
     assert not flag("rounding_decides", attack(kept=0.2, epsilon=0.5 / 255)).measured
+
+
+def test_rounding_is_judged_at_the_main_radius():
+    """What a smaller radius loses between grey levels does not count; what the main one loses does."""
+    small, main = attack(kept=0.05, gain=0.05, epsilon=1 / 255), attack(gain=0.2, epsilon=4 / 255)
+    at_main = whole(main=4 / 255)
+    found = flag("rounding_decides", small, main, plan=at_main)
+    assert (found.raised, found.measured) == (False, True)
+    assert "at 4/255" in found.detail
+    small, main = attack(gain=0.05, epsilon=1 / 255), attack(kept=0.1, gain=0.2, epsilon=4 / 255)
+    assert flag("rounding_decides", small, main, plan=at_main).raised
+    assert not flag("rounding_decides", small, plan=at_main).measured
+    larger = flag("rounding_decides", attack(epsilon=0.5 / 255), main, plan=whole(main=0.5 / 255))
+    assert "at 4/255" in larger.detail  # the main one is below a grey level
+
+
+def nan(key_and_found, column=None):
+    """An attack with NaN in the scores of one image, or in a whole column of its rows."""
+    key, found = key_and_found
+    rows = found.rows.copy()
+    if column:
+        rows[column] = float("nan")
+        return key, Attacked(found.score, found.score_8bit, found.final, rows)
+    score, score_8bit = found.score.copy(), found.score_8bit.copy()
+    score[3] = score_8bit[3] = float("nan")
+    rows["adv_score"] = score
+    return key, Attacked(score, score_8bit, found.final, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("fgsm_as_strong", nan(attack("fgsm", "fgsm", 0.06, steps=1))),
+        ("noise_as_strong", nan(attack("noise", "noise", 0.004, steps=0))),
+        ("black_box_stronger", nan(attack("square", "square", 0.05, steps=100))),
+        ("black_box_stronger", nan(attack())),
+        ("more_steps_not_stronger", nan(attack(gain=0.02, steps=1, final=False))),
+        ("more_steps_not_stronger", nan(attack())),
+        ("larger_epsilon_not_stronger", nan(attack(gain=0.05, epsilon=1 / 255))),
+        ("zero_gradients", nan(attack(), "zero_gradients")),
+        ("zero_gradients", nan(attack(), "backwards")),
+        ("scores_vary", nan(attack(), "attack_score")),
+        ("rounding_decides", nan(attack())),
+    ],
+)
+def test_a_nan_raises_the_flag_and_never_quiets_it(name, broken):
+    """Whichever side of a comparison it is on: the value is one that could not be had."""
+    found = flag(name, *HONEST, broken)
+    assert (found.raised, found.value) == (True, None)
+
+
+def test_a_nan_in_the_clean_scores_is_invalid():
+    """No agreement and no order either."""
+    clean = CLEAN.copy()
+    clean[0] = float("nan")
+    assert {"constant_predictor", "no_agreement"} <= set(raised(clean=clean))
+
+
+def test_a_nan_beside_a_score_hides_no_row():
+    """An unknown projection or size of a change counts as one that matters."""
+    assert flag("scores_vary", nan(attack(apart=0.01), "projection_moved")).raised
+    key, found = nan(attack(kept=0.1), "rmse")
+    assert flag("rounding_decides", (key._replace(norm="2"), found)).raised
+
+
+@pytest.mark.parametrize("missing", [1, 20])
+def test_missing_cells_and_values_make_a_model_incomplete(missing):
+    """Beside honest flags and beside a suspect one; only an invalid one is worse."""
+    part = whole(missing=missing)
+    assert verdict_of(flags_of(*HONEST, plan=part)) == ("incomplete", ["attacks_missing"])
+    lost = whole(undefined=("suite_min",))
+    assert verdict_of(flags_of(*HONEST, plan=lost)) == ("incomplete", ["worst_case_undefined"])
+    assert "suite_min: no results" in flag("worst_case_undefined", plan=lost).detail
+    suspect = attack("fgsm", "fgsm", 0.15, steps=1)
+    assert verdict_of(flags_of(*HONEST, suspect, plan=part))[0] == "incomplete"
+    assert verdict_of(flags_of(*HONEST, attack(dead=5), plan=part))[0] == "invalid"
+    nothing = flags_without_scores(record(), part, "no clean scores")
+    assert [f.flag for f in nothing] == list(FLAGS)
+    assert verdict_of(nothing) == ("incomplete", ["attacks_missing"])
 
 
 def test_equal_strength_is_no_fault():
@@ -153,7 +251,7 @@ def test_constants_are_the_models_fault_and_disagreement_the_datas():
     trained, random = record(), record(checkpoint=None, initial_weights="random")
     assert raised(of=trained, clean=shuffled) == ["no_agreement"]
     assert raised(of=random, clean=shuffled) == []
-    few = next(f for f in check_results(random, judged(shuffled), {}) if f.flag == "no_agreement")
+    few = next(f for f in flags_of(of=random, clean=shuffled) if f.flag == "no_agreement")
     assert "random" in few.detail
 
 
@@ -183,6 +281,96 @@ def test_verdicts_follow_the_worst_flag():
     assert measured("still_rising", None, "").raised
     assert not measured("fgsm_as_strong", 2.0, "", also=False).raised
     assert verdict_of([not_measured("zero_gradients", "nothing")]) == ("sound", [])
+
+
+def test_an_estimate_is_made_once_and_few_are_kept(monkeypatch):
+    """The same scores give the same draws, to the bit; what was not used for long is made again."""
+    of = judged()
+    first = of.estimate(CLEAN + 0.01 * MOS, "srocc")
+    assert of.estimate(CLEAN + 0.01 * MOS, "srocc") is first
+    assert of.estimate(CLEAN + 0.01 * MOS, "plcc") is not first
+    monkeypatch.setattr("iqa_harness.judged.KEPT", 3)
+    for step in range(5):
+        of.estimate(CLEAN + step, "srocc")
+        assert len(of._known) <= 4
+    again = of.estimate(CLEAN + 0.01 * MOS, "srocc")
+    assert again is not first
+    assert again.value == first.value
+    assert np.array_equal(again.replicates.draws, first.replicates.draws)
+
+
+FAULTS = {
+    "none": lambda scores, images: scores,
+    "no number": lambda scores, images: scores * float("nan"),
+    "far": lambda scores, images: scores + 5,
+    "counts": lambda scores, images: scores + 1e-3 * next(COUNT),
+    "batch": lambda scores, images: scores + 0.01 * len(images),
+    "detached": lambda scores, images: scores.detach(),
+    "dead": lambda scores, images: scores.detach() + 0 * scores,
+    "wrong sign": lambda scores, images: 2 * scores.detach() - scores,
+    "clipped": lambda scores, images: images.clamp(0.5, 1).mean((1, 2, 3)),
+}
+COUNT = itertools.count()
+
+
+class Faulty(LinearQuality):
+    """The linear model with one fault."""
+
+    fault = "none"
+
+    def predict(self, images):
+        return FAULTS[self.fault](super().predict(images), images)
+
+
+def checked(fault="none", step=0.25):
+    """Flags of what is measured before a run, of a model with a fault or by an attack with short steps."""
+    model = create_model("linear", seed=10).eval()
+    model.__class__, model.fault = Faulty, fault
+    images = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    pgd = PGD(threat=ThreatModel("inf", 4 / 255), objectives=("raise",), steps=10, step_size=step * 4 / 255)
+    checks = check_model(model, images)
+    if fault not in ("no number", "detached"):  # such a model is not attacked
+        checks |= probe_model(model, images, pgd, 4 / 255, None)
+    return flags_of_checks(checks)
+
+
+PLANTED = {
+    "attacks_missing": lambda: flags_of(*HONEST, plan=whole(missing=1)),
+    "worst_case_undefined": lambda: flags_of(*HONEST, plan=whole(undefined=("composed",))),
+    "scores_not_finite": lambda: checked("no number"),
+    "outside_score_range": lambda: checked("far"),
+    "scores_vary": lambda: checked("counts"),
+    "batch_dependence": lambda: checked("batch"),
+    "gradient_missing": lambda: checked("detached"),
+    "zero_gradients": lambda: checked("dead"),
+    "gradient_disagrees": lambda: checked("wrong sign"),
+    "input_range": lambda: checked("clipped"),
+    "noise_as_strong": lambda: checked("wrong sign"),
+    "ends_not_reached": lambda: checked("wrong sign"),
+    "still_rising": lambda: checked(step=0.02),
+    "fgsm_as_strong": lambda: flags_of(*HONEST, attack("fgsm", "fgsm", 0.15, steps=1)),
+    "more_steps_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, steps=1, final=False)),
+    "larger_epsilon_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, epsilon=1 / 255)),
+    "black_box_stronger": lambda: flags_of(*HONEST, attack("square", "square", 0.13, steps=100)),
+    "rounding_decides": lambda: flags_of(*HONEST, attack(kept=0.2), attack(objective="lower", kept=0.2)),
+    "constant_predictor": lambda: flags_of(clean=np.full(N, 0.7)),
+    "no_agreement": lambda: flags_of(*HONEST, clean=-CLEAN),
+}
+"""A case of every flag there is."""
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_flag_is_raised_by_what_is_planted_for_it(name):
+    """No flag exists that nothing raises, and none is raised by the honest case beside it."""
+    assert next(f for f in PLANTED[name]() if f.flag == name).raised
+
+
+def test_no_flag_is_raised_by_what_is_honest():
+    """All that is measured before a run of the linear model, and all of an honest run."""
+    before = [f for f in checked() if f.flag in BY_CHECK.values()]
+    assert [f.flag for f in before if f.raised or not f.measured] == []
+    assert set(PLANTED) == set(FLAGS)
+    assert [f.flag for f in flags_of(*HONEST) if f.raised] == []
 
 
 @pytest.mark.parametrize("kind", FLAGS.values(), ids=FLAGS)

@@ -61,9 +61,10 @@ def _suite(names):
     tables = []
     for name in names:
         kind, objectives, settings = KINDS[name]
+        listwise = {"soft_spearman", "pairwise_inversion"} & set(objectives)
         tables.append(
             f'[[attacks]]\nname = "{name}"\nkind = "{kind}"\nepsilons = ["4/255"]\n'
-            f"objectives = {objectives}\nbatch = 2\n{settings}\n"
+            f"objectives = {objectives}\n{'batch = 2' if listwise else ''}\n{settings}\n"
         )
     return "\n".join([HEAD, *tables])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
 from iqa_harness.metrics import srocc
-from iqa_harness.worst_case import _descend, _Products, _Ranks, composed_worst_case
+from iqa_harness.worst_case import _descend, _Products, _Ranks, _ranks_of_places, composed_worst_case
 
 
 def _problem(seed, n=6, k=3, ties=False):
@@ -72,6 +72,13 @@ def test_every_change_of_one_image_is_judged_exactly(seed, ties, metric):
             exact = oracle(scores, mos).statistic
             assert values[i, k] == pytest.approx(exact, abs=1e-12)
             assert judge.of(changed) == pytest.approx(exact, abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_ranks_of_whole_numbers_are_scipys(places):
+    """To the last bit, ties included."""
+    assert np.array_equal(_ranks_of_places(np.array(places)), rankdata(places))
 
 
 @pytest.mark.parametrize("ties", [False, True])

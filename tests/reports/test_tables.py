@@ -150,15 +150,20 @@ def test_the_best_of_a_column_is_marked_and_so_is_what_is_not_told_apart_from_it
     assert "†" not in "".join(e.mark for e in column(table, "clean"))
 
 
-@pytest.mark.parametrize(("verdict", "ranks"), [("suspect", ["1", "2"]), ("invalid", ["1", "—"])])
+@pytest.mark.parametrize(
+    ("verdict", "ranks"),
+    [("suspect", ["1", "2"]), ("incomplete", ["1", "—"]), ("invalid", ["1", "—"])],
+)
 def test_the_verdict_decides_who_is_ranked(run: Any, verdict: str, ranks: list[str]) -> None:
-    """A suspect model keeps its rank although a check failed, an invalid one has none; the row says which."""
+    """A suspect model keeps its rank although a check failed, an invalid or incomplete one has none."""
     rows = [r | {"verdict": verdict if r["model"] == "weak" else "sound"} for r in run.table.to_pylist()]
     table = leaderboard_table(
         view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
     )
     assert [row[0].text for row in table.rows] == ranks
     assert [e.text for e in column(table, "Verdict")] == ["sound", verdict]
+    if ranks[1] == "—":
+        assert note(table, table.rows[1][0]) == f"not ranked: the verdict on its numbers is {verdict}"
 
 
 def test_cost_is_shown_where_it_was_recorded(run: Any) -> None:

@@ -31,6 +31,8 @@ def save(
 ) -> None:
     """Save a complete run as a baseline."""
     from iqa_harness.errors import RunError
+    from iqa_harness.gate import undefined_values
+    from iqa_harness.gate_sides import require_whole
     from iqa_results import ResultStore, save_baseline
 
     ResultStore(folder).run_folder(name)  # refuses a name that is no plain file name
@@ -38,6 +40,10 @@ def save(
     if where.exists() and not force:
         raise RunError(f"{where} exists; --force replaces it")
     side = side_of_run(store, run, name)
+    require_whole(side, [m.name for m in side.record.models])
+    lost = undefined_values(side, ("srocc",))
+    if lost:
+        raise RunError(f"run {run!r} has no value of {lost[0]}: nothing could be worse than that")
     rows = [{str(k): v for k, v in row.items()} for row in side.scores.to_dict("records")]
     save_baseline(where, side.record, rows)
     models = ", ".join(m.name for m in side.record.models)
@@ -69,7 +75,9 @@ def show(baseline: BaselineArgument) -> None:
     for heading in ("model", "value", "metric"):
         table.add_column(heading)
     table.add_column("stored", justify="right")
-    for c in find_regressions(side, side, metrics=("srocc", "plcc"), resamples=1).comparisons:
+    for c in find_regressions(
+        side, side, metrics=("srocc", "plcc"), resamples=1, undefined_ok=True
+    ).comparisons:
         value = "-" if c.before is None else f"{c.before:.3f}"
         shown = c.reason.partition(" -> ")[0] if c.row == "verdict" else value
         member = f" ({c.attack}/{c.objective})" if c.attack else ""
@@ -86,7 +94,9 @@ def diff(
     from iqa_harness.gate import find_regressions
 
     old, new = side_of_folder(before), side_of_folder(after)
-    print_gated(compared(lambda: find_regressions(old, new, metrics=metrics_of(None))), old, new)
+    print_gated(
+        compared(lambda: find_regressions(old, new, metrics=metrics_of(None), undefined_ok=True)), old, new
+    )
 
 
 def side_of_run(store: str | Path, run: str, name: str) -> Standpoint:

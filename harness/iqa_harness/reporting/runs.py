@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from iqa_harness.errors import RunError
 from iqa_reports import ModelCost, StoredRun
-from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore
+from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore, RunManifest
 
 MANIFEST = "manifest.json"
 
@@ -46,11 +46,13 @@ def find_runs(places: Iterable[str | Path]) -> list[FoundRun]:
 def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     """Read what a run's aggregation stored: manifest, table, intervals; flags and costs if there are any.
 
+    The manifest has its cells as the store has them now, and a note if the table is older than one of them.
+
     Raises:
         ResultsError: a file is damaged or of another version, or the run was never aggregated.
     """
     store, run = found
-    manifest = store.read_manifest(run)
+    manifest = _as_stored(store, store.read_manifest(run))
     if not (store.run_folder(run) / "table.parquet").is_file():
         raise RunError(
             f"run {run!r} in {store.root} has no table yet; make it by "
@@ -67,6 +69,35 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         (),
         store.root.name,
     )
+
+
+def _as_stored(store: ResultStore, manifest: RunManifest) -> RunManifest:
+    """Return a manifest with the state of its cells now, whatever a killed run left of it.
+
+    A store without a single cell was passed on without its rows: the manifest is all that is known of them.
+    """
+    from iqa_harness.run import refreshed
+
+    now = refreshed(store, manifest)
+    if not any(cell.status == "done" for cell in now.cells) and not store.cell_sizes():
+        return manifest
+    if not _table_is_older(store, now):
+        return now
+    note = (
+        "the table is older than the run's cells and may lack some of them: "
+        f"`iqa-harness report {now.run} --store {store.root}` makes it anew"
+    )
+    return now.model_copy(update={"notes": (note, *now.notes)})
+
+
+def _table_is_older(store: ResultStore, manifest: RunManifest) -> bool:
+    """Whether a cell was stored after the run's table, by the files' times; a URL's are not looked at."""
+    table = store.run_folder(manifest.run) / "table.parquet"
+    if not isinstance(table, Path) or not table.is_file():
+        return False
+    written = table.stat().st_mtime_ns
+    paths = (store.cell_path(cell.key) for cell in manifest.cells if cell.status == "done")
+    return any(isinstance(path, Path) and path.stat().st_mtime_ns > written for path in paths)
 
 
 def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[list[StoredRun], list[str]]:

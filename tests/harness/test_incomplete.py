@@ -1,0 +1,226 @@
+"""What a run does not have: it stays visible in every table, and no model it is missing for is sound."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_harness.aggregate import robustness_table
+from iqa_harness.cell import Runtime
+from iqa_harness.cli.verify import print_verdicts
+from iqa_harness.differences import Place, difference_rows
+from iqa_harness.plan import Entrant, plan
+from iqa_harness.run import run_suite
+from iqa_harness.worst_case import composed_worst_case
+from iqa_models import create_model
+from iqa_results import ROW_SCHEMA, BadPart, ResultStore
+
+MAIN, SMALL = 4 / 255, 2 / 255
+LOST = {
+    "every attack": lambda c: c.attack != "clean",
+    "the main radius": lambda c: c.epsilon == MAIN,
+    "the small radius": lambda c: c.epsilon == SMALL,
+    "an attack": lambda c: c.attack == "fgsm",
+    "one cell": lambda c: c.attack == "pgd" and c.epsilon == MAIN and c.first == 4,
+    "the clean scores": lambda c: c.attack == "clean" and c.split == "test",
+    "everything": lambda c: True,
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, images, suite, suite_text):
+    """A whole run of two linear models."""
+    store = ResultStore(tmp_path_factory.mktemp("store"))
+    entrants = [Entrant(f"m{seed}", create_model("linear", seed=seed)) for seed in (10, 11)]
+    return store, run_suite(plan(suite, entrants, images), entrants, suite_text, store, "r", Runtime())
+
+
+@pytest.fixture(scope="module")
+def whole(two):
+    """Its tables."""
+    return tables(*two)
+
+
+def without(manifest, lost, model="m10"):
+    """The manifest with some cells of one model missing."""
+    cells = tuple(
+        c.model_copy(update={"status": "missing"}) if c.model == model and lost(c) else c
+        for c in manifest.cells
+    )
+    return manifest.model_copy(update={"cells": cells, "status": "partial"})
+
+
+def tables(store, manifest):
+    return robustness_table(store, manifest, resamples=20)
+
+
+def places(table, *names, **where):
+    return {
+        tuple(row[name] for name in names)
+        for row in table.to_pylist()
+        if all(row[key] == value for key, value in where.items())
+    }
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+def test_every_row_of_the_whole_run_is_there_and_what_is_missing_says_why(two, whole, lost):
+    """Attacks with all their prefixes, worst cases and pairs of models, as if nothing were missing."""
+    store, manifest = two
+    part = tables(store, without(manifest, lost))
+    key = ("model", "attack", "objective", "norm", "epsilon", "steps", "final", "metric")
+    assert places(part.table, *key, row="attack") == places(whole.table, *key, row="attack")
+    worst = ("model", "norm", "epsilon", "metric")
+    for row in ("suite_min", "composed"):
+        main = {"row": row, "final": True, "epsilon": MAIN}
+        assert places(part.table, *worst, **main) == places(whole.table, *worst, **main)
+    pair = ("model_a", "model_b", "row", "norm", "epsilon", "metric")
+    assert places(part.differences, *pair) == places(whole.differences, *pair)
+    for row in part.table.to_pylist():
+        assert (row["value"] is None) <= bool(row["undefined"])
+    by_place = {tuple(r[n] for n in (*key, "row")): r for r in whole.table.to_pylist()}
+    for row in part.table.to_pylist():
+        if row["value"] is not None:  # never a number from less
+            assert row["value"] == by_place[tuple(row[n] for n in (*key, "row"))]["value"]
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_model_that_lacks_what_counts_is_incomplete(two, whole, name):
+    """Not sound, whatever the flags that could be measured say; the other model is not concerned."""
+    store, manifest = two
+    part = without(manifest, LOST[name])
+    made = tables(store, part)
+    verdicts = dict(places(made.table, "model", "verdict"))
+    assert verdicts["m10"] == "incomplete"
+    assert verdicts["m11"] == dict(places(whole.table, "model", "verdict"))["m11"]
+    assert not print_verdicts(made.flags.to_pylist(), part)
+    flags = {f["flag"]: f for f in made.flags.to_pylist() if f["model"] == "m10"}
+    expected = sum(
+        LOST[name](c) for c in manifest.cells
+        if c.model == "m10" and (c.attack == "clean" or c.epsilon == MAIN)
+    )  # fmt: skip
+    assert flags["attacks_missing"]["value"] == expected
+    assert flags["worst_case_undefined"]["value"] == {"an attack": 1, "the small radius": 1}.get(name, 2)
+
+
+def test_a_run_without_its_suites_text_is_incomplete_too(two):
+    """What was planned is then known from the cells alone."""
+    store, manifest = two
+    part = without(manifest, LOST["every attack"]).model_copy(update={"suite_text": ""})
+    made = tables(store, part)
+    assert dict(places(made.table, "model", "verdict"))["m10"] == "incomplete"
+
+
+@pytest.mark.parametrize("name", ["every attack", "the main radius"])
+def test_a_worst_case_nothing_of_which_is_stored_is_undefined_not_gone(two, name):
+    """Both rows stand at the main radius, without a value and with the reason."""
+    store, manifest = two
+    rows = tables(store, without(manifest, LOST[name])).table.to_pylist()
+    mine = [r for r in rows if r["model"] == "m10" and r["epsilon"] == MAIN and r["final"]]
+    found = {(r["row"], r["metric"]): r for r in mine if r["row"] in ("suite_min", "composed")}
+    assert len(found) == 4
+    assert {r["value"] for r in found.values()} == {None}
+    assert "no results of pgd/drift, pgd/mse" in found["suite_min", "srocc"]["undefined"]
+    assert "6 cells of fgsm, pgd" in found["composed", "srocc"]["undefined"] or name == "every attack"
+    attack = next(r for r in mine if r["row"] == "attack")
+    assert attack["undefined"] == "12 of 12 images are missing (cells failed or not run)"
+
+
+def rewritten(two, tmp_path, change):
+    """The run with its parts changed: `change` maps the rows of a cell to those that are stored."""
+    store, manifest = two
+    other = ResultStore(tmp_path)
+    for cell in manifest.cells:
+        other.write_cell(cell.key, change(cell, store.read_cell(cell.key).to_pylist()))
+    return other, manifest
+
+
+def test_a_prefix_is_never_taken_for_full_strength(two, tmp_path):
+    """Parts without their last number of steps: the minimum and the composed case have no value."""
+
+    def cut(cell, rows):
+        at = cell.model == "m10" and cell.attack == "pgd" and cell.epsilon == MAIN
+        return [r for r in rows if not (at and r["final"])]
+
+    made = tables(*rewritten(two, tmp_path, cut))
+    rows = [r for r in made.table.to_pylist() if r["model"] == "m10" and r["epsilon"] == MAIN]
+    full = [r for r in rows if r["row"] in ("suite_min", "composed") and r["final"]]
+    assert len(full) == 4
+    assert {r["value"] for r in full} == {None}
+    assert any("no results of pgd/mse" in r["undefined"] for r in full) or all(
+        "no results" in r["undefined"] for r in full
+    )
+    assert not [r for r in rows if r["attack"] == "pgd" and r["final"] and r["value"] is not None]
+    assert dict(places(made.table, "model", "verdict"))["m10"] == "incomplete"
+
+
+def test_a_lost_image_of_a_prefix_leaves_a_hole_of_that_prefix(two, tmp_path):
+    """It is no second value at full strength, and the adversary who lacks it composes nothing."""
+
+    def cut(cell, rows):
+        at = cell.model == "m10" and cell.attack == "pgd" and cell.epsilon == MAIN and cell.first == 0
+        return [r for r in rows if not (at and r["steps"] == 1 and r["image_id"] == "test-2")]
+
+    made = tables(*rewritten(two, tmp_path, cut))
+    rows = [r for r in made.table.to_pylist() if r["model"] == "m10" and r["epsilon"] == MAIN]
+    mse = [r for r in rows if (r["row"], r["objective"], r["metric"]) == ("attack", "mse", "srocc")]
+    assert [(r["steps"], r["final"], r["value"] is None) for r in sorted(mse, key=lambda r: r["steps"])] == [
+        (1, False, True), (2, False, False), (4, True, False),
+    ]  # fmt: skip
+    composed = [r for r in rows if r["row"] == "composed"]
+    assert {r["value"] for r in composed} == {None}
+    assert "1 of 12 images are missing" in composed[0]["undefined"]
+
+
+def test_pairs_of_which_one_has_no_value_have_a_row(two):
+    """Null, on no image, and nobody is tied with what is missing."""
+    store, manifest = two
+    made = tables(store, without(manifest, LOST["one cell"]))
+    rows = [r for r in made.differences.to_pylist() if r["row"] == "suite_min"]
+    assert [(r["model_a"], r["model_b"], r["difference"], r["images"]) for r in rows] == [
+        ("m10", "m11", None, 0)
+    ] * 2
+    ties = places(made.table, "model", "ties_with", row="suite_min", final=True, epsilon=MAIN)
+    assert ties == {("m10", None), ("m11", None)}
+    nobody = difference_rows({Place("clean", "none", 0.0, "srocc"): []}, ["a", "b", "c"])
+    assert [(r["model_a"], r["model_b"]) for r in nobody] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+@pytest.mark.parametrize("metric", ["srocc", "plcc"])
+def test_equal_labels_have_no_worst_case(metric):
+    """Undefined at once, without a search that divides by nothing."""
+    scores = np.random.default_rng(0).random((6, 3))
+    found = composed_worst_case(list(scores), np.full(6, 2.0), metric, [np.ones(6, dtype=np.intp)])
+    assert found.value == (None, "all labels are equal")
+    assert np.array_equal(found.scores, scores[:, 0])
+
+
+def test_a_run_on_equal_labels_is_incomplete(tmp_path, images, suite, suite_text):
+    """No number of it is defined: that is no clean bill."""
+    flat = images.subset(range(len(images)))
+    flat.records = [r._replace(mos=3.0) for r in images.records]
+    store, entrants = ResultStore(tmp_path), [Entrant("m", create_model("linear", seed=10))]
+    made = tables(store, run_suite(plan(suite, entrants, flat), entrants, suite_text, store, "r", Runtime()))
+    assert {row["value"] for row in made.table.to_pylist()} == {None}
+    assert places(made.table, "verdict") == {("incomplete",)}
+    flags = {f["flag"]: f for f in made.flags.to_pylist()}
+    assert flags["worst_case_undefined"]["value"] == 2
+    assert "all labels are equal" in flags["worst_case_undefined"]["detail"]
+
+
+@pytest.mark.parametrize("column", ["clean_score", "adv_score", "adv_score_8bit", "attack_score", "mos"])
+def test_a_stored_score_that_is_no_number_is_a_damaged_part(two, tmp_path, column):
+    """Whoever reads the part is told which cell, image and column; none can be written."""
+    store, manifest = two
+    cell = next(c for c in manifest.cells if c.attack == "pgd")
+    rows = store.read_cell(cell.key).to_pylist()
+    rows[3][column] = float("nan")
+    says = rf"{column} of image '{rows[3]['image_id']}' \(row 3\) is not finite"
+    other = ResultStore(tmp_path)
+    with pytest.raises(BadPart, match=says):
+        other.write_cell(cell.key, rows)
+    other.cell_path(cell.key).parent.mkdir(parents=True)
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=ROW_SCHEMA), other.cell_path(cell.key), write_page_checksum=True
+    )
+    with pytest.raises(BadPart, match=says):
+        robustness_table(other, manifest.model_copy(update={"cells": (cell,)}))
