@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from iqa_harness.executors.snapshot import write_snapshot
 from iqa_harness.ledger import Ledger, planned
 from iqa_harness.plan import Cell, Entrant, Work
 from iqa_harness.probes import probe_model
-from iqa_harness.provenance import collect_provenance, file_sha256
+from iqa_harness.provenance import collect_provenance
+from iqa_harness.sources import sources_of
 from iqa_results import DataRecord, ModelRecord, PluginRecord, ResultStore, RunManifest
 from iqa_suites import Suite
 
@@ -230,9 +232,14 @@ def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMan
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
-        plugins=tuple(PluginRecord(path=str(p), sha256=file_sha256(p)) for p in entrant.plugins),
+        plugins=tuple(_plugin_record(path) for path in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
     )
+
+
+def _plugin_record(path: Path) -> PluginRecord:
+    (_, sha256), *helpers = sources_of(path).hashes().items()
+    return PluginRecord(path=str(path), sha256=sha256, helpers=dict(helpers))
 
 
 class _Log:

@@ -77,6 +77,11 @@ def create_model(name: str, **options: object) -> QualityModel:
         raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
 
 
+def find_builder(name: str) -> Builder | None:
+    """Return what is registered under a name, None if nothing is."""
+    return _BUILDERS.get(name)
+
+
 def _builder(name: str) -> Builder:
     if name not in _BUILDERS:
         near = did_you_mean(name, _BUILDERS)
