@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
+from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
 from iqa_harness.executors import Inline
 from iqa_harness.plan import Entrant, Selection, plan
@@ -114,6 +115,24 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_row(tmp_path, images, fit
     assert _rows(cramped, manifest).equals(_rows(roomy, expected))
     assert manifest.tuning["reduced_chunks"] == {"m1": {1: 1, 3: 2}[fits]}
     assert "reduced_chunks" not in expected.tuning
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), False),
+    ],
+)  # fmt: skip
+def test_every_library_has_its_words_for_no_memory(error, meant):
+    """Torch, the driver, cuBLAS, cuDNN and the CPU say it differently; other errors are not halved away."""
+    assert out_of_memory(error) is meant
 
 
 def test_no_room_for_one_image_is_a_failure(tmp_path, images):
