@@ -69,15 +69,14 @@ def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
 def discard(store: ResultStore, problem: Problem) -> bool:
     """Delete what a problem makes useless, so that it is computed again; return whether there was any.
 
-    Damaged images go alone: the rows of their cell are whole. What another version wrote is whole too, and
-    stays: that version can still read it.
+    Rows and kept images go each for a problem of their own: whole images of a cell whose rows are damaged
+    stay, they name their own cell. What another version wrote is whole too, and stays: that version can
+    still read it.
     """
     if problem.kind in ("missing", "version"):
         return False
-    if problem.examples:
-        store.examples_path(problem.key).unlink(missing_ok=True)
-    else:
-        store.delete_cell(problem.key)
+    path = store.examples_path(problem.key) if problem.examples else store.cell_path(problem.key)
+    path.unlink(missing_ok=True)
     return True
 
 
@@ -224,7 +223,7 @@ def open_source(source: str) -> Iterator[ResultStore]:
     """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
 
     Raises:
-        RunError: no such store, or an archive with a path that leads out of it.
+        RunError: no such store, none with a run in it, or an archive with a path that leads out of it.
     """
     path = Path(source)
     if path.suffix == ".zip" and path.is_file():
@@ -233,20 +232,24 @@ def open_source(source: str) -> Iterator[ResultStore]:
                 with zipfile.ZipFile(path) as archive:
                     for name in archive.namelist():
                         parts = PurePosixPath(name).parts
-                        if name.startswith("/") or ".." in parts or "\\" in name or parts[0] not in _TOP:
+                        if name.startswith("/") or ".." in parts or "\\" in name or parts[:1] not in _TOP:
                             raise RunError(f"{path}: {name!r} is no part of a store")
                     archive.extractall(folder)
             except zipfile.BadZipFile as error:
                 raise RunError(f"{path}: not a whole zip file ({error})") from error
-            yield ResultStore(folder)
+            yield _with_runs(ResultStore(folder), source)
         return
-    store = ResultStore(source)
+    yield _with_runs(ResultStore(source), source)
+
+
+def _with_runs(store: ResultStore, source: str) -> ResultStore:
     if not store.list_runs():
         raise RunError(f"no run in {source}: not a store, or an empty one")
-    yield store
+    return store
 
 
-_TOP = ("cells", "examples", "runs")
+_TOP = ((), ("cells",), ("examples",), ("runs",))
+"""How paths in an archive may begin; `./` is the folder itself."""
 
 
 def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunManifest, int]:
