@@ -135,6 +135,11 @@ class Selection:
         return f"{which} of the {total} that the suite names"
 
 
+def chosen_by_id(words: str | None) -> bool:
+    """Whether `Selection.words` says that images were named: others may be as many."""
+    return words is not None and not words.startswith("the first ")
+
+
 @dataclass(frozen=True)
 class Work:
     """A suite made concrete: its images and its cells in the order they are run."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
+from iqa_harness.joining import joined
 from iqa_harness.run import refreshed
 from iqa_results import (
     EXAMPLE_SCHEMA,
@@ -263,51 +264,16 @@ def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunMa
         BadPart: a part of the other store is damaged.
     """
     theirs = refreshed(source, source.read_manifest(run))
-    manifest = theirs
-    if run in target.list_runs():
-        manifest = _joined(target.read_manifest(run), theirs)
+    # The manifest goes first, or the cells are no run's until it comes: `runs gc` would delete them.
+    _write_joined(target, theirs)
     new = sum(target.copy_cell(cell.key, source) for cell in theirs.cells if cell.status == "done")
+    return _write_joined(target, theirs), new
+
+
+def _write_joined(target: ResultStore, theirs: RunManifest) -> RunManifest:
+    manifest = theirs
+    if theirs.run in target.list_runs():
+        manifest = joined(target.read_manifest(theirs.run), theirs)
     manifest = refreshed(target, manifest)
     target.write_manifest(manifest)
-    return manifest, new
-
-
-def _joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
-    for what, a, b in (
-        ("suite", ours.suite_sha256, theirs.suite_sha256),
-        ("images", ours.data.sha256, theirs.data.sha256),
-    ):
-        if a != b:
-            raise RunError(f"run {ours.run!r} is of other {what} here than there; they cannot be one run")
-    here, there = _which(ours), _which(theirs)
-    if here != there:
-        raise RunError(
-            f"run {ours.run!r} is of {here} here and of {there} there; they cannot be one run: compute "
-            "the same images in both, or merge into another --store"
-        )
-    hashes = {model.name: model.sha256 for model in ours.models}
-    for model in theirs.models:
-        if hashes.get(model.name, model.sha256) != model.sha256:
-            raise RunError(f"run {ours.run!r}: model {model.name!r} has other weights here than there")
-    cells = {cell.key: cell for cell in theirs.cells} | {c.key: c for c in ours.cells}
-    order = [*(c.key for c in ours.cells), *(c.key for c in theirs.cells)]
-    workers = {worker.id: worker for worker in (*ours.workers, *theirs.workers)}
-    same = set(ours.workers) == set(theirs.workers)
-    ends = [end for end in (ours.ended, theirs.ended) if end]
-    return ours.model_copy(
-        update={
-            "models": (*ours.models, *(m for m in theirs.models if m.name not in hashes)),
-            "cells": tuple(cells[key] for key in dict.fromkeys(order)),
-            "started": min(ours.started, theirs.started),
-            "ended": max(ends) if ends else None,
-            "workers": tuple(workers.values()),
-            "device_seconds": ours.device_seconds + (0.0 if same else theirs.device_seconds),
-            "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
-        }
-    )
-
-
-def _which(manifest: RunManifest) -> str:
-    """Say which images of its data a run is of; equal words are equal images."""
-    data = manifest.data
-    return f"{data.selection or f'all {data.images} images'} ({data.split} split)"
+    return manifest

@@ -272,6 +272,24 @@ def test_a_run_computed_on_two_machines_becomes_one(tmp_path, images):
     assert set(seen) == {"cached"}
 
 
+class TidiedMeanwhile(ResultStore):
+    """A store that another process tidies after every cell that is copied into it."""
+
+    def copy_cell(self, key, source):
+        new = super().copy_cell(key, source)
+        collect(self, find_waste(self))
+        return new
+
+
+def test_tidying_during_a_merge_deletes_nothing_of_it(done, tmp_path):
+    """The manifest is there before the cells, so they are some run's from the first on."""
+    target = TidiedMeanwhile(tmp_path / "new")
+    manifest, new = merge_run(target, done[0], "r")
+    assert (manifest.status, new) == ("complete", len(done[1].cells))
+    assert target.cell_sizes() == done[0].cell_sizes()
+    assert target.example_sizes() == done[0].example_sizes()
+
+
 def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
     """Another suite, other images or other weights under one name: nothing is copied."""
     here, there, third = (ResultStore(tmp_path / name) for name in ("here", "there", "third"))
