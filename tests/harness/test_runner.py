@@ -16,6 +16,7 @@ from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
 from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
+from iqa_harness.estimate import in_words
 from iqa_harness.executors import Inline, Outcome
 from iqa_harness.executors.bench import Bench
 from iqa_harness.plan import Entrant, Selection, plan
@@ -415,3 +416,12 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, image
     names = ["model", "attack", "epsilon", "objective", "steps", "split", "image_id"]
     assert not rows.to_pandas().duplicated(names).any()
     assert set(rows.schema.names) | {"seconds"} == set(ROW_SCHEMA.names)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.05, "0.05 s"), (119.4, "119 s"), (120, "2 min"), (9000, "2.5 h"), (200_000, "2.31 days")],
+)  # fmt: skip
+def test_a_time_is_written_without_powers_of_ten(seconds, words):
+    """Three digits and the unit a person would use."""
+    assert in_words(seconds) == words
