@@ -8,10 +8,17 @@ from pathlib import Path
 
 import torch
 
+_NO_MEMORY = (
+    "can't allocate memory",  # a CPU
+    "CUDA error: out of memory",  # the driver, past torch's allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch could not get memory: on a GPU an error of its own, on a CPU one with these words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out: torch's allocator has an error of its own, all others these words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def device_name(device: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +41,8 @@ def write_diagnostics(
         The path.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from iqa_results.store import write_parquet
 
     schema = pa.schema(
         [
@@ -56,14 +55,4 @@ def write_diagnostics(
         ],
         metadata={"schema_version": str(SCHEMA_VERSION), **dict(context)},
     )
-    table = pa.Table.from_pylist([row._asdict() for row in rows], schema=schema)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        pq.write_table(table, part, compression="zstd")
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_parquet(path, [row._asdict() for row in rows], schema, "diagnostics")

@@ -71,7 +71,7 @@ def in_words(seconds: float) -> str:
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} s"
+    return f"{seconds:.3g} s"
 
 
 def _mean(each: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -140,9 +140,7 @@ def evaluate(
                 values = scorer.scores(data.evaluated, data.name)
                 validation = data.validation
                 on_val = (
-                    None
-                    if validation is None
-                    else (scorer.scores(validation, data.name), _labels(validation))
+                    None if validation is None else (scorer.scores(validation, data.name), validation.labels)
                 )
             except (ModelError, AttackError) as error:
                 errors[entrant.label, data.name] = str(error)
@@ -221,10 +219,6 @@ def _refuse(entrants: Sequence[Entrant], draws: int | None) -> None:
             )
 
 
-def _labels(images: ImageSet) -> Vector:
-    return np.array([record.mos for record in images.records], dtype=np.float64)
-
-
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(
     (
         "srocc", "srocc_low", "srocc_high", "plcc", "plcc_low", "plcc_high", "plcc_unmapped", "krocc",
@@ -274,7 +268,7 @@ def _agreement(
     values: Vector, images: ImageSet, on_val: tuple[Vector, Vector] | None, seed: int
 ) -> dict[str, Any]:
     """Return the metric columns of a row."""
-    labels = _labels(images)
+    labels = images.labels
     fit: Fit = fit_logistic(*(on_val or (values, labels)))
     mapped = fit.logistic(values) if fit.logistic else values
     measured = {

@@ -81,7 +81,12 @@ class Ledger:
                 there = read_report(self._store, key)  # it may have died after storing it
                 reports[key] = there or CellReport(key, "failed", outcome.lost or "no report came back")
         for key, report in reports.items():
-            self._enter(report._replace(bytes=self._store.cell_size(key)))
+            size = self._store.cell_size(key)
+            if report.status != "failed" and size is None:
+                # A worker on another machine that writes to a disk of its own under the same path.
+                lost = f"stored where the driver cannot see it: is {self._store.root} shared by all workers?"
+                reports[key] = CellReport(key, "failed", lost)
+            self._enter(reports[key]._replace(bytes=size))
         self.device_seconds += outcome.seconds
         if outcome.worker is not None:
             self._meet(outcome, sum(report.status == "done" for report in reports.values()), executor)

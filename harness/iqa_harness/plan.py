@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.sources import hash_sources
 from iqa_harness.trained import TrainedAttacks, training_images
 from iqa_models import QualityModel, weights_sha256
 from iqa_models.registry import did_you_mean
@@ -36,28 +36,10 @@ class Entrant:
 
     @property
     def sha256(self) -> str:
-        """Hash of card and weights, and of the source of a model that is not one of ours."""
+        """Hash of card and weights, and of the source files of a model that is not one of ours."""
         card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
-        text = f"{card}\n{weights_sha256(self.model)}\n{_foreign_source(self.model)}"
+        text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _foreign_source(model: QualityModel) -> str:
-    """Return the hashes of the files that define a user's own model class.
-
-    Ours are versioned with the harness, which every row names; a user's file is edited between runs, and
-    a cell of its former text must not pass for a cell of the new one.
-    """
-    hashes = []
-    for cls in type(model).__mro__:
-        if cls.__module__.partition(".")[0] in ("iqa_models", "torch", "abc", "builtins"):
-            continue
-        try:
-            source = Path(inspect.getfile(cls)).read_bytes()
-        except (OSError, TypeError):
-            source = cls.__qualname__.encode()  # defined in no file, as in an interactive session
-        hashes.append(hashlib.sha256(source).hexdigest())
-    return " ".join(hashes)
 
 
 @dataclass(frozen=True)
@@ -151,6 +133,11 @@ class Selection:
         named = ", ".join(self.images)
         which = f"{chosen} chosen images ({named})" if named else f"the first {chosen} images"
         return f"{which} of the {total} that the suite names"
+
+
+def chosen_by_id(words: str | None) -> bool:
+    """Whether `Selection.words` says that images were named: others may be as many."""
+    return words is not None and not words.startswith("the first ")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import platform
 import shutil
@@ -44,11 +43,6 @@ def collect_provenance(device: str, threads: int) -> Provenance:
         cuda=torch.version.cuda,
         driver=_driver(),
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _driver() -> str | None:

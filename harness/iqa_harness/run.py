@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from iqa_harness.errors import RunError
 from iqa_harness.executors import Executor, Inline, Job, tasks_of
 from iqa_harness.executors.bench import Bench
 from iqa_harness.executors.snapshot import write_snapshot
+from iqa_harness.joining import beside, without
 from iqa_harness.ledger import Ledger, planned
-from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.plan import Cell, Entrant, Work, chosen_by_id
 from iqa_harness.probes import probe_model
-from iqa_harness.provenance import collect_provenance, file_sha256
+from iqa_harness.provenance import collect_provenance
+from iqa_harness.sources import sources_of
 from iqa_results import DataRecord, ModelRecord, PluginRecord, ResultStore, RunManifest
 from iqa_suites import Suite
 
@@ -45,6 +48,7 @@ def run_suite(
     executor: Executor | None = None,
     only: Collection[str] | None = None,
     keep_images: bool = False,
+    replace: bool = False,
 ) -> RunManifest:
     """Compute the missing cells of a plan and write the run's manifest.
 
@@ -63,17 +67,18 @@ def run_suite(
         executor: where cells are computed, this process by default. Rows do not depend on it.
         only: compute cells of these attacks only ('clean' is one); the others stay missing.
         keep_images: store the attacked images of every attack too, of cells that are done as well.
+        replace: a model may take the name of one with other weights; the cells of that are no run's then.
 
     Returns:
         The manifest as written.
 
     Raises:
         RunError: a model fails a check without which no number can be made, a run of that name is of
-            another suite or data set, or the executor cannot start.
+            another suite, data set or model, or the executor cannot start.
         KeyboardInterrupt: after the manifest is written.
     """
     executor = executor or Inline()
-    former = _former(store, run, work, {entrant.label for entrant in entrants})
+    former = _former(store, run, work, replace)
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     ledger = Ledger(store, planned(work.cells, former))
     cells = {cell.key: cell for cell in work.cells}
@@ -83,7 +88,7 @@ def run_suite(
         _model_record(entrant, work, runtime, None if entrant.label in busy else former)
         for entrant in entrants
     ]
-    log = _Log(work, records, suite_text, store, run, runtime, ledger, former, executor.name)
+    log = _Log(work, records, suite_text, store, run, runtime, ledger, replace, executor.name)
     chosen = {key for key in missing if only is None or cells[key].family in only}
     for cell in work.cells:
         if cell.key not in missing:
@@ -148,8 +153,52 @@ def _to_keep(
     ]
 
 
-def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunManifest | None:
+def replaced_models(store: ResultStore, run: str, work: Work) -> dict[str, str]:
+    """Return name and hash of the models with stored cells in a run that are others in a plan."""
+    return _others(store, store.read_manifest(run), work) if run in store.list_runs() else {}
+
+
+def _others(store: ResultStore, manifest: RunManifest, work: Work) -> dict[str, str]:
+    now = {cell.label: cell.model_sha256 for cell in work.cells}
+    other = {m.name: m.sha256 for m in manifest.models if now.get(m.name, m.sha256) != m.sha256}
+    if not other:
+        return {}
+    there = store.cell_sizes()
+    stored = {cell.model for cell in manifest.cells if cell.key in there}
+    return {name: sha256 for name, sha256 in other.items() if name in stored}
+
+
+def _former(store: ResultStore, run: str, work: Work, replace: bool) -> RunManifest | None:
     """Return the manifest of an earlier start of this run, refusing to take its name from it."""
+    former = _there(store, run, work, replace)
+    if former is None:
+        return None
+    if len(work.images) < former.data.images:
+        raise RunError(
+            f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
+            f"{len(work.images)} of this call; choose another --run name"
+        )
+    words = (work.selection, former.data.selection)
+    if words[0] != words[1] and any(map(chosen_by_id, words)):
+        raise RunError(
+            f"run {run!r} in {store.root} holds {former.data.selection or 'all images'}; choose another "
+            "--run name for others"
+        )
+    labels = {cell.label for cell in work.cells}
+    dropped = [model.name for model in former.models if model.name not in labels]
+    if dropped:
+        raise RunError(
+            f"run {run!r} in {store.root} holds {', '.join(dropped)} too; name all its models again to add "
+            "one, or choose another --run name"
+        )
+    return former
+
+
+def _there(store: ResultStore, run: str, work: Work, replace: bool) -> RunManifest | None:
+    """Return the manifest of a run as it lies in the store, if a plan can be the same run.
+
+    Models that are others now are not in it: with `replace`, or where nothing of them is stored.
+    """
     if run not in store.list_runs():
         return None
     former = store.read_manifest(run)
@@ -160,26 +209,15 @@ def _former(store: ResultStore, run: str, work: Work, labels: set[str]) -> RunMa
             f"{former.data.name!r} ({former.data.sha256[:12]}), not of suite {work.suite.name!r} "
             f"({same[0][:12]}) on {work.images.card.name!r} ({same[1][:12]}); choose another --run name"
         )
-    if len(work.images) < former.data.images:
+    others = {} if replace else _others(store, former, work)
+    now = {cell.label: cell.model_sha256 for cell in work.cells}
+    for name, sha256 in others.items():
         raise RunError(
-            f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
-            f"{len(work.images)} of this call; choose another --run name"
+            f"run {run!r} in {store.root} holds cells of another model {name!r} (sha256 {sha256[:12]}, now "
+            f"{now[name][:12]}): its weights, options or source were changed; choose another --run name, or "
+            "give this model a name of its own (LABEL=...) beside the former"
         )
-    if (
-        work.selection != former.data.selection
-        and former.data.selection
-        and "chosen" in former.data.selection
-    ):
-        raise RunError(
-            f"run {run!r} in {store.root} holds {former.data.selection}; choose another --run name for others"
-        )
-    dropped = [model.name for model in former.models if model.name not in labels]
-    if dropped:
-        raise RunError(
-            f"run {run!r} in {store.root} holds {', '.join(dropped)} too; name all its models again to add "
-            "one, or choose another --run name"
-        )
-    return former
+    return without(former, {m.name for m in former.models if now.get(m.name, m.sha256) != m.sha256})
 
 
 def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, runtime: Runtime) -> dict[str, Check]:
@@ -238,9 +276,14 @@ def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMan
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
-        plugins=tuple(PluginRecord(path=str(p), sha256=file_sha256(p)) for p in entrant.plugins),
+        plugins=tuple(_plugin_record(path) for path in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
     )
+
+
+def _plugin_record(path: Path) -> PluginRecord:
+    (_, sha256), *helpers = sources_of(path).hashes().items()
+    return PluginRecord(path=str(path), sha256=sha256, helpers=dict(helpers))
 
 
 class _Log:
@@ -255,14 +298,14 @@ class _Log:
         run: str,
         runtime: Runtime,
         ledger: Ledger,
-        former: RunManifest | None,
+        replace: bool,
         executor: str,
     ) -> None:
         self.work, self.models, self.suite_text, self.store, self.run = work, models, suite_text, store, run
-        self.runtime, self.ledger, self.former, self.executor = runtime, ledger, former, executor
-        self.started = former.started if former else _now()
+        self.runtime, self.ledger, self.replace, self.executor = runtime, ledger, replace, executor
+        self.started = _now()
         self.provenance = collect_provenance(runtime.device, torch.get_num_threads())
-        self._written, self._took = time.monotonic(), 0.0
+        self._written, self._took, self._booked = time.monotonic(), 0.0, 0.0
 
     def write_now_and_then(self) -> None:
         """Write the manifest if the last time was long ago, so that a killed run leaves a recent one."""
@@ -273,20 +316,24 @@ class _Log:
     def write(self, status: str | None) -> RunManifest:
         """Write the manifest; without a status it is `complete` or `partial`, as the cells are."""
         begun = time.monotonic()
-        manifest = self._manifest(status)
-        self.store.write_manifest(manifest)
+        # Read again each time: another process may have added models to this run, whose cells it computes.
+        there = _there(self.store, self.run, self.work, self.replace)
+        manifest = self._manifest(status, there)
+        if there is None or there.data.images <= manifest.data.images:
+            if there is not None:
+                manifest = beside(manifest, there, self._booked)
+            self.store.write_manifest(manifest)
+            self._booked = self.ledger.device_seconds
         self._written = time.monotonic()
         self._took = self._written - begun
         return manifest
 
-    def _manifest(self, status: str | None) -> RunManifest:
-        work, ledger, former = self.work, self.ledger, self.former
+    def _manifest(self, status: str | None, there: RunManifest | None) -> RunManifest:
+        work, ledger = self.work, self.ledger
         cells = ledger.records
         if status is None:
             status = "complete" if all(cell.status == "done" for cell in cells) else "partial"
         suite, card = work.suite, work.images.card
-        new = tuple(ledger.workers.values())
-        earlier = tuple(w for w in former.workers if w.id not in {n.id for n in new}) if former else ()
         return RunManifest.model_validate(
             {
                 "run": self.run,
@@ -314,15 +361,15 @@ class _Log:
                 **ledger.cost(),
                 "provenance": self.provenance,
                 "executor": self.executor,
-                "workers": earlier + new,
-                "device_seconds": ledger.device_seconds + (former.device_seconds if former else 0.0),
-                "tuning": self._tuning(),
+                "workers": tuple(ledger.workers.values()),
+                "device_seconds": ledger.device_seconds,
+                "tuning": self._tuning(there),
                 "notes": [*notes_of(work), *_mixed(ledger)],
             }
         )
 
-    def _tuning(self) -> dict[str, Any]:
-        former = self.former.tuning.get("reduced_chunks", {}) if self.former else {}
+    def _tuning(self, there: RunManifest | None) -> dict[str, Any]:
+        former = there.tuning.get("reduced_chunks", {}) if there else {}
         reduced = {**(former if isinstance(former, dict) else {}), **self.ledger.chunks}
         return {
             "chunk": self.runtime.chunk,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
+from iqa_harness.joining import joined
 from iqa_harness.run import refreshed
 from iqa_results import (
     EXAMPLE_SCHEMA,
@@ -69,15 +70,14 @@ def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
 def discard(store: ResultStore, problem: Problem) -> bool:
     """Delete what a problem makes useless, so that it is computed again; return whether there was any.
 
-    Damaged images go alone: the rows of their cell are whole. What another version wrote is whole too, and
-    stays: that version can still read it.
+    Rows and kept images go each for a problem of their own: whole images of a cell whose rows are damaged
+    stay, they name their own cell. What another version wrote is whole too, and stays: that version can
+    still read it.
     """
     if problem.kind in ("missing", "version"):
         return False
-    if problem.examples:
-        store.examples_path(problem.key).unlink(missing_ok=True)
-    else:
-        store.delete_cell(problem.key)
+    path = store.examples_path(problem.key) if problem.examples else store.cell_path(problem.key)
+    path.unlink(missing_ok=True)
     return True
 
 
@@ -224,7 +224,7 @@ def open_source(source: str) -> Iterator[ResultStore]:
     """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
 
     Raises:
-        RunError: no such store, or an archive with a path that leads out of it.
+        RunError: no such store, none with a run in it, or an archive with a path that leads out of it.
     """
     path = Path(source)
     if path.suffix == ".zip" and path.is_file():
@@ -233,20 +233,24 @@ def open_source(source: str) -> Iterator[ResultStore]:
                 with zipfile.ZipFile(path) as archive:
                     for name in archive.namelist():
                         parts = PurePosixPath(name).parts
-                        if name.startswith("/") or ".." in parts or "\\" in name or parts[0] not in _TOP:
+                        if name.startswith("/") or ".." in parts or "\\" in name or parts[:1] not in _TOP:
                             raise RunError(f"{path}: {name!r} is no part of a store")
                     archive.extractall(folder)
             except zipfile.BadZipFile as error:
                 raise RunError(f"{path}: not a whole zip file ({error})") from error
-            yield ResultStore(folder)
+            yield _with_runs(ResultStore(folder), source)
         return
-    store = ResultStore(source)
+    yield _with_runs(ResultStore(source), source)
+
+
+def _with_runs(store: ResultStore, source: str) -> ResultStore:
     if not store.list_runs():
         raise RunError(f"no run in {source}: not a store, or an empty one")
-    yield store
+    return store
 
 
-_TOP = ("cells", "examples", "runs")
+_TOP = ((), ("cells",), ("examples",), ("runs",))
+"""How paths in an archive may begin; `./` is the folder itself."""
 
 
 def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunManifest, int]:
@@ -260,51 +264,16 @@ def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunMa
         BadPart: a part of the other store is damaged.
     """
     theirs = refreshed(source, source.read_manifest(run))
-    manifest = theirs
-    if run in target.list_runs():
-        manifest = _joined(target.read_manifest(run), theirs)
+    # The manifest goes first, or the cells are no run's until it comes: `runs gc` would delete them.
+    _write_joined(target, theirs)
     new = sum(target.copy_cell(cell.key, source) for cell in theirs.cells if cell.status == "done")
+    return _write_joined(target, theirs), new
+
+
+def _write_joined(target: ResultStore, theirs: RunManifest) -> RunManifest:
+    manifest = theirs
+    if theirs.run in target.list_runs():
+        manifest = joined(target.read_manifest(theirs.run), theirs)
     manifest = refreshed(target, manifest)
     target.write_manifest(manifest)
-    return manifest, new
-
-
-def _joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
-    for what, a, b in (
-        ("suite", ours.suite_sha256, theirs.suite_sha256),
-        ("images", ours.data.sha256, theirs.data.sha256),
-    ):
-        if a != b:
-            raise RunError(f"run {ours.run!r} is of other {what} here than there; they cannot be one run")
-    here, there = _which(ours), _which(theirs)
-    if here != there:
-        raise RunError(
-            f"run {ours.run!r} is of {here} here and of {there} there; they cannot be one run: compute "
-            "the same images in both, or merge into another --store"
-        )
-    hashes = {model.name: model.sha256 for model in ours.models}
-    for model in theirs.models:
-        if hashes.get(model.name, model.sha256) != model.sha256:
-            raise RunError(f"run {ours.run!r}: model {model.name!r} has other weights here than there")
-    cells = {cell.key: cell for cell in theirs.cells} | {c.key: c for c in ours.cells}
-    order = [*(c.key for c in ours.cells), *(c.key for c in theirs.cells)]
-    workers = {worker.id: worker for worker in (*ours.workers, *theirs.workers)}
-    same = set(ours.workers) == set(theirs.workers)
-    ends = [end for end in (ours.ended, theirs.ended) if end]
-    return ours.model_copy(
-        update={
-            "models": (*ours.models, *(m for m in theirs.models if m.name not in hashes)),
-            "cells": tuple(cells[key] for key in dict.fromkeys(order)),
-            "started": min(ours.started, theirs.started),
-            "ended": max(ends) if ends else None,
-            "workers": tuple(workers.values()),
-            "device_seconds": ours.device_seconds + (0.0 if same else theirs.device_seconds),
-            "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
-        }
-    )
-
-
-def _which(manifest: RunManifest) -> str:
-    """Say which images of its data a run is of; equal words are equal images."""
-    data = manifest.data
-    return f"{data.selection or f'all {data.images} images'} ({data.split} split)"
+    return manifest

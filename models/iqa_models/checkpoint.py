@@ -75,8 +75,13 @@ def weights_sha256(model: QualityModel) -> str:
 
     It does not depend on device, memory layout or file, and is the model's part of a cell's key.
     """
+    return state_sha256(_plain_state(model))
+
+
+def state_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of contiguous tensors on the CPU: names, types, shapes and values, sorted by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_plain_state(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from iqa_models.errors import BadModelOption, UnknownModel
@@ -77,6 +77,11 @@ def create_model(name: str, **options: object) -> QualityModel:
         raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
 
 
+def find_builder(name: str) -> Builder | None:
+    """Return what is registered under a name, None if nothing is."""
+    return _BUILDERS.get(name)
+
+
 def _builder(name: str) -> Builder:
     if name not in _BUILDERS:
         near = did_you_mean(name, _BUILDERS)
@@ -84,7 +89,10 @@ def _builder(name: str) -> Builder:
     return _BUILDERS[name]
 
 
-def did_you_mean(name: str, known: object) -> str:
-    """Return ``, did you mean 'x'?`` for the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return ``, did you mean 'x'?`` for the nearest known name, or nothing.
+
+    `cutoff` says how alike they must be: 0 for the nearest however far, 1 for equal.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import pickle
 import re
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iqa_models.errors import BadCheckpoint, BadModelOption, MissingWeights
+from iqa_models.registry import did_you_mean
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four stages a trunk returns."""
@@ -108,8 +108,7 @@ def full_tag(name: str) -> str:
     architecture, _, tag = name.partition(".")
     # A name timm does not list itself (a hub repository, a local folder) would be fetched and run.
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        near = f", did you mean {close[0]!r}?" if close else ""
+        near = did_you_mean(architecture, timm.list_models(), cutoff=0.6)
         raise BadModelOption(f"timm has no backbone {name!r}{near}")
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and name not in known:

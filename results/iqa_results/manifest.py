@@ -20,6 +20,8 @@ class PluginRecord(_Record):
     """Where it lay."""
     sha256: str
     """Hash of its text."""
+    helpers: dict[str, str] = {}
+    """Hashes of the files beside it that it imports, by their paths from its folder (or its package's)."""
 
 
 class ModelRecord(_Record):

@@ -18,7 +18,7 @@ from iqa_harness.cell import Runtime, run_cell, to_tensor
 from iqa_harness.check import check_model
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Cell, Entrant, plan
-from iqa_harness.run import missing_cells, refreshed, run_suite
+from iqa_harness.run import missing_cells, refreshed, replaced_models, run_suite
 from iqa_models import LinearQuality, QualityModel, create_model
 from iqa_results import ROW_SCHEMA, SCHEMA_VERSION, ResultStore
 from iqa_suites import parse_suite
@@ -453,3 +453,45 @@ def test_a_key_is_the_hash_of_one_canonical_json_object(images, suite):
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     assert cell.key == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_run_name_belongs_to_one_data_set(tmp_path, images, suite):
+    """Images of the same number and ids, but others, do not take it over either."""
+    store = ResultStore(tmp_path)
+    before = _run(store, images, suite)
+    with pytest.raises(RunError, match=r"is of suite 'tiny' .* on data 'tiny' .*, not of suite 'tiny'"):
+        _run(store, tiny.make_images(seed=1), suite)
+    assert store.read_manifest("r") == before
+
+
+def test_a_models_name_in_a_run_belongs_to_its_weights(tmp_path, images, suite):
+    """Other weights under the name are refused, what is stored stays the run's; `replace` says otherwise."""
+    store = ResultStore(tmp_path)
+    before = _run(store, images, suite)
+    other = [_entrants()[0], Entrant("second", create_model("linear", seed=9))]
+    with pytest.raises(RunError, match=r"another model 'second' .*choose another --run name, or"):
+        _run(store, images, suite, entrants=other)
+    assert store.read_manifest("r") == before
+    work = plan(suite, other, images)
+    assert replaced_models(store, "r", work) == {"second": before.models[1].sha256}
+    after = run_suite(work, other, "", store, "r", Runtime(), replace=True)
+    assert (after.status, len(after.cells)) == ("complete", 30)
+    assert [m.sha256 for m in after.models] == [other[0].sha256, other[1].sha256]
+    assert replaced_models(store, "r", work) == {}
+
+
+def test_a_model_of_which_nothing_is_stored_can_be_mended(tmp_path, images, suite):
+    """A model that failed everywhere is edited and started again under the same name and run."""
+    model = create_model("linear", seed=1)
+    model.__class__, model.hates = Fragile, torch.full((3, 16), 9.0)
+    broken, store = Entrant("m", model), ResultStore(tmp_path)
+
+    def stop(cell: Cell, status: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, images, suite, entrants=[broken], on_cell=stop)
+    for key in store.cell_sizes():
+        store.delete_cell(key)
+    mended = _run(store, images, suite, entrants=[Entrant("m", create_model("linear", seed=2))])
+    assert (mended.status, len(mended.cells), len(mended.models)) == ("complete", 15, 1)

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
+from iqa_harness.devices import out_of_memory
 from iqa_harness.errors import RunError
-from iqa_harness.executors import Inline
+from iqa_harness.estimate import in_words
+from iqa_harness.executors import Inline, Outcome
+from iqa_harness.executors.bench import Bench
 from iqa_harness.plan import Entrant, Selection, plan
 from iqa_harness.run import refreshed, run_suite
 from iqa_models import LinearQuality, create_model
@@ -77,6 +80,92 @@ def test_two_runs_at_once_share_one_store(tmp_path, images):
     assert (manifest.forwards, manifest.backwards) == (rival[0].forwards, rival[0].backwards)
 
 
+def test_a_model_added_by_another_process_stays_in_the_run(tmp_path, images):
+    """Each writes the manifest while the other computes: in the end it has the models and cells of both."""
+    store, seen = ResultStore(tmp_path / "a"), []
+    suite = tiny.SUITE  # no transfers, so that one model alone is a plan
+
+    def meanwhile(cell, status):
+        seen.append(status)
+        if len(seen) == 3:
+            both = _run(store, images, suite, _entrants(1, 2), only=["clean"])
+            assert [m.name for m in both.models] == ["m1", "m2"]
+
+    _run(store, images, suite, _entrants(1), on_cell=meanwhile)
+    now = store.read_manifest("r")
+    assert ([m.name for m in now.models], now.status) == (["m1", "m2"], "partial")
+    expected = _run(ResultStore(tmp_path / "b"), images, suite, _entrants(1, 2))
+    assert {c.key for c in now.cells} == {c.key for c in expected.cells}
+    assert {c.key for c in now.cells if c.status == "done"} == {
+        c.key for c in expected.cells if c.model == "m1" or c.attack == "clean"
+    }
+    whole = _run(store, images, suite, _entrants(1, 2))
+    assert (whole.status, whole.forwards, len(whole.cells)) == ("complete", expected.forwards, 30)
+    assert whole.device_seconds > now.device_seconds > 0
+
+
+def test_a_run_that_grew_meanwhile_does_not_shrink(tmp_path, images):
+    """A start with fewer images ends after one with all: the manifest keeps all."""
+    store, seen = ResultStore(tmp_path), []
+
+    def meanwhile(cell, status):
+        seen.append(status)
+        if len(seen) == 3:
+            _run(store, images)
+
+    _run(store, images, selection=Selection(limit=8), on_cell=meanwhile)
+    now = store.read_manifest("r")
+    assert (now.data.images, now.data.selection, now.status) == (12, None, "complete")
+
+
+class OwnDisk(Inline):
+    """Workers that write to a disk the driver does not see."""
+
+    def __init__(self, disk, entrants, work):
+        self.disk, self.work = disk, work
+        self.models = {entrant.label: entrant.model for entrant in entrants}
+
+    def run(self, job, tasks):
+        cells = {cell.key: cell for cell in self.work.cells}
+        images = {"test": self.work.images, "val": self.work.validation}
+        bench = Bench(
+            self.models.__getitem__, images.__getitem__, lambda ref: cells[ref.key], self.disk, Runtime()
+        )
+        return (bench.run(task) for task in tasks)
+
+
+def test_cells_on_another_machines_disk_are_not_done(tmp_path, images):
+    """A worker's word is not enough: what the driver cannot find in its store has failed, with the reason."""
+    entrants = _entrants(1)
+    work = plan(parse_suite(tiny.SUITE, "tiny"), entrants, images)
+    store, far = ResultStore(tmp_path / "near"), ResultStore(tmp_path / "far")
+    for _ in range(2):  # computed there the first time, found there the second
+        manifest = _run(store, images, tiny.SUITE, entrants, executor=OwnDisk(far, entrants, work))
+        assert manifest.status == "partial"
+        assert {cell.status for cell in manifest.cells} == {"failed"}
+        assert all("near shared by all workers?" in cell.error for cell in manifest.cells)
+    assert len(far.cell_sizes()) == len(manifest.cells)
+    assert _run(store, images, tiny.SUITE, entrants).status == "complete"
+
+
+class DiesAfterStoring(Inline):
+    """A worker whose process ends between its last cell and its report."""
+
+    def run(self, job, tasks):
+        for task in tasks:
+            job.here(task)
+            yield Outcome(task.number, (), None, lost="3 worker(s) died on it")
+
+
+def test_what_a_lost_worker_stored_counts(tmp_path, images):
+    """Its cells are read from the store, with their cost, though nobody reported them."""
+    few = (images, tiny.SUITE, _entrants(1), Selection(limit=4))
+    expected = _run(ResultStore(tmp_path / "b"), *few)
+    manifest = _run(ResultStore(tmp_path / "a"), *few, executor=DiesAfterStoring())
+    assert (manifest.status, manifest.forwards) == ("complete", expected.forwards)
+    assert {cell.error for cell in manifest.cells} == {None}
+
+
 class Cramped(LinearQuality):
     """Memory for two images at once, as a device that raises above a batch size."""
 
@@ -114,6 +203,24 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_row(tmp_path, images, fit
     assert _rows(cramped, manifest).equals(_rows(roomy, expected))
     assert manifest.tuning["reduced_chunks"] == {"m1": {1: 1, 3: 2}[fits]}
     assert "reduced_chunks" not in expected.tuning
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), False),
+    ],
+)  # fmt: skip
+def test_every_library_has_its_words_for_no_memory(error, meant):
+    """Torch, the driver, cuBLAS, cuDNN and the CPU say it differently; other errors are not halved away."""
+    assert out_of_memory(error) is meant
 
 
 def test_no_room_for_one_image_is_a_failure(tmp_path, images):
@@ -240,6 +347,17 @@ def test_other_images_do_not_take_over_a_run(tmp_path, images):
         _run(store, images, selection=Selection(images=("test-4", "test-5", "test-6")))
 
 
+@pytest.mark.parametrize("count", [4, 6])
+def test_chosen_images_do_not_take_over_the_first(tmp_path, images, count):
+    """The first n of a run are not replaced by n others, nor by more."""
+    store = ResultStore(tmp_path)
+    first = _run(store, images, selection=Selection(limit=4))
+    with pytest.raises(RunError, match=r"holds the first 4 images .*; choose another --run name"):
+        _run(store, images, selection=Selection(images=tuple(f"test-{5 + i}" for i in range(count))))
+    assert store.read_manifest("r") == first
+    assert _run(store, images, selection=Selection(limit=6)).data.images == 6
+
+
 def test_one_attack_can_be_computed_alone(tmp_path, images):
     """The others stay missing, and the table shows holes, not numbers."""
     store = ResultStore(tmp_path)
@@ -298,3 +416,12 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, image
     names = ["model", "attack", "epsilon", "objective", "steps", "split", "image_id"]
     assert not rows.to_pandas().duplicated(names).any()
     assert set(rows.schema.names) | {"seconds"} == set(ROW_SCHEMA.names)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.05, "0.05 s"), (119.4, "119 s"), (120, "2 min"), (9000, "2.5 h"), (200_000, "2.31 days")],
+)  # fmt: skip
+def test_a_time_is_written_without_powers_of_ten(seconds, words):
+    """Three digits and the unit a person would use."""
+    assert in_words(seconds) == words

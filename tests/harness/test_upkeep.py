@@ -113,6 +113,24 @@ def test_damaged_images_are_deleted_without_the_rows(done, store, cli):
     assert cli("runs", "check", "--store", str(store.root))[0] == 0
 
 
+def test_damaged_rows_are_deleted_without_the_images(done, store, images, cli):
+    """Whole images of damaged or foreign rows stay; those that are damaged themselves go too."""
+    cells = [c.key for c in done[1].cells if c.attack == "pgd"][:3]
+    _flip_a_bit(store.cell_path(cells[0]))
+    foreign = [{**row, "model": "another"} for row in store.read_cell(cells[1]).to_pylist()]
+    store.write_cell(cells[1], foreign)
+    _flip_a_bit(store.cell_path(cells[2]))
+    image = store.examples_path(cells[2])
+    image.write_bytes(image.read_bytes()[:-20])
+    before = {key: store.examples_path(key).read_bytes() for key in cells[:2]}
+    assert cli("runs", "check", "--store", str(store.root), "--delete")[0] == 1
+    assert [store.has_cell(key) for key in cells] == [False] * 3
+    assert [store.has_examples(key) for key in cells] == [True, True, False]
+    assert _run(store, images).status == "complete"
+    assert {key: store.examples_path(key).read_bytes() for key in before} == before
+    assert cli("runs", "check", "--store", str(store.root))[0] == 0
+
+
 def test_what_another_version_wrote_is_reported_and_kept(done, store, cli):
     """Rows and images of another schema are whole: --delete leaves them; a damaged one of them goes."""
     keys = [c.key for c in done[1].cells if c.attack == "pgd"][:2]
@@ -135,14 +153,18 @@ def test_what_no_run_names_is_found_and_deleted(done, store, images):
     _run(store, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"), run="other", keep_images=True)
     assert find_waste(store).cells == {}
     shutil.rmtree(store.root / "runs" / "other")
+    alone = next(key for key in store.example_sizes() if key not in {c.key for c in done[1].cells})
+    store.cell_path(alone).unlink()  # images without rows, as a start that was killed between the two leaves
     old, new = (store.root / "cells" / f".x.{name}.part" for name in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
     waste = find_waste(store)
     own = {c.key for c in done[1].cells}
-    assert set(waste.cells) == store.cell_sizes().keys() - own
-    assert waste.cells
+    assert set(waste.cells) == (store.cell_sizes().keys() | store.example_sizes().keys()) - own
+    assert waste.cells[alone] == store.example_sizes()[alone]
+    both = next(key for key in store.example_sizes() if key not in own and store.has_cell(key))
+    assert waste.cells[both] == store.cell_sizes()[both] + store.example_sizes()[both]
     assert waste.fragments == [old]  # the other may be of a writer that lives
     collect(store, waste)
     assert store.cell_sizes().keys() == own
@@ -207,6 +229,31 @@ def test_a_zip_cannot_lead_out_of_its_folder(tmp_path, name):
         pass
 
 
+@pytest.mark.parametrize(
+    "names", [["./"], [], ["cells/", "runs/"], ["cells/aa/x.parquet"], ["runs/r/table.parquet"]]
+)
+def test_a_zip_without_a_run_is_refused(tmp_path, cli, names):
+    """An empty archive, one of folders only, or one without a manifest: said, with exit code 3."""
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    code, _, err = cli("runs", "merge", str(tmp_path / "odd.zip"), "--store", str(tmp_path / "store"))
+    assert code == 3
+    assert "odd.zip: not a store, or an empty one" in " ".join(err.split())
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_zip_of_another_packer_is_read(done, tmp_path):
+    """`zip -r` and tar's friends name the folder itself, and every path from it."""
+    export_run(done[0], "r", tmp_path / "r.zip")
+    with zipfile.ZipFile(tmp_path / "r.zip") as made, zipfile.ZipFile(tmp_path / "other.zip", "w") as packed:
+        packed.writestr("./", "")
+        for name in made.namelist():
+            packed.writestr(f"./{name}", made.read(name))
+    with open_source(str(tmp_path / "other.zip")) as source:
+        assert source.cell_sizes() == done[0].cell_sizes()
+
+
 def test_a_run_computed_on_two_machines_becomes_one(tmp_path, images):
     """Each computed one model; joined, the run has both, with the cost and the workers of both."""
     here, there = ResultStore(tmp_path / "here"), ResultStore(tmp_path / "there")
@@ -223,6 +270,24 @@ def test_a_run_computed_on_two_machines_becomes_one(tmp_path, images):
     seen = []
     _run(here, images, (1, 2), on_cell=lambda cell, status: seen.append(status))
     assert set(seen) == {"cached"}
+
+
+class TidiedMeanwhile(ResultStore):
+    """A store that another process tidies after every cell that is copied into it."""
+
+    def copy_cell(self, key, source):
+        new = super().copy_cell(key, source)
+        collect(self, find_waste(self))
+        return new
+
+
+def test_tidying_during_a_merge_deletes_nothing_of_it(done, tmp_path):
+    """The manifest is there before the cells, so they are some run's from the first on."""
+    target = TidiedMeanwhile(tmp_path / "new")
+    manifest, new = merge_run(target, done[0], "r")
+    assert (manifest.status, new) == ("complete", len(done[1].cells))
+    assert target.cell_sizes() == done[0].cell_sizes()
+    assert target.example_sizes() == done[0].example_sizes()
 
 
 def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):

@@ -141,13 +141,18 @@ def run_and_report(
     selection: Selection | None = None,
     only: Sequence[str] | None = None,
     keep_images: bool = False,
+    replace: bool = False,
 ) -> ExitCode:
-    """Plan and run a suite with progress, then print and write its report."""
+    """Plan and run a suite with progress, then print and write its report.
+
+    With `replace` a model that was trained again takes its name in the run from the former one, and says so.
+    """
     from rich.console import Console
 
     from iqa_harness.cell import Runtime
     from iqa_harness.data import open_data
     from iqa_harness.plan import Selection, plan
+    from iqa_harness.run import replaced_models
     from iqa_results import ResultStore
     from iqa_suites import load_suite
 
@@ -168,6 +173,12 @@ def run_and_report(
     if dry_run:
         return ExitCode.OK
     runtime = Runtime(device=device, chunk=chunk, max_states=max_states)
+    for label in replaced_models(results, run or loaded.suite.name, work) if replace else ():
+        console.print(
+            f"{label} is another model than the run held; cells of the former one are of no run now "
+            "(`iqa-harness runs gc`)",
+            highlight=False,
+        )
     manifest = _run_with_progress(
         console,
         work,
@@ -179,6 +190,7 @@ def run_and_report(
         chosen,
         only,
         keep_images,
+        replace,
     )
     write_report(results, manifest.run, report_folder(results, manifest.run))
     state = {cell.key: cell for cell in manifest.cells}
@@ -259,6 +271,7 @@ def _run_with_progress(
     executor: Executor,
     only: Sequence[str] | None,
     keep_images: bool,
+    replace: bool,
 ) -> RunManifest:
     from rich.progress import (
         BarColumn,
@@ -287,5 +300,5 @@ def _run_with_progress(
 
         return run_suite(
             work, entrants, text, results, run, runtime, on_cell,
-            executor=executor, only=only or None, keep_images=keep_images,
+            executor=executor, only=only or None, keep_images=keep_images, replace=replace,
         )  # fmt: skip

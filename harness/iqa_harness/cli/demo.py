@@ -45,5 +45,6 @@ def demo(
         chunk=8,
         max_states=64,
         cache=cache,
+        replace=True,
     )
     raise typer.Exit(code)

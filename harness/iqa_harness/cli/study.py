@@ -151,7 +151,7 @@ def _worst_cases(
     run = f"study-{study.name}"
     run_and_report(
         suite, entrants, run=run, data=source.data, mos_range=source.mos_range, store=store,
-        device=how.device, chunk=8, max_states=64, cache=source.cache,
+        device=how.device, chunk=8, max_states=64, cache=source.cache, replace=True,
     )  # fmt: skip
     main = float(load_suite(suite).suite.main_epsilon)
     worst: dict[tuple[str, int], Worst] = {}

@@ -151,14 +151,11 @@ def judge_run(store: str | Path, suite: str, run: str | None) -> ExitCode:
 
 
 def _explain(name: str) -> None:
-    import difflib
-
     from iqa_harness.flags import FLAGS
+    from iqa_models.registry import did_you_mean
 
     if name not in FLAGS:
-        close = difflib.get_close_matches(name, list(FLAGS), n=1)
-        near = f", did you mean {close[0]!r}?" if close else ""
-        raise RunError(f"no flag {name!r}{near}; there are {', '.join(FLAGS)}")
+        raise RunError(f"no flag {name!r}{did_you_mean(name, FLAGS)}; there are {', '.join(FLAGS)}")
     kind = FLAGS[name]
     typer.echo(f"{name}: {kind.severity}, raised {kind.raised} {kind.threshold:g}\n\n{kind.meaning}")
 

@@ -82,6 +82,11 @@ class ImageSet(ABC):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """The label of every image (n,)."""
+        return np.array([record.mos for record in self.records], dtype=np.float64)
+
     @abstractmethod
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, 3) of image `index`."""

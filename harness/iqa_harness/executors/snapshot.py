@@ -5,7 +5,7 @@
     session.json            suite, store, chunk sizes, models by name, plugins
     data.json               which images, by id, with what must be found under each
     models/0/, models/1/    a checkpoint each: card and safetensors, no pickle
-    plugins/0.py, ...       the user's files, for nodes that do not have them where the driver has
+    plugins/0/, plugins/1/  the user's files, for nodes that do not have them where the driver has
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from iqa_harness.executors.bench import Bench
 from iqa_harness.executors.task import Place
 from iqa_harness.plan import Entrant, Work, draws_of, remake
 from iqa_harness.plugins import run_plugin
-from iqa_harness.provenance import file_sha256
+from iqa_harness.sources import sources_of
 from iqa_harness.trained import TrainedAttacks
 from iqa_models import QualityModel, list_models, load_checkpoint, save_checkpoint
 from iqa_models.checkpoint import read_card
@@ -59,9 +59,13 @@ def write_snapshot(
     plugins = []
     files = dict.fromkeys(path for entrant in entrants for path in entrant.plugins)
     for number, path in enumerate(files):
-        (folder / "plugins").mkdir(parents=True, exist_ok=True)
-        (folder / "plugins" / f"{number}.py").write_bytes(path.read_bytes())
-        plugins.append({"path": str(path.resolve()), "sha256": file_sha256(path)})
+        sources = sources_of(path)
+        hashes = sources.hashes()
+        for name in hashes:
+            copy = folder / "plugins" / str(number) / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((sources.top / name).read_bytes())
+        plugins.append({"path": str(path.absolute()), "files": hashes})
     root = store.root if isinstance(store.root, RemotePath) else store.root.resolve()
     session = {
         "suite": work.suite.model_dump(mode="json", by_alias=True),
@@ -133,8 +137,9 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         )
     for number, plugin in enumerate(session["plugins"]):
         own = Path(plugin["path"])
-        same = own.is_file() and file_sha256(own) == plugin["sha256"]
-        run_plugin(own if same else folder / "plugins" / f"{number}.py", own.stem)
+        files = plugin["files"]
+        same = own.is_file() and sources_of(own).hashes() == files
+        run_plugin(own if same else folder / "plugins" / str(number) / next(iter(files)), own.stem)
     images, validation, training = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
     trained = TrainedAttacks(training)
     models = _Models(folder, session["models"], place.device, fetch)

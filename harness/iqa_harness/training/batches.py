@@ -80,7 +80,7 @@ def draw_view(
     return View(top, left, flip and bits[2] % 2 == 1)
 
 
-def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def to_batch(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Stack uint8 images (H, W, 3) into floats (B, 3, H, W) in [0, 1]."""
     stacked = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
     return stacked.to(torch.float32) / 255
@@ -114,7 +114,7 @@ def train_batches(
             view = draw_view(seed, epoch, data.records[index].image_id, height, width, crop, flip, patch)
             square = pixels[view.top : view.top + crop, view.left : view.left + crop]
             crops.append(square[:, ::-1] if view.flip else square)
-        yield Batch(to_tensor(crops), samples)
+        yield Batch(to_batch(crops), samples)
 
 
 def whole_batches(data: ImageSet, batch_size: int) -> Iterator[Tensor]:
@@ -123,11 +123,11 @@ def whole_batches(data: ImageSet, batch_size: int) -> Iterator[Tensor]:
     for index in range(len(data)):
         pixels = data.read(index)
         if waiting and (len(waiting) == batch_size or pixels.shape != waiting[0].shape):
-            yield to_tensor(waiting)
+            yield to_batch(waiting)
             waiting = []
         waiting.append(pixels)
     if waiting:
-        yield to_tensor(waiting)
+        yield to_batch(waiting)
 
 
 def _draw(purpose: str, seed: int, epoch: int, image_id: str, patch: int = 0) -> tuple[int, int, int, int]:

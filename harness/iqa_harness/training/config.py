@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import json
 import re
@@ -224,9 +223,11 @@ def load_preset(name: str) -> TrainConfig:
     """
     known = list_presets()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        near = f", did you mean {close[0]!r}?" if close else ""
-        raise TrainingError(f"no training preset {name!r}{near}; there are: {', '.join(known)}")
+        from iqa_models.registry import did_you_mean  # loads torch, which no settings need
+
+        raise TrainingError(
+            f"no training preset {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
+        )
     return _parse(_folder() / f"{name}.toml", f"{name}.toml")
 
 
@@ -334,5 +335,6 @@ def _validate(values: Mapping[str, Any], shown: str) -> TrainConfig:
 def _message(kind: str, place: Sequence[int | str], message: str) -> str:
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ")
-    close = difflib.get_close_matches(str(place[0]), TrainConfig.model_fields, n=1, cutoff=0.5)
-    return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")
+    from iqa_models.registry import did_you_mean
+
+    return "unknown key" + did_you_mean(str(place[0]), TrainConfig.model_fields)

@@ -54,11 +54,14 @@ class CropScorer(QualityModel):
 
 @contextmanager
 def statistics_kept(model: QualityModel) -> Iterator[None]:
-    """Run further passes of a step without moving batch norm's running statistics."""
+    """Run further passes of a step without moving any running statistic: every buffer is as it was after."""
     layers = [layer for layer in batch_norms(model) if layer.training]
     momenta = [layer.momentum for layer in layers]
-    counters = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
-    counts = [counter.clone() for counter in counters]
+    # Batch norm's means and variances are left alone, not put back: its backward pass holds on to them.
+    kept = {id(mean) for layer in layers for mean in (layer.running_mean, layer.running_var)}
+    moving = [module for module in model.modules() if module.training]
+    buffers = [b for module in moving for b in module.buffers(recurse=False) if id(b) not in kept]
+    values = [buffer.clone() for buffer in buffers]
     try:
         for layer in layers:
             layer.momentum = 0.0
@@ -66,8 +69,9 @@ def statistics_kept(model: QualityModel) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for counter, count in zip(counters, counts, strict=True):
-            counter.copy_(count)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.data.copy_(value)  # no change that a later backward pass would count
 
 
 @contextmanager

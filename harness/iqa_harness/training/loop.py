@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
+from iqa_harness.estimate import in_words
+from iqa_harness.provenance import installed_versions
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
@@ -24,7 +25,7 @@ from iqa_harness.training.logs import LOG, StepLog, write_epochs
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
-from iqa_harness.training.reporting import Reporter, duration
+from iqa_harness.training.reporting import Reporter
 from iqa_harness.training.resizing import resized
 from iqa_harness.training.state import STATE, EpochLog, Partway, Progress, Training, load_state, save_state
 from iqa_harness.training.step import NotFinite, Stepper
@@ -406,7 +407,7 @@ class _Run:
             "best_epoch": progress.best_epoch,
             "log": [entry.model_dump(mode="json") for entry in progress.log],
             "seconds": round(sum(entry.seconds for entry in progress.log), 1),
-            "packages": {name: _version(name) for name in _PACKAGES},
+            "packages": {**installed_versions(_PACKAGES)},
         }
         self.model.eval().cpu()
         with self._averaged():
@@ -469,13 +470,6 @@ def _line(progress: Progress, config: TrainConfig) -> str:
     loss = "      -" if entry.loss is None else f"{entry.loss:7.4f}"
     srocc = "undefined" if entry.val_srocc is None else f"{entry.val_srocc:.3f}"
     left = (config.epochs - entry.epoch) * entry.seconds if entry.epoch else 0
-    eta = f"  {duration(left)} left" if left else ""
+    eta = f"  {in_words(left)} left" if left else ""
     said = f"loss {loss}  {config.select_on} SROCC {srocc}  {entry.seconds:.0f} s{eta}"
     return f"epoch {entry.epoch}/{config.epochs}  {said}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None  # run from the source tree

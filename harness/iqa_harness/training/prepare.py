@@ -59,17 +59,18 @@ def start_head(
     features = torch.cat([model.features(images) for images in batches])
     scaled = model.head.standardise_on(features)
     if ridge_alpha is not None:
-        model.head.set_linear(*ridge(scaled, labels, ridge_alpha))
+        weight, bias = ridge(scaled, labels, ridge_alpha)
+        model.head.set_linear(weight, float(bias))
 
 
-def ridge(features: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, float]:
-    """Return the weight (F,) and bias that minimise ||Zw + b - y||^2 + alpha ||w||^2.
+def ridge(features: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return the weight (F,) and bias (), in float64, that minimise ||Zw + b - y||^2 + alpha ||w||^2.
 
     Z are the features (N, F), y the labels (N,). The bias is not penalised. Solved in float64.
     """
     z, y = features.double(), labels.double()
     z_mean, y_mean = z.mean(0), y.mean()
     z, y = z - z_mean, y - y_mean
-    gram = z.T @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype)
+    gram = z.T @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     weight = torch.linalg.solve(gram, z.T @ y)
-    return weight.to(features.dtype), float(y_mean - z_mean @ weight)
+    return weight.to(features.dtype), y_mean - z_mean @ weight

@@ -9,6 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from iqa_harness.estimate import in_words
+
 MINUTE = 60.0
 
 
@@ -50,7 +52,7 @@ class Reporter:
         if self._bar.disable and now - self._said >= MINUTE:
             self._said = now
             done = step - self._first
-            left = f", {duration((self._steps - step) * (now - self._began) / done)} left" if done else ""
+            left = f", {in_words((self._steps - step) * (now - self._began) / done)} left" if done else ""
             self.line(
                 f"step {step}/{self._steps}" + (f"  loss {loss:.4f}" if loss is not None else "") + left
             )
@@ -59,10 +61,3 @@ class Reporter:
         """Print one line that stays."""
         self._said = time.monotonic()
         self._console.print(f"{self._name}: {text}", highlight=False, soft_wrap=True, markup=False)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from iqa_harness.errors import TrainingError
-from iqa_models.checkpoint import write_atomically
+from iqa_models.checkpoint import state_sha256, write_atomically
 
 STATE = "training-state.safetensors"
 """Name of the file; it disappears when the checkpoint is written."""
@@ -113,7 +112,7 @@ def save_state(path: Path, progress: Progress, partway: Partway, training: Train
     metadata = {
         "progress": progress.model_dump_json(),
         "partway": partway.model_dump_json(),
-        "sha256": _digest(plain),
+        "sha256": state_sha256(plain),
     }
     write_atomically(path, safetensors.torch.save(plain, metadata=metadata))
 
@@ -154,7 +153,7 @@ def load_state(path: Path, identity: str) -> StoredState:
             tensors = {name: file.get_tensor(name) for name in names}
         progress = Progress.model_validate_json(metadata["progress"])
         partway = Partway.model_validate_json(metadata["partway"])
-        whole = metadata["sha256"] == _digest(tensors)
+        whole = metadata["sha256"] == state_sha256(tensors)
     except (OSError, KeyError, safetensors.SafetensorError, ValidationError) as error:
         raise TrainingError(f"{path}: no training state can be read from it: {error}") from error
     if not whole:
@@ -180,11 +179,3 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) ->
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

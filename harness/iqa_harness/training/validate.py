@@ -48,7 +48,7 @@ def score_images(
 
 def split_srocc(model: QualityModel, data: ImageSet, device: torch.device | str = "cpu") -> float | None:
     """Return the Spearman correlation of scores and labels, None if it does not exist."""
-    return srocc(score_images(model, data, device=device), _labels(data)).value
+    return srocc(score_images(model, data, device=device), data.labels).value
 
 
 def split_figures(
@@ -63,7 +63,7 @@ def split_figures(
         part = data.split(name)
         if not len(part):
             continue
-        scores, labels = score_images(model, part, device=device), _labels(part)
+        scores, labels = score_images(model, part, device=device), part.labels
         if name == "val":
             logistic = fit_logistic(scores, labels).logistic
         mapped = logistic(scores) if logistic is not None else scores
@@ -80,7 +80,3 @@ def split_figures(
             )
         )
     return figures
-
-
-def _labels(data: ImageSet) -> NDArray[np.float64]:
-    return np.array([record.mos for record in data.records], dtype=np.float64)

@@ -1,11 +1,16 @@
 """Processes of one machine: the rows of one process, whoever dies."""
 
+import shutil
+import sys
+
 import pytest
 
 from iqa_harness.errors import RunError
-from iqa_harness.executors import Place
+from iqa_harness.executors import Job, Place
 from iqa_harness.executors.processes import Processes, places
-from iqa_harness.plan import Selection
+from iqa_harness.plan import Entrant, Selection
+from iqa_harness.plugins import run_plugin
+from iqa_models import create_model
 
 TWO = (Place("cpu", 1), Place("cpu", 1))
 
@@ -55,3 +60,42 @@ def test_a_model_of_this_process_alone_is_refused(tmp_path, run, entrants):
     )
     with pytest.raises(RunError, match="no worker can make it again"):
         run(tmp_path, [entrants[0], other], Processes(TWO))
+
+
+class Elsewhere(Processes):
+    """Workers of a machine that has none of the user's files."""
+
+    def __init__(self, plugin):
+        super().__init__(TWO[:1])
+        self.plugin = plugin
+
+    def run(self, job, tasks):
+        def folder(path):
+            made = job.folder(path)
+            shutil.rmtree(self.plugin.parent)
+            return made
+
+        return super().run(Job(job.here, folder), tasks)
+
+
+def test_a_plugins_helpers_travel_with_it(tmp_path, run, monkeypatch):
+    """A worker without the driver's files makes the model again from copies of all of them."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    plugin = tmp_path / "own" / "travelling.py"
+    (plugin.parent / "luggage").mkdir(parents=True)
+    (plugin.parent / "luggage" / "seeds.py").write_text("SEED = 3\n")
+    plugin.write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent))\n"
+        "from luggage.seeds import SEED\nfrom iqa_models import LinearQuality, create_model, register_model\n"
+        "class Mine(LinearQuality):\n    pass\n@register_model('travelling')\ndef travelling():\n"
+        "    base = create_model('linear', seed=SEED)\n"
+        "    return Mine(base.spec.replace(name='travelling', options={}), base.pattern.data, 0.5)\n"
+    )
+    run_plugin(plugin)
+    entrant = Entrant("m", create_model("travelling"), plugins=(plugin,))
+    _, manifest = run(
+        tmp_path / "store", [entrant, Entrant("plain", create_model("linear", seed=1))], Elsewhere(plugin),
+        only=["clean"], selection=Selection(limit=4),
+    )  # fmt: skip
+    assert not plugin.exists()
+    assert [(c.status, c.error) for c in manifest.cells if c.attack == "clean"] == [("done", None)] * 4

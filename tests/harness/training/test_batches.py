@@ -11,7 +11,7 @@ from iqa_harness.training.batches import (
     Sample,
     draw_view,
     epoch_order,
-    to_tensor,
+    to_batch,
     train_batches,
     unit_labels,
     whole_batches,
@@ -99,7 +99,7 @@ def test_labels_are_scaled_to_the_unit_interval(tiny_set):
 def test_all_256_levels_become_exact_shares():
     """A pixel of value v becomes v / 255 in float32, channels first."""
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    tensor = to_tensor([image])
+    tensor = to_batch([image])
     assert tensor.shape == (1, 3, 16, 16)
     assert torch.equal(tensor[0, 1].flatten(), torch.arange(256, dtype=torch.float32) / 255)
 

@@ -11,11 +11,19 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import loop
+from iqa_harness.training import TrainConfig, loop
 from iqa_harness.training.logs import STEP_LOG
 from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
 from iqa_harness.training.state import STATE, load_state
-from iqa_models import BadCheckpoint, MissingWeights, create_model, load_checkpoint, weights_sha256
+from iqa_models import (
+    BadCheckpoint,
+    LinearQuality,
+    MissingWeights,
+    create_model,
+    load_checkpoint,
+    register_model,
+    weights_sha256,
+)
 from iqa_models.checkpoint import read_card
 
 
@@ -87,6 +95,34 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert load_state(out / STATE, run_identity(config, tiny_set)).partway.steps == save_every
     assert content(train(config, tiny_set, out)) == whole
     assert not (out / STATE).exists()
+
+
+class Dropping(LinearQuality):
+    """Draws dropout masks in training."""
+
+    def predict(self, images):
+        return super().predict(torch.nn.functional.dropout(images, 0.5, self.training))
+
+
+@register_model("dropping_of_the_test")
+def dropping():
+    """Return a linear model behind dropout."""
+    base = create_model("linear", seed=3)
+    return Dropping(base.spec.replace(name="dropping_of_the_test", options={}), base.pattern.data, 0.5)
+
+
+def test_dropout_goes_on_where_it_was_interrupted(tiny_set, tmp_path, monkeypatch):
+    """The masks after a resume are those the uninterrupted run would have drawn, not those of its start."""
+    config = TrainConfig(
+        name="x", model="dropping_of_the_test", threads=1, epochs=3, batch_size=4, crop=32, keep="last"
+    )
+    whole = content(train(config, tiny_set, tmp_path / "whole"))
+    assert whole != weights_sha256(dropping())
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_set, tmp_path / "broken", run=RunOptions(save_every=1))
+    assert content(train(config, tiny_set, tmp_path / "broken")) == whole
 
 
 def test_a_finished_run_is_not_repeated(tiny_set, config, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iqa_harness.training.batches import whole_batches
 from iqa_harness.training.prepare import batch_norms, calibrate_batch_norm, ridge, start_head, training_mode
@@ -26,7 +27,14 @@ def test_a_small_penalty_recovers_a_line():
     truth = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     weight, bias = ridge(z, z @ truth + 0.25, 1e-9)
     torch.testing.assert_close(weight, truth)
-    assert bias == pytest.approx(0.25)
+    assert bias.item() == pytest.approx(0.25)
+
+
+def test_ridge_stays_on_the_device_of_the_features():
+    """On a card nothing of the solution is made elsewhere, which a mixture of devices would refuse."""
+    with FakeTensorMode():
+        weight, bias = ridge(torch.rand(6, 3, device="cuda"), torch.rand(6, device="cuda"), 1.0)
+    assert (weight.device.type, weight.dtype, bias.device.type) == ("cuda", torch.float32, "cuda")
 
 
 def test_the_started_head_predicts_the_labels_on_average(tiny_set):

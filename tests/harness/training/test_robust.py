@@ -92,6 +92,42 @@ def test_a_second_pass_moves_no_running_statistics():
     assert torch.equal(layer.running_mean, mean)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "side", "statistic"),
+    [
+        ("timm_regressor", {"backbone": "test_efficientnet", "hidden": 8}, 32, "running_mean"),
+        ("srm_efficientnet_lite0", {"protocol": "native"}, 64, "ema"),
+    ],
+)
+def test_a_step_with_the_penalty_moves_the_statistics_once(name, options, side, statistic):
+    """Every buffer ends where the pass on the batch alone leaves it, and the loss has its gradient."""
+    model = create_model(name, **options).train()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    crops, draws = grey(2, side), Draws(CPU)
+    scores, auxiliary = score_crops(model, crops)
+    once = {key: value.clone() for key, value in model.named_buffers()}
+    moved = [key for key in once if not torch.equal(once[key], before[key])]
+    assert any(key.endswith(statistic) for key in moved)
+    extra = gradient_norm_penalty(model, crops, scores, step=0.01, draws=draws, span=1.0)
+    for key, value in model.named_buffers():
+        assert torch.equal(value, once[key]), key
+    (scores.sum() + extra + sum(auxiliary.values())).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_the_penalty_draws_the_masks_of_the_scores():
+    """A step too small to matter gives no penalty: any difference would be of other dropout masks."""
+    model = create_model("smart_iqa_tiny", dropout=0.5, drop_path=0.5, protocol="native").double().train()
+    crops = grey(1, 224).double()
+    with torch.random.fork_rng():
+        draws = Draws(CPU)
+        scores = score_crops(model, crops).scores
+        found = gradient_norm_penalty(model, crops, scores, step=1e-9, draws=draws, span=1e9)
+    # |f(x + h s) - f(x)| itself, as h times the span is 1.
+    assert found.item() < 1e-5 * scores.abs().item()
+
+
 def test_fgsm_examples_are_the_engines():
     """On a linear model the example is the image moved by epsilon along the weights' sign, in the box."""
     adversary = create_adversary(
