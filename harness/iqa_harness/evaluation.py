@@ -328,7 +328,7 @@ def describe(
                 "name": entrant.label,
                 "sha256": entrant.sha256,
                 "checkpoint": None if entrant.checkpoint is None else str(Path(entrant.checkpoint)),
-                "card": entrant.model.spec.model_dump(mode="json"),
+                "card": entrant.card.model_dump(mode="json"),
             }
             for entrant in entrants
         ],

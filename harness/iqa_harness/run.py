@@ -20,7 +20,7 @@ from iqa_harness.executors import Executor, Inline, Job, tasks_of
 from iqa_harness.executors.bench import Bench
 from iqa_harness.executors.snapshot import write_snapshot
 from iqa_harness.ledger import Ledger, planned
-from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.plan import UNTRAINED, Cell, Entrant, Work
 from iqa_harness.probes import probe_model
 from iqa_harness.provenance import collect_provenance, file_sha256
 from iqa_results import DataRecord, ModelRecord, PluginRecord, ResultStore, RunManifest
@@ -226,7 +226,7 @@ def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMan
     return ModelRecord(
         name=entrant.label,
         sha256=sha256,
-        card=entrant.model.spec.model_dump(mode="json"),
+        card=entrant.card.model_dump(mode="json"),
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
@@ -309,7 +309,7 @@ class _Log:
                 "workers": earlier + new,
                 "device_seconds": ledger.device_seconds + (former.device_seconds if former else 0.0),
                 "tuning": self._tuning(),
-                "notes": [*_notes(work), *_mixed(ledger)],
+                "notes": [*_notes(work), *_untrained(self.models), *_mixed(ledger)],
             }
         )
 
@@ -336,6 +336,12 @@ def _notes(work: Work) -> list[str]:
     if not len(work.validation):
         notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")
     return notes
+
+
+def _untrained(models: Sequence[ModelRecord]) -> list[str]:
+    """Say which models nobody trained: no table shows it otherwise."""
+    cards = ((m.name, m.card.get("notes")) for m in models)
+    return [f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes]
 
 
 def _mixed(ledger: Ledger) -> list[str]:

@@ -22,6 +22,7 @@ from iqa_harness.cli.arguments import (
     report_folder,
     run_plugins,
     set_up_torch,
+    tell_notes,
 )
 from iqa_harness.cli.executing import (
     AddressOption,
@@ -114,6 +115,7 @@ def attack(
     run_plugins(plugin)
     files = tuple(plugin or ())
     entrants = [load_entrant(parse_model(text), backbone_weights, files) for text in model]
+    tell_notes(entrants, store)
     code = run_and_report(
         suite, entrants, run=run, data=data, mos_range=mos_range, store=store, device=where.devices[0],
         chunk=chunk, max_states=max_states, cache=cache, dry_run=dry_run, where=where,

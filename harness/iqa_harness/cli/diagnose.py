@@ -15,6 +15,7 @@ from iqa_harness.cli.arguments import (
     load_entrant,
     parse_model,
     set_up_torch,
+    tell_notes,
 )
 from iqa_harness.errors import RunError
 
@@ -58,6 +59,7 @@ def diagnose(
             f"{model} has neither an SRM neck nor SMART-IQA's attention: of the models that "
             "`iqa-harness models list` shows, srm_... and smart_iqa_... have"
         )
+    tell_notes([entrant])
     images = open_data(data, cache_dir=cache)
     if split is not None:
         images = images.split(split)

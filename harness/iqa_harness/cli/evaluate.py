@@ -20,6 +20,7 @@ from iqa_harness.cli.arguments import (
     parse_model,
     run_plugins,
     set_up_torch,
+    tell_notes,
 )
 from iqa_harness.errors import ExitCode
 
@@ -72,6 +73,7 @@ def evaluate(
     evaluations = EvaluationStore(store)
     evaluations.folder(name)  # refuses a bad name before anything is computed
     entrants = [load_entrant(parse_model(text), backbone_weights) for text in model]
+    tell_notes(entrants, store)
     sets = name_sets([(text, open_data(text, cache_dir=cache)) for text in data], split)
     with progress_bar("Scoring", count_images(entrants, sets), show=True) as advance:
         found = run_evaluation(

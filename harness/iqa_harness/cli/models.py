@@ -40,7 +40,7 @@ def show_command(
     """Print a model's card as JSON, with its number of parameters on stderr."""
     run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
-    typer.echo(entrant.model.spec.model_dump_json(indent=1))
+    typer.echo(entrant.card.model_dump_json(indent=1))
     count = sum(p.numel() for p in entrant.model.parameters())
     typer.echo(f"parameters {count:,}\nsha256 {entrant.sha256}", err=True)
 
