@@ -53,7 +53,9 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         create_model("timm_regressor", backbon="resnet10t")
 
 
-OURS = [name for name in list_models() if inspect.getmodule(_BUILDERS[name]).__name__.startswith("iqa_models")]
+OURS = [
+    name for name in list_models() if inspect.getmodule(_BUILDERS[name]).__name__.startswith("iqa_models")
+]
 
 
 @pytest.mark.parametrize("name", OURS)

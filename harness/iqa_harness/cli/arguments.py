@@ -169,7 +169,9 @@ def tell_notes(entrants: Sequence[Entrant], store: Path | str = DEFAULT_STORE) -
         if entrant.note is None:
             continue
         folder = Path(store) / "models" / entrant.model.spec.name
-        trained = f"; a trained one is there: write {_slashed(folder)}" if (folder / "card.json").is_file() else ""
+        trained = (
+            f"; a trained one is there: write {_slashed(folder)}" if (folder / "card.json").is_file() else ""
+        )
         typer.echo(f"{entrant.label}: {entrant.note}{trained}", err=True)
 
 
