@@ -24,7 +24,7 @@ class Joined(NamedTuple):
 
 
 def join(former: Stored | None, new: Stored) -> Joined:
-    """Put a new evaluation's rows to those of former ones; a row of the same model, set and split is replaced.
+    """Add new rows to those of former calls; a row of the same model, set and split is replaced.
 
     Former rows of a model that now has other weights go: under one name a table shows one model. Sets need no
     such rule, `evaluation.name_sets` gives another set another name.

@@ -241,6 +241,13 @@ def open_source(source: str) -> Iterator[ResultStore]:
             yield ResultStore(folder)
         return
     store = ResultStore(source)
+    if isinstance(store.root, Path) and not store.root.is_dir():
+        what = (
+            "not a folder, and not a .zip of `runs export`"
+            if store.root.exists()
+            else "no such file or folder"
+        )
+        raise RunError(f"{source}: {what}")
     if not store.list_runs():
         raise RunError(f"no run in {source}: not a store, or an empty one")
     yield store

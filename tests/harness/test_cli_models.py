@@ -151,7 +151,7 @@ def test_a_model_nobody_trained_is_called_so(cli, tmp_path):
 
 
 def test_a_trained_model_of_that_name_is_pointed_at(cli, tmp_path):
-    """Leaving out the folder of a checkpoint in the store is noticed; the checkpoint itself carries no note."""
+    """A name without the folder of its checkpoint in the store is noticed; the checkpoint has no note."""
     save_checkpoint(create_model("demo_resnet10t"), tmp_path / "iqa-store/models/demo_resnet10t", training={})
     _, _, err = cli(*SMALL, "-m", "demo_resnet10t", "--dry-run")
     assert f"{NOTE}; a trained one is there: write iqa-store/models/demo_resnet10t\n" in err

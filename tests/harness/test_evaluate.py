@@ -323,7 +323,7 @@ def test_calls_under_one_name_lose_nothing(cli, tmp_path):
 
 
 def test_another_set_of_that_name_gets_a_name(cli, tmp_path):
-    """A set called like one that is in the table, of other images, stands beside it; the same set replaces its row."""
+    """A set called like one that is in the table, of other images, stands beside it."""
     paths = [make_csv(tmp_path / place, {"test": 6}, seed=i) for i, place in enumerate("ab")]
     for path in (*paths, *paths):
         assert cli("evaluate", "-m", "linear", "-d", str(path))[0] == 0

@@ -60,7 +60,7 @@ OURS = [
 
 @pytest.mark.parametrize("name", OURS)
 def test_models_to_be_trained_say_so(name):
-    """All models are registered as random until trained, but the yardstick and the cheats: they are closed forms."""
+    """All models are registered as random until trained, but the yardstick and the cheats."""
     assert has_random_head(name) == (name != "linear" and not name.startswith("cheat_"))
 
 

@@ -34,6 +34,7 @@ from iqa_harness.cli.executing import (
     WorkersOption,
     make_executor,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.report import write_report
 from iqa_harness.cli.verify import judge_run
 from iqa_harness.errors import ExitCode, RunError
@@ -109,6 +110,8 @@ def attack(
     """
     from iqa_harness.plan import Selection
 
+    if not dry_run:
+        require_folder(store, "--store")
     where = Where(executor, workers, device, threads, address, cpus, gpus, tuple(settings or ()))
     for name in where.devices:
         set_up_torch(name, threads)

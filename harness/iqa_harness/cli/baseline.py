@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import ExitCode, NotComparable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def save(
     where = folder / name
     if where.exists() and not force:
         raise RunError(f"{where} exists; --force replaces it")
+    require_folder(folder, "--folder")
     side = side_of_run(store, run, name)
     rows = [{str(k): v for k, v in row.items()} for row in side.scores.to_dict("records")]
     save_baseline(where, side.record, rows)

@@ -17,6 +17,7 @@ from iqa_harness.cli.arguments import (
     set_up_torch,
     tell_notes,
 )
+from iqa_harness.cli.outputs import require_file
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def diagnose(
     from iqa_models import SRMQuality
     from iqa_models.hyper.model import HyperQuality
 
+    require_file(out, "--out")
     set_up_torch(device, threads)
     entrant = load_entrant(parse_model(model))
     if not isinstance(entrant.model, SRMQuality | HyperQuality):

@@ -22,6 +22,7 @@ from iqa_harness.cli.arguments import (
     set_up_torch,
     tell_notes,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def evaluate(
     from iqa_harness.evaluation_table import join
     from iqa_harness.provenance import collect_provenance
 
+    require_folder(store, "--store")
     set_up_torch(device, threads)
     run_plugins(plugin)
     evaluations = EvaluationStore(store)

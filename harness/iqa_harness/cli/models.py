@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import BackboneOption, PluginOption, load_entrant, parse_model, run_plugins
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
@@ -61,6 +62,7 @@ def import_command(
 
     if out.exists():
         raise RunError(f"{out} exists already; choose another --out")
+    require_folder(out, "--out")
     options = parse_model("file?" + "&".join(option)).options if option else {}
     model, report = import_checkpoint(file, **options)
     save_checkpoint(model, out, training={"imported_from": file.name, "layout": report.layout})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, ResultsOption, report_folder
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def report(
     if out is None and len(runs) != 1:
         raise RunError("several runs or none have no folder of their own: say where with --out")
     results = ResultStore(store)
+    require_folder(out, "--out")
+    if runs:
+        require_folder(store, "--store")  # their tables are written there
     out = out or report_folder(results, runs[0])
     manifests = [aggregate(results, name) for name in runs]
     made = gather(results, manifests, inputs or [], published=published, images=images, cache=cache)

@@ -17,6 +17,7 @@ from iqa_harness.cli.arguments import (
     run_plugins,
     set_up_torch,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.train import (
     DataOption,
     How,
@@ -89,6 +90,8 @@ def study(
         for row in rows:
             typer.echo(f"# {row.label}: {row.settings}")
         return
+    require_folder(out, "--out")
+    require_folder(store, "--store")
     set_up_torch(device, None)
     if loaded.suite is not None and not no_attack:
         from iqa_suites import load_suite
