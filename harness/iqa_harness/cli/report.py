@@ -38,7 +38,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--input",
-            help="Parquet of evaluate, study, diagnose or profile, or a folder of them and of training "
+            help="Parquet of evaluate, diagnose or profile, or a folder of them, of studies and of training "
             "folders, for the papers' tables and figures. Repeat.",
         ),
     ] = None,
