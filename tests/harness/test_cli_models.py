@@ -89,6 +89,27 @@ def test_a_users_own_model_is_attacked(cli, tmp_path):
     assert cli("score", "linear", "x.png", "--plugin", "none.py")[0] == 3
 
 
+def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
+    """Its pictures come into the page if the user gives the plugin again; no manifest decides what is run."""
+    file = tmp_path / "mine.py"
+    text = PLUGIN.replace("of_the_test", "pictured")
+    file.write_text(text)
+    line = ("attack", "-s", "smoke", "-m", "own=contrast_pictured", "--plugin", "mine.py", "--limit", "4")
+    assert cli(*line, "--threads", "1")[0] == 0
+    file.write_text(f"open('ran', 'w')\n{text}")
+    code, _, err = cli("report", "smoke", "--images", "1", "--format", "html", "--out", "r")
+    assert (code, (tmp_path / "ran").exists()) == (3, False)
+    assert "is of a plugin; say so again with --plugin mine.py" in err
+    file.write_text(text)
+    report = ("report", "smoke", "--images", "1", "--format", "html", "--out", "r", "--plugin", "mine.py")
+    assert cli(*report)[0] == 0
+    assert (tmp_path / "r/index.html").read_text().count("data:image/jpeg") == 3
+    file.write_text(text.replace("std(dim=1)", "mean(dim=1)").replace("@register", "# "))
+    code, _, err = cli(*report)
+    assert code == 3
+    assert "model 'own' is another one now" in err
+
+
 def test_missing_backbone_weights_are_never_replaced_by_random_ones(cli, tmp_path):
     """Weights that are not there are an error that says how to give them."""
     code, _, err = cli("models", "show", "hyperiqa?protocol=centre", "--backbone-weights", "none.pth")

@@ -99,8 +99,8 @@ def _attention(
         frame = insights.attention_frame(subject, label, images, device)
         rows = sorted(rows_of(frame, Attention), key=lambda a: a.mos)
         for name, part in zip(("low", "middle", "high"), _thirds(rows), strict=True):
-            means = [sum(a.stages[s] for a in part) / max(1, len(part)) for s in range(4)]
-            typer.echo(f"{name:6} {len(part)} images, stages 1-4: " + " ".join(f"{m:.3f}" for m in means))
+            means = [f"{sum(a.stages[s] for a in part) / len(part):.3f}" if part else "-" for s in range(4)]
+            typer.echo(f"{name:6} {len(part)} images, stages 1-4: {' '.join(means)}")
         if out is not None:
             typer.echo(str(insights.write_frame(out, frame)))
     elif not maps:
