@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -70,22 +70,27 @@ class EvaluationTable(NamedTuple):
     """(model, set) to why there are no scores."""
 
 
-def name_sets(opened: Sequence[tuple[str, ImageSet]], split: str) -> list[DataUnderTest]:
+def name_sets(
+    opened: Sequence[tuple[str, ImageSet]], split: str, taken: Mapping[str, str] | None = None
+) -> list[DataUnderTest]:
     """Give every set a name of its own and see that there is something to evaluate.
 
     Args:
         opened: what the user wrote, and the set it opened as.
         split: train, val, test, or all.
+        taken: names that sets of earlier evaluations have, with their fingerprints.
 
     Raises:
         RunError: a set given twice, or one with fewer than three images in the split.
     """
     named: list[DataUnderTest] = []
+    taken = taken or {}
     for text, images in opened:
         name = images.card.name
         if any(other.images.fingerprint == images.fingerprint for other in named):
             raise RunError(f"--data {text}: this set is given twice")
-        if any(other.name == name for other in named):
+        former = taken.get(name, images.fingerprint)
+        if former != images.fingerprint or any(other.name == name for other in named):
             name = f"{name}@{images.fingerprint[:8]}"
         under = DataUnderTest(name, images, split)
         if len(under.evaluated) < 3:
@@ -322,7 +327,7 @@ def describe(
                 "name": entrant.label,
                 "sha256": entrant.sha256,
                 "checkpoint": None if entrant.checkpoint is None else str(Path(entrant.checkpoint)),
-                "card": entrant.model.spec.model_dump(mode="json"),
+                "card": entrant.card.model_dump(mode="json"),
             }
             for entrant in entrants
         ],

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +68,17 @@ _KEPT: Final = pa.schema(
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+class Stored(NamedTuple):
+    """An evaluation as files hold it."""
+
+    rows: pa.Table
+    """EVALUATION_SCHEMA."""
+    scores: pa.Table
+    """SCORE_SCHEMA."""
+    manifest: dict[str, Any]
+    """Models, sets and versions, as JSON values."""
+
+
 class EvaluationStore:
     """The evaluations of a store; creating the object creates nothing on disk."""
 
@@ -103,9 +114,34 @@ class EvaluationStore:
             )
         return self.root / name
 
-    def write(self, name: str, rows: pa.Table, scores: pa.Table, manifest: dict[str, Any]) -> Path:
+    def read(self, name: str) -> Stored | None:
+        """Return the evaluation of a name, None if there is none.
+
+        Raises:
+            RunError: a bad name, or files that are damaged or of another version.
+        """
+        folder = self.folder(name)
+        if not (folder / "manifest.json").exists():
+            return None
+        try:
+            rows, scores = (
+                pq.read_table(folder / file, page_checksum_verification=True)
+                for file in ("table.parquet", "scores.parquet")
+            )
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+            if not (rows.schema.equals(EVALUATION_SCHEMA) and scores.schema.equals(SCORE_SCHEMA)):
+                raise ValueError("the columns are another version's")
+            return Stored(rows, scores, {**manifest, "models": manifest["models"], "data": manifest["data"]})
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"the former evaluation in {folder} cannot be read ({error}), and would be lost; choose "
+                "another --name, or remove that folder: the scores behind it are kept elsewhere"
+            ) from error
+
+    def write(self, name: str, stored: Stored) -> Path:
         """Write an evaluation, replacing a former one of that name file by file; return its folder."""
         folder = self.folder(name)
+        rows, scores, manifest = stored
         text = io.BytesIO()
         pacsv.write_csv(rows, text)
         self._write(folder / "scores.parquet", _parquet(scores))

@@ -7,17 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.sources import hash_sources
 from iqa_harness.trained import TrainedAttacks, training_images
-from iqa_models import QualityModel, weights_sha256
+from iqa_models import ModelSpec, QualityModel, weights_sha256
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION
 from iqa_suites import OwnAttackSettings, Suite
+
+UNTRAINED: Final = "head has random weights: created by name, not from a checkpoint"
+"""Note on a model whose scores mean nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Entrant:
     """Files to run before the model can be made again."""
     backbone_weights: Path | None = None
     """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
+    note: str | None = None
+    """What a reader of its scores must know that follows from how it was made, such as `UNTRAINED`."""
+
+    @property
+    def card(self) -> ModelSpec:
+        """The model's card as records show it, with `note`; the hash is of the card without."""
+        spec = self.model.spec
+        return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
 
     @property
     def sha256(self) -> str:

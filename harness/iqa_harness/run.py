@@ -22,7 +22,7 @@ from iqa_harness.executors.bench import Bench
 from iqa_harness.executors.snapshot import write_snapshot
 from iqa_harness.joining import beside, without
 from iqa_harness.ledger import Ledger, planned
-from iqa_harness.plan import Cell, Entrant, Work, chosen_by_id
+from iqa_harness.plan import UNTRAINED, Cell, Entrant, Work, chosen_by_id
 from iqa_harness.probes import probe_model
 from iqa_harness.provenance import collect_provenance
 from iqa_harness.sources import sources_of
@@ -272,7 +272,7 @@ def _model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMan
     return ModelRecord(
         name=entrant.label,
         sha256=sha256,
-        card=entrant.model.spec.model_dump(mode="json"),
+        card=entrant.card.model_dump(mode="json"),
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
@@ -364,7 +364,7 @@ class _Log:
                 "workers": tuple(ledger.workers.values()),
                 "device_seconds": ledger.device_seconds,
                 "tuning": self._tuning(there),
-                "notes": [*notes_of(work), *_mixed(ledger)],
+                "notes": [*notes_of(work), *_untrained(self.models), *_mixed(ledger)],
             }
         )
 
@@ -392,6 +392,12 @@ def notes_of(work: Work) -> list[str]:
     if not len(work.validation):
         notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")
     return notes
+
+
+def _untrained(models: Sequence[ModelRecord]) -> list[str]:
+    """Say which models nobody trained: no table shows it otherwise."""
+    cards = ((m.name, m.card.get("notes")) for m in models)
+    return [f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes]
 
 
 def _mixed(ledger: Ledger) -> list[str]:

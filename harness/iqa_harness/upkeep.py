@@ -240,7 +240,15 @@ def open_source(source: str) -> Iterator[ResultStore]:
                 raise RunError(f"{path}: not a whole zip file ({error})") from error
             yield _with_runs(ResultStore(folder), source)
         return
-    yield _with_runs(ResultStore(source), source)
+    store = ResultStore(source)
+    if isinstance(store.root, Path) and not store.root.is_dir():
+        what = (
+            "not a folder, and not a .zip of `runs export`"
+            if store.root.exists()
+            else "no such file or folder"
+        )
+        raise RunError(f"{source}: {what}")
+    yield _with_runs(store, source)
 
 
 def _with_runs(store: ResultStore, source: str) -> ResultStore:

@@ -13,7 +13,13 @@ from iqa_models.errors import (
 from iqa_models.hyper import HyperQuality, ImportReport, import_checkpoint
 from iqa_models.linear import LinearQuality
 from iqa_models.quality_model import QualityModel
-from iqa_models.registry import create_model, describe_model, list_models, register_model
+from iqa_models.registry import (
+    create_model,
+    describe_model,
+    has_random_head,
+    list_models,
+    register_model,
+)
 from iqa_models.regressor import TimmRegressor
 from iqa_models.spec import ModelSpec
 from iqa_models.srm import SRMNeck, SRMQuality
@@ -36,6 +42,7 @@ __all__ = [
     "UnknownModel",
     "create_model",
     "describe_model",
+    "has_random_head",
     "import_checkpoint",
     "list_models",
     "load_checkpoint",

@@ -15,13 +15,18 @@ Builder = Callable[..., QualityModel]
 B = TypeVar("B", bound=Builder)
 
 _BUILDERS: dict[str, Builder] = {}
+_TO_BE_TRAINED: set[str] = set()
 
 
-def register_model(name: str) -> Callable[[B], B]:
+def register_model(name: str, *, random_head: bool = False) -> Callable[[B], B]:
     """Register a builder under a name; a name can be taken once.
 
     The builder takes keyword options only and returns a `QualityModel` whose card carries `name`
     and those options. Its docstring's first line is what `iqa-harness models` shows.
+
+    Args:
+        name: what `create_model` takes.
+        random_head: the builder draws weights that only training or a checkpoint makes worth measuring.
 
     Raises:
         ValueError: the name is taken.
@@ -31,6 +36,8 @@ def register_model(name: str) -> Callable[[B], B]:
         if name in _BUILDERS:
             raise ValueError(f"model {name!r} is registered already, by {_BUILDERS[name].__qualname__}")
         _BUILDERS[name] = builder
+        if random_head:
+            _TO_BE_TRAINED.add(name)
         return builder
 
     return register
@@ -48,6 +55,11 @@ def describe_model(name: str) -> str:
         UnknownModel: no such name; the message holds the nearest one.
     """
     return (inspect.getdoc(_builder(name)) or "").split("\n", 1)[0]
+
+
+def has_random_head(name: str) -> bool:
+    """Return whether a model created by this name scores with random weights until it is trained."""
+    return name in _TO_BE_TRAINED
 
 
 def create_model(name: str, **options: object) -> QualityModel:

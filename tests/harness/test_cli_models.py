@@ -10,7 +10,9 @@ from PIL import Image
 
 from iqa_harness.cli.train import _train_in_processes
 from iqa_harness.errors import TrainingError
-from iqa_models import create_model, load_checkpoint, weights_sha256
+from iqa_harness.plan import Entrant
+from iqa_models import create_model, load_checkpoint, save_checkpoint, weights_sha256
+from iqa_results import ResultStore
 
 
 def _author_name(name):
@@ -87,6 +89,27 @@ def test_a_users_own_model_is_attacked(cli, tmp_path):
     assert cli("score", "linear", "x.png", "--plugin", "none.py")[0] == 3
 
 
+def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
+    """Its pictures come into the page if the user gives the plugin again; no manifest decides what is run."""
+    file = tmp_path / "mine.py"
+    text = PLUGIN.replace("of_the_test", "pictured")
+    file.write_text(text)
+    line = ("attack", "-s", "smoke", "-m", "own=contrast_pictured", "--plugin", "mine.py", "--limit", "4")
+    assert cli(*line, "--threads", "1")[0] == 0
+    file.write_text(f"open('ran', 'w')\n{text}")
+    code, _, err = cli("report", "smoke", "--images", "1", "--format", "html", "--out", "r")
+    assert (code, (tmp_path / "ran").exists()) == (3, False)
+    assert "is of a plugin; say so again with --plugin mine.py" in err
+    file.write_text(text)
+    report = ("report", "smoke", "--images", "1", "--format", "html", "--out", "r", "--plugin", "mine.py")
+    assert cli(*report)[0] == 0
+    assert (tmp_path / "r/index.html").read_text().count("data:image/jpeg") == 3
+    file.write_text(text.replace("std(dim=1)", "mean(dim=1)").replace("@register", "# "))
+    code, _, err = cli(*report)
+    assert code == 3
+    assert "model 'own' is another one now" in err
+
+
 def test_missing_backbone_weights_are_never_replaced_by_random_ones(cli, tmp_path):
     """Weights that are not there are an error that says how to give them."""
     code, _, err = cli("models", "show", "hyperiqa?protocol=centre", "--backbone-weights", "none.pth")
@@ -124,3 +147,35 @@ def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
     with pytest.raises(TrainingError, match=r"training of no\.toml failed"):
         _train_in_processes(["no.toml"], tmp_path, cache)
     assert "no.toml" in capfd.readouterr().err
+
+
+NOTE = "head has random weights: created by name, not from a checkpoint"
+SMALL = ("attack", "-s", "smoke", "--limit", "3", "--only", "clean", "--threads", "1")
+
+
+def test_a_model_nobody_trained_is_called_so(cli, tmp_path):
+    """By name alone: said once on stderr, on the card, in manifest and report; its hash is as it was."""
+    Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "x.png")
+    code, out, err = cli("score", "demo_resnet10t", "x.png")
+    assert (code, err) == (0, f"demo_resnet10t: {NOTE}\n")
+    assert out.endswith("\tx.png\n")
+    code, _, err = cli(*SMALL, "-m", "fresh=demo_resnet10t", "-m", "linear")
+    assert code == 0
+    assert err.count(NOTE) == 1
+    manifest = ResultStore("iqa-store").read_manifest("smoke")
+    assert f"fresh: {NOTE}" in manifest.notes
+    assert not any("linear:" in note for note in manifest.notes)
+    assert manifest.models[0].card["notes"] == [NOTE]
+    assert manifest.models[0].sha256 == Entrant("any", create_model("demo_resnet10t")).sha256
+    assert f"fresh: {NOTE}" in (tmp_path / "iqa-store/runs/smoke/report/report.md").read_text()
+    assert NOTE in cli("models", "show", "demo_resnet10t")[1]
+
+
+def test_a_trained_model_of_that_name_is_pointed_at(cli, tmp_path):
+    """A name without the folder of its checkpoint in the store is noticed; the checkpoint has no note."""
+    save_checkpoint(create_model("demo_resnet10t"), tmp_path / "iqa-store/models/demo_resnet10t", training={})
+    _, _, err = cli(*SMALL, "-m", "demo_resnet10t", "--dry-run")
+    assert f"{NOTE}; a trained one is there: write iqa-store/models/demo_resnet10t\n" in err
+    _, _, err = cli(*SMALL, "-m", "iqa-store/models/demo_resnet10t", "--dry-run")
+    assert "random" not in err
+    assert "random" not in cli("models", "show", "iqa-store/models/demo_resnet10t")[1].partition("notes")[2]

@@ -285,3 +285,78 @@ def test_partial(cli, tmp_path):
     assert code == 4
     assert "no scores of picky on small" in err
     assert "undefined" in out
+
+
+def evaluated(tmp_path, name="evaluation"):
+    """Return table, scores and manifest of an evaluation in the default store."""
+    stored = EvaluationStore(tmp_path / "iqa-store").read(name)
+    return stored.rows.to_pylist(), stored.scores.to_pylist(), stored.manifest
+
+
+def test_calls_under_one_name_lose_nothing(cli, tmp_path):
+    """Models and sets of three calls end in one table, as if one call had named them all."""
+    first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
+    second = make_csv(tmp_path / "b", {"test": 12}, seed=2, name="second")
+    line = ("evaluate", "--threads", "1")
+    assert cli(*line, "-m", "linear", "-d", str(first))[0] == 0
+    code, out, _ = cli(*line, "-m", "linear", "-d", str(second), "--seed", "5")
+    assert code == 0
+    assert "first" in out  # the whole table is shown
+    assert "second" in out
+    other = ("-m", "other=linear?seed=1", "-d", str(first), "-d", str(second))
+    assert cli(*line, *other)[0] == 0
+    rows, scores, manifest = evaluated(tmp_path)
+    assert cli(*line, "-m", "linear", *other, "--name", "whole")[0] == 0
+    whole_rows, whole_scores, whole = evaluated(tmp_path, "whole")
+    place = lambda row: (row["model"], row["data"], row.get("image_id"))  # noqa: E731
+    values = lambda rows: {place(r): (r["srocc"], r["plcc"], r["krocc"]) for r in rows}  # noqa: E731
+    assert len(rows) == 4
+    assert values(rows) == values(whole_rows)
+    assert sorted(scores, key=place) == sorted(whole_scores, key=place)
+    assert {m["name"] for m in manifest["models"]} == {m["name"] for m in whole["models"]}
+    assert [d["name"] for d in manifest["data"]] == ["first", "second"]
+    assert [(call["seed"], call["rows"]) for call in manifest["earlier"]] == [
+        (0, [["linear", "first", "test"]]),
+        (5, [["linear", "second", "test"]]),
+    ]
+    assert "earlier" not in whole
+
+
+def test_another_set_of_that_name_gets_a_name(cli, tmp_path):
+    """A set called like one that is in the table, of other images, stands beside it."""
+    paths = [make_csv(tmp_path / place, {"test": 6}, seed=i) for i, place in enumerate("ab")]
+    for path in (*paths, *paths):
+        assert cli("evaluate", "-m", "linear", "-d", str(path))[0] == 0
+    rows, scores, _ = evaluated(tmp_path)
+    digest = open_data(paths[1], progress=False).fingerprint[:8]
+    assert [row["data"] for row in rows] == ["set", f"set@{digest}"]
+    assert len(scores) == 12
+
+
+def test_rows_of_former_weights_go_and_are_named(cli, tmp_path):
+    """A label that now means other weights keeps no row of the old ones, and says which went."""
+    first = make_csv(tmp_path / "a", {"test": 6}, seed=1, name="first")
+    second = make_csv(tmp_path / "b", {"test": 6}, seed=2, name="second")
+    assert cli("evaluate", "-m", "m=linear", "-d", str(first), "-d", str(second))[0] == 0
+    code, _, err = cli("evaluate", "-m", "m=linear?seed=1", "-d", str(first))
+    assert code == 0
+    assert "left out of the table, m on second, test: of other weights than now" in err
+    rows, scores, manifest = evaluated(tmp_path)
+    assert [row["data"] for row in rows] == ["first"]
+    assert {row["data"] for row in scores} == {"first"}
+    assert [d["name"] for d in manifest["data"]] == ["first"]
+
+
+@pytest.mark.parametrize("file", ["table.parquet", "scores.parquet", "manifest.json"])
+def test_a_damaged_table_is_not_replaced(cli, tmp_path, file):
+    """What cannot be read cannot be kept: refused before anything is computed, with what to do."""
+    first = make_csv(tmp_path / "a", {"test": 6}, seed=1, name="first")
+    assert cli("evaluate", "-m", "linear", "-d", str(first))[0] == 0
+    path = tmp_path / "iqa-store/evaluations/evaluation" / file
+    path.write_bytes(path.read_bytes()[:-9])
+    before = path.read_bytes()
+    code, _, err = cli("evaluate", "-m", "linear?seed=2", "-d", str(first))
+    assert code == 3
+    assert "choose another --name" in err
+    assert path.read_bytes() == before
+    assert len(list((tmp_path / "iqa-store/evaluations/scores").glob("*/*"))) == 1

@@ -1,8 +1,19 @@
 """The registry: one name, one builder; a wrong name or option is answered with the nearest one."""
 
+import inspect
+
 import pytest
 
-from iqa_models import BadModelOption, UnknownModel, create_model, describe_model, list_models, register_model
+from iqa_models import (
+    BadModelOption,
+    UnknownModel,
+    create_model,
+    describe_model,
+    has_random_head,
+    list_models,
+    register_model,
+)
+from iqa_models.registry import _BUILDERS
 
 
 def test_a_name_can_be_taken_once():
@@ -40,3 +51,19 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         BadModelOption, match=r"no option 'backbon', did you mean 'backbone'\?.*takes: backbone, pretrained"
     ):
         create_model("timm_regressor", backbon="resnet10t")
+
+
+OURS = [
+    name for name in list_models() if inspect.getmodule(_BUILDERS[name]).__name__.startswith("iqa_models")
+]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_models_to_be_trained_say_so(name):
+    """All models are registered as random until trained, but the yardstick and the cheats."""
+    assert has_random_head(name) == (name != "linear" and not name.startswith("cheat_"))
+
+
+def test_a_users_model_is_its_own_affair():
+    """A model registered without a word on its head is taken to be as its author wants it."""
+    assert not has_random_head("somebody's")

@@ -87,6 +87,12 @@ def test_nothing_is_wider_than_the_window(seen: dict[str, Any]) -> None:
         assert view["overflowOpen"] <= 0, view["width"]
 
 
+def test_the_leaderboard_fits_a_small_laptop(seen: dict[str, Any]) -> None:
+    """At 1300 pixels its last column is seen without scrolling, in every metric."""
+    assert len(seen["leaderboards"]) == 2
+    assert all(surplus <= 0 for surplus in seen["leaderboards"])
+
+
 def test_a_column_sorts_both_ways_by_mouse_and_keyboard(seen: dict[str, Any]) -> None:
     """The best clean value first, then last; the heading says which way."""
     for view in seen["views"]:

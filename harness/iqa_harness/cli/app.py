@@ -32,6 +32,9 @@ from iqa_harness.cli import (
 )
 from iqa_harness.errors import ExitCode
 
+RESUMING = ("attack", "demo", "evaluate", "study", "train")
+"""Commands that keep what they finished, and go on from there."""
+
 
 class _Commands(TyperGroup):
     """Runs a command; a user's mistake ends in one line on stderr and a documented exit code."""
@@ -41,7 +44,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _say("interrupted; what was finished is stored, the same command goes on from there")
+            resumes = ctx.invoked_subcommand in RESUMING
+            _say("interrupted" + "; what was finished is stored, the same command goes on" * resumes)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except Exception as error:
             if not isinstance(error, _foreseen()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -143,8 +144,8 @@ def load_entrant(
     Raises:
         ModelError: unknown name or option, or an unusable checkpoint.
     """
-    from iqa_harness.plan import Entrant
-    from iqa_models import UnknownModel, create_model, load_checkpoint
+    from iqa_harness.plan import UNTRAINED, Entrant
+    from iqa_models import UnknownModel, create_model, has_random_head, load_checkpoint
 
     if argument.checkpoint is not None:
         model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
@@ -154,11 +155,29 @@ def load_entrant(
         options.setdefault("backbone_weights", str(backbone_weights))
     try:
         model = create_model(argument.name, **options)
-        return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights)
+        note = UNTRAINED if has_random_head(argument.name) else None
+        return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights, note)
     except UnknownModel as error:
         if Path(argument.name).is_dir():
             raise UnknownModel(f"{error}; for the checkpoint folder write ./{argument.name}") from error
         raise
+
+
+def tell_notes(entrants: Sequence[Entrant], store: Path | str = DEFAULT_STORE) -> None:
+    """Say on stderr which models have random weights, and where a trained one of that name lies."""
+    for entrant in entrants:
+        if entrant.note is None:
+            continue
+        folder = Path(store) / "models" / entrant.model.spec.name
+        trained = (
+            f"; a trained one is there: write {_slashed(folder)}" if (folder / "card.json").is_file() else ""
+        )
+        typer.echo(f"{entrant.label}: {entrant.note}{trained}", err=True)
+
+
+def _slashed(folder: Path) -> str:
+    text = str(folder)
+    return text if "/" in text else f"./{text}"
 
 
 def run_plugins(files: list[Path] | None) -> None:

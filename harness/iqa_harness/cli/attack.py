@@ -22,6 +22,7 @@ from iqa_harness.cli.arguments import (
     report_folder,
     run_plugins,
     set_up_torch,
+    tell_notes,
 )
 from iqa_harness.cli.executing import (
     AddressOption,
@@ -33,6 +34,7 @@ from iqa_harness.cli.executing import (
     WorkersOption,
     make_executor,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.report import write_report
 from iqa_harness.cli.verify import judge_run
 from iqa_harness.errors import ExitCode, RunError
@@ -108,12 +110,15 @@ def attack(
     """
     from iqa_harness.plan import Selection
 
+    if not dry_run:
+        require_folder(store, "--store")
     where = Where(executor, workers, device, threads, address, cpus, gpus, tuple(settings or ()))
     for name in where.devices:
         set_up_torch(name, threads)
     run_plugins(plugin)
     files = tuple(plugin or ())
     entrants = [load_entrant(parse_model(text), backbone_weights, files) for text in model]
+    tell_notes(entrants, store)
     code = run_and_report(
         suite, entrants, run=run, data=data, mos_range=mos_range, store=store, device=where.devices[0],
         chunk=chunk, max_states=max_states, cache=cache, dry_run=dry_run, where=where,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import ExitCode, NotComparable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def save(
     where = folder / name
     if where.exists() and not force:
         raise RunError(f"{where} exists; --force replaces it")
+    require_folder(folder, "--folder")
     side = side_of_run(store, run, name)
     require_whole(side, [m.name for m in side.record.models])
     lost = undefined_values(side, ("srocc",))

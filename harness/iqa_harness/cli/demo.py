@@ -14,6 +14,7 @@ from iqa_harness.cli.arguments import (
     load_entrant,
     set_up_torch,
 )
+from iqa_harness.cli.outputs import require_folder
 
 
 def demo(
@@ -30,6 +31,7 @@ def demo(
     from iqa_harness.cli.train import demo_presets, train_one, train_side_by_side
     from iqa_harness.training import load_preset
 
+    require_folder(store, "--store")
     set_up_torch(device, threads)
     train_side_by_side(demo_presets(), store, cache)
     folders = [train_one(load_preset(name), store, cache, overwrite=False) for name in demo_presets()]

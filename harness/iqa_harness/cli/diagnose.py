@@ -15,7 +15,9 @@ from iqa_harness.cli.arguments import (
     load_entrant,
     parse_model,
     set_up_torch,
+    tell_notes,
 )
+from iqa_harness.cli.outputs import require_file
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def diagnose(
     from iqa_models import SRMQuality
     from iqa_models.hyper.model import HyperQuality
 
+    require_file(out, "--out")
     set_up_torch(device, threads)
     entrant = load_entrant(parse_model(model))
     if not isinstance(entrant.model, SRMQuality | HyperQuality):
@@ -58,6 +61,7 @@ def diagnose(
             f"{model} has neither an SRM neck nor SMART-IQA's attention: of the models that "
             "`iqa-harness models list` shows, srm_... and smart_iqa_... have"
         )
+    tell_notes([entrant])
     images = open_data(data, cache_dir=cache)
     if split is not None:
         images = images.split(split)
@@ -95,8 +99,8 @@ def _attention(
         frame = insights.attention_frame(subject, label, images, device)
         rows = sorted(rows_of(frame, Attention), key=lambda a: a.mos)
         for name, part in zip(("low", "middle", "high"), _thirds(rows), strict=True):
-            means = [sum(a.stages[s] for a in part) / max(1, len(part)) for s in range(4)]
-            typer.echo(f"{name:6} {len(part)} images, stages 1-4: " + " ".join(f"{m:.3f}" for m in means))
+            means = [f"{sum(a.stages[s] for a in part) / len(part):.3f}" if part else "-" for s in range(4)]
+            typer.echo(f"{name:6} {len(part)} images, stages 1-4: {' '.join(means)}")
         if out is not None:
             typer.echo(str(insights.write_frame(out, frame)))
     elif not maps:

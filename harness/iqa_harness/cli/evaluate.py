@@ -20,7 +20,9 @@ from iqa_harness.cli.arguments import (
     parse_model,
     run_plugins,
     set_up_torch,
+    tell_notes,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def evaluate(
     split: Annotated[
         Literal["train", "val", "test", "all"], typer.Option("--split", help="Images the numbers are of.")
     ] = "test",
-    name: Annotated[str, typer.Option("--name", help="Folder of the tables in the store.")] = "evaluation",
+    name: Annotated[
+        str, typer.Option("--name", help="Table in the store that the rows go to.")
+    ] = "evaluation",
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -56,7 +60,8 @@ def evaluate(
 ) -> None:
     """Test models on data sets without attack: SROCC, PLCC after a logistic, KROCC, one row a model and set.
 
-    Scores are kept: an interrupted evaluation goes on, and one more model or set costs itself only.
+    Scores are kept: an interrupted evaluation goes on, and one more model or set costs itself only. Rows of
+    earlier calls with this --name stay in the table.
     """
     from rich.console import Console
 
@@ -64,15 +69,19 @@ def evaluate(
     from iqa_harness.data.progress import progress_bar
     from iqa_harness.evaluation import count_images, describe, name_sets
     from iqa_harness.evaluation import evaluate as run_evaluation
-    from iqa_harness.evaluation_store import EvaluationStore
+    from iqa_harness.evaluation_store import EvaluationStore, Stored
+    from iqa_harness.evaluation_table import join
     from iqa_harness.provenance import collect_provenance
 
+    require_folder(store, "--store")
     set_up_torch(device, threads)
     run_plugins(plugin)
     evaluations = EvaluationStore(store)
-    evaluations.folder(name)  # refuses a bad name before anything is computed
+    former = evaluations.read(name)  # a bad name, or a damaged table, is refused before anything is computed
     entrants = [load_entrant(parse_model(text), backbone_weights) for text in model]
-    sets = name_sets([(text, open_data(text, cache_dir=cache)) for text in data], split)
+    tell_notes(entrants, store)
+    taken = {card["name"]: card["sha256"] for card in former.manifest["data"]} if former else {}
+    sets = name_sets([(text, open_data(text, cache_dir=cache)) for text in data], split, taken)
     with progress_bar("Scoring", count_images(entrants, sets), show=True) as advance:
         found = run_evaluation(
             entrants, sets, evaluations, device=device, draws=eot_samples, seed=seed,
@@ -85,9 +94,11 @@ def evaluate(
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "provenance": collect_provenance(device, torch.get_num_threads()).model_dump(mode="json"),
     }
-    folder = evaluations.write(name, found.rows, found.scores, manifest)
+    # Read again: another evaluation of this name may have ended meanwhile.
+    joined = join(evaluations.read(name), Stored(found.rows, found.scores, manifest))
+    folder = evaluations.write(name, joined.stored)
     console = Console()
-    _print(console, found.rows)
+    _print(console, joined.stored.rows)
     console.print(
         f"\ntable.csv, table.parquet, scores.parquet and manifest.json are in {folder}", highlight=False
     )
@@ -95,6 +106,8 @@ def evaluate(
         Console(stderr=True).print(
             f"no scores of {label} on {where}: {reason}", highlight=False, markup=False
         )
+    for words in joined.left_out:
+        typer.echo(f"left out of the table, {words}", err=True)
     raise typer.Exit(ExitCode.PARTIAL if found.errors else ExitCode.OK)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.baseline import compared, metrics_of, print_gated, side_of_folder, side_of_run
+from iqa_harness.cli.outputs import require_file
 from iqa_harness.errors import ExitCode, RunError
 
 
@@ -47,6 +48,8 @@ def gate(
     from iqa_harness.gate import find_regressions, noise_floors
     from iqa_results import save_baseline
 
+    for option, file in (("--markdown", markdown), ("--junit", junit), ("--json", json_file)):
+        require_file(file, option)
     before = side_of_folder(baseline)
     sides = [side_of_run(store, name, name) for name in run]
     if calibrate:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.report import explanations
 from iqa_harness.errors import ExitCode
 
@@ -32,6 +33,7 @@ def leaderboard(
     from iqa_reports import Inputs, build_report, print_report
     from iqa_reports.leaderboard import write_leaderboard
 
+    require_folder(out, "--out")
     runs, unread = read_runs(find_runs(places), intervals=False)
     frames = {"results": results_frame(runs)} if runs else {}
     report = build_report(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import BackboneOption, PluginOption, load_entrant, parse_model, run_plugins
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
@@ -40,7 +41,7 @@ def show_command(
     """Print a model's card as JSON, with its number of parameters on stderr."""
     run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
-    typer.echo(entrant.model.spec.model_dump_json(indent=1))
+    typer.echo(entrant.card.model_dump_json(indent=1))
     count = sum(p.numel() for p in entrant.model.parameters())
     typer.echo(f"parameters {count:,}\nsha256 {entrant.sha256}", err=True)
 
@@ -61,6 +62,7 @@ def import_command(
 
     if out.exists():
         raise RunError(f"{out} exists already; choose another --out")
+    require_folder(out, "--out")
     options = parse_model("file?" + "&".join(option)).options if option else {}
     model, report = import_checkpoint(file, **options)
     save_checkpoint(model, out, training={"imported_from": file.name, "layout": report.layout})

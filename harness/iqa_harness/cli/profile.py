@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iqa_harness.cli.arguments import DeviceOption, ThreadsOption, load_entrant, parse_model, set_up_torch
+from iqa_harness.cli.outputs import require_file
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def profile(
     from iqa_models import SRMQuality
     from iqa_models import profile as costs
 
+    require_file(out, "--out")
     set_up_torch(device, threads)
     costs.autocast(device, precision)  # an unknown precision is refused before anything is built
     entrant = load_entrant(parse_model(model))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, ResultsOption, report_folder
+from iqa_harness.cli.arguments import (
+    DEFAULT_STORE,
+    CacheOption,
+    PluginOption,
+    ResultsOption,
+    report_folder,
+    run_plugins,
+)
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--input",
-            help="Parquet of evaluate, study, diagnose or profile, or a folder of them and of training "
+            help="Parquet of evaluate, diagnose or profile, or a folder of them, of studies and of training "
             "folders, for the papers' tables and figures. Repeat.",
         ),
     ] = None,
@@ -54,6 +62,7 @@ def report(
         bool, typer.Option("--full", help="Print every table, not the leaderboard alone.")
     ] = False,
     cache: CacheOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Compute runs' tables from their rows; print them, write the page, Markdown, CSV, LaTeX and figures."""
     from iqa_reports import FORMATS
@@ -68,9 +77,21 @@ def report(
     if out is None and len(runs) != 1:
         raise RunError("several runs or none have no folder of their own: say where with --out")
     results = ResultStore(store)
+    require_folder(out, "--out")
+    if runs:
+        require_folder(store, "--store")  # their tables are written there
     out = out or report_folder(results, runs[0])
+    run_plugins(plugin)
     manifests = [aggregate(results, name) for name in runs]
-    made = gather(results, manifests, inputs or [], published=published, images=images, cache=cache)
+    made = gather(
+        results,
+        manifests,
+        inputs or [],
+        published=published,
+        images=images,
+        cache=cache,
+        plugged=bool(plugin),
+    )
     _write(made, out, formats or FORMATS, full=full)
     _say_tables(results, runs)
 
@@ -100,8 +121,9 @@ def gather(
     published: bool = False,
     images: int = 0,
     cache: Path | None = None,
+    plugged: bool = False,
 ) -> Inputs:
-    """Read everything a report shows: runs, other commands' files, worst images."""
+    """Read everything a report shows: runs, other commands' files, worst images; plugins were run before."""
     import dataclasses
 
     from iqa_harness.reporting.files import read_inputs
@@ -117,7 +139,7 @@ def gather(
 
         check_count(images, stored)
         stored = [
-            dataclasses.replace(run, triptychs=worst_images(store, run, images, cache=cache))
+            dataclasses.replace(run, triptychs=worst_images(store, run, images, cache=cache, plugged=plugged))
             for run in stored
         ]
     if inputs or len(stored) > 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.outputs import require_file, require_folder
 from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def export_command(
     from iqa_harness.upkeep import export_run
     from iqa_results import ResultStore
 
+    require_file(out, "export to")
     typer.echo(f"{out}: {export_run(ResultStore(store), run, out)} rows")
 
 
@@ -159,6 +161,7 @@ def merge_command(
     from iqa_harness.upkeep import merge_run, open_source
     from iqa_results import ResultStore
 
+    require_folder(store, "--store")
     results = ResultStore(store)
     with open_source(source) as other:
         for name in run or other.list_runs():

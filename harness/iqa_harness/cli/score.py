@@ -16,6 +16,7 @@ from iqa_harness.cli.arguments import (
     parse_model,
     run_plugins,
     set_up_torch,
+    tell_notes,
 )
 
 
@@ -35,6 +36,7 @@ def score(
     set_up_torch(device, threads)
     run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
+    tell_notes([entrant])
     entrant.model.to(device)
     for path in images:
         pixels = to_tensor(decode(path), device).unsqueeze(0)

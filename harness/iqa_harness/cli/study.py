@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ from iqa_harness.cli.arguments import (
     run_plugins,
     set_up_torch,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.train import (
     DataOption,
     How,
@@ -31,6 +34,8 @@ from iqa_harness.errors import ExitCode, HarnessError
 from iqa_harness.training import read_changes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from iqa_harness.data import ImageSet
     from iqa_harness.training.study import Study, StudyRow
     from iqa_harness.training.study_table import RowResult, Worst
@@ -89,6 +94,8 @@ def study(
         for row in rows:
             typer.echo(f"# {row.label}: {row.settings}")
         return
+    require_folder(out, "--out")
+    require_folder(store, "--store")
     set_up_torch(device, None)
     if loaded.suite is not None and not no_attack:
         from iqa_suites import load_suite
@@ -135,6 +142,7 @@ def _worst_cases(
     """Run the study's suite on all checkpoints; return suite_min and composed at its main radius."""
     from iqa_harness.cli.arguments import ModelArgument, load_entrant
     from iqa_harness.cli.attack import run_and_report
+    from iqa_harness.reporting.insights import write_frame
     from iqa_results import ResultStore
     from iqa_suites import load_suite
 
@@ -153,6 +161,8 @@ def _worst_cases(
         suite, entrants, run=run, data=source.data, mos_range=source.mos_range, store=store,
         device=how.device, chunk=8, max_states=64, cache=source.cache, replace=True,
     )  # fmt: skip
+    tested = {figures.data for result in results for figures in result.figures.values()}
+    write_frame(folder / f"{study.name}-worst.parquet", _frame_of(store, run, list(names), tested))
     main = float(load_suite(suite).suite.main_epsilon)
     worst: dict[tuple[str, int], Worst] = {}
     table = ResultStore(store).read_table(run).to_pylist()
@@ -166,6 +176,29 @@ def _worst_cases(
                 values[f"{row['row']} {row['norm']} {radius}"] = row["value"]
         worst[place] = values
     return worst
+
+
+def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[str]) -> pa.Table:
+    """Return what a run found of some models as a frame of results, seeds put together.
+
+    Clean values on sets that the checkpoints were tested on stand beside the checkpoints already.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.runs import FoundRun, read_run
+    from iqa_results import ResultStore
+
+    found = read_run(FoundRun(ResultStore(store), run), intervals=False)
+    rows = found.table
+    known = pc.and_(
+        pc.equal(rows.column("row"), "clean"),
+        pc.is_in(rows.column("data"), pa.array(sorted(tested), pa.string())),
+    )
+    mine = pc.is_in(rows.column("model"), pa.array(models, pa.string()))
+    chosen = rows.filter(pc.and_not(mine, known))
+    return results_frame([replace(found, table=chosen)])
 
 
 def _write(study: Study, results: list[RowResult], worst: dict[tuple[str, int], Worst], folder: Path) -> None:

@@ -23,6 +23,7 @@ from iqa_harness.cli.arguments import (
     run_plugins,
     set_up_torch,
 )
+from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import DataError, ExitCode, TrainingError
 from iqa_harness.training import (
     TrainConfig,
@@ -103,6 +104,7 @@ def train(
         return
     if out is not None and len(configs) > 1:
         raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
+    require_folder(out, "--out") if out is not None else require_folder(store, "--store")
     run_plugins(plugin)
     set_up_torch(device, None)
     how = How(device, save_every, log_steps, tensorboard, overwrite, resume, backbone_weights)

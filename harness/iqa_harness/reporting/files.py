@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.results import Identity, over_seeds
-from iqa_harness.reporting.studies import checkpoint_results, evaluation_results, is_evaluation
+from iqa_harness.reporting.studies import checkpoint_results, evaluation_results, is_evaluation, run_name
 from iqa_harness.training.logs import LOG
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
@@ -20,6 +20,9 @@ from iqa_reports import FRAMES, make_frame
 from iqa_reports.frames import KEY, Epoch, Result, Setting
 
 _SCALARS = (int, float)
+
+STUDY_COLUMNS = frozenset(("label", "settings", "seeds", "status"))
+"""By these the table of a study is known; it is for readers, reports draw on its folder."""
 
 
 def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
@@ -73,7 +76,9 @@ def training_frame(folder: Path) -> pa.Table:
                 quantity, _, inner = name.partition("/")
                 if one is None or (isinstance(one, _SCALARS) and not isinstance(one, bool)):
                     shown = None if one is None else float(one)
-                    rows.append(Epoch(folder.name, epoch, quantity, place or inner, shown, epoch == best))
+                    rows.append(
+                        Epoch(run_name(folder), epoch, quantity, place or inner, shown, epoch == best)
+                    )
     return make_frame(Epoch, rows)
 
 
@@ -87,7 +92,7 @@ def settings_frame(folder: Path) -> pa.Table:
 
     def add(category: str, values: Mapping[str, Any], leave: Sequence[str] = ()) -> None:
         rows.extend(
-            Setting(folder.name, category, name, _words(value))
+            Setting(run_name(folder), category, name, _words(value))
             for name, value in values.items()
             if name not in leave
         )
@@ -117,6 +122,11 @@ def _read(file: Path, *, required: bool) -> tuple[str | None, pa.Table]:
     if len(kinds) != 1:
         if not required:
             return None, table
+        if set(table.column_names) >= STUDY_COLUMNS:
+            raise RunError(
+                f"{file}: a study's table; give its folder, --input {file.parent}: logs, checkpoints and "
+                "worst cases are read from there"
+            )
         raise RunError(
             f"{file}: of no kind a report knows; it takes {', '.join(FRAMES)} (columns: reports/README.md), "
             f"this has the columns {', '.join(table.column_names)}"

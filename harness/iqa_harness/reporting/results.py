@@ -93,7 +93,8 @@ def results_frame(
         final = [row for row in run.table.to_pylist() if row["final"]]
         rows += [(known[row["model"]], _result(run, row, known[row["model"]])) for row in final]
     sizes = {c.model: (c.parameters, _macs(c)) for c in costs if c.part == "whole"}
-    return make_frame(Result, with_sizes([*over_seeds(rows), *more], sizes))
+    # A study's file may hold what a run given beside it holds: once is enough.
+    return make_frame(Result, with_sizes(list(dict.fromkeys([*over_seeds(rows), *more])), sizes))
 
 
 def with_sizes(results: Sequence[Result], sizes: Mapping[str, tuple[int | None, int | None]]) -> list[Result]:

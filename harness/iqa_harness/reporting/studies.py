@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
         (
             identity,
             _result(
-                folder.name,
+                run_name(folder),
                 identity,
                 data=str(figures.get("data", "")),
                 split=split,
@@ -52,6 +53,16 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
         for metric in METRICS
         if metric in splits[split]
     ]
+
+
+def run_name(folder: Path) -> str:
+    """Return what a training folder's run is called: its name, and LABEL.seedN for ``LABEL/seed-N``.
+
+    That is what a study's attacks call it; every row of a study has a seed-0.
+    """
+    seed = re.fullmatch(r"seed-(\d+)", folder.name)
+    label = folder.resolve().parent.name
+    return f"{label}.seed{seed[1]}" if seed and label else folder.name
 
 
 def is_evaluation(table: pa.Table) -> bool:

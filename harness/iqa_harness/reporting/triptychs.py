@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.examples import recreate
 from iqa_harness.plan import Cell, Entrant, plan
-from iqa_harness.plugins import run_plugin
 from iqa_harness.recorded import recorded_data, recorded_selection, recorded_suite
 from iqa_models import create_model, load_checkpoint
 from iqa_reports import StoredRun, Triptych
@@ -60,6 +58,7 @@ def worst_images(
     *,
     cache: Path | None = None,
     runtime: Runtime | None = None,
+    plugged: bool = False,
 ) -> tuple[Triptych, ...]:
     """Return for every model the images whose place in the order the composed worst case moved farthest.
 
@@ -72,14 +71,16 @@ def worst_images(
         count: images a model.
         cache: of the embedded data.
         runtime: device and chunk sizes.
+        plugged: whether the user's own plugins were run.
 
     Raises:
         RunError: data or a model is not what the run recorded (moved, changed, or not to be made again).
     """
     manifest, runtime = run.manifest, runtime or Runtime()
-    entrants = [entrant_of(record) for record in manifest.models]
+    entrants = [entrant_of(record, plugged=plugged) for record in manifest.models]
     data = _data(manifest, cache)
-    work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data))
+    stored = set(run.intervals.column("image_id").to_pylist())
+    work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data, stored))
     cells = {cell.key: cell for cell in work.cells}
     models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
     made: list[Triptych] = []
@@ -99,18 +100,22 @@ def worst_images(
     return tuple(made)
 
 
-def entrant_of(record: ModelRecord) -> Entrant:
+def entrant_of(record: ModelRecord, *, plugged: bool = False) -> Entrant:
     """Make a run's model again: from its checkpoint, else by the name and options of its card.
 
+    Args:
+        record: of the run's manifest.
+        plugged: whether the user's own plugins were run, which a plugin's model needs.
+
     Raises:
-        RunError: it is another one now, or a plugin it came from is.
+        RunError: it is another one now, or of a plugin while none was run.
         ModelError: it cannot be made.
     """
-    for plugin in record.plugins:
-        file = Path(plugin.path)
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != plugin.sha256:
-            raise RunError(f"model {record.name!r}: its plugin {file} is gone or was changed since the run")
-        run_plugin(file)
+    if record.plugins and not plugged:
+        # A manifest is data: it must not decide which code is run.
+        raise RunError(
+            f"model {record.name!r} is of a plugin; say so again with --plugin {record.plugins[0].path}"
+        )
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
         entrant = Entrant(record.name, load_checkpoint(folder), folder)

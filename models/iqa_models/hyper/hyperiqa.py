@@ -30,7 +30,7 @@ SOURCE = (
 )
 
 
-@register_model("hyperiqa")
+@register_model("hyperiqa", random_head=True)
 def hyperiqa(
     *,
     fusion: str = "last",

@@ -154,7 +154,7 @@ def _register(name: str) -> Callable[..., HyperQuality]:
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = (build.__doc__ or "").format(trunk=size.trunk)
-    return register_model(name)(build)
+    return register_model(name, random_head=True)(build)
 
 
 smart_iqa_tiny = _register("smart_iqa_tiny")

@@ -119,10 +119,10 @@ def _register(name: str) -> Callable[..., SRMQuality]:
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = (build.__doc__ or "").format(trunk=backbone.tag.partition(".")[0])
-    return register_model(name)(build)
+    return register_model(name, random_head=True)(build)
 
 
-@register_model("srm")
+@register_model("srm", random_head=True)
 def srm(
     *,
     backbone: str = "resnet18.tv_in1k",

@@ -7,7 +7,7 @@ import pytest
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.study import list_studies, load_study, study_rows
-from iqa_harness.training.tables import Spread
+from iqa_harness.training.tables import Spread, Table, print_table
 from iqa_models import list_models
 
 STUDY = """
@@ -127,6 +127,25 @@ def test_a_study_ends_in_one_table_and_keeps_what_is_done(cli, folder):
     assert "| row | seeds | test SROCC |" in page
     assert "- noise on grey" in page
     assert "srocc (published)" in page
+    code, _, _ = cli("report", "--input", "s", "--out", "page", "--format", "csv")
+    assert code == 0
+    tables = folder / "page/tables"
+    assert (
+        len(list(tables.glob("smart-6-log-*.csv"))) == 8
+    )  # every run has its own, all are called seed-0 or seed-1
+    reported = {row["Model"]: row for row in csv.DictReader((tables / "seeds.csv").read_text().splitlines())}
+    for row in rows:
+        again = reported[f"{row['label']} (2 seeds)"]
+        for name, theirs in (
+            ("test_srocc", "clean (set)"),
+            ("composed inf 1/255", "composed at ε = 1/255, inf norm (one, set)"),
+            ("suite_min inf 1/255", "suite_min at ε = 1/255, inf norm (one, set)"),
+        ):
+            assert float(again[f"{theirs} SROCC"]) == pytest.approx(float(row[name]))
+            assert float(again[f"{theirs} SROCC std"]) == pytest.approx(float(row[f"{name}_std"]))
+    code, _, err = cli("report", "--input", "s/small.parquet", "--out", "page")
+    assert code == 3
+    assert "a study's table; give its folder, --input s" in err
     weights = {path: path.stat().st_mtime_ns for path in (folder / "s").rglob("*.safetensors")}
     code, _, err = cli("study", "small.toml", *DATA, "--out", "s", "--no-attack")
     assert code == 0
@@ -188,3 +207,19 @@ def test_a_spread_is_undefined_if_a_value_is():
     assert Spread.of([0.0, 1.0]) == pytest.approx((0.5, 0.5**0.5))
     assert Spread.of([0.5, None]) == (None, None)
     assert Spread.of([]).text == "-"
+
+
+def test_a_wide_table_goes_on_below(capsys, monkeypatch):
+    """In a narrow terminal no value is broken: columns that do not fit stand below, under the same rows."""
+    monkeypatch.setenv("COLUMNS", "60")
+    heads = ("row", *(f"column {n}" for n in range(7)))
+    texts = [(label, *(f"0.{n}234 ± 0.0567" for n in range(7))) for label in ("first", "second")]
+    print_table("wide", Table(heads, [], heads, texts))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    for row in texts:
+        for text in row[1:]:
+            assert sum(row[0] in line and text in line for line in lines) == 1
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table("wide", Table(heads, [], heads, texts))
+    assert sum("first" in line for line in capsys.readouterr().out.splitlines()) == 1

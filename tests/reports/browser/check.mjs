@@ -103,5 +103,14 @@ for (const [width, scheme] of [[375, "light"], [375, "dark"], [1440, "light"], [
   found.views.push(view);
   await context.close();
 }
+// A small laptop's window: how far the first leaderboards are wider than their place.
+const laptop = await (await browser.newContext({ viewport: { width: 1300, height: 900 } })).newPage();
+await laptop.goto(address);
+await shoot(laptop, "1300-light-top");
+found.leaderboards = await laptop.evaluate(() => {
+  const places = [...document.querySelectorAll(".scroll")];
+  const first = places.filter((place) => /^(a1-)?leaderboard/.test(place.querySelector("caption").id));
+  return first.map((place) => place.scrollWidth - place.clientWidth);
+});
 await browser.close();
 console.log(JSON.stringify(found));

@@ -1,0 +1,70 @@
+"""Can a command write where it was told to? Asked before any work, since work may take hours."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+from iqa_harness.errors import RunError
+
+
+def require_folder(place: Path | str | None, option: str) -> None:
+    """See that files can be written to a folder, which need not exist yet; nothing is left behind.
+
+    Args:
+        place: the folder; None or a URL is not looked at.
+        option: what the user wrote it after.
+
+    Raises:
+        RunError: it is a file, lies below one, or cannot be written to.
+    """
+    text = str(place).removeprefix("file://")
+    if place is None or (isinstance(place, str) and "://" in text):
+        return
+    folder = Path(text)
+    there = _existing(folder)
+    if not there.is_dir():
+        kind = "a file" if there.is_file() else "no folder"
+        what = f"{folder} is {kind}" if there == folder else f"{folder}: {there} is {kind}"
+        raise RunError(f"{option} {what}; give a folder")
+    _require_writable(there, f"{option} {folder}")
+
+
+def require_file(place: Path | None, option: str) -> None:
+    """See that a file can be written or replaced, which need not exist yet; nothing is left behind.
+
+    Args:
+        place: the file; None is not looked at.
+        option: what the user wrote it after.
+
+    Raises:
+        RunError: it is a folder, lies below a file, or its folder cannot be written to.
+    """
+    if place is None:
+        return
+    if place.is_dir():
+        raise RunError(f"{option} {place} is a folder; give a file")
+    there = _existing(place.parent)
+    if not there.is_dir():
+        raise RunError(f"{option} {place}: {there} is a file, not a folder")
+    _require_writable(there, f"{option} {place}")
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or what of its path there is."""
+    while folder != folder.parent:
+        with contextlib.suppress(OSError):  # below a file, or in a folder that may not be searched
+            if folder.exists() or folder.is_symlink():
+                return folder
+        folder = folder.parent
+    return folder
+
+
+def _require_writable(folder: Path, what: str) -> None:
+    # Permission bits do not tell: a file system may be read-only, full, or none that holds files.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(f"{what} cannot be written: {folder}: {error.strerror}") from error
