@@ -9,7 +9,7 @@ import pandas as pd
 
 from iqa_harness import measures as m
 from iqa_harness.judged import NOTHING, Attacked, AttackKey, Judged, Record, column
-from iqa_harness.metrics import Value, Vector, krocc
+from iqa_harness.metrics import Value, Vector, krocc, srocc
 
 
 def measure_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Record]:
@@ -42,6 +42,12 @@ def _attack_measures(judged: Judged, found: Attacked) -> Iterator[tuple[str, Val
     yield "psnr_mean", m.psnr_mean(column(found.rows, "rmse"))
     if "ssim" in found.rows:
         yield "ssim_mean", m.mean_of(column(found.rows, "ssim"), "SSIM")
+    rounded = column(judged.clean_rows, "adv_score_8bit")
+    yield "kept_8bit", m.kept(clean, score, rounded, found.score_8bit)
+    if found.rows["adv_score_jpeg"].notna().all():
+        plain, compressed = (column(rows, "adv_score_jpeg") for rows in (judged.clean_rows, found.rows))
+        yield "srocc_jpeg", srocc(compressed, judged.mos)
+        yield "kept_jpeg", m.kept(clean, score, plain, compressed)
 
 
 def _agreement(judged: Judged, score: Vector) -> Iterator[tuple[str, Value]]:

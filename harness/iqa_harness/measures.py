@@ -39,6 +39,17 @@ def gain(clean: Vector, attacked: Vector, kind: str) -> Value:
     return Value.of(float(change.mean()) / float(high - low))
 
 
+def kept(clean: Vector, attacked: Vector, clean_later: Vector, attacked_later: Vector) -> Value:
+    """Share of the mean absolute change that is left once both images went through a file.
+
+    mean |f(later x') - f(later x)| / mean |f(x') - f(x)|; above 1 if the file made the change larger.
+    """
+    change = float(np.abs(attacked - clean).mean())
+    if not change > 0:
+        return Value.none("no score was moved")
+    return Value.of(float(np.abs(attacked_later - clean_later).mean()) / change)
+
+
 def mae(mapped: Vector, mos: Vector) -> Value:
     """Mean |g(f') - y| on the label scale, g being the frozen logistic."""
     return Value.of(float(np.abs(mapped - mos).mean()))

@@ -279,8 +279,9 @@ MEASURE_COLUMNS: tuple[Column, ...] = (
         _S,
         False,
         "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median | "
-        "r_score_mean | pair_inversion | psnr_mean | ssim_mean | drift_auc | gradient_l1 | forwards | "
-        "backwards | seconds; their formulas are in the harness's measures.py",
+        "r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
+        "drift_auc | gradient_l1 | forwards | backwards | seconds; their formulas are in the harness's "
+        "measures.py",
     ),
     Column("value", _F, True, "the value; null if undefined"),
     Column("undefined", _S, True, "why it is undefined; null if it is not"),

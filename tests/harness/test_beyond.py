@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
+from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
 from iqa_harness.errors import RunError
 from iqa_harness.plan import Entrant, plan
@@ -86,17 +89,17 @@ def _rows(store, manifest):
 
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):
-    """Rows of one run with two models, and its plan."""
+    """Rows of one run with two models, its plan and its measures."""
     store = ResultStore(tmp_path_factory.mktemp("store"))
     work, entrants = _work(images, models=2)
     manifest = run_suite(work, entrants, SUITE, store, "r", Runtime())
     assert [cell.error for cell in manifest.cells if cell.error] == []
-    return _rows(store, manifest), work
+    return _rows(store, manifest), work, robustness_table(store, manifest).measures.to_pandas()
 
 
 def test_rows_say_what_bound_the_example(run):
     """The threat column tells ball, whole levels and floor apart, and the measured values keep to them."""
-    rows, _ = run
+    rows, _, _ = run
     threats = rows.groupby("attack")["threat"].unique().map(list).to_dict()
     assert threats == {
         "clean": ["none"], "plain": ["ball"], "levels": ["8bit"], "look": ["ssim>=0.99"], "jpeg": ["ball"],
@@ -110,7 +113,7 @@ def test_rows_say_what_bound_the_example(run):
 
 def test_whole_levels_score_the_same_in_an_8_bit_file(run):
     """The score after rounding is the score, to the last bit; the plain attack's is another."""
-    rows, _ = run
+    rows, _, _ = run
     levels = rows[rows["attack"] == "levels"]
     assert (levels["adv_score"] == levels["adv_score_8bit"]).all()
     assert (levels["projection_moved"] == 0).all()
@@ -120,7 +123,7 @@ def test_whole_levels_score_the_same_in_an_8_bit_file(run):
 
 def test_what_jpeg_leaves_stands_in_every_row(run):
     """The clean row tells what JPEG does by itself; the attack through JPEG keeps more than the plain one."""
-    rows, _ = run
+    rows, _, _ = run
     assert rows["adv_score_jpeg"].notna().all()
     clean = rows[rows["attack"] == "clean"].set_index(["model", "image_id"])["adv_score_jpeg"]
     kept = {}
@@ -131,9 +134,30 @@ def test_what_jpeg_leaves_stands_in_every_row(run):
     assert kept["jpeg"] > kept["plain"] > 0
 
 
+def test_the_measures_say_what_is_left_in_a_file(run):
+    """Shares of the change and the order are those of the rows: NumPy's means, SciPy's correlation."""
+    rows, _, measures = run
+    clean = rows[(rows["model"] == "m0") & (rows["attack"] == "clean") & (rows["split"] == "test")]
+    clean = clean.set_index("image_id")
+    said = measures[(measures["model"] == "m0") & measures["final"]]
+    for attack in ("plain", "levels", "jpeg"):
+        chosen = rows[(rows["model"] == "m0") & (rows["attack"] == attack) & (rows["objective"] == "raise")]
+        of = clean.loc[chosen["image_id"]]
+        moved = np.abs(chosen["adv_score"].to_numpy() - of["clean_score"].to_numpy()).mean()
+        values = said[(said["attack"] == attack) & (said["objective"] == "raise")].set_index("measure")[
+            "value"
+        ]
+        for name in ("8bit", "jpeg"):
+            later = chosen[f"adv_score_{name}"].to_numpy() - of[f"adv_score_{name}"].to_numpy()
+            assert values[f"kept_{name}"] == pytest.approx(np.abs(later).mean() / moved)
+        expected = spearmanr(chosen["adv_score_jpeg"], chosen["mos"]).statistic
+        assert values["srocc_jpeg"] == pytest.approx(expected)
+        assert attack != "levels" or values["kept_8bit"] == 1
+
+
 def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, images, tmp_path):
     """Two cells of a model share one training; a run that resumes trains the same again."""
-    rows, work = run
+    rows, work, _ = run
     universal = [cell for cell in work.cells if cell.attack_name == "universal"]
     assert len(universal) == 4
     assert len({id(cell.trained) for cell in universal}) == 1
@@ -154,7 +178,7 @@ def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, imag
 
 def test_training_is_counted_once_a_model_at_the_first_image(run):
     """Every image costs an evaluation an objective, the first one the gradients of the training too."""
-    rows, work = run
+    rows, work, _ = run
     universal = rows[rows["attack"] == "universal"]
     attack = next(cell.attack for cell in work.cells if cell.attack_name == "universal")
     images = len(work.training[attack.training_split])

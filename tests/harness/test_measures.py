@@ -70,6 +70,14 @@ def test_the_drift_curve_of_a_line_is_half_its_end():
     assert m.drift_auc([], []).undefined == "no radius"
 
 
+def test_what_a_file_keeps_is_a_share_of_the_change():
+    """Half of the change left is .5, whatever the file does to clean and attacked image alike."""
+    clean, attacked = np.array([0.0, 1.0]), np.array([0.4, 0.6])
+    assert m.kept(clean, attacked, clean, attacked).value == 1
+    assert m.kept(clean, attacked, clean - 3, np.array([0.2, 0.8]) - 3).value == pytest.approx(0.5)
+    assert m.kept(clean, clean, clean, attacked).undefined == "no score was moved"
+
+
 def test_a_mean_with_holes_is_undefined():
     """One missing image is one too many."""
     assert m.mean_of(np.array([1.0, 3.0]), "gradient").value == 2
