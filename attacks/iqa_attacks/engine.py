@@ -32,7 +32,7 @@ from iqa_attacks.found import (
 )
 from iqa_attacks.objectives import Objective
 from iqa_attacks.states import Best, Move, Schedule, States, advance, evaluate, starts
-from iqa_attacks.updates import Control, Decision
+from iqa_attacks.updates import Control, Decision, Point
 from iqa_models import QualityModel
 
 
@@ -190,10 +190,11 @@ def _decide(
 ) -> Decision:
     """Return what an objective does after iterate `step`, of scores and loss (R, n)."""
 
-    def above(former: Tensor) -> Tensor:
-        return loss > _with_one_changed(lane.objective, scores, former, mos, clean, batch)
+    def above(former: Point) -> Tensor:
+        changed = _with_one_changed(lane.objective, scores, former.scores, mos, clean, batch)
+        return torch.where(loss == changed, loss > former.loss, loss > changed)
 
-    return lane.control.decide(step, scores, above)
+    return lane.control.decide(step, Point(scores, loss), above)
 
 
 def _moves(

@@ -17,9 +17,22 @@ from torch import Tensor
 
 from iqa_attacks.threat_model import ThreatModel
 
-Above = Callable[[Tensor], Tensor]
-"""Takes former scores (restarts, n); says, bool, where the objective is larger now than if that image alone
-still had its former score (a batch-level objective takes the other images' scores of now)."""
+
+class Point(NamedTuple):
+    """Where every image is, or was, under one objective; both (restarts, n) float64."""
+
+    scores: Tensor
+    loss: Tensor
+    """For a batch-level objective the batch's, at that moment."""
+
+    def where(self, chosen: Tensor, other: Point) -> Point:
+        """Return this point where `chosen`, elsewhere the other."""
+        return Point(*(torch.where(chosen, a, b) for a, b in zip(self, other, strict=True)))
+
+
+Above = Callable[[Point], Tensor]
+"""Says, bool (restarts, n), where the objective is larger now than if that image alone still had its score of
+a former point; where that image makes no difference, whether the batch's loss is larger than it was then."""
 
 
 class Decision(NamedTuple):
@@ -40,8 +53,8 @@ class Control:
         self.halvings = torch.zeros(shape, dtype=torch.long)
         self.nowhere = torch.zeros(shape, dtype=torch.bool)
 
-    def decide(self, step: int, scores: Tensor, above: Above) -> Decision:
-        """Return what to do after iterate `step`, whose scores are `scores`."""
+    def decide(self, step: int, now: Point, above: Above) -> Decision:
+        """Return what to do after iterate `step`, which is at `now`."""
         return Decision(self.halvings, self.nowhere, self.nowhere)
 
 
@@ -128,7 +141,8 @@ class AutoStep(Update):
 
     Memory is the previous iterate. A loss takes part by comparisons with itself only, so any objective will
     do. One that couples a batch is compared image by image too, by what it would be with that one score set
-    back: an image of which nothing is to be gained any more does not halve the steps of the others.
+    back: an image of which nothing is to be gained any more does not halve the steps of the others. One that
+    makes no difference by itself, as in the minimum over a batch, goes with the batch.
     """
 
     goes_back = True
@@ -180,22 +194,21 @@ class _Halving(Control):
         self.at, self.rho = at, rho
         self.last = 0
         self.gains = torch.zeros(shape, dtype=torch.long)
-        self.previous = torch.zeros(shape, dtype=torch.float64)
-        self.best = torch.zeros(shape, dtype=torch.float64)
+        self.previous = self.best = Point(*[torch.zeros(shape, dtype=torch.float64)] * 2)
         self.rose = self.nowhere
         """Where the best is younger than the last checkpoint."""
         self.halved = self.nowhere
         """Where the last checkpoint halved the step."""
 
-    def decide(self, step: int, scores: Tensor, above: Above) -> Decision:
+    def decide(self, step: int, now: Point, above: Above) -> Decision:
         """Apply both conditions of the paper at a checkpoint; between checkpoints count the gains."""
         if step == 0:
-            self.previous, self.best = scores.clone(), scores.clone()
+            self.previous = self.best = now
             return Decision(self.halvings, ~self.nowhere, self.nowhere)
         self.gains = self.gains + above(self.previous)
         better = above(self.best)
-        self.best = torch.where(better, scores, self.best)
-        self.previous = scores.clone()
+        self.best = now.where(better, self.best)
+        self.previous = now
         self.rose = self.rose | better
         if step not in self.at:
             return Decision(self.halvings, better, self.nowhere)
@@ -203,6 +216,6 @@ class _Halving(Control):
         stuck = ~self.halved & ~self.rose
         self.halved = few_gains | stuck
         self.halvings = self.halvings + self.halved
-        self.previous = torch.where(self.halved, self.best, self.previous)
+        self.previous = self.best.where(self.halved, now)
         self.last, self.rose, self.gains = step, self.nowhere, torch.zeros_like(self.gains)
         return Decision(self.halvings, better, self.halved)

@@ -286,6 +286,26 @@ def test_apgd_decides_image_by_image_for_a_batch_too():
         assert found[batch[0], "total", 30].loss <= best
 
 
+class Least(Objective):
+    """The smallest shift of a batch: at any time it hangs on one image alone."""
+
+    name = "least"
+    batch_level = True
+
+    def loss(self, scores, mos, clean):
+        return (scores - clean).abs().amin().expand(len(scores))
+
+
+@pytest.mark.parametrize("steps", [10, 30])
+def test_apgd_holds_where_one_image_alone_decides(steps):
+    """Images that make no difference go with the batch: the least shift is no smaller than PGD's."""
+    model, on = Wavy().eval(), targets([(8, 8)] * 8, seed=2)
+    settings = {"epsilon": 0.1, "steps": steps, "restarts": 1, "objectives": (Least(),)}
+    reached = by_key(_attack("apgd", **settings).run(model, *on))[0, "least", steps].loss
+    pgd = by_key(_attack("pgd", step_size=2.5 * 0.1 / steps, **settings).run(model, *on))
+    assert reached >= pgd[0, "least", steps].loss
+
+
 def _apgd_on_a_batch_by_hand(model, clean, starts, loss, epsilon, steps):
     """Algorithm 1 for a batch of one loss: every image compares the loss with its own score set back."""
 
@@ -301,7 +321,7 @@ def _apgd_on_a_batch_by_hand(model, clean, starts, loss, epsilon, steps):
 
     def gains(now, former):
         changed = [torch.where(torch.arange(len(now)) == i, former, now) for i in range(len(now))]
-        return torch.stack([loss(now) > loss(c) for c in changed])
+        return torch.stack([loss(now) > loss(c) for c in changed])  # no score is met twice here
 
     n = len(clean)
     size, at = torch.full((n,), 2 * epsilon, dtype=clean.dtype), checkpoints(steps)
