@@ -26,7 +26,7 @@ from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, 
 from iqa_attacks.gradients import score
 from iqa_attacks.seeding import draw_seeds, seeded
 from iqa_attacks.threat_model import parse_epsilon
-from iqa_attacks.torchattacks_options import check_option, check_resizing
+from iqa_attacks.torchattacks_options import check_option, check_resizing, check_step
 from iqa_models import QualityModel
 
 FITTING = {
@@ -111,7 +111,11 @@ class TorchAttack(Attack):
                 raise BadAttackOption(
                     f"torchattacks.{self.attack} has no option {name!r}; it takes {sorted(known)}"
                 )
-            check_option(self.attack, name, value, known[name], self.threat)
+            check_option(self.attack, name, value, known[name])
+        if "alpha" in known:
+            own = "alpha" not in self.options
+            where = f"torchattacks.{self.attack}: {'the default ' if own else ''}alpha"
+            check_step(where, self._chosen()["alpha"], self.threat, repeated="steps" in known)
 
     def _settings(self) -> dict[str, Any]:
         """Return the options the library's attack takes, with their defaults."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from iqa_attacks.errors import BadAttackOption
 from iqa_attacks.threat_model import ThreatModel, parse_epsilon
 
-_COUNTS = ("steps", "num_iter_set", "eot_iter", "m", "N", "len_kernel", "nsig")
+_COUNTS = ("steps", "num_iter_set", "eot_iter", "m", "N", "len_kernel")
 _WORDS = {"kernel_name": ("gaussian", "linear", "uniform")}
 
 
@@ -39,11 +39,28 @@ _RANGES = {
     "amplification": _Range(0, 1000, holds_low=False),
     "project_factor": _Range(0, 1000, holds_low=False),
     "beta": _Range(0, 1000, holds_low=False),
+    "nsig": _Range(0, 100, holds_low=False),
     "eps_for_division": _Range(0, 1e-6, holds_low=False),  # more of it and the unit step is none
 }
 
 
-def check_option(attack: str, name: str, value: object, default: object, threat: ThreatModel) -> None:
+def check_step(where: str, step: float, threat: ThreatModel, *, repeated: bool) -> None:
+    """Refuse a step that overshoots the ball, the library's default (for 8/255) included.
+
+    Args:
+        where: what the message calls it.
+        step: its length.
+        threat: the ball.
+        repeated: whether the attack takes several; a single one may go beyond, as FFGSM's does.
+
+    Raises:
+        BadAttackOption: the step is refused.
+    """
+    if repeated or not step > 0:
+        threat.check_step(where, step)
+
+
+def check_option(attack: str, name: str, value: object, default: object) -> None:
     """Refuse a value that is not of the type of the library's default, or that takes the attack's effect.
 
     Args:
@@ -51,21 +68,20 @@ def check_option(attack: str, name: str, value: object, default: object, threat:
         name: name of the option.
         value: what the user wants.
         default: the library's own value.
-        threat: the ball; a step that overshoots it is refused.
 
     Raises:
         BadAttackOption: the value is refused, with what would be right.
     """
     where = f"torchattacks.{attack}: {name}"
     if name == "alpha":
-        threat.check_step(where, _length(where, value))
+        _length(where, value)
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise BadAttackOption(f"{where} is true or false, not {value!r}")
-    elif isinstance(default, int):
+    elif isinstance(default, int) and name != "nsig":  # a width in standard deviations
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadAttackOption(f"{where} is a whole number, not {value!r}")
-    elif isinstance(default, float):
+    elif isinstance(default, int | float):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise BadAttackOption(f"{where} is a finite number, not {value!r}")
     elif value not in _WORDS.get(name, (default,)):

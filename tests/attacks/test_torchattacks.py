@@ -172,6 +172,8 @@ def test_the_catalogue_is_complete():
             "eps_for_division must be more than 0 and at most 1e-06",
         ),
         ("PGD", {"options": {"alpha": 0}}, BadAttackOption, "positive"),
+        ("FFGSM", {"options": {"alpha": 0}}, BadAttackOption, "positive"),
+        ("TIFGSM", {"options": {"nsig": 0}}, BadAttackOption, "nsig must be more than 0"),
         ("PGD", {"options": {"eps": 0.1}}, BadAttackOption, "no option 'eps'"),
         ("UPGD", {"options": {"loss": "dlr"}}, BadAttackOption, "no option 'loss'"),
     ],
@@ -186,12 +188,32 @@ def test_bad_settings_are_refused(name, settings, error, message):
 
 
 @pytest.mark.parametrize("name", sorted(FITTING))
+def test_a_default_step_is_held_to_the_ball_like_a_stated_one(name):
+    """The library's steps are for 8/255: at a small radius several of them overshoot, said or not."""
+    default = _attack(name)._settings().get("alpha")
+    small = 0.4 / 255 if FITTING[name] == "inf" else 0.05
+    stated = {} if default is None else {"options": {"alpha": default}}
+    answers = []
+    for settings in ({}, stated):
+        try:
+            _attack(name, small, **settings)
+            answers.append("taken")
+        except BadAttackOption as error:
+            answers.append(str(error).replace("the default alpha", "alpha"))
+    assert answers[0] == answers[1]
+    repeats = "steps" in _attack(name)._settings() and default is not None
+    assert ("more than twice the radius" in answers[0]) == repeats
+
+
+@pytest.mark.parametrize("name", sorted(FITTING))
 def test_the_library_s_own_values_and_whole_numbers_for_them_are_taken(name):
     """Every default of the library passes; a float may be written without its point."""
     options = {k: v for k, v in _attack(name)._settings().items() if k != "alpha"}
     assert _attack(name, options=options)._chosen() == _attack(name)._chosen()
     if "decay" in options:
         assert _attack(name, options={"decay": 1})._chosen()["decay"] == 1
+    if "nsig" in options:
+        assert _attack(name, options={"nsig": 2.5})._chosen()["nsig"] == 2.5
 
 
 def test_a_resize_rate_without_another_size_is_told_not_crashed():
