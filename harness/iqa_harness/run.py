@@ -316,14 +316,15 @@ class _Log:
     def write(self, status: str | None) -> RunManifest:
         """Write the manifest; without a status it is `complete` or `partial`, as the cells are."""
         begun = time.monotonic()
-        # Read again each time: another process may have added models to this run, whose cells it computes.
-        there = _there(self.store, self.run, self.work, self.replace)
-        manifest = self._manifest(status, there)
-        if there is None or there.data.images <= manifest.data.images:
-            if there is not None:
-                manifest = beside(manifest, there, self._booked)
-            self.store.write_manifest(manifest)
-            self._booked = self.ledger.device_seconds
+        with self.store.locked_run(self.run):
+            # Read again each time: another process may have added models to this run, and computes theirs.
+            there = _there(self.store, self.run, self.work, self.replace)
+            manifest = self._manifest(status, there)
+            if there is None or there.data.images <= manifest.data.images:
+                if there is not None:
+                    manifest = beside(manifest, there, self._booked)
+                self.store.write_manifest(manifest)
+                self._booked = self.ledger.device_seconds
         self._written = time.monotonic()
         self._took = self._written - begun
         return manifest

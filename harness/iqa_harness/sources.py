@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,8 +36,11 @@ class Sources(NamedTuple):
 def sources_of(file: Path) -> Sources:
     """Follow the imports of a Python file within its folder.
 
-    Nothing is run and what is loaded already does not count: the answer is the same in every process. What
-    is imported from elsewhere, or by a name made while the code runs, is not followed.
+    A name is looked for beside the file that imports it, beside the first file, in the top and in `src`
+    below the top; found in two of them, both files count. Nothing is run, and neither the path Python
+    searches nor what is loaded already is asked: the answer depends on nothing but the files. What comes
+    with Python or is installed, is found in another folder of that path only, or is imported by a name made
+    while the code runs, is not followed.
     """
     file = file.absolute()
     top = file.parent
@@ -44,13 +48,14 @@ def sources_of(file: Path) -> Sources:
         return Sources(top, (file,))  # it does not change between runs as a user's own file does
     while (top / "__init__.py").is_file():
         top = top.parent
-    # A file may have put a folder below its own on the path, as `src`.
-    roots = [top, *(path for path in map(Path, sys.path) if path.is_relative_to(top) and path != top)]
+    roots = [file.parent, top, top / "src"]
+    installed = _installations(top)
     files = [file]
     for path in files:  # grows
         for bases, name in _imports(path, roots):
-            found = dict.fromkeys(file for file in _modules(bases, name) if file.is_relative_to(top))
-            files += [file for file in found if file not in files]
+            for found in _modules(bases, name):
+                if found.is_relative_to(top) and found not in files and not _is_below(found, installed):
+                    files.append(found)
     return Sources(top, tuple(files))
 
 
@@ -59,8 +64,9 @@ def hash_sources(model: QualityModel) -> str:
 
     Ours are versioned with the harness, which every row names; a user's file is edited between runs, and
     a cell of its former text must not pass for a cell of the new one. The files are those of the classes
-    of the model and of every module in it, of the function registered under its name, and what they
-    import beside themselves.
+    of the model and of every module in it, of the function registered under its name, wherever these
+    files are, and what each imports beside itself (`sources_of`). Of code in an archive it is the text of
+    the module alone.
     """
     makers: dict[object, None] = {find_builder(model.spec.name): None}
     for module in model.modules():
@@ -73,9 +79,35 @@ def hash_sources(model: QualityModel) -> str:
         try:
             file = Path(inspect.getfile(maker))  # type: ignore[arg-type]
             hashes |= set(sources_of(file).hashes().values())
-        except (OSError, TypeError):  # defined in no file, as in an interactive session
-            hashes.add(_sha256(str(getattr(maker, "__qualname__", type(maker).__qualname__)).encode()))
+        except (OSError, TypeError):  # defined in no file of its own: an archive, an interactive session
+            hashes.add(_sha256(_text_of(maker).encode()))
     return " ".join(sorted(hashes))
+
+
+def _text_of(maker: object) -> str:
+    """Return the text of a class's or function's module, or its own; its name if no text is to be had."""
+    module = str(getattr(maker, "__module__", None))
+    loader = getattr(sys.modules.get(module), "__loader__", None)
+    try:
+        text = loader.get_source(module) if loader else None
+    except (AttributeError, ImportError, OSError):  # a loader without texts, or of another module
+        text = None
+    try:
+        return text or inspect.getsource(maker)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return str(getattr(maker, "__qualname__", type(maker).__qualname__))
+
+
+def _installations(top: Path) -> list[Path]:
+    """Return the folders of this Python and its packages, but those that the top itself is in."""
+    paths = sysconfig.get_paths()
+    names = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders = {Path(name).resolve() for name in {*names, sys.prefix, sys.base_prefix}}
+    return [folder for folder in folders if not top.resolve().is_relative_to(folder)]
+
+
+def _is_below(file: Path, folders: list[Path]) -> bool:
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _imports(path: Path, roots: list[Path]) -> Iterator[tuple[list[Path], str]]:
@@ -100,9 +132,10 @@ def _modules(bases: list[Path], name: str) -> Iterator[Path]:
     for base in bases:
         for end in range(1, len(parts) + 1):
             place = base.joinpath(*parts[:end])
-            for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
-                if file.is_file() and not _INSTALLED & set(file.parts):
-                    yield file
+            files = (place / "__init__.py", place.with_name(f"{place.name}.py"))  # as Python prefers
+            file = next((file for file in files if file.is_file()), None)
+            if file is not None and not _INSTALLED & set(file.parts):
+                yield file
 
 
 def _sha256(content: bytes) -> str:

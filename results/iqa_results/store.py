@@ -17,7 +17,9 @@ Cells belong to no run: two runs that need the same cell share its part.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -213,6 +215,33 @@ class ResultStore:
                 f"a run's name is letters, digits, '.', '_' and '-' (at most 100), not {run!r}"
             )
         return self.root / "runs" / run
+
+    @contextlib.contextmanager
+    def locked_run(self, run: str) -> Iterator[None]:
+        """Hold a run while its manifest or tables are read and written again; others wait until it is free.
+
+        The lock goes with the process that holds it, however that ends, and leaves no file. It is taken by
+        this class's users, not by its own writers. A URL and a file system without locks have none: there
+        the later of two writers wins.
+
+        Raises:
+            ResultsError: a bad name.
+            OSError: the folder cannot be made.
+        """
+        folder = self.run_folder(run)
+        if isinstance(folder, RemotePath):
+            yield
+            return
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # NFS locks no folders; a write alone is whole all the same
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def list_runs(self) -> list[str]:
         """Return the names of the runs in the store, sorted."""

@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,25 @@ def test_a_model_added_by_another_process_stays_in_the_run(tmp_path, images):
     whole = _run(store, images, suite, _entrants(1, 2))
     assert (whole.status, whole.forwards, len(whole.cells)) == ("complete", expected.forwards, 30)
     assert whole.device_seconds > now.device_seconds > 0
+
+
+def test_a_manifest_is_written_when_no_other_process_is_at_it(tmp_path, images):
+    """A start waits while another one holds the run, and then keeps what that has written."""
+    store, begun = ResultStore(tmp_path / "a"), threading.Event()
+    other = ResultStore(tmp_path / "b")
+    theirs = _run(other, images, tiny.SUITE, _entrants(2), only=["clean"])
+    _run(other, images, tiny.SUITE, _entrants(1, 2), only=["clean"])
+    shutil.copytree(tmp_path / "b/cells", tmp_path / "a/cells")
+    with ThreadPoolExecutor(1) as pool:
+        with store.locked_run("r"):
+            mine = pool.submit(_run, store, images, tiny.SUITE, _entrants(1), on_cell=lambda *_: begun.set())
+            assert begun.wait(60)  # it has found a cell, and no run of this name
+            time.sleep(0.2)
+            assert store.list_runs() == []
+            store.write_manifest(theirs)
+        assert [m.name for m in mine.result(60).models] == ["m1", "m2"]
+    now = store.read_manifest("r")
+    assert {(c.model, c.attack) for c in now.cells if c.status == "done"} > {("m1", "fgsm"), ("m2", "clean")}
 
 
 def test_a_run_that_grew_meanwhile_does_not_shrink(tmp_path, images):

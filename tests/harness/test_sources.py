@@ -1,7 +1,9 @@
 """A user's own model: every file that makes it is in its keys and in the manifest; ours have none."""
 
 import hashlib
+import importlib
 import sys
+import zipfile
 
 import pytest
 
@@ -83,6 +85,117 @@ def test_every_file_of_a_users_model_is_in_its_keys(tmp_path, images, suite, mon
         assert _keys(images, suite, entrants) == before
     (tmp_path / "edited_other.py").write_text("B = 2\n")
     assert _keys(images, suite, entrants) == before
+
+
+def test_the_path_python_searches_decides_nothing(tmp_path, monkeypatch):
+    """Another plugin's folder on the path, with files of the same names, does not change a model's files."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for path, text in {
+        "plug.py": "import json\nimport net\nimport tools\nimport deep\n",
+        "net.py": "",
+        "src/tools.py": "",
+        "other/net.py": "",
+        "other/tools.py": "",
+        "other/json.py": "",
+        "other/deep.py": "",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    before = sources_of(tmp_path / "plug.py")
+    assert list(before.hashes()) == ["plug.py", "net.py", "src/tools.py"]
+    for folder in ("other", "src"):
+        sys.path.insert(0, str(tmp_path / folder))
+        assert sources_of(tmp_path / "plug.py") == before
+
+
+def test_a_package_goes_before_a_module_of_its_name(tmp_path):
+    """As Python has it; the file it never reads is in no key."""
+    (tmp_path / "net").mkdir()
+    for path in ("net/__init__.py", "net.py"):
+        (tmp_path / path).touch()
+    (tmp_path / "plug.py").write_text("import net\n")
+    assert list(sources_of(tmp_path / "plug.py").hashes()) == ["plug.py", "net/__init__.py"]
+
+
+def test_python_below_a_plugins_folder_is_not_its_source(tmp_path, monkeypatch):
+    """The interpreter's own files and installed ones are left out, even where an import finds them."""
+    for path in ("src/json.py", "env/lib.py", "env/site-packages/peer.py", "mine.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    plugin = tmp_path / "plug.py"
+    plugin.write_text("import json\nimport mine\nimport env.lib\nfrom env import site\n")
+    assert list(sources_of(plugin).hashes()) == ["plug.py", "src/json.py", "mine.py", "env/lib.py"]
+    stdlib = str(tmp_path / "src")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    monkeypatch.setattr("sysconfig.get_paths", lambda: dict.fromkeys(_PATHS, stdlib))
+    assert list(sources_of(plugin).hashes()) == ["plug.py", "mine.py"]
+
+
+def test_a_plugin_in_an_environments_folder_keeps_its_helpers(tmp_path, monkeypatch):
+    """A prefix that the plugin itself is in hides nothing of it."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/mine.py").touch()
+    (tmp_path / "work/plug.py").write_text("import mine\n")
+    assert list(sources_of(tmp_path / "work/plug.py").hashes()) == ["plug.py", "mine.py"]
+
+
+_PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
+FAR = """
+from iqa_models import QualityModel, create_model
+
+K = {0}
+
+
+class Far(QualityModel):
+    def predict(self, images):
+        return images.mean((1, 2, 3)) * K
+
+
+def make():
+    return Far(create_model("linear").spec.replace(name="far", options={{}}))
+"""
+
+
+def _far(place, monkeypatch):
+    """Import the module `far_model` from a folder or archive and return its model's hashes."""
+    monkeypatch.setattr(sys, "path", [str(place), *sys.path])
+    monkeypatch.delitem(sys.modules, "far_model", raising=False)
+    importlib.invalidate_caches()
+    return hash_sources(importlib.import_module("far_model").make())
+
+
+def test_a_class_in_a_folder_that_only_the_path_knows_is_in_the_key(tmp_path, monkeypatch):
+    """The class says which file it is from."""
+    found = []
+    for number in (1, 2):
+        folder = tmp_path / f"elsewhere{number}"
+        folder.mkdir()
+        (folder / "far_model.py").write_text(FAR.format(number))
+        found.append(_far(folder, monkeypatch))
+        assert found[-1] == hashlib.sha256((folder / "far_model.py").read_bytes()).hexdigest()
+    assert found[0] != found[1]
+    monkeypatch.delitem(sys.modules, "far_model")
+
+
+def test_a_class_in_an_archive_is_in_the_key_with_its_text(tmp_path, monkeypatch):
+    """Archives that differ in a constant give two keys; the same text in another archive gives one."""
+    found = []
+    for number, constant in enumerate((1, 2, 1)):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            archive.writestr("far_model.py", FAR.format(constant))
+        found.append(_far(tmp_path / f"{number}.zip", monkeypatch))
+    assert found[0] == found[2] == hashlib.sha256(FAR.format(1).encode()).hexdigest()
+    assert found[1] == hashlib.sha256(FAR.format(2).encode()).hexdigest()
+    monkeypatch.delitem(sys.modules, "far_model")
+
+
+def test_a_class_without_a_text_is_keyed_by_its_name(monkeypatch):
+    """Nothing else is known of it."""
+    monkeypatch.delitem(sys.modules, "typed_in", raising=False)
+    space = {"__name__": "typed_in"}
+    exec(FAR.format(1), space)  # noqa: S102 - as an interactive session does
+    assert hash_sources(space["make"]()) == hashlib.sha256(b"Far").hexdigest()
 
 
 def test_a_run_records_the_files_of_a_plugin(tmp_path, images, suite, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +334,24 @@ def test_two_writers_use_different_fragments(
         store.write_cell(key, rows)
     assert all(a != b for a, b in itertools.combinations(seen, 2))
     assert _files(store) == [store.cell_path(key)]
+
+
+_ADDER = """
+import sys
+from iqa_results import ResultStore
+store = ResultStore(sys.argv[1])
+for _ in range(40):
+    with store.locked_run("r"):
+        file = store.run_folder("r") / "count"
+        count = int(file.read_text()) if file.exists() else 0
+        file.write_text(str(count + 1))
+"""
+
+
+def test_two_processes_at_one_run_lose_nothing(tmp_path):
+    """What is read and written again while a run is held counts every time; the lock leaves no file."""
+    adders = [subprocess.Popen([sys.executable, "-c", _ADDER, str(tmp_path)]) for _ in range(2)]
+    assert [adder.wait(60) for adder in adders] == [0, 0]
+    folder = ResultStore(tmp_path).run_folder("r")
+    assert (folder / "count").read_text() == "80"
+    assert [file.name for file in folder.iterdir()] == ["count"]

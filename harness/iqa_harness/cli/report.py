@@ -98,7 +98,8 @@ def report(
 
 def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False) -> None:
     """Aggregate a run, store its tables, print the leaderboard and write the page and Markdown."""
-    _write(gather(store, [aggregate(store, run)], []), out, BRIEF, full=full)
+    with store.locked_run(run):  # of two processes the later one sees the cells of both
+        _write(gather(store, [aggregate(store, run)], []), out, BRIEF, full=full)
     _say_tables(store, [run])
 
 

@@ -60,7 +60,8 @@ def statistics_kept(model: QualityModel) -> Iterator[None]:
     # Batch norm's means and variances are left alone, not put back: its backward pass holds on to them.
     kept = {id(mean) for layer in layers for mean in (layer.running_mean, layer.running_var)}
     moving = [module for module in model.modules() if module.training]
-    buffers = [b for module in moving for b in module.buffers(recurse=False) if id(b) not in kept]
+    named = [(module, name, b) for module in moving for name, b in module._buffers.items()]
+    buffers = [b for _, _, b in named if b is not None and id(b) not in kept]
     values = [buffer.clone() for buffer in buffers]
     try:
         for layer in layers:
@@ -72,6 +73,9 @@ def statistics_kept(model: QualityModel) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in zip(buffers, values, strict=True):
                 buffer.data.copy_(value)  # no change that a later backward pass would count
+        for module, name, former in named:  # a model may have put another tensor under the name
+            if module._buffers.get(name) is not former:
+                setattr(module, name, former)
 
 
 @contextmanager

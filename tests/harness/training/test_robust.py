@@ -92,6 +92,44 @@ def test_a_second_pass_moves_no_running_statistics():
     assert torch.equal(layer.running_mean, mean)
 
 
+class Counting(torch.nn.Module):
+    """A layer that puts new tensors under its buffers' names in every pass, one of them empty at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("last", None)
+
+    def forward(self, images):
+        """Count a pass."""
+        self.passes.mul_(2)
+        self.passes = self.passes + 1
+        self.last = images.detach().mean()
+        return images
+
+
+def test_a_buffer_that_a_model_replaces_is_put_back():
+    """By its name: the tensor from before is there again, with the value from before."""
+    model = create_model("timm_regressor", backbone="test_efficientnet", hidden=8).train()
+    layer = Counting()
+    model.add_module("counting", layer)
+    layer(grey())
+    passes, last = layer.passes, layer.last
+    for _ in range(2):
+        with statistics_kept(model):
+            layer(grey(seed=5))
+            assert layer.passes == 3
+    assert layer.passes is passes
+    assert passes == 1
+    assert layer.last is last
+    fresh = Counting()
+    model.add_module("counting", fresh)
+    with statistics_kept(model):
+        fresh(grey())
+    assert fresh.last is None
+    assert dict(fresh.named_buffers()) == {"passes": torch.zeros(())}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "side", "statistic"),
     [
