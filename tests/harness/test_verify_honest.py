@@ -107,7 +107,7 @@ def test_every_kind_of_attack_is_verified(tmp_path, noisy):
 
 
 def test_a_model_with_an_untrained_head_is_verified(tmp_path, images, suite, suite_text):
-    """The note on how it was made is in the run's record and not in its hash: with or without, it is itself."""
+    """The note on how it was made is in the record and not in the hash: with or without, it is itself."""
     entrants = [Entrant("m", create_model("linear", seed=10), note=UNTRAINED)]
     store = ResultStore(tmp_path)
     manifest = run_suite(plan(suite, entrants, images), entrants, suite_text, store, "r", Runtime())
