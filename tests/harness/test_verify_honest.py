@@ -127,7 +127,14 @@ def test_a_model_with_an_untrained_head_is_verified(tmp_path, images, suite, sui
     assert any("card.notes" in finding.detail for finding in found.findings)
 
 
-def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path):
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("--data", "here/own.csv", "--mos-range", "0", "100"),
+        ("--data", "here/own.csv?mos_range=0,100"),
+    ],
+)
+def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path, data):
     """`--data` moves a suite; its manifest says where to, so that images can be found again, even moved."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -136,7 +143,6 @@ def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path):
         Image.effect_noise((32, 32), 10 * (i + 1)).convert("RGB").save(folder / f"{i}.png")
         lines.append(f"{i}.png,{i * 5},{'val' if i % 7 == 0 else 'test'}")
     (folder / "own.csv").write_text("\n".join(lines))
-    data = ("--data", "here/own.csv", "--mos-range", "0", "100")
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear", *data, "--threads", "1")
     assert code == 0, err
     code, out, _ = cli("verify", "smoke", "--threads", "1")
