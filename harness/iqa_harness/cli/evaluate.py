@@ -104,7 +104,7 @@ def evaluate(
     )
     for (label, where), reason in found.errors.items():
         Console(stderr=True).print(
-            f"no scores of {label} on {where}: {reason}", highlight=False, markup=False
+            f"no scores of {label} on {where}: {reason}", highlight=False, markup=False, emoji=False
         )
     for words in joined.left_out:
         typer.echo(f"left out of the table, {words}", err=True)

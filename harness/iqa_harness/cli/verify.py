@@ -96,6 +96,7 @@ def verify(
             highlight=False,
             soft_wrap=True,
             markup=False,
+            emoji=False,
         )
     if len(found.findings) > SHOWN:
         console.print(f"... and {len(found.findings) - SHOWN} more", highlight=False)
@@ -128,13 +129,15 @@ def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> boo
             f"{record.name}: {verdict} ({measured} of {len(made)} flags measured)",
             highlight=False,
             soft_wrap=True,
+            markup=False,
+            emoji=False,
         )
         for flag in made:
             if flag.raised:
                 value = "not measurable" if flag.value is None else f"{flag.value:.4g}"
                 console.print(
                     f"  {flag.flag} ({flag.severity}): {value}, bound {flag.threshold:g}; {flag.detail}",
-                    highlight=False, soft_wrap=True, markup=False,
+                    highlight=False, soft_wrap=True, markup=False, emoji=False,
                 )  # fmt: skip
     return sound
 
