@@ -100,7 +100,10 @@ def evaluate(
     console = Console()
     _print(console, joined.stored.rows)
     console.print(
-        f"\ntable.csv, table.parquet, scores.parquet and manifest.json are in {folder}", highlight=False
+        f"\ntable.csv, table.parquet, scores.parquet and manifest.json are in {folder}",
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     for (label, where), reason in found.errors.items():
         Console(stderr=True).print(
