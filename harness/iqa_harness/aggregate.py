@@ -54,10 +54,12 @@ class RobustnessTable(NamedTuple):
     """MEASURE_SCHEMA."""
     fits: pa.Table
     """FIT_SCHEMA."""
+    cells: tuple[str, ...]
+    """Keys of the cells all of it was made from."""
 
     def write(self, store: ResultStore, run: str) -> None:
         """Write every table into the run's folder."""
-        store.write_table(run, self.table.to_pylist())
+        store.write_table(run, self.table.to_pylist(), self.cells)
         store.write_intervals(run, self.intervals.to_pylist())
         store.write_flags(run, self.flags.to_pylist())
         store.write_differences(run, self.differences.to_pylist())
@@ -113,6 +115,7 @@ def robustness_table(
         pa.Table.from_pylist(differences, schema=DIFFERENCE_SCHEMA),
         joined("measures", MEASURE_SCHEMA),
         joined("fits", FIT_SCHEMA),
+        tuple(cell.key for cell in manifest.cells if cell.status == "done"),
     )
 
 

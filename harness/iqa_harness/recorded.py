@@ -19,6 +19,8 @@ from iqa_suites import Suite, parse_suite
 _MOVED = re.compile(r'# data\.name = ("(?:[^"\\]|\\.)*"), all images, by the command line')
 _CHOSEN = re.compile(r"(\d+) chosen images \((.*)\) of the \d+ that the suite names", re.DOTALL)
 
+_RANGE = re.compile(r"[?&]mos_range=([-+.\deE]+),([-+.\deE]+)(?:&|$)")
+
 
 def recorded_suite(manifest: RunManifest) -> Suite:
     """Return the suite a run was of.
@@ -55,8 +57,16 @@ def recorded_data(manifest: RunManifest, cache: Path | None, *, name: str | None
         DataError: there are no such images here.
     """
     settings = recorded_suite(manifest).data
-    stated = settings.mos_range if name is None or "mos_range=" not in name else None
-    return open_data(name or settings.name, cache_dir=cache, mos_range=stated)
+    if name is None or "mos_range=" in name:
+        stated = settings.mos_range if name is None else None
+        return open_data(name or settings.name, cache_dir=cache, mos_range=stated)
+    return open_data(name, cache_dir=cache, mos_range=settings.mos_range or _range_in(settings.name))
+
+
+def _range_in(name: str) -> tuple[float, float] | None:
+    """Return the ends of the label scale in a data set's name, `FILE.csv?mos_range=LOW,HIGH`."""
+    found = _RANGE.search(name)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 def recorded_selection(

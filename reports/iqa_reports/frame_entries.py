@@ -85,6 +85,20 @@ def of(
     return found
 
 
+def splits_apart(results: Sequence[Result]) -> list[Result]:
+    """Return the results with the split in the set's name where a set was evaluated on several.
+
+    The test split keeps the set's own name, which published tables use.
+    """
+    splits: dict[str, set[str]] = {}
+    for r in results:
+        splits.setdefault(r.data, set()).add(r.split)
+    return [
+        r._replace(data=f"{r.data} ({r.split})") if len(splits[r.data]) > 1 and r.split != "test" else r
+        for r in results
+    ]
+
+
 def metric_groups(labels: Sequence[str], metrics: Sequence[str] = SHOWN) -> tuple[Group, ...]:
     """Return a group of metrics a label."""
     headings = tuple(Heading(METRIC_NAMES.get(m, m), numeric=True) for m in metrics)

@@ -45,7 +45,8 @@ def _section(section: Section) -> list[str]:
     warning = text.warning(manifest)
     if warning:
         parts.append(f"> **Warning.** {escape(warning)}")
-    parts += [f"> {escape(remark)}" for remark in (*section.remarks, *manifest.notes)]
+    notes = [note for note in manifest.notes if note.casefold() not in (warning or "").casefold()]
+    parts += [f"> {escape(remark)}" for remark in (*section.remarks, *notes)]
     parts.append(
         f"Suite {escape(manifest.suite)} (sha256 {manifest.suite_sha256[:12]}), data "
         f"{escape(manifest.data.name)} (sha256 {manifest.data.sha256[:12]}); suite_min is over "

@@ -18,6 +18,7 @@ from iqa_reports.frame_entries import (
     metric_groups,
     of,
     result_entry,
+    splits_apart,
 )
 from iqa_reports.frames import Epoch, Result, Setting, rows_of
 from iqa_reports.published import PublishedTable, load_published
@@ -278,7 +279,7 @@ def loss_table(results: pa.Table, *, published: bool = False) -> TableView | Non
 
 
 def _clean(results: pa.Table) -> list[Result]:
-    return [r for r in rows_of(results, Result) if r.row == "clean"]
+    return splits_apart([r for r in rows_of(results, Result) if r.row == "clean"])
 
 
 def _firsts(rows: Sequence[Result]) -> list[Result]:

@@ -15,6 +15,7 @@ from iqa_reports.frame_entries import (
     metric_groups,
     of,
     result_entry,
+    splits_apart,
 )
 from iqa_reports.frames import Cost, Diagnostic, Result, rows_of
 from iqa_reports.published import load_published
@@ -104,7 +105,7 @@ def neck_cost_table(costs: pa.Table) -> TableView | None:
 
 def clean_table(results: pa.Table) -> TableView | None:
     """SRM table 6: SROCC and PLCC without attack, every model on every image set (RESULTS)."""
-    rows_in = [r for r in rows_of(results, Result) if r.row == "clean"]
+    rows_in = splits_apart([r for r in rows_of(results, Result) if r.row == "clean"])
     if not rows_in:
         return None
     notes, sets = Notes(), distinct(r.data for r in rows_in)

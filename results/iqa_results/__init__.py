@@ -34,7 +34,7 @@ from iqa_results.schema import (
     Column,
     describe,
 )
-from iqa_results.store import ResultStore
+from iqa_results.store import ResultStore, is_made_from
 
 __all__ = [
     "BASELINE_COLUMNS",
@@ -74,6 +74,7 @@ __all__ = [
     "UnknownRun",
     "WorkerRecord",
     "describe",
+    "is_made_from",
     "leftovers",
     "load_baseline",
     "save_baseline",

@@ -18,6 +18,7 @@ Cells belong to no run: two runs that need the same cell share its part.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,7 @@ from iqa_results.schema import (
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_CELLS = b"cells_sha256"
 _SCORES = ("mos", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg", "attack_score")
 
 
@@ -288,11 +290,14 @@ class ResultStore:
             if name.endswith(".parquet") and "/" not in name:
                 yield name, (folder / name).read_bytes()
 
-    def write_table(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's table of metrics (TABLE_SCHEMA)."""
-        return _write_table(
-            self.run_folder(run) / "table.parquet", _as_table(rows, TABLE_SCHEMA, f"run {run}")
-        )
+    def write_table(
+        self, run: str, rows: Sequence[dict[str, Any]], cells: Iterable[str] | None = None
+    ) -> Location:
+        """Write a run's table of metrics (TABLE_SCHEMA), with a hash of the keys of the cells it is from."""
+        table = _as_table(rows, TABLE_SCHEMA, f"run {run}")
+        if cells is not None:
+            table = table.replace_schema_metadata({**TABLE_SCHEMA.metadata, _CELLS: _hash_keys(cells)})
+        return _write_table(self.run_folder(run) / "table.parquet", table)
 
     def read_table(self, run: str) -> pa.Table:
         """Read a run's table of metrics."""
@@ -342,6 +347,16 @@ class ResultStore:
     def read_fits(self, run: str) -> pa.Table:
         """Read a run's logistic fits."""
         return _read_table(self.run_folder(run) / "fits.parquet", FIT_SCHEMA)
+
+
+def is_made_from(table: pa.Table, cells: Iterable[str]) -> bool | None:
+    """Whether a run's table, as read, was made from just the cells of these keys; None if it does not say."""
+    stated = (table.schema.metadata or {}).get(_CELLS)
+    return None if stated is None else bool(stated == _hash_keys(cells))
+
+
+def _hash_keys(keys: Iterable[str]) -> bytes:
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest().encode()
 
 
 def _as_json(manifest: RunManifest) -> str:

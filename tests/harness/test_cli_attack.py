@@ -39,6 +39,12 @@ def test_parts_of_a_suite_from_the_command_line(cli):
     assert [(run["done"], run["cells"]) for run in json.loads(out)] == [(1, len(manifest.cells))]
 
 
+def test_names_are_printed_as_they_are(cli):
+    """Nothing in the estimate is read as markup or as an emoji's name."""
+    _, _, err = cli("attack", "-s", "smoke", "-m", "tr:A:=linear", "--limit", "8", "--dry-run")
+    assert "  tr:A: fgsm: 1 cells" in err
+
+
 @pytest.mark.parametrize(
     ("where", "kind"),
     [

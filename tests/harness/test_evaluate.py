@@ -322,6 +322,18 @@ def test_calls_under_one_name_lose_nothing(cli, tmp_path):
     assert "earlier" not in whole
 
 
+def test_every_row_shows_its_split(cli, tmp_path):
+    """Rows of two splits of a set, by calls in any order: each stands under its own split and image count."""
+    own = make_csv(tmp_path / "a", {"val": 15, "test": 20}, name="own")
+    line = ("evaluate", "--threads", "1", "-d", str(own))
+    for model, split in (("linear", "val"), ("linear", "test"), ("other=linear?seed=1", "val")):
+        code, out, _ = cli(*line, "-m", model, "--split", split)
+        assert code == 0
+    lines = [line.split()[:4] for line in out.splitlines() if " linear" in line or " other" in line]
+    assert lines[:2] == [["own", "test", "20", "linear"], ["own", "val", "15", "linear"]]
+    assert lines[2][0] == "other"
+
+
 def test_another_set_of_that_name_gets_a_name(cli, tmp_path):
     """A set called like one that is in the table, of other images, stands beside it."""
     paths = [make_csv(tmp_path / place, {"test": 6}, seed=i) for i, place in enumerate("ab")]

@@ -1,6 +1,7 @@
 """Where a command writes is looked at before it works: what would fail after hours fails at once."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,25 @@ def test_looking_leaves_nothing(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RunError, match="is no folder"):
         require_folder(tmp_path / "pipe", "--out")
+
+
+def test_what_is_written_in_place_needs_no_folder(cli, tmp_path):
+    """`gate` writes to a device or an open pipe; what is replaced whole cannot be either."""
+    read, write = os.pipe()
+    try:
+        for place in ("/dev/null", f"/dev/fd/{write}"):
+            for option in ("--json", "--junit", "--markdown"):
+                code, _, err = cli("gate", "-b", "none", "-r", "none", option, place)
+                assert code != 0  # there is no such baseline, and that is what is said
+                assert "none" in err
+                assert place not in err
+        require_file(Path(f"/dev/fd/{write}"), "--json", in_place=True)
+        with pytest.raises(RunError, match="cannot be written"):
+            require_file(Path(f"/dev/fd/{write}"), "--out")
+    finally:
+        os.close(read)
+        os.close(write)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_source_is_not_an_empty_store(cli, tmp_path):

@@ -362,22 +362,45 @@ def test_after_a_kill_the_leaderboard_says_what_the_list_of_runs_says(cli, smoke
     assert listed["done"] == listed["cells"] - 3
 
 
-def test_a_table_that_is_older_than_a_cell_is_marked(cli, smoke, tmp_path):
+OTHER_CELLS = "the table was made from other cells than the run has now"
+
+
+def test_a_table_of_other_cells_is_marked(cli, smoke, tmp_path):
     """Resumed and killed before its tables were made: shown, with the command that makes them anew."""
     store = ResultStore(tmp_path / "stale")
     shutil.copytree(smoke.root, store.root)
-    assert read_run(FoundRun(store, "first")).manifest.notes == smoke.read_manifest("first").notes
-    table = store.run_folder("first") / "table.parquet"
-    cell = store.cell_path(store.read_manifest("first").cells[-1].key)
-    os.utime(cell, ns=(0, table.stat().st_mtime_ns + 10**9))
-    assert "the table is older than the run's cells" in read_run(FoundRun(store, "first")).manifest.notes[0]
+    manifest = store.read_manifest("first")
+    last = manifest.cells[-1].key
+    rows = store.read_cell(last).to_pylist()
+    store.delete_cell(last)
+    assert cli("report", "first", "--store", str(store.root), "--format", "markdown")[0] == 0
+    assert OTHER_CELLS not in " ".join(read_run(FoundRun(store, "first")).manifest.notes)
+    store.write_cell(last, rows)
+    assert OTHER_CELLS in read_run(FoundRun(store, "first")).manifest.notes[0]
     code, out, _ = cli("leaderboard", str(store.root), "--out", str(tmp_path / "board"))
     assert code == 0
-    assert "the table is older" in " ".join(out.split())
+    assert OTHER_CELLS in " ".join(out.split())
     assert f"report first --store {store.root}" in (tmp_path / "board" / "leaderboard.md").read_text()
     assert cli("report", "first", "--store", str(store.root), "--format", "markdown")[0] == 0
-    os.utime(table, ns=(0, cell.stat().st_mtime_ns + 1))
-    assert read_run(FoundRun(store, "first")).manifest.notes == smoke.read_manifest("first").notes
+    assert read_run(FoundRun(store, "first")).manifest.notes == manifest.notes
+    store.delete_cell(last)  # lost after the table was made
+    assert OTHER_CELLS in read_run(FoundRun(store, "first")).manifest.notes[0]
+
+
+def test_a_copy_is_not_another_table(smoke, tmp_path):
+    """A copy of a store has other times, in any order; a table of an older version says nothing of cells."""
+    store = ResultStore(tmp_path / "copy")
+    shutil.copytree(smoke.root, store.root)
+    for second, path in enumerate(sorted(store.root.rglob("*.parquet"), reverse=True)):
+        os.utime(path, (second, second))
+    notes = smoke.read_manifest("first").notes
+    assert read_run(FoundRun(store, "first")).manifest.notes == notes
+    manifest = store.read_manifest("first")
+    table = store.read_table("first")
+    store.delete_cell(manifest.cells[-1].key)
+    assert OTHER_CELLS in read_run(FoundRun(store, "first")).manifest.notes[0]
+    store.write_table("first", table.to_pylist())
+    assert OTHER_CELLS not in " ".join(read_run(FoundRun(store, "first")).manifest.notes)
 
 
 def test_a_store_without_cells_is_shown_as_its_manifest_says(smoke, tmp_path):

@@ -1,6 +1,7 @@
 """A run that was tampered with is found, row by name; one that was not is made again and agrees."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
 from iqa_harness.errors import RunError
+from iqa_harness.flags import VERDICTS
 from iqa_harness.plan import Entrant, Selection, plan
 from iqa_harness.run import run_suite
 from iqa_harness.verify import require_entrants, verify_run
@@ -294,3 +296,10 @@ def test_strict_refuses_what_is_not_to_be_believed(cli):
     assert code == 1
     assert "cheat_constant: invalid" in out
     assert "constant_predictor (invalid)" in out
+
+
+@pytest.mark.parametrize("page", ["README.md", "results/columns.md", "harness/flags.md"])
+def test_every_verdict_is_documented(page):
+    """Whoever reads a verdict finds its word where the verdicts are explained."""
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    assert [verdict for verdict in VERDICTS if not re.search(rf"\b{verdict}\b", text)] == []

@@ -11,7 +11,7 @@ from torch import Tensor
 from iqa_harness.aggregate import robustness_table
 from iqa_harness.cell import Runtime
 from iqa_harness.data import ImageRecord
-from iqa_harness.plan import Entrant, Selection, plan
+from iqa_harness.plan import UNTRAINED, Entrant, Selection, plan
 from iqa_harness.recorded import recorded_selection, recorded_suite
 from iqa_harness.run import run_suite
 from iqa_harness.verify import verify_run
@@ -106,7 +106,35 @@ def test_every_kind_of_attack_is_verified(tmp_path, noisy):
     assert verify_run(store, manifest, [], None).findings == []
 
 
-def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path):
+def test_a_model_with_an_untrained_head_is_verified(tmp_path, images, suite, suite_text):
+    """The note on how it was made is in the record and not in the hash: with or without, it is itself."""
+    entrants = [Entrant("m", create_model("linear", seed=10), note=UNTRAINED)]
+    store = ResultStore(tmp_path)
+    manifest = run_suite(plan(suite, entrants, images), entrants, suite_text, store, "r", Runtime())
+    card = manifest.models[0].card
+    assert UNTRAINED in card["notes"]
+    robustness_table(store, manifest).write(store, "r")
+    found = verify_run(store, manifest, entrants, images, sample=1000)
+    assert (found.findings, found.cells) == ([], len(manifest.cells))
+    bare = manifest.models[0].model_copy(
+        update={"card": {**card, "notes": [note for note in card["notes"] if note != UNTRAINED]}}
+    )
+    stripped = manifest.model_copy(update={"models": (bare,)})
+    assert verify_run(store, stripped, entrants, images, sample=1).findings == []
+    other = bare.model_copy(update={"card": {**card, "notes": ["trained on everything"]}})
+    edited = manifest.model_copy(update={"models": (other,)})
+    found = verify_run(store, edited, entrants, images, sample=0)
+    assert any("card.notes" in finding.detail for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("--data", "here/own.csv", "--mos-range", "0", "100"),
+        ("--data", "here/own.csv?mos_range=0,100"),
+    ],
+)
+def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path, data):
     """`--data` moves a suite; its manifest says where to, so that images can be found again, even moved."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -115,7 +143,6 @@ def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path):
         Image.effect_noise((32, 32), 10 * (i + 1)).convert("RGB").save(folder / f"{i}.png")
         lines.append(f"{i}.png,{i * 5},{'val' if i % 7 == 0 else 'test'}")
     (folder / "own.csv").write_text("\n".join(lines))
-    data = ("--data", "here/own.csv", "--mos-range", "0", "100")
     code, _, err = cli("attack", "-s", "smoke", "-m", "linear", *data, "--threads", "1")
     assert code == 0, err
     code, out, _ = cli("verify", "smoke", "--threads", "1")

@@ -141,3 +141,14 @@ def test_the_leaderboard_names_every_run_and_what_was_left_out(make_run: Make, t
     assert (page.name, markdown.name) == ("leaderboard.html", "leaderboard.md")
     why = "Not comparable with second in store: first in store (another suite)."
     assert why in page.read_text(encoding="utf-8")
+
+
+def test_the_leaderboard_warns_once(make_run: Make) -> None:
+    """A run of chosen images notes what the warning says too; other notes stay."""
+    run = make_run().stored
+    data = run.manifest.data.model_copy(update={"selection": "the first 3 images"})
+    notes = ("computed from the first 3 images: not the suite's numbers", "no validation images")
+    report = build_report(Inputs([changed(run, data=data, notes=notes)], papers=False, figures=False))
+    words = leaderboard_markdown(report).replace("\\", "")
+    assert words.casefold().count("computed from the first 3 images: not the suite's numbers") == 1
+    assert "> no validation images" in words

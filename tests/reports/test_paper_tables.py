@@ -19,7 +19,7 @@ from iqa_reports.smart_tables import (
     loss_table,
     size_table,
 )
-from iqa_reports.srm_tables import ablation_table, neck_cost_table, worst_case_table
+from iqa_reports.srm_tables import ablation_table, clean_table, neck_cost_table, worst_case_table
 
 Frames = dict[str, pa.Table]
 
@@ -114,6 +114,19 @@ def test_two_values_for_one_place_are_not_averaged(frames: Frames) -> None:
     table = comparison_table(make_frame(Result, [*rows, *other]))
     assert texts(table)[0][3:] == ["—", "—"]
     assert "2 values for one place (of evaluate, demo); pick one" in dict(table.notes).values()  # type: ignore[union-attr]
+
+
+def test_two_splits_of_a_set_are_two_places(frames: Frames) -> None:
+    """A model evaluated on two splits has a value on each, and only the test split is called by the set."""
+    rows = rows_of(only(frames, model="smart-base", data="spaq"), Result)
+    test = [r._replace(split="test") for r in rows]
+    val = [r._replace(split="val", value=0.5) for r in rows]
+    for make in (comparison_table, clean_table):
+        alone, both = make(make_frame(Result, test)), make(make_frame(Result, [*test, *val]))
+        assert alone is not None
+        assert both is not None
+        assert [group.label for group in both.groups][-2:] == ["spaq", "spaq (val)"]
+        assert texts(both)[0] == [*texts(alone)[0], "0.500", "0.500"]
 
 
 def test_the_neck_is_costed_beside_the_whole_model(frames: Frames) -> None:

@@ -22,6 +22,7 @@ from iqa_results import (
     Column,
     ResultsError,
     ResultStore,
+    is_made_from,
 )
 
 Rows = list[dict[str, Any]]
@@ -65,6 +66,18 @@ def test_tables_and_intervals_are_equal_after_a_round_trip(
     store.write_intervals("first", interval_rows)
     assert store.read_table("first").to_pylist() == table_rows
     assert store.read_intervals("first").to_pylist() == interval_rows
+
+
+def test_a_table_says_which_cells_it_is_of(store: ResultStore, table_rows: Rows) -> None:
+    """Their keys in any order, no fewer and no more; one written without them says nothing."""
+    store.write_table("first", table_rows, ["a" * 64, "b" * 64])
+    table = store.read_table("first")
+    assert table.to_pylist() == table_rows
+    assert is_made_from(table, ["b" * 64, "a" * 64]) is True
+    assert is_made_from(table, ["a" * 64]) is False
+    assert is_made_from(table, ["a" * 64, "b" * 64, "c" * 64]) is False
+    store.write_table("first", table_rows)
+    assert is_made_from(store.read_table("first"), ["a" * 64]) is None
 
 
 @pytest.mark.parametrize(

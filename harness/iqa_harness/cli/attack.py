@@ -183,6 +183,8 @@ def run_and_report(
             f"{label} is another model than the run held; cells of the former one are of no run now "
             "(`iqa-harness runs gc`)",
             highlight=False,
+            markup=False,
+            emoji=False,
         )
     manifest = _run_with_progress(
         console,
@@ -203,7 +205,10 @@ def run_and_report(
         if cell.error:
             first = cell.error.split("\n", 1)[0]
             console.print(
-                f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}", highlight=False
+                f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}",
+                highlight=False,
+                markup=False,
+                emoji=False,
             )
     # Not only what was missing: a stored part may have been found damaged and failed to be made again.
     asked = [state[cell.key] for cell in work.cells if not only or cell.family in only]
@@ -233,9 +238,11 @@ def _tell_plan(
         f"{len(work.cells)} cells, {len(work.cells) - len(missing)} in the store, "
         f"{len(todo)} to compute{left}",
         highlight=False,
+        markup=False,
+        emoji=False,
     )
     if work.selection:
-        console.print(f"only {work.selection}", highlight=False)
+        console.print(f"only {work.selection}", highlight=False, markup=False, emoji=False)
     if not todo:
         return
     experience = Experience(_readable(store))
@@ -248,6 +255,7 @@ def _tell_plan(
             f"{each.forwards:,.0f} evaluations{time}",
             highlight=False,
             markup=False,
+            emoji=False,
         )
     whole = experience.of(todo, sha256)
     time = "not known before the first cells" if whole.seconds is None else f"about {in_words(whole.seconds)}"

@@ -157,10 +157,18 @@ def print_gated(gated: Gated, before: Standpoint, after: Standpoint) -> None:
     console = Console()
     console.print(terminal_table(gated))
     for note in gated.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    console.print(headline(gated, before.record, after.record), highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.print(
+        headline(gated, before.record, after.record),
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
     for regression in gated.regressions:
-        console.print(f"worse: {sentence(regression)}", highlight=False, soft_wrap=True, markup=False)
+        console.print(
+            f"worse: {sentence(regression)}", highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
 
 
 def _noise(side: Standpoint) -> str:

@@ -100,11 +100,14 @@ def evaluate(
     console = Console()
     _print(console, joined.stored.rows)
     console.print(
-        f"\ntable.csv, table.parquet, scores.parquet and manifest.json are in {folder}", highlight=False
+        f"\ntable.csv, table.parquet, scores.parquet and manifest.json are in {folder}",
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     for (label, where), reason in found.errors.items():
         Console(stderr=True).print(
-            f"no scores of {label} on {where}: {reason}", highlight=False, markup=False
+            f"no scores of {label} on {where}: {reason}", highlight=False, markup=False, emoji=False
         )
     for words in joined.left_out:
         typer.echo(f"left out of the table, {words}", err=True)
@@ -125,12 +128,15 @@ def _print(console: Console, rows: pa.Table) -> None:
             no_wrap=column not in ("data", "model"),
             overflow="fold",
         )
-    listed = sorted(enumerate(rows.to_pylist()), key=lambda item: _order(rows, item[1]["data"]))
+    met = rows.column("data").to_pylist()
+    listed = sorted(rows.to_pylist(), key=lambda row: (met.index(row["data"]), row["split"]))
     marks: dict[str, str] = {}
     former = None
-    for _, row in listed:
-        first = row["data"] != former
-        former = row["data"]
+    for row in listed:
+        # Calls with another --split put rows of other images of one set into one table.
+        place = (row["data"], row["split"], row["images"])
+        first = place != former
+        former = place
         mark = "".join(marks.setdefault(note, f"({len(marks) + 1})") for note in _notes(row))
         interval = (
             "" if row["srocc_low"] is None else f"{_figure(row['srocc_low'])} .. {_figure(row['srocc_high'])}"
@@ -149,10 +155,6 @@ def _print(console: Console, rows: pa.Table) -> None:
     console.print(table)
     for note, mark in marks.items():
         console.print(Text(f"{mark} {note}", style="dim"))
-
-
-def _order(rows: pa.Table, data: str) -> int:
-    return int(rows.column("data").to_pylist().index(data))
 
 
 def _notes(row: dict[str, object]) -> list[str]:

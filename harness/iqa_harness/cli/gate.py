@@ -49,7 +49,7 @@ def gate(
     from iqa_results import save_baseline
 
     for option, file in (("--markdown", markdown), ("--junit", junit), ("--json", json_file)):
-        require_file(file, option)
+        require_file(file, option, in_place=True)
     before = side_of_folder(baseline)
     sides = [side_of_run(store, name, name) for name in run]
     if calibrate:

@@ -24,7 +24,7 @@ def leaderboard(
     """Merge runs into one leaderboard; runs of other suites or data stand apart, never in one table.
 
     Reads the tables that `iqa-harness report` or `attack` stored and computes no attack. A run that cannot be
-    read is named and left out (exit code 4); a table older than its run's cells is shown and said to be.
+    read is named and left out (exit code 4); a table of other cells than its run has is shown and said to be.
     """
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -31,12 +32,13 @@ def require_folder(place: Path | str | None, option: str) -> None:
     _require_writable(there, f"{option} {folder}")
 
 
-def require_file(place: Path | None, option: str) -> None:
+def require_file(place: Path | None, option: str, *, in_place: bool = False) -> None:
     """See that a file can be written or replaced, which need not exist yet; nothing is left behind.
 
     Args:
         place: the file; None is not looked at.
         option: what the user wrote it after.
+        in_place: what is there is written to, not replaced: a pipe or device will do, in any folder.
 
     Raises:
         RunError: it is a folder, lies below a file, or its folder cannot be written to.
@@ -45,6 +47,11 @@ def require_file(place: Path | None, option: str) -> None:
         return
     if place.is_dir():
         raise RunError(f"{option} {place} is a folder; give a file")
+    with contextlib.suppress(OSError):
+        if in_place and place.exists():
+            if not os.access(place, os.W_OK):
+                raise RunError(f"{option} {place} cannot be written: no permission")
+            return
     there = _existing(place.parent)
     if not there.is_dir():
         raise RunError(f"{option} {place}: {there} is a file, not a folder")

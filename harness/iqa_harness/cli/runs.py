@@ -45,7 +45,9 @@ def list_command(store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption 
             str(brief["run"]), str(brief["suite"]), str(brief["data"]), str(brief["images"]),
             str(len(manifest.models)), cells, str(brief["status"]), str(brief["started"]),
         )  # fmt: skip
-    Console().print(table, highlight=False, markup=False) if found else typer.echo(f"no runs in {store}")
+    Console(emoji=False).print(table, highlight=False, markup=False) if found else typer.echo(
+        f"no runs in {store}"
+    )
 
 
 @app.command("show")

@@ -96,6 +96,7 @@ def verify(
             highlight=False,
             soft_wrap=True,
             markup=False,
+            emoji=False,
         )
     if len(found.findings) > SHOWN:
         console.print(f"... and {len(found.findings) - SHOWN} more", highlight=False)
@@ -128,13 +129,15 @@ def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> boo
             f"{record.name}: {verdict} ({measured} of {len(made)} flags measured)",
             highlight=False,
             soft_wrap=True,
+            markup=False,
+            emoji=False,
         )
         for flag in made:
             if flag.raised:
                 value = "not measurable" if flag.value is None else f"{flag.value:.4g}"
                 console.print(
                     f"  {flag.flag} ({flag.severity}): {value}, bound {flag.threshold:g}; {flag.detail}",
-                    highlight=False, soft_wrap=True, markup=False,
+                    highlight=False, soft_wrap=True, markup=False, emoji=False,
                 )  # fmt: skip
     return sound
 
@@ -174,8 +177,8 @@ def _made_again(record: ModelRecord, given: Path | None, plugged: bool) -> Entra
     Raises:
         RunError: its checkpoint is not where the run found it, or it is of a plugin that was not given.
     """
-    from iqa_harness.plan import Entrant
-    from iqa_models import create_model
+    from iqa_harness.plan import UNTRAINED, Entrant
+    from iqa_models import create_model, has_random_head
 
     if record.checkpoint is not None and not Path(record.checkpoint).is_dir():
         raise RunError(
@@ -192,10 +195,9 @@ def _made_again(record: ModelRecord, given: Path | None, plugged: bool) -> Entra
         return load_entrant(parse_model(record.argument)._replace(label=record.name), given or weights)
     if record.checkpoint is not None:
         return load_entrant(parse_model(f"{record.name}={_folder(record.checkpoint)}"), given or weights)
-    options = record.card.get("options")
-    return Entrant(
-        record.name, create_model(str(record.card["name"]), **(options if isinstance(options, dict) else {}))
-    )
+    options, name = record.card.get("options"), str(record.card["name"])
+    model = create_model(name, **(options if isinstance(options, dict) else {}))
+    return Entrant(record.name, model, note=UNTRAINED if has_random_head(name) else None)
 
 
 def _folder(path: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqa_harness.errors import RunError
 from iqa_reports import ModelCost, StoredRun
-from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore, RunManifest
+from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore, RunManifest, is_made_from
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANIFEST = "manifest.json"
 
@@ -46,23 +49,24 @@ def find_runs(places: Iterable[str | Path]) -> list[FoundRun]:
 def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     """Read what a run's aggregation stored: manifest, table, intervals; flags and costs if there are any.
 
-    The manifest has its cells as the store has them now, and a note if the table is older than one of them.
+    The manifest has its cells as the store has them now, and a note if the table is of other ones.
 
     Raises:
         ResultsError: a file is damaged or of another version, or the run was never aggregated.
     """
     store, run = found
-    manifest = _as_stored(store, store.read_manifest(run))
+    manifest = store.read_manifest(run)
     if not (store.run_folder(run) / "table.parquet").is_file():
         raise RunError(
             f"run {run!r} in {store.root} has no table yet; make it by "
             f"`iqa-harness report {run} --store {store.root}`"
         )
     folder = store.run_folder(run)
+    table = store.read_table(run)
     has = {name: (folder / f"{name}.parquet").is_file() for name in ("flags", "measures")}
     return StoredRun(
-        manifest,
-        store.read_table(run),
+        _as_stored(store, manifest, table),
+        table,
         store.read_intervals(run) if intervals else INTERVAL_SCHEMA.empty_table(),
         store.read_flags(run) if has["flags"] else None,
         model_costs(store.read_measures(run).to_pylist()) if has["measures"] else {},
@@ -71,7 +75,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     )
 
 
-def _as_stored(store: ResultStore, manifest: RunManifest) -> RunManifest:
+def _as_stored(store: ResultStore, manifest: RunManifest, table: pa.Table) -> RunManifest:
     """Return a manifest with the state of its cells now, whatever a killed run left of it.
 
     A store without a single cell was passed on without its rows: the manifest is all that is known of them.
@@ -81,23 +85,14 @@ def _as_stored(store: ResultStore, manifest: RunManifest) -> RunManifest:
     now = refreshed(store, manifest)
     if not any(cell.status == "done" for cell in now.cells) and not store.cell_sizes():
         return manifest
-    if not _table_is_older(store, now):
+    # Not by the files' times, which a copy does not keep. A table of an older version does not say.
+    if is_made_from(table, (cell.key for cell in now.cells if cell.status == "done")) is not False:
         return now
     note = (
-        "the table is older than the run's cells and may lack some of them: "
+        "the table was made from other cells than the run has now: "
         f"`iqa-harness report {now.run} --store {store.root}` makes it anew"
     )
     return now.model_copy(update={"notes": (note, *now.notes)})
-
-
-def _table_is_older(store: ResultStore, manifest: RunManifest) -> bool:
-    """Whether a cell was stored after the run's table, by the files' times; a URL's are not looked at."""
-    table = store.run_folder(manifest.run) / "table.parquet"
-    if not isinstance(table, Path) or not table.is_file():
-        return False
-    written = table.stat().st_mtime_ns
-    paths = (store.cell_path(cell.key) for cell in manifest.cells if cell.status == "done")
-    return any(isinstance(path, Path) and path.stat().st_mtime_ns > written for path in paths)
 
 
 def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[list[StoredRun], list[str]]:

@@ -60,4 +60,6 @@ class Reporter:
     def line(self, text: str) -> None:
         """Print one line that stays."""
         self._said = time.monotonic()
-        self._console.print(f"{self._name}: {text}", highlight=False, soft_wrap=True, markup=False)
+        self._console.print(
+            f"{self._name}: {text}", highlight=False, soft_wrap=True, markup=False, emoji=False
+        )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from iqa_harness.flags import FLAGS
 from iqa_harness.ledger import COST_COLUMNS, report_of
-from iqa_harness.plan import Cell, Entrant, Work
+from iqa_harness.plan import UNTRAINED, Cell, Entrant, Work
 from iqa_harness.run import notes_of
 from iqa_harness.sanity import BY_CHECK
 from iqa_harness.verify.finding import Finding, cell_name, within
@@ -69,12 +69,19 @@ def models_differ(manifest: RunManifest, entrants: Sequence[Entrant]) -> list[Fi
             detail = f"sha256 {record.sha256[:12]} was attacked, {entrant.sha256[:12]} was made again"
             findings.append(Finding("model", entrant.label, detail))
             continue  # its card is in the hash
-        card = entrant.model.spec.model_dump(mode="json")
-        for name in [*card, *(n for n in record.card if n not in card)]:
-            if record.card.get(name) != card.get(name):
-                detail = f"card.{name}: {record.card.get(name)} is stored, the model's is {card.get(name)}"
+        card, kept = _own_card(entrant.model.spec.model_dump(mode="json")), _own_card(record.card)
+        for name in [*card, *(n for n in kept if n not in card)]:
+            if kept.get(name) != card.get(name):
+                detail = f"card.{name}: {kept.get(name)} is stored, the model's is {card.get(name)}"
                 findings.append(Finding("model", entrant.label, detail))
     return findings
+
+
+def _own_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card without the note on how the model was made, which is not in its hash either."""
+    notes = card.get("notes")
+    own = [note for note in notes if note != UNTRAINED] if isinstance(notes, list | tuple) else notes
+    return {**card, "notes": own}
 
 
 def checks_contradict(record: ModelRecord) -> list[Finding]:
