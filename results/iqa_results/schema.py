@@ -123,8 +123,9 @@ ROW_COLUMNS: tuple[Column, ...] = (
         "forwards",
         _I,
         False,
-        "model evaluations on this image up to `steps`, shared by all objectives; 0 for a transfer, whose "
-        "examples are paid for in the surrogate's own cell",
+        "model evaluations on this image up to `steps`, shared by all objectives; the first image of a "
+        "universal attack pays for its training; 0 for a transfer, whose examples are paid for in the "
+        "surrogate's own cell",
     ),
     Column("backwards", _I, False, "of them with a gradient, shared by all objectives of the cell"),
     Column(
