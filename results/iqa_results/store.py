@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,15 +224,15 @@ class ResultStore:
         """Hold a run while its manifest or tables are read and written again; others wait until it is free.
 
         The lock goes with the process that holds it, however that ends, and leaves no file. It is taken by
-        this class's users, not by its own writers. A URL and a file system without locks have none: there
-        the later of two writers wins.
+        this class's users, not by its own writers. A URL, Windows and a file system without locks have none:
+        there the later of two writers wins.
 
         Raises:
             ResultsError: a bad name.
             OSError: the folder cannot be made.
         """
         folder = self.run_folder(run)
-        if isinstance(folder, RemotePath):
+        if isinstance(folder, RemotePath) or sys.platform == "win32":  # no fcntl there
             yield
             return
         import fcntl
