@@ -279,9 +279,11 @@ def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunMa
 
 
 def _write_joined(target: ResultStore, theirs: RunManifest) -> RunManifest:
-    manifest = theirs
-    if theirs.run in target.list_runs():
-        manifest = joined(target.read_manifest(theirs.run), theirs)
-    manifest = refreshed(target, manifest)
-    target.write_manifest(manifest)
+    # A process that computes this run here writes its manifest, too.
+    with target.locked_run(theirs.run):
+        manifest = theirs
+        if theirs.run in target.list_runs():
+            manifest = joined(target.read_manifest(theirs.run), theirs)
+        manifest = refreshed(target, manifest)
+        target.write_manifest(manifest)
     return manifest

@@ -189,7 +189,7 @@ def compare(
 def shared_cost(
     model: QualityModel, images: Tensor, ids: list[str], mos: np.ndarray[Any, Any], threat: ThreatModel
 ) -> None:
-    """Print the gradients an image, step and restart that five objectives cost together."""
+    """Print the gradients an image, step and restart of five objectives together, and the pairs' loss."""
     for name, settings in (
         ("pgd", {"steps": 10, "step_size": threat.epsilon / 4}),
         ("apgd", {"steps": 20}),
@@ -198,8 +198,10 @@ def shared_cost(
         result = attack.run(model, list(images), ids, torch.from_numpy(mos))
         steps = attack.effort.steps
         spent = [result.cost[i, steps].backwards / steps for i in range(len(ids))]
+        pairs = np.mean([f.loss for f in result.found if f.objective == "pairwise_inversion"])
         print(
-            f"gradients an image and step for five objectives, {name}: {np.mean(spent):.2f} (apart: 5)",
+            f"gradients an image and step for five objectives, {name}: {np.mean(spent):.2f} (apart: 5); "
+            f"loss of pairwise_inversion {pairs:.3f}",
             flush=True,
         )
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -288,6 +289,19 @@ def test_tidying_during_a_merge_deletes_nothing_of_it(done, tmp_path):
     assert (manifest.status, new) == ("complete", len(done[1].cells))
     assert target.cell_sizes() == done[0].cell_sizes()
     assert target.example_sizes() == done[0].example_sizes()
+
+
+def test_a_merge_waits_for_who_writes_the_run(done, tmp_path):
+    """While another process holds the run its manifest is not touched; then the merge goes through."""
+    target = ResultStore(tmp_path / "held")
+    with ThreadPoolExecutor(1) as pool:
+        with target.locked_run("r"):
+            merging = pool.submit(merge_run, target, done[0], "r")
+            with pytest.raises(TimeoutError):
+                merging.result(0.5)
+            assert target.list_runs() == []
+        assert merging.result(60)[0].status == "complete"
+    assert target.cell_sizes() == done[0].cell_sizes()
 
 
 def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
