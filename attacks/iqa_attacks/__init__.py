@@ -1,9 +1,9 @@
 """Attacks on scores: threat models, objectives, the shared-gradient engine."""
 
+from iqa_attacks.adapters.torchattacks import TorchAttack
 from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
 from iqa_attacks.catalogue import create_attack, list_attacks
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
-from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.gradients import (
     expected_score,
@@ -11,14 +11,14 @@ from iqa_attacks.gradients import (
     score,
     score_and_gradient,
 )
-from iqa_attacks.jpeg import check_qualities, through_jpeg, through_jpeg_file
-from iqa_attacks.levels import to_8_bits
+from iqa_attacks.images.jpeg import check_qualities, through_jpeg, through_jpeg_file
+from iqa_attacks.images.levels import to_8_bits
+from iqa_attacks.images.similarity import Reference, ssim
 from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
 from iqa_attacks.seeding import draw_seeds
-from iqa_attacks.similarity import Reference, ssim
 from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon
-from iqa_attacks.torchattacks_adapter import TorchAttack
 from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from iqa_attacks.errors import AttackError, BadAttackOption
-from iqa_attacks.found import Ascent, Cost, Found, Targets
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.objectives import Objective, create_objective
+from iqa_attacks.results import Ascent, Cost, Found, Targets
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel

@@ -6,11 +6,11 @@ import difflib
 from dataclasses import fields
 from typing import Any
 
+from iqa_attacks.adapters.torchattacks import TorchAttack
 from iqa_attacks.attack import Attack
 from iqa_attacks.errors import BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.square import Square
-from iqa_attacks.torchattacks_adapter import TorchAttack
 from iqa_attacks.universal import Universal
 
 _ATTACKS: dict[str, type[Attack]] = {

@@ -7,14 +7,14 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 from iqa_attacks.attack import Attack, Effort, Runtime
-from iqa_attacks.engine import ascend
+from iqa_attacks.engine.ascent import ascend
+from iqa_attacks.engine.states import Schedule
+from iqa_attacks.engine.updates import AutoStep, Momentum, Plain, Update
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.found import Ascent, Cost, Example, Targets
 from iqa_attacks.gradients import expected_score, score
-from iqa_attacks.jpeg import Compressed, check_qualities
+from iqa_attacks.images.jpeg import Compressed, check_qualities
+from iqa_attacks.results import Ascent, Cost, Example, Targets
 from iqa_attacks.seeding import draw_seeds
-from iqa_attacks.states import Schedule
-from iqa_attacks.updates import AutoStep, Momentum, Plain, Update
 from iqa_models import QualityModel
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from iqa_attacks.errors import AttackFailed, BadAttackOption, UnknownAttack
-from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN
 
 
 class Evaluation(NamedTuple):

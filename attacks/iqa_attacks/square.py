@@ -11,9 +11,9 @@ from torch import Tensor
 
 from iqa_attacks.attack import Attack, Effort, Runtime
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets, merge
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.objectives import Objective
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets, merge
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_attacks.square_moves import InfMoves, L2Moves, Moves
 from iqa_models import QualityModel

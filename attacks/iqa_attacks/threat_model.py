@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from iqa_attacks.errors import BadAttackOption, UnknownAttack
-from iqa_attacks.levels import on_levels, round_2, round_inf
-from iqa_attacks.similarity import pull_to_floor, ssim
+from iqa_attacks.images.levels import on_levels, round_2, round_inf
+from iqa_attacks.images.similarity import pull_to_floor, ssim
 
 Norm = Literal["inf", "2", "rmse"]
 Pixels = Literal["float", "8bit"]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from iqa_attacks.attack import Attack, AttackResult, Effort, Runtime
 from iqa_attacks.errors import AttackError, BadAttackOption
-from iqa_attacks.found import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets
 from iqa_attacks.gradients import expected_score, expected_score_and_gradient, score, score_and_gradient
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_models import QualityModel
 

@@ -1,19 +1,19 @@
 """Tables and figures of runs and studies, rendered from what the harness computed."""
 
-from iqa_reports.csv_table import csv_table
 from iqa_reports.errors import BadFrame, BadPublished, InconsistentRun, ReportsError
-from iqa_reports.frames import FRAMES, make_frame, rows_of
-from iqa_reports.latex import latex_report, latex_table
-from iqa_reports.markdown import markdown_report, markdown_table
-from iqa_reports.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.page import html_report
-from iqa_reports.published import load_published
+from iqa_reports.formats.csv_table import csv_table
+from iqa_reports.formats.latex import latex_report, latex_table
+from iqa_reports.formats.markdown import markdown_report, markdown_table
+from iqa_reports.formats.page import html_report
+from iqa_reports.formats.terminal import print_report
+from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
+from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
+from iqa_reports.inputs.run_view import Estimate, Flag, ModelCost, Reach, RunView, view_run
+from iqa_reports.papers.published import load_published
 from iqa_reports.render import FORMATS, render_report
 from iqa_reports.report import Inputs, Report, build_report
-from iqa_reports.run_view import Estimate, Flag, ModelCost, Reach, RunView, view_run
 from iqa_reports.table_view import Entry, TableView
 from iqa_reports.tables import attack_table, checks_table, epsilon_table, flags_table, leaderboard_table
-from iqa_reports.terminal import print_report
 
 __all__ = [
     "FORMATS",

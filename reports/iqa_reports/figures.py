@@ -19,7 +19,7 @@ from iqa_reports.drawing import (
     short,
     style,
 )
-from iqa_reports.run_view import Line, RadiusLine, RadiusPoint, Reach
+from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, Reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from iqa_reports import text
-from iqa_reports.markdown import escape, markdown_table
-from iqa_reports.merge import describe_run
-from iqa_reports.page import html_report
+from iqa_reports.formats.markdown import escape, markdown_table
+from iqa_reports.formats.page import html_report
+from iqa_reports.inputs.merge import describe_run
 from iqa_reports.render import write_file
 from iqa_reports.report import Report, Section
 

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from iqa_reports.csv_table import csv_table
 from iqa_reports.drawing import inline_svg, save_figure
-from iqa_reports.latex import latex_report, latex_table
-from iqa_reports.markdown import markdown_report
-from iqa_reports.page import html_report
+from iqa_reports.formats.csv_table import csv_table
+from iqa_reports.formats.latex import latex_report, latex_table
+from iqa_reports.formats.markdown import markdown_report
+from iqa_reports.formats.page import html_report
 from iqa_reports.report import Report
 
 FORMATS = ("html", "markdown", "csv", "latex", "svg", "png")

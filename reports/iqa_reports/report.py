@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from iqa_reports import smart_tables, srm_tables, text
+from iqa_reports import text
 from iqa_reports.figures import (
     radius_figure,
     reach_figure,
@@ -17,12 +17,13 @@ from iqa_reports.figures import (
     thinned,
     transfer_figure,
 )
-from iqa_reports.frame_entries import distinct
-from iqa_reports.frames import Attention, Diagnostic, Epoch, Feature, Result, rows_of
-from iqa_reports.merge import Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.run_view import WORST_CASES, RunView, reach_of, view_run
-from iqa_reports.seeds_table import seeds_table
-from iqa_reports.study_figures import (
+from iqa_reports.inputs.frame_entries import distinct
+from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result, rows_of
+from iqa_reports.inputs.merge import Group, StoredRun, Triptych, group_runs, why_apart
+from iqa_reports.inputs.run_view import WORST_CASES, RunView, reach_of, view_run
+from iqa_reports.papers import smart_tables, srm_tables
+from iqa_reports.papers.seeds_table import seeds_table
+from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
     features_figure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iqa_reports import text
-from iqa_reports.run_view import METRICS, WORST_CASES, Estimate, Flag, Member, Metric, RunView, same
+from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Estimate, Flag, Member, Metric, RunView, same
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, with_best
 
 _DROP = Heading("drop", numeric=True)

@@ -2,8 +2,6 @@
 
 from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
-from iqa_results.examples import EXAMPLE_COLUMNS, EXAMPLE_SCHEMA
-from iqa_results.files import RemotePath, leftovers
 from iqa_results.manifest import (
     CellRecord,
     DataRecord,
@@ -18,6 +16,8 @@ from iqa_results.schema import (
     BASELINE_SCHEMA,
     DIFFERENCE_COLUMNS,
     DIFFERENCE_SCHEMA,
+    EXAMPLE_COLUMNS,
+    EXAMPLE_SCHEMA,
     FIT_COLUMNS,
     FIT_SCHEMA,
     FLAG_COLUMNS,
@@ -34,6 +34,7 @@ from iqa_results.schema import (
     Column,
     describe,
 )
+from iqa_results.storage import RemotePath, leftovers
 from iqa_results.store import ResultStore, is_made_from
 
 __all__ = [

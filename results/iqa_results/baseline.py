@@ -16,9 +16,9 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iqa_results.errors import BadManifest
-from iqa_results.files import write_whole
 from iqa_results.manifest import Provenance
 from iqa_results.schema import BASELINE_SCHEMA
+from iqa_results.storage import write_whole
 from iqa_results.store import read_parquet, write_parquet
 
 BASELINE_FORMAT: Literal[1] = 1

@@ -33,11 +33,10 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
-from iqa_results.examples import EXAMPLE_SCHEMA
-from iqa_results.files import Location, RemotePath, file_size, list_files, locate, write_whole
 from iqa_results.manifest import RunManifest
 from iqa_results.schema import (
     DIFFERENCE_SCHEMA,
+    EXAMPLE_SCHEMA,
     FIT_SCHEMA,
     FLAG_SCHEMA,
     INTERVAL_SCHEMA,
@@ -45,6 +44,7 @@ from iqa_results.schema import (
     ROW_SCHEMA,
     TABLE_SCHEMA,
 )
+from iqa_results.storage import Location, RemotePath, file_size, list_files, locate, write_whole
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

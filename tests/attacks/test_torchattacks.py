@@ -19,7 +19,7 @@ from iqa_attacks import (
     create_attack,
     measure,
 )
-from iqa_attacks.torchattacks_adapter import FITTING, REFUSED, TwoLogits
+from iqa_attacks.adapters.torchattacks import FITTING, REFUSED, TwoLogits
 from iqa_models import QualityModel, create_model
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))

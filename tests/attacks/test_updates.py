@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from iqa_attacks import BadAttackOption, Objective, ThreatModel, create_attack, measure
-from iqa_attacks.updates import checkpoints
+from iqa_attacks.engine.updates import checkpoints
 from iqa_models import create_model
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))

@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
-from iqa_harness.metrics import METRICS, plcc, srocc
-from iqa_harness.worst_case import composed_worst_case
+from iqa_harness.measures.composed import composed_worst_case
+from iqa_harness.measures.correlation import METRICS, plcc, srocc
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from iqa_harness.data import open_data
-from iqa_harness.data.file_set import FileImageSet
+from iqa_harness.data.files.file_set import FileImageSet
 
 WIDTH, HEIGHT = 512, 384
 

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime, to_tensor
-from iqa_harness.check import check_model
+from iqa_harness.cells.compute import Runtime, to_tensor
+from iqa_harness.cells.plan import plan
 from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
 from iqa_harness.errors import RunError
-from iqa_harness.flags import verdict_of
-from iqa_harness.plan import plan
-from iqa_harness.run import run_suite
-from iqa_harness.sanity import flags_of_checks
+from iqa_harness.evidence.flags import verdict_of
+from iqa_harness.evidence.judgement import flags_of_checks
+from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_models import CHEATS
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

@@ -23,10 +23,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from iqa_harness.baselines import Standpoint
-from iqa_harness.bootstrap import Bootstrap, lowest
-from iqa_harness.gate import find_regressions
-from iqa_harness.metrics import plcc, srocc
+from iqa_harness.gate.baselines import Standpoint
+from iqa_harness.gate.regressions import find_regressions
+from iqa_harness.measures.bootstrap import Bootstrap, lowest
+from iqa_harness.measures.correlation import plcc, srocc
 from iqa_results import Baseline, BaselineModel, Provenance
 
 

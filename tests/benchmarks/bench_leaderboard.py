@@ -118,7 +118,7 @@ def run_step(step: str, root: Path) -> None:
         )
         note = f"{table.num_rows} groups of {rows.num_rows:,} rows"
     else:
-        from iqa_harness.aggregate import robustness_table
+        from iqa_harness.tables.robustness import robustness_table
 
         store = ResultStore(root)
         note = f"{robustness_table(store, store.read_manifest('generated')).table.num_rows} values"

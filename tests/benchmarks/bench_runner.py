@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_harness.cell import Runtime, run_cell
+from iqa_harness.cells.compute import Runtime, run_cell
+from iqa_harness.cells.plan import Entrant, Work, plan
 from iqa_harness.data import DataCard, ImageRecord, ImageSet
-from iqa_harness.ledger import Ledger, planned
-from iqa_harness.plan import Entrant, Work, plan
-from iqa_harness.run import missing_cells, run_suite
+from iqa_harness.running.ledger import Ledger, planned
+from iqa_harness.running.run import missing_cells, run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import Suite, parse_suite

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, plan
 from iqa_harness.errors import RunError
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import run_suite
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

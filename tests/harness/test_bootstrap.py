@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import bootstrap, norm, pearsonr, spearmanr
 from scipy.stats import t as student
 
-from iqa_harness.bootstrap import Bootstrap, lowest, widened
-from iqa_harness.metrics import Value, plcc, srocc
+from iqa_harness.measures.bootstrap import Bootstrap, lowest, widened
+from iqa_harness.measures.correlation import Value, plcc, srocc
 
 OF = {"srocc": srocc, "plcc": plcc}
 ORACLE = {"srocc": spearmanr, "plcc": pearsonr}

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime, to_tensor
-from iqa_harness.check import check_model
+from iqa_harness.cells.compute import Runtime, to_tensor
+from iqa_harness.cells.plan import Entrant, plan
 from iqa_harness.errors import RunError
-from iqa_harness.flags import FLAGS, verdict_of
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import run_suite
-from iqa_harness.sanity import flags_of_checks
+from iqa_harness.evidence.flags import FLAGS, verdict_of
+from iqa_harness.evidence.judgement import flags_of_checks
+from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_models import CHEATS, create_model, list_models
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

@@ -267,7 +267,7 @@ def test_bad_files_are_clear_errors(cli, tmp_path):
 @pytest.mark.usefixtures("after_smoke")
 def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     """Failed cells are told, the rest is stored, the code says partial, and the page shows the hole."""
-    from iqa_harness.executors import bench
+    from iqa_harness.running.executors import bench
 
     whole = bench.run_cell
 
@@ -290,7 +290,7 @@ def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
 
 def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
     """Ctrl-C ends in one line; the same command goes on."""
-    from iqa_harness.executors import bench
+    from iqa_harness.running.executors import bench
 
     whole, calls = bench.run_cell, []
 

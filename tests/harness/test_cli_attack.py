@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from iqa_harness.cells.plan import Entrant
 from iqa_harness.cli.arguments import argument_text, load_entrant, parse_model
 from iqa_harness.cli.executing import Where, make_executor
 from iqa_harness.errors import RunError
-from iqa_harness.executors import Inline
-from iqa_harness.executors.processes import Processes
-from iqa_harness.executors.ray_cluster import RayCluster
-from iqa_harness.executors.slurm import Slurm
-from iqa_harness.plan import Entrant
+from iqa_harness.running.executors import Inline
+from iqa_harness.running.executors.processes import Processes
+from iqa_harness.running.executors.ray_cluster import RayCluster
+from iqa_harness.running.executors.slurm import Slurm
 from iqa_models import create_model, save_checkpoint
 from iqa_results import ResultStore
 

@@ -10,14 +10,14 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from iqa_harness import evaluation
+from iqa_harness.cells.plan import Entrant
 from iqa_harness.data import open_data
-from iqa_harness.data.file_set import ResizedImageSet
+from iqa_harness.data.files.file_set import ResizedImageSet
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation import EvaluationTable, count_images, evaluate, name_sets, trained_on
-from iqa_harness.evaluation_store import EVALUATION_SCHEMA, EvaluationStore
-from iqa_harness.metrics import fit_logistic
-from iqa_harness.plan import Entrant
+from iqa_harness.evaluation import evaluate as evaluation
+from iqa_harness.evaluation.evaluate import EvaluationTable, count_images, evaluate, name_sets, trained_on
+from iqa_harness.evaluation.store import EVALUATION_SCHEMA, EvaluationStore
+from iqa_harness.measures.correlation import fit_logistic
 from iqa_models import create_model, save_checkpoint
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import iqa_harness.cell
-import iqa_harness.executors.bench
-from iqa_harness.cell import Runtime, craft
-from iqa_harness.examples import decode, encode, recreate
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import run_suite
+import iqa_harness.cells.compute
+import iqa_harness.running.executors.bench
+from iqa_harness.cells.compute import Runtime, craft
+from iqa_harness.cells.examples import decode, encode, recreate
+from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
 from iqa_suites import parse_suite
@@ -49,7 +49,7 @@ def attacks_run(monkeypatch):
         runs.append(cell.attack.kind)
         return craft(cell, *args)
 
-    for module in (iqa_harness.executors.bench, iqa_harness.cell):
+    for module in (iqa_harness.running.executors.bench, iqa_harness.cells.compute):
         monkeypatch.setattr(module, "craft", counted)
     return runs
 

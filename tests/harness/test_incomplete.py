@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, plan
 from iqa_harness.cli.verify import print_verdicts
-from iqa_harness.differences import Place, difference_rows
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import run_suite
-from iqa_harness.worst_case import composed_worst_case
+from iqa_harness.measures.composed import composed_worst_case
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.tables.ties import Place, difference_rows
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, BadPart, ResultStore
 

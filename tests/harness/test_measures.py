@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 from skimage.metrics import peak_signal_noise_ratio
 
-from iqa_harness import measures as m
+from iqa_harness.measures import robustness as m
 
 generator = np.random.default_rng(0)
 CLEAN, ATTACKED, MOS = generator.random(30), generator.random(30), generator.random(30)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from iqa_harness.metrics import Logistic, fit_logistic, krocc, plcc, srocc
+from iqa_harness.measures.correlation import Logistic, fit_logistic, krocc, plcc, srocc
 
 
 @given(st.integers(0, 10_000), st.integers(3, 40), st.booleans())

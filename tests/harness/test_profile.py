@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.cli.diagnose import diagnose
 from iqa_harness.cli.profile import profile
-from iqa_harness.diagnostics import write_diagnostics
 from iqa_harness.errors import RunError
+from iqa_harness.reporting.diagnostics import write_diagnostics
 from iqa_models import BadModelOption, create_model
 from iqa_models import profile as costs
 from iqa_models.srm import DiagnosticRow, SRMConfig

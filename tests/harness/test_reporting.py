@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation_store import EVALUATION_SCHEMA
-from iqa_harness.reporting.files import read_inputs
+from iqa_harness.evaluation.store import EVALUATION_SCHEMA
+from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.insights import by_quality, write_frame
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import FoundRun, find_runs, model_costs, read_run, read_runs
-from iqa_harness.reporting.triptychs import check_count, picture
+from iqa_harness.reporting.worst_images import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
-from iqa_reports.frames import Cost, Epoch, Result, Setting
+from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
 from iqa_results import ResultStore
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
@@ -32,12 +32,12 @@ RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
     """A store with one run of two linear models."""
-    from iqa_harness.cell import Runtime
+    from iqa_harness.cells.compute import Runtime
+    from iqa_harness.cells.plan import plan
     from iqa_harness.cli.arguments import load_entrant, parse_model
     from iqa_harness.cli.report import aggregate
     from iqa_harness.data import open_data
-    from iqa_harness.plan import plan
-    from iqa_harness.run import run_suite
+    from iqa_harness.running.run import run_suite
     from iqa_suites import load_suite
 
     store = ResultStore(tmp_path_factory.mktemp("lab") / "store")  # nothing else beside it

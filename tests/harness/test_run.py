@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iqa_attacks import PGD, AttackResult, Cost, Example, Found, ThreatModel
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime, run_cell, to_tensor
-from iqa_harness.check import check_model
+from iqa_harness.cells.compute import Runtime, run_cell, to_tensor
+from iqa_harness.cells.plan import Cell, Entrant, plan
 from iqa_harness.errors import RunError
-from iqa_harness.plan import Cell, Entrant, plan
-from iqa_harness.run import missing_cells, refreshed, replaced_models, run_suite
+from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.run import missing_cells, refreshed, replaced_models, run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, QualityModel, create_model
 from iqa_results import ROW_SCHEMA, SCHEMA_VERSION, ResultStore
 from iqa_suites import parse_suite

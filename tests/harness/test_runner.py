@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
-from iqa_harness.devices import out_of_memory
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, Selection, plan
 from iqa_harness.errors import RunError
-from iqa_harness.estimate import in_words
-from iqa_harness.executors import Inline, Outcome
-from iqa_harness.executors.bench import Bench
-from iqa_harness.plan import Entrant, Selection, plan
-from iqa_harness.run import refreshed, run_suite
+from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.running.executors import Inline, Outcome
+from iqa_harness.running.executors.bench import Bench
+from iqa_harness.running.run import refreshed, run_suite
+from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.wording import in_words
 from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from iqa_attacks import PGD, ThreatModel
-from iqa_harness.bootstrap import Bootstrap
-from iqa_harness.check import check_model
-from iqa_harness.flags import FLAGS, Flag, measured, not_measured, verdict_of
-from iqa_harness.judged import Attacked, AttackKey, Judged
-from iqa_harness.metrics import METRICS, Fit
-from iqa_harness.probes import probe_model
-from iqa_harness.sanity import (
+from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured, verdict_of
+from iqa_harness.evidence.judgement import (
     BY_CHECK,
     Completeness,
     check_results,
     flags_of_checks,
     flags_without_scores,
 )
+from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.evidence.probes import probe_model
+from iqa_harness.measures.bootstrap import Bootstrap
+from iqa_harness.measures.correlation import METRICS, Fit
+from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged
 from iqa_models import CHEATS, LinearQuality, create_model
 from iqa_results import ModelRecord
 
@@ -289,7 +289,7 @@ def test_an_estimate_is_made_once_and_few_are_kept(monkeypatch):
     first = of.estimate(CLEAN + 0.01 * MOS, "srocc")
     assert of.estimate(CLEAN + 0.01 * MOS, "srocc") is first
     assert of.estimate(CLEAN + 0.01 * MOS, "plcc") is not first
-    monkeypatch.setattr("iqa_harness.judged.KEPT", 3)
+    monkeypatch.setattr("iqa_harness.measures.model_scores.KEPT", 3)
     for step in range(5):
         of.estimate(CLEAN + step, "srocc")
         assert len(of._known) <= 4

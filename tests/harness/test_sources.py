@@ -7,11 +7,11 @@ import zipfile
 
 import pytest
 
-from iqa_harness.cell import Runtime
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.plugins import run_plugin
-from iqa_harness.run import run_suite
-from iqa_harness.sources import hash_sources, sources_of
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.entrants.plugins import run_plugin
+from iqa_harness.entrants.sources import hash_sources, sources_of
+from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, plan
 from iqa_harness.errors import RunError
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import run_suite
-from iqa_harness.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
+from iqa_harness.running.run import run_suite
+from iqa_harness.stores.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
 from iqa_models import create_model
 from iqa_results import BadManifest, BadPart, ResultStore
 from iqa_suites import parse_suite

@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, Selection, plan
 from iqa_harness.errors import RunError
-from iqa_harness.flags import VERDICTS
-from iqa_harness.plan import Entrant, Selection, plan
-from iqa_harness.run import run_suite
+from iqa_harness.evidence.flags import VERDICTS
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import require_entrants, verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore

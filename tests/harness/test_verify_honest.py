@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import UNTRAINED, Entrant, Selection, plan
+from iqa_harness.cells.selection import recorded_selection, recorded_suite
 from iqa_harness.data import ImageRecord
-from iqa_harness.plan import UNTRAINED, Entrant, Selection, plan
-from iqa_harness.recorded import recorded_selection, recorded_suite
-from iqa_harness.run import run_suite
+from iqa_harness.running.run import run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import verify_run
 from iqa_models import LinearQuality, create_model
 from iqa_results import ResultStore

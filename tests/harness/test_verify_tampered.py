@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iqa_harness.aggregate import robustness_table
-from iqa_harness.cell import Runtime
-from iqa_harness.plan import Entrant, plan
-from iqa_harness.run import refreshed, run_suite
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.running.run import refreshed, run_suite
+from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from iqa_harness.metrics import srocc
-from iqa_harness.worst_case import _descend, _Products, _Ranks, _ranks_of_places, composed_worst_case
+from iqa_harness.measures.composed import _descend, _Products, _Ranks, _ranks_of_places, composed_worst_case
+from iqa_harness.measures.correlation import srocc
 
 
 def _problem(seed, n=6, k=3, ties=False):

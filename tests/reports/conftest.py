@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report, make_frame
-from iqa_reports.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
+from iqa_reports.inputs.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
 from iqa_results import (
     FLAG_SCHEMA,
     INTERVAL_SCHEMA,

@@ -22,10 +22,9 @@ from iqa_reports.figures import (
     steps_figure,
     transfer_figure,
 )
-from iqa_reports.frames import Attention, Diagnostic, Epoch, Feature, Result
-from iqa_reports.report import study_figures
-from iqa_reports.run_view import Line, RadiusLine, RadiusPoint, Reach
-from iqa_reports.study_figures import (
+from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
+from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, Reach
+from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
     features_figure,
@@ -36,6 +35,7 @@ from iqa_reports.study_figures import (
     size_figure,
     training_figure,
 )
+from iqa_reports.report import study_figures
 
 Frames = dict[str, pa.Table]
 

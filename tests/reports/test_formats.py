@@ -25,8 +25,8 @@ from iqa_reports import (
 )
 from iqa_reports.drawing import INK, inline_svg, save_figure
 from iqa_reports.figures import steps_figure
-from iqa_reports.markdown import escape, markdown_table
-from iqa_reports.run_view import Line
+from iqa_reports.formats.markdown import escape, markdown_table
+from iqa_reports.inputs.run_view import Line
 
 Make = Callable[..., Any]
 

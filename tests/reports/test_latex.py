@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from iqa_reports import latex_report, latex_table, leaderboard_table, view_run
-from iqa_reports.latex import escape
+from iqa_reports.formats.latex import escape
 
 Make = Callable[..., Any]
 

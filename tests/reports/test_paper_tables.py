@@ -8,10 +8,9 @@ import pyarrow as pa
 import pytest
 
 from iqa_reports import BadFrame, TableView, load_published, make_frame, rows_of
-from iqa_reports.frames import FRAMES, KEY, Cost, Epoch, Result
-from iqa_reports.report import study_tables
-from iqa_reports.seeds_table import seeds_table
-from iqa_reports.smart_tables import (
+from iqa_reports.inputs.frames import FRAMES, KEY, Cost, Epoch, Result
+from iqa_reports.papers.seeds_table import seeds_table
+from iqa_reports.papers.smart_tables import (
     comparison_table,
     cross_table,
     fusion_table,
@@ -19,7 +18,8 @@ from iqa_reports.smart_tables import (
     loss_table,
     size_table,
 )
-from iqa_reports.srm_tables import ablation_table, clean_table, neck_cost_table, worst_case_table
+from iqa_reports.papers.srm_tables import ablation_table, clean_table, neck_cost_table, worst_case_table
+from iqa_reports.report import study_tables
 
 Frames = dict[str, pa.Table]
 

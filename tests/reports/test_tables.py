@@ -22,7 +22,7 @@ from iqa_reports import (
     leaderboard_table,
     view_run,
 )
-from iqa_reports.run_view import reach_of
+from iqa_reports.inputs.run_view import reach_of
 from iqa_reports.table_view import Entry
 from iqa_reports.tables import all_tables, transfer_table
 from iqa_reports.text import checks, interval, number, radius, reading, signed, warning

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-import iqa_results.files
+import iqa_results.storage
 from iqa_results import (
     DIFFERENCE_COLUMNS,
     FIT_COLUMNS,
@@ -318,7 +318,7 @@ def _fail_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def flush(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(iqa_results.files.os, "fsync", flush)
+    monkeypatch.setattr(iqa_results.storage.os, "fsync", flush)
 
 
 def test_a_fragment_left_by_a_kill_is_no_cell(store: ResultStore, key: str, rows: Rows) -> None:

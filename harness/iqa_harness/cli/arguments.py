@@ -13,7 +13,7 @@ import typer
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
-    from iqa_harness.plan import Entrant
+    from iqa_harness.cells.plan import Entrant
     from iqa_results import ResultStore
 
 StoreOption = Annotated[
@@ -144,7 +144,7 @@ def load_entrant(
     Raises:
         ModelError: unknown name or option, or an unusable checkpoint.
     """
-    from iqa_harness.plan import UNTRAINED, Entrant
+    from iqa_harness.cells.plan import UNTRAINED, Entrant
     from iqa_models import UnknownModel, create_model, has_random_head, load_checkpoint
 
     if argument.checkpoint is not None:
@@ -186,7 +186,7 @@ def run_plugins(files: list[Path] | None) -> None:
     Raises:
         RunError: a file is missing, or raises; the message holds what and the line.
     """
-    from iqa_harness.plugins import run_plugin
+    from iqa_harness.entrants.plugins import run_plugin
 
     for file in files or ():
         run_plugin(file)

@@ -42,9 +42,9 @@ from iqa_harness.errors import ExitCode, RunError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from iqa_harness.cell import Runtime
-    from iqa_harness.executors import Executor
-    from iqa_harness.plan import Cell, Entrant, Selection, Work
+    from iqa_harness.cells.compute import Runtime
+    from iqa_harness.cells.plan import Cell, Entrant, Selection, Work
+    from iqa_harness.running.executors import Executor
     from iqa_results import ResultStore, RunManifest
 
 
@@ -108,7 +108,7 @@ def attack(
 
     It can be stopped at any moment; the same command goes on from there. A cell that failed is tried again.
     """
-    from iqa_harness.plan import Selection
+    from iqa_harness.cells.plan import Selection
 
     if not dry_run:
         require_folder(store, "--store")
@@ -154,10 +154,10 @@ def run_and_report(
     """
     from rich.console import Console
 
-    from iqa_harness.cell import Runtime
+    from iqa_harness.cells.compute import Runtime
+    from iqa_harness.cells.plan import Selection, plan
     from iqa_harness.data import open_data
-    from iqa_harness.plan import Selection, plan
-    from iqa_harness.run import replaced_models
+    from iqa_harness.running.run import replaced_models
     from iqa_results import ResultStore
     from iqa_suites import load_suite
 
@@ -226,8 +226,9 @@ def _tell_plan(
     console: Console, work: Work, entrants: Sequence[Entrant], store: ResultStore, only: Sequence[str] | None
 ) -> None:
     """Say what is there, what is to do and about what it costs."""
-    from iqa_harness.estimate import Experience, by_model_and_attack, in_words
-    from iqa_harness.run import missing_cells
+    from iqa_harness.cells.estimate import Experience, by_model_and_attack
+    from iqa_harness.running.run import missing_cells
+    from iqa_harness.wording import in_words
 
     missing = missing_cells(work, store)
     todo = [cell for cell in missing if not only or cell.family in only]
@@ -295,7 +296,7 @@ def _run_with_progress(
         TimeRemainingColumn,
     )
 
-    from iqa_harness.run import missing_cells, run_suite
+    from iqa_harness.running.run import missing_cells, run_suite
 
     columns = (
         TextColumn("{task.description}"),

@@ -12,9 +12,9 @@ from iqa_harness.cli.outputs import require_folder
 from iqa_harness.errors import ExitCode, NotComparable
 
 if TYPE_CHECKING:
-    from iqa_harness.baselines import Standpoint
-    from iqa_harness.gate import Gated
-    from iqa_harness.metrics import Metric
+    from iqa_harness.gate.baselines import Standpoint
+    from iqa_harness.gate.regressions import Gated
+    from iqa_harness.measures.correlation import Metric
 
 app = typer.Typer(no_args_is_help=True, help="Baselines: what the gate compares runs with.")
 
@@ -32,8 +32,8 @@ def save(
 ) -> None:
     """Save a complete run as a baseline."""
     from iqa_harness.errors import RunError
-    from iqa_harness.gate import undefined_values
-    from iqa_harness.gate_sides import require_whole
+    from iqa_harness.gate.regressions import undefined_values
+    from iqa_harness.gate.side import require_whole
     from iqa_results import ResultStore, save_baseline
 
     ResultStore(folder).run_folder(name)  # refuses a name that is no plain file name
@@ -58,7 +58,7 @@ def show(baseline: BaselineArgument) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from iqa_harness.gate import find_regressions
+    from iqa_harness.gate.regressions import find_regressions
 
     side = side_of_folder(baseline)
     record = side.record
@@ -93,7 +93,7 @@ def diff(
     after: Annotated[Path, typer.Argument(help="Folder of another one.")],
 ) -> None:
     """Compare two baselines; exit code 0 whatever changed, 2 if they cannot be compared."""
-    from iqa_harness.gate import find_regressions
+    from iqa_harness.gate.regressions import find_regressions
 
     old, new = side_of_folder(before), side_of_folder(after)
     print_gated(
@@ -103,9 +103,9 @@ def diff(
 
 def side_of_run(store: str | Path, run: str, name: str) -> Standpoint:
     """Return a stored run as one side of a comparison."""
-    from iqa_harness.aggregate import robustness_table
-    from iqa_harness.baselines import standpoint
-    from iqa_harness.run import refreshed
+    from iqa_harness.gate.baselines import standpoint
+    from iqa_harness.running.run import refreshed
+    from iqa_harness.tables.robustness import robustness_table
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -116,7 +116,7 @@ def side_of_run(store: str | Path, run: str, name: str) -> Standpoint:
 
 def side_of_folder(folder: Path) -> Standpoint:
     """Return a baseline as one side of a comparison."""
-    from iqa_harness.baselines import Standpoint
+    from iqa_harness.gate.baselines import Standpoint
     from iqa_results import load_baseline
 
     record, scores = load_baseline(folder)
@@ -130,7 +130,7 @@ def metrics_of(names: list[str] | None) -> list[Metric]:
         RunError: an unknown one.
     """
     from iqa_harness.errors import RunError
-    from iqa_harness.metrics import METRICS
+    from iqa_harness.measures.correlation import METRICS
 
     chosen = [m for m in METRICS if names is None or m in names]
     unknown = [n for n in names or () if n not in METRICS]
@@ -152,7 +152,7 @@ def print_gated(gated: Gated, before: Standpoint, after: Standpoint) -> None:
     """Print what was found."""
     from rich.console import Console
 
-    from iqa_harness.gate_formats import headline, sentence, terminal_table
+    from iqa_harness.gate.formats import headline, sentence, terminal_table
 
     console = Console()
     console.print(terminal_table(gated))

@@ -11,7 +11,7 @@ from iqa_harness.cli.arguments import CacheOption
 from iqa_harness.errors import DataError, ExitCode
 
 if TYPE_CHECKING:
-    from iqa_harness.data.layout import Layout
+    from iqa_harness.data.public.layout import Layout
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, make and check data sets.")
 
@@ -31,7 +31,7 @@ def list_command() -> None:
     from rich.table import Table
 
     from iqa_harness.data import list_data
-    from iqa_harness.data.opening import LAYOUTS
+    from iqa_harness.data.public.opening import LAYOUTS
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("set", "labels", "what it is"):
@@ -57,7 +57,7 @@ def info_command(data: DataArgument, cache: CacheOption = None) -> None:
     """
     from iqa_harness.data import open_data
     from iqa_harness.data.catalogue import find_layout
-    from iqa_harness.data.source import find_root
+    from iqa_harness.data.public.source import find_root
 
     layout = find_layout(data)
     if layout is not None:
@@ -173,7 +173,7 @@ def cache_command(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all decoded images.")] = False,
 ) -> None:
     """Say how much room decoded images take, and of how much; `--clear` frees it."""
-    from iqa_harness.data.pixel_cache import LIMIT, open_pixel_cache
+    from iqa_harness.data.files.pixel_cache import LIMIT, open_pixel_cache
 
     held = open_pixel_cache(cache)
     if clear:

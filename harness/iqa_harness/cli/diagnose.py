@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from iqa_harness.data import ImageSet
     from iqa_models.hyper.model import HyperQuality
     from iqa_models.srm import DiagnosticRow
-    from iqa_reports.frames import Attention
+    from iqa_reports.inputs.frames import Attention
 
 SHOWN = ("median", "p90", "mean", "share")
 """Statistics on the screen; the file has all."""
@@ -49,7 +49,7 @@ def diagnose(
 ) -> None:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.data import open_data
-    from iqa_harness.diagnostics import image_batches, write_diagnostics
+    from iqa_harness.reporting.diagnostics import image_batches, write_diagnostics
     from iqa_models import SRMQuality
     from iqa_models.hyper.model import HyperQuality
 
@@ -91,7 +91,7 @@ def _attention(
     """Print the mean weight of each stage by thirds of the labels; write weights and feature maps."""
     from iqa_harness.reporting import insights
     from iqa_reports import rows_of
-    from iqa_reports.frames import Attention
+    from iqa_reports.inputs.frames import Attention
 
     if maps and out is None:
         raise RunError("--maps writes feature maps beside the file of --out; name one")

@@ -67,11 +67,11 @@ def evaluate(
 
     from iqa_harness.data import open_data
     from iqa_harness.data.progress import progress_bar
-    from iqa_harness.evaluation import count_images, describe, name_sets
-    from iqa_harness.evaluation import evaluate as run_evaluation
-    from iqa_harness.evaluation_store import EvaluationStore, Stored
-    from iqa_harness.evaluation_table import join
-    from iqa_harness.provenance import collect_provenance
+    from iqa_harness.evaluation.evaluate import count_images, describe, name_sets
+    from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
+    from iqa_harness.evaluation.store import EvaluationStore, Stored
+    from iqa_harness.evaluation.table import join
+    from iqa_harness.machine.provenance import collect_provenance
 
     require_folder(store, "--store")
     set_up_torch(device, threads)

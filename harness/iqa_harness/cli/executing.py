@@ -11,7 +11,7 @@ import typer
 from iqa_harness.errors import RunError
 
 if TYPE_CHECKING:
-    from iqa_harness.executors import Executor
+    from iqa_harness.running.executors import Executor
     from iqa_results import ResultStore
 
 PANEL = "Where cells are computed (the rows are the same)"
@@ -95,7 +95,7 @@ def make_executor(where: Where, store: ResultStore) -> Executor:
     Raises:
         RunError: no such executor, or options it has no use for.
     """
-    from iqa_harness.executors import Inline
+    from iqa_harness.running.executors import Inline
 
     name = where.name
     if name not in EXECUTORS:
@@ -104,14 +104,14 @@ def make_executor(where: Where, store: ResultStore) -> Executor:
     if name == "inline":
         return Inline()
     if name == "processes":
-        from iqa_harness.executors.processes import Processes, places
+        from iqa_harness.running.executors.processes import Processes, places
 
         return Processes(places(where.devices, where.workers or 1, where.threads))
     if name == "ray":
-        from iqa_harness.executors.ray_cluster import RayCluster
+        from iqa_harness.running.executors.ray_cluster import RayCluster
 
         return RayCluster(where.address, cpus=where.cpus or 1, gpus=where.gpus, options=_settings(where))
-    from iqa_harness.executors.slurm import Slurm
+    from iqa_harness.running.executors.slurm import Slurm
 
     options = _settings(where)
     cluster = options.pop("cluster", None)

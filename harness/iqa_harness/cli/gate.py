@@ -44,8 +44,8 @@ def gate(
 
     Exit codes: 0 no regression, 1 a regression, 2 not comparable (or wrong usage), 3 bad input.
     """
-    from iqa_harness import gate_formats
-    from iqa_harness.gate import find_regressions, noise_floors
+    from iqa_harness.gate import formats as gate_formats
+    from iqa_harness.gate.regressions import find_regressions, noise_floors
     from iqa_results import save_baseline
 
     for option, file in (("--markdown", markdown), ("--junit", junit), ("--json", json_file)):

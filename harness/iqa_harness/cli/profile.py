@@ -88,7 +88,7 @@ def _write(
 ) -> Path:
     from iqa_harness.reporting.insights import write_frame
     from iqa_reports import make_frame
-    from iqa_reports.frames import Cost
+    from iqa_reports.inputs.frames import Cost
 
     none: dict[str, Any] = {"parameters": None, "macs": None, "seconds": None, "peak_bytes": None}
     counted = [

@@ -105,8 +105,8 @@ def write_report(store: ResultStore, run: str, out: Path, *, full: bool = False)
 
 def aggregate(store: ResultStore, run: str) -> RunManifest:
     """Compute a run's tables from its rows and store them; return its manifest as the store has it now."""
-    from iqa_harness.aggregate import robustness_table
-    from iqa_harness.run import refreshed
+    from iqa_harness.running.run import refreshed
+    from iqa_harness.tables.robustness import robustness_table
 
     manifest = refreshed(store, store.read_manifest(run))
     result = robustness_table(store, manifest)
@@ -127,16 +127,16 @@ def gather(
     """Read everything a report shows: runs, other commands' files, worst images; plugins were run before."""
     import dataclasses
 
-    from iqa_harness.reporting.files import read_inputs
+    from iqa_harness.reporting.inputs import read_inputs
     from iqa_harness.reporting.results import results_frame
     from iqa_harness.reporting.runs import FoundRun, read_run
     from iqa_reports import Inputs, rows_of
-    from iqa_reports.frames import Cost, Result
+    from iqa_reports.inputs.frames import Cost, Result
 
     stored = [dataclasses.replace(read_run(FoundRun(store, m.run)), manifest=m) for m in manifests]
     frames = read_inputs(inputs)
     if images:
-        from iqa_harness.reporting.triptychs import check_count, worst_images
+        from iqa_harness.reporting.worst_images import check_count, worst_images
 
         check_count(images, stored)
         stored = [
@@ -152,7 +152,7 @@ def gather(
 
 def explanations() -> dict[str, str]:
     """Return a paragraph on every flag."""
-    from iqa_harness.flags import FLAGS
+    from iqa_harness.evidence.flags import FLAGS
 
     return {name: kind.meaning for name, kind in FLAGS.items()}
 

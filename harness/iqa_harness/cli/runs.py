@@ -28,7 +28,7 @@ def list_command(store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption 
     from rich.console import Console
     from rich.table import Table
 
-    from iqa_harness.run import refreshed
+    from iqa_harness.running.run import refreshed
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -55,8 +55,8 @@ def show_command(
     run: RunArgument, store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption = False
 ) -> None:
     """Show what a run was made of, with what, by whom, at what cost, and what failed."""
-    from iqa_harness.estimate import in_words
-    from iqa_harness.run import refreshed
+    from iqa_harness.running.run import refreshed
+    from iqa_harness.wording import in_words
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -120,7 +120,7 @@ def check_command(
 
     A part that another version wrote is reported too, and kept even with --delete.
     """
-    from iqa_harness.upkeep import check_runs, discard
+    from iqa_harness.stores.upkeep import check_runs, discard
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -144,7 +144,7 @@ def export_command(
     store: ResultsOption = str(DEFAULT_STORE),
 ) -> None:
     """Write all rows of a run as one file."""
-    from iqa_harness.upkeep import export_run
+    from iqa_harness.stores.upkeep import export_run
     from iqa_results import ResultStore
 
     require_file(out, "export to")
@@ -160,7 +160,7 @@ def merge_command(
     store: ResultsOption = str(DEFAULT_STORE),
 ) -> None:
     """Take runs of another machine's store into this one; a run that is in both becomes one."""
-    from iqa_harness.upkeep import merge_run, open_source
+    from iqa_harness.stores.upkeep import merge_run, open_source
     from iqa_results import ResultStore
 
     require_folder(store, "--store")
@@ -181,7 +181,7 @@ def gc_command(
     ] = False,
 ) -> None:
     """Delete cells that no run names, and what killed writers left."""
-    from iqa_harness.upkeep import collect, find_waste
+    from iqa_harness.stores.upkeep import collect, find_waste
     from iqa_results import ResultStore
 
     results = ResultStore(store)
@@ -212,7 +212,7 @@ def _brief(manifest: RunManifest) -> dict[str, object]:
 
 
 def _cost(record: object) -> str:
-    from iqa_harness.estimate import in_words
+    from iqa_harness.wording import in_words
 
     forwards, backwards, seconds = (getattr(record, name) for name in ("forwards", "backwards", "seconds"))
     return f"{backwards:,} gradients and {forwards:,} evaluations, {in_words(seconds)}"

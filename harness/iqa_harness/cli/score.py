@@ -30,8 +30,8 @@ def score(
 ) -> None:
     """Print the score of image files, one line each: score, tab, file; higher is better."""
     from iqa_attacks import score as score_images
-    from iqa_harness.cell import to_tensor
-    from iqa_harness.data.decoding import decode
+    from iqa_harness.cells.compute import to_tensor
+    from iqa_harness.data.files.decoding import decode
 
     set_up_torch(device, threads)
     run_plugins(plugin)

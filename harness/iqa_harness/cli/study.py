@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from iqa_harness.data import ImageSet
-    from iqa_harness.training.study import Study, StudyRow
-    from iqa_harness.training.study_table import RowResult, Worst
+    from iqa_harness.studies.study import Study, StudyRow
+    from iqa_harness.studies.table import RowResult, Worst
 
 
 def study(
@@ -73,7 +73,7 @@ def study(
     ] = False,
 ) -> None:
     """Train every point of a study on every seed and print one table; finished runs are kept."""
-    from iqa_harness.training.study import list_studies, load_study, study_rows
+    from iqa_harness.studies.study import list_studies, load_study, study_rows
 
     if known or not name:
         for one in list_studies():
@@ -115,7 +115,7 @@ def study(
 def _run_row(row: StudyRow, source: Source, folder: Path, how: How) -> RowResult:
     """Train a row's runs; one that cannot be trained is recorded, the others go on."""
     from iqa_harness.errors import DataError
-    from iqa_harness.training.study_table import RowResult
+    from iqa_harness.studies.table import RowResult
     from iqa_harness.training.trained import Figures, figures_of
     from iqa_models.errors import ModelError
 
@@ -202,7 +202,7 @@ def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[s
 
 
 def _write(study: Study, results: list[RowResult], worst: dict[tuple[str, int], Worst], folder: Path) -> None:
-    from iqa_harness.training.study_table import study_table
+    from iqa_harness.studies.table import study_table
     from iqa_harness.training.tables import print_table, write_table
 
     table = study_table(results, worst)

@@ -23,7 +23,7 @@ from iqa_harness.cli.arguments import (
 from iqa_harness.errors import ExitCode, RunError
 
 if TYPE_CHECKING:
-    from iqa_harness.plan import Entrant
+    from iqa_harness.cells.plan import Entrant
     from iqa_results import ModelRecord, RunManifest
 
 SHOWN = 20
@@ -69,9 +69,9 @@ def verify(
         raise typer.BadParameter("name a run, or a flag with --explain")
     from rich.console import Console
 
-    from iqa_harness.cell import Runtime
-    from iqa_harness.recorded import recorded_data
-    from iqa_harness.run import refreshed
+    from iqa_harness.cells.compute import Runtime
+    from iqa_harness.cells.selection import recorded_data
+    from iqa_harness.running.run import refreshed
     from iqa_harness.verify import cell_name, require_entrants, verify_run
     from iqa_results import ResultStore
 
@@ -115,7 +115,7 @@ def print_verdicts(flags: list[dict[str, object]], manifest: RunManifest) -> boo
     """Print every model's verdict and raised flags; return whether all are sound."""
     from rich.console import Console
 
-    from iqa_harness.flags import Flag, verdict_of
+    from iqa_harness.evidence.flags import Flag, verdict_of
 
     console = Console()
     sound = True
@@ -154,7 +154,7 @@ def judge_run(store: str | Path, suite: str, run: str | None) -> ExitCode:
 
 
 def _explain(name: str) -> None:
-    from iqa_harness.flags import FLAGS
+    from iqa_harness.evidence.flags import FLAGS
     from iqa_models.registry import did_you_mean
 
     if name not in FLAGS:
@@ -177,7 +177,7 @@ def _made_again(record: ModelRecord, given: Path | None, plugged: bool) -> Entra
     Raises:
         RunError: its checkpoint is not where the run found it, or it is of a plugin that was not given.
     """
-    from iqa_harness.plan import UNTRAINED, Entrant
+    from iqa_harness.cells.plan import UNTRAINED, Entrant
     from iqa_models import create_model, has_random_head
 
     if record.checkpoint is not None and not Path(record.checkpoint).is_dir():

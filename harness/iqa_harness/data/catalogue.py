@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_harness.data.demo import Recipe, core_recipe, demo_recipe, open_embedded, smoke_recipe
+from iqa_harness.data.embedded.recipes import Recipe, core_recipe, demo_recipe, open_embedded, smoke_recipe
 from iqa_harness.data.hashing import set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageSet
-from iqa_harness.data.layout import Layout
 from iqa_harness.data.listing import Finding
-from iqa_harness.data.opening import JSON, LAYOUTS, check_files, open_files, with_range
-from iqa_harness.data.source import DataSource, parse_source
+from iqa_harness.data.public.layout import Layout
+from iqa_harness.data.public.opening import JSON, LAYOUTS, check_files, open_files, with_range
+from iqa_harness.data.public.source import DataSource, parse_source
 from iqa_harness.errors import DataError
 
 _EMBEDDED = {"demo": demo_recipe, "demo-core": core_recipe, "smoke": smoke_recipe}

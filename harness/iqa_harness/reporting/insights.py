@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from iqa_harness.cell import to_tensor
+from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_models import QualityModel
 from iqa_models.hyper.model import HyperQuality
 from iqa_reports import make_frame
-from iqa_reports.frames import Attention, Feature
+from iqa_reports.inputs.frames import Attention, Feature
 from iqa_reports.render import write_file
 
 

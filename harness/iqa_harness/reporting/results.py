@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from iqa_reports import StoredRun, make_frame
-from iqa_reports.frames import Cost, Result
+from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import ModelRecord
 
 _NOT_DECISIVE = ("name", "seed", "threads")

@@ -13,7 +13,7 @@ from iqa_harness.reporting.results import Identity, identify_card
 from iqa_harness.training.trained import FIGURES
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
-from iqa_reports.frames import Result
+from iqa_reports.inputs.frames import Result
 
 METRICS = ("srocc", "plcc", "krocc")
 JUDGED = ("test", "val")

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
-from iqa_harness.estimate import in_words
-from iqa_harness.provenance import installed_versions
+from iqa_harness.machine.provenance import installed_versions
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
+from iqa_harness.training.figures import split_srocc
 from iqa_harness.training.logs import LOG, StepLog, write_epochs
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
-from iqa_harness.training.reporting import Reporter
+from iqa_harness.training.progress import Reporter
 from iqa_harness.training.resizing import resized
 from iqa_harness.training.state import STATE, EpochLog, Partway, Progress, Training, load_state, save_state
 from iqa_harness.training.step import NotFinite, Stepper
-from iqa_harness.training.validate import split_srocc
+from iqa_harness.wording import in_words
 from iqa_models import (
     BadCheckpoint,
     MissingWeights,

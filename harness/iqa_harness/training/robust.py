@@ -11,7 +11,7 @@ from torch import Tensor
 from iqa_attacks import Attack, ThreatModel, create_attack, parse_epsilon
 from iqa_attacks.attack import Runtime
 from iqa_attacks.errors import AttackError
-from iqa_attacks.found import Targets
+from iqa_attacks.results import Targets
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import CropScorer, Draws, evaluating, score_crops, statistics_kept

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.training.validate import SplitFigures, split_figures
+from iqa_harness.training.figures import SplitFigures, split_figures
 from iqa_models import load_checkpoint
 from iqa_models.checkpoint import read_card, write_atomically
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iqa_harness.plan import Cell
+from iqa_harness.cells.plan import Cell
 from iqa_results import CellRecord
 
 ORDER = ("manifest", "part", "data", "model", "check", "row", "cell", "table")

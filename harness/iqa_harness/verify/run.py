@@ -9,13 +9,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_harness.aggregate import RobustnessTable, robustness_table
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Cell, Entrant, Rival, Work, draws_of, list_cells, plan_rivals
+from iqa_harness.cells.selection import recorded_selection, recorded_suite, remembered_images
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
-from iqa_harness.plan import Cell, Entrant, Rival, Work, draws_of, list_cells, plan_rivals
-from iqa_harness.recorded import recorded_selection, recorded_suite, remembered_images
-from iqa_harness.verify.again import Again
+from iqa_harness.tables.robustness import RobustnessTable, robustness_table
 from iqa_harness.verify.finding import ORDER, Finding, cell_name
 from iqa_harness.verify.manifest import (
     cells_differ,
@@ -26,6 +25,7 @@ from iqa_harness.verify.manifest import (
     place_of,
     suite_differs,
 )
+from iqa_harness.verify.recompute import Again
 from iqa_harness.verify.rows import rows_differ, rows_disagree
 from iqa_harness.verify.tables import tables_differ
 from iqa_results import ResultsError, ResultStore, RunManifest

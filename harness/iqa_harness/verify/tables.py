@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from iqa_harness.aggregate import RobustnessTable
+from iqa_harness.tables.robustness import RobustnessTable
 from iqa_harness.verify.finding import Finding, alike
 from iqa_results import BadPart, ResultStore, RunManifest
 

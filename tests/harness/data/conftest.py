@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iqa_harness.data.demo import open_embedded, smoke_recipe
-from iqa_harness.data.photographs import BASE, read_crop
-from iqa_harness.data.store import StoredImageSet
+from iqa_harness.data.embedded.built_set import StoredImageSet
+from iqa_harness.data.embedded.photographs import BASE, read_crop
+from iqa_harness.data.embedded.recipes import open_embedded, smoke_recipe
 
 
 @pytest.fixture(autouse=True)

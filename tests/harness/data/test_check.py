@@ -12,7 +12,7 @@ from PIL import Image
 
 from iqa_harness.data import open_data
 from iqa_harness.data.catalogue import check_source
-from iqa_harness.data.decoding import BadImage, decode
+from iqa_harness.data.files.decoding import BadImage, decode
 from iqa_harness.errors import DataError
 
 Tree = Callable[..., Path]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iqa_harness.data.catalogue import check_data
 from iqa_harness.data.catalogue import open_data as open_csv
-from iqa_harness.data.decoding import decode
+from iqa_harness.data.files.decoding import decode
 from iqa_harness.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)

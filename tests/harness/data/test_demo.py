@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_harness.data import demo, photographs
 from iqa_harness.data.catalogue import check_data
-from iqa_harness.data.distortions import DISTORTIONS, PRISTINE, distort, generator_for
-from iqa_harness.data.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
-from iqa_harness.data.store import StoredImageSet
+from iqa_harness.data.embedded import photographs
+from iqa_harness.data.embedded import recipes as demo
+from iqa_harness.data.embedded.built_set import StoredImageSet
+from iqa_harness.data.embedded.distortions import DISTORTIONS, PRISTINE, distort, generator_for
+from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
 from iqa_harness.errors import DataError
 
 
@@ -165,7 +166,7 @@ def test_demo_falls_back_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_attributions_are_given() -> None:
     """Card and README name author, licence and source of the photographs under CC BY, and the changes."""
     source = replace(demo.smoke_recipe(), scenes=photographs.CORE).card().source
-    readme = Path(demo.__file__).with_name("README.md").read_text(encoding="utf-8")
+    readme = Path(demo.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
     for text in (source, readme):
         assert "resized, cropped and distorted" in text
         assert "CC BY 2.0" in text

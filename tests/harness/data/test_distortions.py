@@ -8,8 +8,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import lab2rgb, rgb2lab
 
-from iqa_harness.data import distortions as d
-from iqa_harness.data.pseudo_mos import haarpsi
+from iqa_harness.data.embedded import distortions as d
+from iqa_harness.data.embedded.pseudo_mos import haarpsi
 
 Photos = list[NDArray[np.uint8]]
 EVERY = pytest.mark.parametrize("kind", list(d.DISTORTIONS))

@@ -11,9 +11,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from iqa_harness.data import ImageSet, check_data, open_data, tables
-from iqa_harness.data.opening import LAYOUTS
-from iqa_harness.data.tables import read_mat
+from iqa_harness.data import ImageSet, check_data, open_data
+from iqa_harness.data.public import label_files as tables
+from iqa_harness.data.public.label_files import read_mat
+from iqa_harness.data.public.opening import LAYOUTS
 from iqa_harness.errors import DataError
 
 Tree = Callable[..., Path]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iqa_harness.data import photographs as p
+from iqa_harness.data.embedded import photographs as p
 from iqa_harness.errors import DataError
 
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iqa_harness.data import ImageSet, decoding, file_set, open_data
-from iqa_harness.data.file_set import FileImageSet, ResizedImageSet
-from iqa_harness.data.pixel_cache import DEFAULT_LIMIT, HEADER, PixelCache, open_pixel_cache
+from iqa_harness.data import ImageSet, open_data
+from iqa_harness.data.files import decoding, file_set
+from iqa_harness.data.files.file_set import FileImageSet, ResizedImageSet
+from iqa_harness.data.files.pixel_cache import DEFAULT_LIMIT, HEADER, PixelCache, open_pixel_cache
 from iqa_harness.errors import DataError
 
 SIDE = 16
@@ -177,7 +178,7 @@ FILL = """
 import hashlib, pathlib, sys
 sys.path[:0] = {path!r}
 import numpy as np
-from iqa_harness.data.pixel_cache import PixelCache
+from iqa_harness.data.files.pixel_cache import PixelCache
 cache, room, wrong = PixelCache(pathlib.Path({folder!r}), {room}), {room}, 0
 for seed in range({start}, {start} + 60):
     pixels = np.random.default_rng(seed).integers(0, 256, ({side}, {side}, 3), dtype=np.uint8)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iqa_harness.data.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
+from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
 
 MEANS = (0.95, 0.9, 0.7, 0.6, 0.5)
 HUMAN = (4.5, 4.0, 3.0, 2.0, 1.5)

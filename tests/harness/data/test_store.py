@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iqa_harness.data import demo, store
 from iqa_harness.data.catalogue import check_data
-from iqa_harness.data.store import StoredImageSet
+from iqa_harness.data.embedded import built_set as store
+from iqa_harness.data.embedded import recipes as demo
+from iqa_harness.data.embedded.built_set import StoredImageSet
 from iqa_harness.errors import DataError
+from iqa_harness.machine.cache_folder import cache_root
 
 
 def reopen(cache: Path) -> StoredImageSet:
@@ -147,12 +149,12 @@ def test_cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IQA_HARNESS_CACHE", "/own")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.setenv("HOME", "/home/someone")
-    assert store.cache_root(tmp_path) == tmp_path
-    assert store.cache_root() == Path("/own")
+    assert cache_root(tmp_path) == tmp_path
+    assert cache_root() == Path("/own")
     monkeypatch.delenv("IQA_HARNESS_CACHE")
-    assert store.cache_root() == Path("/xdg/iqa-harness")
+    assert cache_root() == Path("/xdg/iqa-harness")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert store.cache_root() == Path("/home/someone/.cache/iqa-harness")
+    assert cache_root() == Path("/home/someone/.cache/iqa-harness")
 
 
 def test_subset_keeps_order_and_fingerprint(smoke: StoredImageSet) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from iqa_harness.cell import Runtime
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import Entrant, Selection, plan
 from iqa_harness.data import open_data
-from iqa_harness.plan import Entrant, Selection, plan
-from iqa_harness.plugins import run_plugin
-from iqa_harness.run import run_suite
+from iqa_harness.entrants.plugins import run_plugin
+from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from iqa_harness.cells.plan import Entrant, Selection
+from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
-from iqa_harness.executors import Job, Place
-from iqa_harness.executors.processes import Processes, places
-from iqa_harness.plan import Entrant, Selection
-from iqa_harness.plugins import run_plugin
+from iqa_harness.running.executors import Job, Place
+from iqa_harness.running.executors.processes import Processes, places
 from iqa_models import create_model
 
 TWO = (Place("cpu", 1), Place("cpu", 1))

@@ -3,7 +3,7 @@
 import pytest
 
 from iqa_harness.errors import RunError
-from iqa_harness.executors.ray_cluster import RayCluster
+from iqa_harness.running.executors.ray_cluster import RayCluster
 
 SMALL = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 

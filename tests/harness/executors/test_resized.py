@@ -1,11 +1,11 @@
 """A set that is resized on reading, in workers."""
 
-from iqa_harness.cell import Runtime
-from iqa_harness.data.file_set import ResizedImageSet
-from iqa_harness.executors import Place
-from iqa_harness.executors.processes import Processes
-from iqa_harness.plan import plan
-from iqa_harness.run import run_suite
+from iqa_harness.cells.compute import Runtime
+from iqa_harness.cells.plan import plan
+from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.running.executors import Place
+from iqa_harness.running.executors.processes import Processes
+from iqa_harness.running.run import run_suite
 from iqa_results import ResultStore
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iqa_harness.executors.slurm import Slurm
+from iqa_harness.running.executors.slurm import Slurm
 
 
 @pytest.mark.usefixtures("packages_on_path")

@@ -1,9 +1,9 @@
 """What attacks are trained on reaches a worker, through a snapshot opened in this process."""
 
-from iqa_harness.cell import Runtime, run_cell
-from iqa_harness.executors.snapshot import open_snapshot, write_snapshot
-from iqa_harness.executors.task import Place, Task
-from iqa_harness.plan import CellRef, Entrant, plan
+from iqa_harness.cells.compute import Runtime, run_cell
+from iqa_harness.cells.plan import CellRef, Entrant, plan
+from iqa_harness.running.executors.snapshot import open_snapshot, write_snapshot
+from iqa_harness.running.task import Place, Task
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training.study import list_studies, load_study, study_rows
+from iqa_harness.studies.study import list_studies, load_study, study_rows
 from iqa_harness.training.tables import Spread, Table, print_table
 from iqa_models import list_models
 

@@ -1,0 +1,1 @@
+"""Other libraries' attacks, held to the same rules as ours."""

@@ -1,0 +1,1 @@
+"""Gradient ascent with shared gradients: states, moves, steps."""

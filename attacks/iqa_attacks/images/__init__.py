@@ -1,0 +1,1 @@
+"""What is done to images and between them: 8-bit levels, JPEG, similarity."""

@@ -1,0 +1,1 @@
+"""The units of work: planned, chosen, computed, their examples kept."""

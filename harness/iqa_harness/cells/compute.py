@@ -1,0 +1,398 @@
+"""One cell: attack, project again, measure, score, score after 8 bits, rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iqa_attacks import (
+    AttackFailed,
+    AttackResult,
+    Cost,
+    Example,
+    Found,
+    Reference,
+    TrainedUniversal,
+    Universal,
+    draw_seeds,
+    expected_score_and_gradient,
+    measure,
+    score,
+    score_and_gradient,
+    stored_score,
+    through_jpeg_file,
+    to_8_bits,
+)
+from iqa_harness.cells.plan import Cell
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.provenance import code_version
+from iqa_models import QualityModel
+
+VERIFY_CHUNK = 8
+"""Versions of one image scored together; fixed, so that no option of a run touches a stored score.
+
+Only where memory does not hold so many are there fewer: a rounding, against no score at all.
+"""
+
+
+class Runtime(NamedTuple):
+    """How cells are computed; nothing here may change a result beyond rounding."""
+
+    device: str = "cpu"
+    """Torch device."""
+    chunk: int = 8
+    """Images in one forward or backward pass."""
+    max_states: int = 64
+    """Starts run together, images times restarts."""
+
+
+Crafted = Callable[[Cell], AttackResult | None]
+"""Gives what an attack found that other cells use too; None for what nobody else uses."""
+
+
+class _Verified(NamedTuple):
+    """What the harness itself found of an example; the attack is never trusted."""
+
+    adv_score: float
+    adv_score_8bit: float
+    adv_score_jpeg: float | None
+    linf: float
+    l2: float
+    rmse: float
+    ssim: float
+    projection_moved: float
+
+
+def run_cell(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    runtime: Runtime,
+    crafted: Crafted = lambda cell: None,
+) -> list[dict[str, Any]]:
+    """Compute the rows of a cell (columns of `iqa_results.ROW_COLUMNS`).
+
+    Args:
+        cell: what to compute.
+        model: the cell's model, in eval mode on the runtime's device.
+        images: the evaluated images of the cell's split.
+        runtime: device and chunk sizes.
+        crafted: returns what the cell's attack found, of a transfer cell what it found on the surrogate;
+            None lets the cell run its attack itself.
+
+    Raises:
+        AttackError, AttackFailed: the attack cannot be run on this model.
+        DataError: an image cannot be read.
+        RunError: an attacked image lies outside its threat model after projection, or a transfer cell
+            is given no examples.
+    """
+    started = time.perf_counter()
+    pixels = _pixels(cell, images, runtime)
+    if cell.attack is None:
+        rows = _clean_rows(cell, model, images, pixels, runtime)
+    elif cell.surrogate is not None:
+        found = crafted(cell)
+        if found is None:
+            raise RunError(f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try")
+        rows = _transfer_rows(cell, model, images, pixels, runtime, found)
+    else:
+        result = crafted(cell) or craft(cell, model, images, runtime)
+        rows = _attack_rows(cell, model, images, pixels, runtime, result)
+    seconds = (time.perf_counter() - started) / cell.count
+    return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
+
+
+def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
+    """Run a cell's attack and return what it claims to have found.
+
+    The training of an attack that learns is counted at the first of all attacked images: a run counts it
+    once for each model, attack and radius, whatever its cells and whoever trained.
+    """
+    assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
+    attack = cell.attack
+    if isinstance(attack, Universal) and cell.trained is not None:
+        attack = cell.trained.of(
+            attack, model, cell.model_sha256, lambda pixels: to_tensor(pixels, runtime.device), runtime.chunk
+        )
+    records = [images.records[cell.first + i] for i in range(cell.count)]
+    low, high = images.card.mos_range
+    mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
+    result = attack.run(
+        model,
+        _pixels(cell, images, runtime),
+        [record.image_id for record in records],
+        mos,
+        chunk=runtime.chunk,
+        max_states=runtime.max_states,
+    )
+    if isinstance(attack, TrainedUniversal) and cell.first == 0:
+        return attack.with_training(result)
+    return result
+
+
+def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
+    return [to_tensor(images.read(i), runtime.device) for i in range(cell.first, cell.first + cell.count)]
+
+
+def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:
+    """Turn uint8 pixels (H, W, 3) into a float32 image (3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float().div(255).contiguous()
+
+
+def _clean_rows(
+    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
+) -> list[dict[str, Any]]:
+    scores = _clean_scores(cell, model, images, pixels)
+    jpeg = [
+        _jpeg_scores(cell, model, image.unsqueeze(0), images.records[cell.first + i].image_id)[0]
+        for i, image in enumerate(pixels)
+    ]
+    slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
+    draws = cell.draws or 1
+    return [
+        {
+            **image_columns(cell, images, i),
+            **attack_columns(cell, runtime),
+            "gradient_l1": slopes[i] if slopes else None,
+            "objective": "none",
+            "steps": 0,
+            "final": True,
+            "clean_score": value,
+            "adv_score": value,
+            "adv_score_8bit": value,
+            "adv_score_jpeg": jpeg[i],
+            "attack_score": value,
+            "loss": None,
+            "best_restart": 0,
+            "best_step": 0,
+            "linf": 0.0,
+            "l2": 0.0,
+            "rmse": 0.0,
+            "ssim": 1.0,
+            "projection_moved": 0.0,
+            "forwards": 2 * draws if slopes else draws,
+            "backwards": draws if slopes else 0,
+            "zero_gradients": draws if slopes and slopes[i] == 0 else 0,
+        }
+        for i, value in enumerate(scores)
+    ]
+
+
+def _clean_scores(cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]) -> list[float]:
+    # One by one, as the attack does: the clean score of an image is one number in every row.
+    return [
+        stored_score(
+            model, image, seed=cell.seed, image_id=images.records[cell.first + i].image_id, draws=cell.draws
+        )
+        for i, image in enumerate(pixels)
+    ]
+
+
+def _clean_gradients(
+    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]
+) -> list[float | None]:
+    """Return the L1 norm of every clean image's input gradient, in score ranges; None if not finite."""
+    low, high = model.spec.score_range
+    norms: list[float | None] = []
+    for i, image in enumerate(pixels):
+        image_id = images.records[cell.first + i].image_id
+        try:
+            if cell.draws is None:
+                gradient = score_and_gradient(model, image.unsqueeze(0), chunk=1).gradients[0]
+            else:
+                seeds = draw_seeds(cell.seed, image_id, ("score",), cell.draws)
+                gradient = expected_score_and_gradient(model, image, seeds)[1]
+        except AttackFailed:
+            norms.append(None)  # the attack's own cells fail, with this reason
+        else:
+            norms.append(float(gradient.double().abs().sum()) / (high - low))
+    return norms
+
+
+def _attack_rows(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    runtime: Runtime,
+    result: AttackResult,
+) -> list[dict[str, Any]]:
+    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in result.found])
+    return [
+        {
+            **_found_columns(cell, images, runtime, found, result.cost[found.image, found.steps]),
+            "clean_score": float(result.clean[found.image]),
+            **verified[id(found.example)]._asdict(),
+        }
+        for found in result.found
+    ]
+
+
+def _transfer_rows(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    runtime: Runtime,
+    crafted: AttackResult,
+) -> list[dict[str, Any]]:
+    """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
+    assert cell.surrogate is not None  # noqa: S101 - the caller's branch
+    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective]
+    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in chosen])
+    clean = _clean_scores(cell, model, images, pixels)
+    return [
+        {
+            # The gradients are the surrogate's and are counted in its own cell.
+            **_found_columns(cell, images, runtime, found, Cost(0, 0, 0)),
+            "kind": "transfer",
+            "clean_score": clean[found.image],
+            **verified[id(found.example)]._asdict(),
+        }
+        for found in chosen
+    ]
+
+
+def _found_columns(
+    cell: Cell, images: ImageSet, runtime: Runtime, found: Found, cost: Cost
+) -> dict[str, Any]:
+    assert cell.attack is not None  # noqa: S101 - the callers' branch
+    return {
+        **image_columns(cell, images, found.image),
+        **attack_columns(cell, runtime),
+        "gradient_l1": None,
+        "objective": found.objective,
+        "steps": found.steps,
+        "final": found.steps == cell.attack.effort.steps,
+        "attack_score": found.example.score,
+        "loss": found.loss,
+        "best_restart": found.example.restart,
+        "best_step": found.example.step,
+        "forwards": cost.forwards,
+        "backwards": cost.backwards,
+        "zero_gradients": cost.zero_gradients,
+    }
+
+
+def _verify(
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    found: Sequence[tuple[int, Example]],
+) -> dict[int, _Verified]:
+    """Project, measure and score every distinct example again, by its identity."""
+    assert cell.attack is not None  # noqa: S101 - the caller's branch
+    threat = cell.attack.threat
+    examples: dict[int, dict[int, Example]] = {}
+    for image, example in found:
+        examples.setdefault(image, {})[id(example)] = example
+    verified = {}
+    for image, distinct in examples.items():
+        clean = pixels[image].unsqueeze(0)
+        reference = Reference(clean)
+        image_id = images.records[cell.first + image].image_id
+        named = list(distinct.items())
+        # Not all versions at once: in float64 some dozens of a large image fill a memory.
+        for first in range(0, len(named), VERIFY_CHUNK):
+            part = named[first : first + VERIFY_CHUNK]
+            claimed = torch.stack([example.pixels for _, example in part])
+            stored = threat.admit(claimed, clean.expand_as(claimed))
+            outside = threat.violation(stored, clean)
+            if outside is not None:
+                raise RunError(
+                    f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
+                    f"({outside}); this is a bug in the attack"
+                )
+            budget = measure(stored, clean)
+            moved = (stored - claimed).abs().flatten(1).amax(dim=1)
+            scores = _versions(cell, model, stored, image_id)
+            scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
+            scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
+            measured = zip(*budget, reference.ssim(stored), moved, strict=True)
+            columns = zip(part, scores, scores_8bit, scores_jpeg, measured, strict=True)
+            for (key, _), value, value_8bit, value_jpeg, row in columns:
+                verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
+    return verified
+
+
+def _versions(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float]:
+    """Score versions of one image; no other image of the cell shares a batch or a draw with them."""
+    chunk = VERIFY_CHUNK
+    while cell.draws is None:
+        try:
+            scores: list[float] = score(model, versions, chunk=chunk).tolist()
+        except RuntimeError as error:
+            if chunk == 1 or not out_of_memory(error):
+                raise
+            chunk //= 2
+        else:
+            return scores
+    return [
+        stored_score(model, image, seed=cell.seed, image_id=image_id, draws=cell.draws) for image in versions
+    ]
+
+
+def _jpeg_scores(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float | None]:
+    """Score versions of one image as JPEG files: the mean over the cell's qualities, None without any."""
+    if not cell.jpeg_qualities:
+        return [None] * len(versions)
+    files = [
+        _versions(cell, model, through_jpeg_file(versions, quality), image_id)
+        for quality in cell.jpeg_qualities
+    ]
+    return [sum(scores) / len(scores) for scores in zip(*files, strict=True)]
+
+
+def image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
+    """Return what a row says of its cell and of image `offset` of it."""
+    record = images.records[cell.first + offset]
+    return {
+        "cell": cell.key,
+        "model": cell.label,
+        "model_sha256": cell.model_sha256,
+        "data": images.card.name,
+        "data_sha256": images.fingerprint,
+        "split": record.split,
+        "image_id": record.image_id,
+        "position": cell.first + offset,
+        "reference": record.reference,
+        "distortion": record.distortion,
+        "level": record.level,
+        "mos": record.mos,
+    }
+
+
+def attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
+    """Return what a row says of the attack and of where it ran; of a transfer `kind` is the source's."""
+    attack = cell.attack
+    if attack is None:
+        return {
+            "attack": cell.attack_name,
+            "kind": "clean",
+            "norm": "none",
+            "epsilon": 0.0,
+            "threat": "none",
+            "step_size": 0.0,
+            "restarts": 0,
+            "seed": 0,
+            "device": runtime.device,
+        }
+    return {
+        "attack": cell.attack_name,
+        "kind": attack.kind,
+        "norm": attack.threat.norm,
+        "epsilon": attack.threat.epsilon,
+        "threat": attack.threat.constraint,
+        "step_size": attack.effort.step_size,
+        "restarts": attack.effort.restarts,
+        "seed": attack.seed,
+        "device": runtime.device,
+    }

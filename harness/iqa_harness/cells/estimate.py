@@ -1,0 +1,90 @@
+"""What is left to do costs about so much: gradients, forwards, seconds where the store knows the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from iqa_attacks import Universal
+from iqa_harness.cells.plan import Cell
+from iqa_results import RunManifest
+
+
+class Estimate(NamedTuple):
+    """Work of some cells, rounded to nothing: an expectation, not a bound."""
+
+    cells: int
+    forwards: float
+    """Model evaluations of the attacks, a gradient's own included."""
+    backwards: float
+    """Of them with a gradient."""
+    seconds: float | None
+    """On one worker such as those that computed the stored cells; None if a model has none stored."""
+
+
+class Experience:
+    """What the stored cells of a store cost, by attack and by model."""
+
+    def __init__(self, manifests: Iterable[RunManifest]) -> None:
+        """Take the manifests of the store's runs."""
+        self._attacks: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
+        self._models: dict[str, list[float]] = {}
+        for manifest in manifests:
+            hashes = {model.name: model.sha256 for model in manifest.models}
+            for cell in manifest.cells:
+                if cell.status != "done" or not cell.forwards:
+                    continue
+                attack = (manifest.suite_sha256, cell.attack, cell.epsilon)
+                each = (cell.forwards / cell.count, cell.backwards / cell.count)
+                self._attacks.setdefault(attack, []).append(each)
+                spent = self._models.setdefault(hashes[cell.model], [0.0, 0.0])
+                spent[0] += cell.seconds
+                spent[1] += cell.forwards + cell.backwards
+
+    def of(self, cells: Sequence[Cell], suite_sha256: str) -> Estimate:
+        """Estimate the work of some cells of a suite."""
+        forwards = backwards = 0.0
+        seconds: float | None = 0.0
+        for cell in cells:
+            known = self._attacks.get((suite_sha256, cell.attack_name, cell.epsilon))
+            each = _mean(known) if known else _expected(cell)
+            forwards += each[0] * cell.count
+            backwards += each[1] * cell.count
+            rate = self._models.get(cell.model_sha256)
+            if seconds is not None and rate and rate[1]:
+                seconds += sum(each) * cell.count * rate[0] / rate[1]
+            else:
+                seconds = None
+        return Estimate(len(cells), forwards, backwards, seconds if cells else 0.0)
+
+
+def by_model_and_attack(cells: Iterable[Cell]) -> Mapping[tuple[str, str], list[Cell]]:
+    """Group cells for a table, in the order of the plan."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.label, cell.attack_name), []).append(cell)
+    return groups
+
+
+def _mean(each: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(f for f, _ in each) / len(each), sum(b for _, b in each) / len(each)
+
+
+def _expected(cell: Cell) -> tuple[float, float]:
+    """Return forwards and backwards an image of an attack nobody has run yet."""
+    draws = cell.draws or 1
+    if cell.attack is None:
+        return draws * (1.0 + cell.gradient), float(draws * cell.gradient)
+    if cell.surrogate is not None:
+        return 2.0 * draws, 0.0
+    effort = cell.attack.effort
+    if isinstance(cell.attack, Universal):
+        each = float(len(cell.attack.objectives) * draws)
+        training = each * effort.steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
+        return each + training, training
+    points = effort.steps * effort.restarts * draws
+    if cell.attack.kind in ("square", "noise"):
+        return float(points * len(cell.attack.objectives)), 0.0
+    # Objectives share a gradient wherever they agree which way the score should go: there are two ways.
+    ways = min(2, len(cell.attack.objectives))
+    return float(ways * points + 2 * draws), float(ways * points)

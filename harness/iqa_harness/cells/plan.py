@@ -1,0 +1,444 @@
+"""What has to be computed: cells, each named by everything that decides its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from iqa_attacks import Attack, Universal
+from iqa_harness.cells.universal import TrainedAttacks, training_images
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.sources import hash_sources
+from iqa_harness.errors import RunError
+from iqa_models import ModelSpec, QualityModel, weights_sha256
+from iqa_models.registry import did_you_mean
+from iqa_results import SCHEMA_VERSION
+from iqa_suites import OwnAttackSettings, Suite
+
+UNTRAINED: Final = "head has random weights: created by name, not from a checkpoint"
+"""Note on a model whose scores mean nothing yet."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model under test with the name a run gives it."""
+
+    label: str
+    model: QualityModel
+    checkpoint: Path | None = None
+    argument: str | None = None
+    """What to write after ``--model`` to make it again, None for an object of the caller's own."""
+    plugins: tuple[Path, ...] = ()
+    """Files to run before the model can be made again."""
+    backbone_weights: Path | None = None
+    """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
+    note: str | None = None
+    """What a reader of its scores must know that follows from how it was made, such as `UNTRAINED`."""
+
+    @property
+    def card(self) -> ModelSpec:
+        """The model's card as records show it, with `note`; the hash is of the card without."""
+        spec = self.model.spec
+        return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
+
+    @property
+    def sha256(self) -> str:
+        """Hash of card and weights, and of the source files of a model that is not one of ours."""
+        card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
+        text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Where the examples of a transfer cell come from."""
+
+    label: str
+    """Name the run gives the surrogate."""
+    cell: str
+    """Key of the surrogate's own cell, whose attack finds them."""
+    objective: str
+    """Objective of that attack."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work: model x attack at one radius x range of images. Computed whole or not at all."""
+
+    key: str
+    """sha256 of model (card, weights, a user's source), images with labels, attack, seed and schema."""
+    label: str
+    """Name the run gives the model."""
+    model_sha256: str
+    """Hash of card and weights."""
+    attack_name: str
+    """Attack of the suite, 'clean' for scores without attack, 'NAME:SURROGATE' for a transfer."""
+    attack: Attack | None
+    """The attack at one radius, None for clean; of a transfer the one that runs on the surrogate."""
+    split: str
+    """Split the images are of."""
+    first: int
+    """Position of the first image within the evaluated images of the split."""
+    count: int
+    """Number of images."""
+    seed: int = 0
+    """Seed of the suite."""
+    draws: int | None = None
+    """Evaluations averaged into a stored score of a stochastic model, None for one."""
+    surrogate: Surrogate | None = None
+    """Whose examples are scored, None for an attack on the model itself."""
+    gradient: bool = False
+    """Whether a clean cell measures the input gradient too: on the evaluated split."""
+    jpeg_qualities: tuple[int, ...] = ()
+    """JPEG qualities at which examples are scored once more."""
+    trained: TrainedAttacks | None = field(default=None, compare=False, repr=False)
+    """Trains the attack; None for one that needs no training."""
+
+    @property
+    def epsilon(self) -> float:
+        """Radius on pixels in [0, 1], 0 for clean."""
+        return self.attack.threat.epsilon if self.attack else 0.0
+
+    @property
+    def family(self) -> str:
+        """Name of the attack in the suite, without the surrogate of a transfer."""
+        return self.attack_name.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Fewer images than the suite names, as asked for on the command line."""
+
+    limit: int | None = None
+    """Only the first so many."""
+    images: tuple[str, ...] = ()
+    """Only these ids; all if empty. They are attacked in the set's order."""
+
+    def of(self, images: ImageSet) -> ImageSet:
+        """Return the chosen images.
+
+        Raises:
+            RunError: an id that is not among them, twice the same, or a limit below 1.
+        """
+        if self.images:
+            place = {record.image_id: i for i, record in enumerate(images.records)}
+            for image_id in self.images:
+                if image_id not in place:
+                    near = did_you_mean(image_id, list(place))
+                    raise RunError(f"no image {image_id!r} among the {len(images)} of the suite{near}")
+            images = images.subset(sorted({place[image_id] for image_id in self.images}))
+        if self.limit is not None:
+            if self.limit < 1:
+                raise RunError(f"a limit of images must be at least 1, not {self.limit}")
+            images = images.subset(range(min(self.limit, len(images))))
+        return images
+
+    def words(self, chosen: int, total: int) -> str | None:
+        """Say what was chosen, None if it is everything."""
+        if chosen == total:
+            return None
+        named = ", ".join(self.images)
+        which = f"{chosen} chosen images ({named})" if named else f"the first {chosen} images"
+        return f"{which} of the {total} that the suite names"
+
+
+def chosen_by_id(words: str | None) -> bool:
+    """Whether `Selection.words` says that images were named: others may be as many."""
+    return words is not None and not words.startswith("the first ")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A suite made concrete: its images and its cells in the order they are run."""
+
+    suite: Suite
+    images: ImageSet
+    """The attacked images in evaluation order."""
+    validation: ImageSet
+    """The images the logistic of PLCC is fitted on; may be empty."""
+    cells: tuple[Cell, ...]
+    selection: str | None = None
+    """Which of the suite's images these are, in words; None for all."""
+    training: Mapping[str, ImageSet] = field(default_factory=dict)
+    """By split, the images that attacks are trained on."""
+
+
+def plan(
+    suite: Suite, entrants: Sequence[Entrant], data: ImageSet, selection: Selection = Selection()
+) -> Work:
+    """List the cells of a suite for some models.
+
+    Raises:
+        RunError: no model, two models of one name, a split without enough images, a transfer with one
+            model, a stochastic model in a suite without EOT, or a selection of images that are not there.
+    """
+    if not entrants:
+        raise RunError("no model to attack; name at least one with --model")
+    labels = [entrant.label for entrant in entrants]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
+    _require_possible(suite, entrants)
+    rivals = [Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
+    return plan_rivals(suite, rivals, data, selection)
+
+
+def plan_rivals(
+    suite: Suite, rivals: Sequence[Rival], data: ImageSet, selection: Selection = Selection()
+) -> Work:
+    """List the cells of a suite for models that need not be at hand, as their records name them.
+
+    Raises:
+        RunError: a split without enough images, or a selection of images that are not there.
+    """
+    images = data.split(suite.data.split)
+    if suite.data.images is not None:
+        if len(images) < suite.data.images:
+            raise RunError(
+                f"suite {suite.name!r} wants {suite.data.images} images of split {suite.data.split!r}, "
+                f"{data.card.name!r} has {len(images)}"
+            )
+        images = images.subset(range(suite.data.images))
+    total, images = len(images), selection.of(images)
+    if len(images) < 3:
+        raise RunError(
+            f"{data.card.name!r} has {len(images)} images in split {suite.data.split!r}; "
+            "a correlation needs at least 3"
+        )
+    validation = data.split("val") if suite.data.split != "val" else data.subset([])
+    training = training_images(suite, data)
+    cells = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
+    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
+
+
+def list_cells(
+    suite: Suite,
+    rivals: Sequence[Rival],
+    images: ImageSet,
+    validation: ImageSet,
+    trained: TrainedAttacks | None = None,
+) -> list[Cell]:
+    """List the cells of a suite in the order they are run.
+
+    Args:
+        suite: what is run.
+        rivals: the models.
+        images: the attacked images.
+        validation: those the logistic is fitted on.
+        trained: trains attacks that need it; without it such a cell cannot be computed.
+    """
+    ranges = {"val": _Ranges(suite, validation), suite.data.split: _Ranges(suite, images)}
+    cells: list[Cell] = []
+    for rival in rivals:
+        clean = _Row(suite, rival, "clean", None)
+        cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
+    for rival in rivals:
+        for settings in suite.own_attacks:
+            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+    return cells
+
+
+def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
+    """Return how many evaluations make a score of a model, None for one."""
+    return suite.eot_samples if is_stochastic else None
+
+
+def remake(
+    suite: Suite,
+    wanted: CellRef,
+    images: ImageSet,
+    draws: Mapping[str, int | None],
+    trained: TrainedAttacks | None = None,
+) -> Cell:
+    """Make a cell again, in another process, from the names of its parts.
+
+    Args:
+        suite: the same suite.
+        wanted: the cell as its plan names it.
+        images: the evaluated images of the cell's split.
+        draws: `draws_of` each model by the names of the run.
+        trained: trains attacks that need it.
+
+    Raises:
+        RunError: suite, data or code of this process make another cell of it.
+    """
+    transfers = {transfer.name: transfer.source[0] for transfer in suite.transfers}
+    name = wanted.attack_name.partition(":")[0]
+    attacker = wanted.surrogate.label if wanted.surrogate else wanted.label
+    settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
+    attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
+    rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
+    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
+    cell = row.cell(_Ranges(suite, images), wanted.split, wanted.first)
+    if cell.key != wanted.key:
+        raise RunError(
+            f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
+            "another cell than was planned; its iqa-harness or its data differ from the driver's"
+        )
+    return cell
+
+
+class CellRef(NamedTuple):
+    """A cell as plain data: enough for another process to make it again."""
+
+    key: str
+    label: str
+    model_sha256: str
+    attack_name: str
+    epsilon: float
+    split: str
+    first: int
+    surrogate: Surrogate | None
+
+    @classmethod
+    def of(cls, cell: Cell) -> CellRef:
+        """Name the parts of a cell."""
+        return cls(
+            cell.key,
+            cell.label,
+            cell.model_sha256,
+            cell.attack_name,
+            cell.epsilon,
+            cell.split,
+            cell.first,
+            cell.surrogate,
+        )
+
+
+class Rival(NamedTuple):
+    """What of a model is in its cells' keys."""
+
+    label: str
+    sha256: str
+    draws: int | None
+    """`draws_of` it."""
+
+
+def _attack_cells(
+    suite: Suite,
+    settings: OwnAttackSettings,
+    rival: Rival,
+    rivals: Sequence[Rival],
+    images: _Ranges,
+    trained: TrainedAttacks | None,
+) -> list[Cell]:
+    """List the cells of one attack on one model, each followed by those that try its examples on others."""
+    cells = []
+    split = suite.data.split
+    transfers = [t for t in suite.transfers if t.source[0] == settings.name]
+    for epsilon in settings.epsilons:
+        attack = settings.attack(epsilon, suite.seed, rival.draws)
+        own = _Row(suite, rival, settings.name, attack, trained=trained)
+        for first in images.firsts:
+            cell = own.cell(images, split, first)
+            cells.append(cell)
+            # Right behind the cell that finds the examples, so that they are found once.
+            for transfer in transfers:
+                surrogate = Surrogate(rival.label, cell.key, transfer.source[1])
+                name = f"{transfer.name}:{rival.label}"
+                cells += [
+                    _Row(suite, target, name, attack, surrogate, trained).cell(images, split, first)
+                    for target in rivals
+                    if target is not rival
+                ]
+    return cells
+
+
+def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
+    if suite.transfers and len(entrants) < 2:
+        raise RunError(
+            f"suite {suite.name!r} tries the examples of every model on every other one "
+            f"({suite.transfers[0].name!r}): name at least two models with --model"
+        )
+    for entrant in entrants:
+        if entrant.model.is_stochastic and suite.eot_samples is None:
+            raise RunError(
+                f"model {entrant.label!r} is stochastic: an attack must average its draws (EOT), or it would "
+                f"overstate robustness; set eot_samples in suite {suite.name!r}"
+            )
+
+
+class _Ranges:
+    """The images of a split, cut into cells; what keys say of them is written once for all models."""
+
+    def __init__(self, suite: Suite, images: ImageSet) -> None:
+        self.images, self.size = images, suite.cell_images
+        self.firsts = range(0, len(images), suite.cell_images)
+        self.data = _canonical([images.card.name, images.fingerprint, images.card.mos_range])
+        self._texts: dict[int, str] = {}
+
+    def count(self, first: int) -> int:
+        """Return the number of images in the range that begins at `first`."""
+        return min(self.size, len(self.images) - first)
+
+    def text(self, first: int) -> str:
+        """Return the images of a range as they stand in a key."""
+        if first not in self._texts:
+            records = (self.images.records[i] for i in range(first, first + self.count(first)))
+            self._texts[first] = _canonical(
+                [[r.image_id, r.sha256, r.mos, r.split, r.reference, r.distortion, r.level] for r in records]
+            )
+        return self._texts[first]
+
+
+class _Row:
+    """The cells of one model and attack, over all ranges of images."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        rival: Rival,
+        name: str,
+        attack: Attack | None,
+        surrogate: Surrogate | None = None,
+        trained: TrainedAttacks | None = None,
+    ) -> None:
+        self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
+        self.trained = trained if isinstance(attack, Universal) else None
+        # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
+        self._common = {
+            "attack": _canonical([name, attack.kind, asdict(attack)] if attack else [name]),
+            "draws": _canonical(rival.draws),
+            "jpeg": _canonical(suite.jpeg_qualities),
+            "model": _canonical([rival.label, rival.sha256]),
+            "schema": _canonical(SCHEMA_VERSION),
+            "seed": _canonical(suite.seed),
+            "surrogate": _canonical(asdict(surrogate) if surrogate else None),
+        }
+
+    def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
+        """Return the cell of the images from `first` on, named by everything that decides its content."""
+        suite, rival = self.suite, self.rival
+        gradient = self.attack is None and split == suite.data.split
+        content = {
+            **self._common,
+            "data": ranges.data,
+            "first": _canonical(first),
+            "gradient": _canonical(gradient),
+            "images": ranges.text(first),
+        }
+        text = "{" + ",".join(f'"{name}":{part}' for name, part in sorted(content.items())) + "}"
+        return Cell(
+            hashlib.sha256(text.encode()).hexdigest(),
+            rival.label,
+            rival.sha256,
+            self.name,
+            self.attack,
+            split,
+            first,
+            ranges.count(first),
+            suite.seed,
+            rival.draws,
+            self.surrogate,
+            gradient,
+            suite.jpeg_qualities,
+            self.trained,
+        )
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,146 @@
+"""What a manifest says was run, made again: its suite, its images, its choice of images."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqa_harness.cells.plan import Selection
+from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
+from iqa_harness.errors import DataError
+from iqa_results import RunManifest
+from iqa_suites import Suite, parse_suite
+
+_MOVED = re.compile(r'# data\.name = ("(?:[^"\\]|\\.)*"), all images, by the command line')
+_CHOSEN = re.compile(r"(\d+) chosen images \((.*)\) of the \d+ that the suite names", re.DOTALL)
+
+_RANGE = re.compile(r"[?&]mos_range=([-+.\deE]+),([-+.\deE]+)(?:&|$)")
+
+
+def recorded_suite(manifest: RunManifest) -> Suite:
+    """Return the suite a run was of.
+
+    Raises:
+        BadSuite: its text is no suite.
+    """
+    suite = parse_suite(manifest.suite_text, f"suite of run {manifest.run!r}")
+    moved = _MOVED.match(manifest.suite_text)
+    if moved is None or suite.sha256 == manifest.suite_sha256:
+        return suite
+    # Runs of an older version: a suite moved by --data says so in its first line alone, and not with
+    # which label range. The hash tells which of the two it was.
+    ends = manifest.data.card.get("mos_range")
+    stated = (float(str(ends[0])), float(str(ends[1]))) if isinstance(ends, list) and len(ends) == 2 else None
+    for mos_range in (None, stated):
+        new = {"name": json.loads(moved[1]), "images": None, "mos_range": mos_range}
+        other = suite.model_copy(update={"data": suite.data.model_copy(update=new)})
+        if other.sha256 == manifest.suite_sha256:
+            return other
+    return suite
+
+
+def recorded_data(manifest: RunManifest, cache: Path | None, *, name: str | None = None) -> ImageSet:
+    """Open the images a run was of, as its suite names them.
+
+    Args:
+        manifest: the run's.
+        cache: of the embedded data.
+        name: where they are now, if they have moved.
+
+    Raises:
+        BadSuite: its text is no suite.
+        DataError: there are no such images here.
+    """
+    settings = recorded_suite(manifest).data
+    if name is None or "mos_range=" in name:
+        stated = settings.mos_range if name is None else None
+        return open_data(name or settings.name, cache_dir=cache, mos_range=stated)
+    return open_data(name, cache_dir=cache, mos_range=settings.mos_range or _range_in(settings.name))
+
+
+def _range_in(name: str) -> tuple[float, float] | None:
+    """Return the ends of the label scale in a data set's name, `FILE.csv?mos_range=LOW,HIGH`."""
+    found = _RANGE.search(name)
+    return (float(found[1]), float(found[2])) if found else None
+
+
+def recorded_selection(
+    manifest: RunManifest, data: ImageSet, stored: Collection[str] = frozenset()
+) -> Selection:
+    """Return the choice of images a run was made with.
+
+    Args:
+        manifest: the run's, which has it in words.
+        data: the images it was chosen from.
+        stored: ids in the run's rows, for words that name no ids.
+    """
+    words = manifest.data.selection
+    if words is None:
+        return Selection()
+    chosen = _CHOSEN.fullmatch(words)
+    if chosen is None:
+        return Selection(limit=manifest.data.images)
+    known = {record.image_id for record in data.split(manifest.data.split).records}
+    named = _split_ids(chosen[2], known)
+    if not named:
+        return Selection(images=tuple(sorted(known & set(stored))))
+    count = int(chosen[1])
+    return Selection(limit=count if count < len(named) else None, images=named)
+
+
+def _split_ids(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Read ids joined by ', ', which an id may hold itself; () if some are not known."""
+    if set(named := text.split(", ")) <= set(known):
+        return tuple(named)
+    found = []
+    while text:
+        fitting = [name for name in known if text == name or text.startswith(name + ", ")]
+        if not fitting:
+            return ()
+        found.append(max(fitting, key=len))
+        text = text[len(found[-1]) + 2 :]
+    return tuple(found)
+
+
+class RememberedImages(ImageSet):
+    """The records of a run's images as its own rows have them: no pixels, no hashes of pixels."""
+
+    def __init__(self, records: Sequence[ImageRecord], card: DataCard, fingerprint: str) -> None:
+        self.records, self.card, self.fingerprint = records, card, fingerprint
+
+    def read(self, index: int):  # type: ignore[no-untyped-def]
+        """Refuse: there are no pixels.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"{self.records[index].image_id}: a run's rows hold no pixels")
+
+    def subset(self, indices: Sequence[int]) -> RememberedImages:
+        """Return some of them."""
+        return RememberedImages([self.records[i] for i in indices], self.card, self.fingerprint)
+
+
+def remembered_images(manifest: RunManifest, split: str, parts: Iterable[pa.Table]) -> RememberedImages:
+    """Return the images of a split as a run's first rows of each describe them.
+
+    There are as many as the manifest's cells hold; one that no row describes has an empty id.
+    """
+    count = max((c.first + c.count for c in manifest.cells if c.split == split), default=0)
+    records = [ImageRecord("", 0.0, split, "", None, None, "")] * count
+    names = ("position", "image_id", "mos", "reference", "distortion", "level")
+    for part in parts:
+        mine = part.filter(pc.equal(part["split"], split))
+        for position, *rest in zip(*(mine[name].to_pylist() for name in names), strict=True):
+            if 0 <= position < count and not records[position].image_id:
+                image_id, mos, reference, distortion, level = rest
+                records[position] = ImageRecord(image_id, mos, split, reference, distortion, level, "")
+    ends = manifest.data.card.get("mos_range")
+    low, high = (float(str(end)) for end in ends) if isinstance(ends, list) and len(ends) == 2 else (0.0, 1.0)
+    card = DataCard(manifest.data.name, manifest.data.label, (low, high), "", "")
+    return RememberedImages(records, card, manifest.data.sha256)

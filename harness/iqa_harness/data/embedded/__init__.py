@@ -1,0 +1,1 @@
+"""The embedded sets: photographs from installed packages, distorted, labelled, built once a machine."""

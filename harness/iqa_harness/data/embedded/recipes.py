@@ -1,0 +1,304 @@
+"""The embedded sets: real photographs, KADID-10k's distortions, anchored pseudo-MOS, built once a machine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Final, NamedTuple
+
+from iqa_harness.data.embedded import photographs
+from iqa_harness.data.embedded.built_set import PixelWriter, StoredImageSet, open_or_build, write_records
+from iqa_harness.data.embedded.distortions import DISTORTIONS, LEVELS, PRISTINE, distort, generator_for
+from iqa_harness.data.embedded.photographs import Photograph, locate, read_crop
+from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi, pseudo_mos
+from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
+from iqa_harness.data.image_set import DataCard, ImageRecord, Split
+from iqa_harness.data.progress import progress_bar
+from iqa_harness.data.splits import balanced_order, split_scenes
+from iqa_harness.machine.cache_folder import cache_root
+
+RECIPE_VERSION: Final = 2
+"""Raise it with every change that can change a byte or a label of a built set."""
+DEMO_TYPES: Final = tuple(
+    name
+    for name in DISTORTIONS
+    if name not in {"lens_blur", "saturate_lab", "white_noise_ycbcr", "multiplicative_noise"}
+)
+MOS_RANGE: Final = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the content of an embedded set."""
+
+    name: str
+    scenes: tuple[Photograph, ...]
+    types: tuple[str, ...]
+    levels: tuple[int, ...]
+    size: int
+    """Side of the square images in pixels."""
+    train_crops: int
+    """Crops of a training scene, 1..3; validation and test scenes have one."""
+    summary: str
+    notes: tuple[str, ...] = ()
+    seed: int = 0
+    """Of the splits, the order and, with scene, type and level, of every distortion."""
+
+    def describe(self) -> dict[str, object]:
+        """Return all that decides the bytes and labels, versions and photographs included, as JSON values."""
+        from PIL import features
+
+        # Not torch: it computes the labels, but only to a rounding that storing them takes away.
+        packages = ("numpy", "pillow", "piq", "scikit-image", "scipy")
+        codecs = {codec: features.version(codec) for codec in ("jpg", "jpg_2000", "zlib")}
+        return {
+            "recipe_version": RECIPE_VERSION,
+            "name": self.name,
+            "seed": self.seed,
+            "size": self.size,
+            "train_crops": self.train_crops,
+            "levels": list(self.levels),
+            "types": {name: list(DISTORTIONS[name].values) for name in self.types},
+            "photographs": {
+                scene.scene: file_sha256(path) for scene in self.scenes if (path := locate(scene))
+            },
+            "splits": split_scenes([scene.scene for scene in self.scenes], self.seed),
+            "versions": {**{name: version(name) for name in packages}, **codecs},
+        }
+
+    def card(self) -> DataCard:
+        """Return the data card, without building anything."""
+        licences = "; ".join(f"{scene.scene} ({scene.package}: {scene.licence})" for scene in self.scenes)
+        return DataCard(
+            name=self.name,
+            label="pseudo-MOS",
+            mos_range=MOS_RANGE,
+            summary=f"{len(self.scenes)} scenes, {self.summary}",
+            source=f"photographs inside installed packages, resized, cropped and distorted: {licences}; "
+            "distortions of KADID-10k",
+            notes=(
+                "Anchored pseudo-MOS: HaarPSI orders a type's images, KADID-10k's human means set the scale; "
+                "good for comparing models on equal terms and for tests, never a claim about human quality.",
+                *self.notes,
+            ),
+        )
+
+
+def smoke_recipe() -> Recipe:
+    """Return the recipe of `smoke`: the photographs every installation has, built in seconds, for tests."""
+    return Recipe(
+        name="smoke",
+        scenes=photographs.installed(photographs.BASE),
+        types=("gaussian_blur", "jpeg", "white_noise", "brighten", "sharpen"),
+        levels=(2, 3, 5),
+        size=128,
+        train_crops=1,
+        summary="5 distortions at 3 levels, 128 x 128, for tests",
+        notes=("One test scene: figures on this set mean nothing.",),
+    )
+
+
+def core_recipe() -> Recipe:
+    """Return the recipe of `demo-core`: photographs whose licence is stated, as far as they are installed."""
+    scenes = photographs.installed(photographs.CORE)
+    return Recipe(
+        name="demo-core",
+        scenes=scenes,
+        types=DEMO_TYPES,
+        levels=LEVELS,
+        size=256,
+        train_crops=3,
+        summary="12 distortions at 5 levels, 256 x 256",
+        notes=(
+            "Few scenes: the split moves every figure. The `[demo]` extra brings the full set.",
+            _IDENTICAL,
+        ),
+    )
+
+
+def demo_recipe() -> Recipe:
+    """Return the recipe of `demo`, or of `demo-core` if any of its photographs is not installed."""
+    if len(photographs.installed(photographs.ALL)) < len(photographs.ALL):
+        return core_recipe()
+    return Recipe(
+        name="demo",
+        scenes=photographs.ALL,
+        types=DEMO_TYPES,
+        levels=LEVELS,
+        size=256,
+        train_crops=3,
+        summary="12 distortions at 5 levels, 256 x 256",
+        notes=("Seven test scenes: report a spread over splits, never the third decimal.", _IDENTICAL),
+    )
+
+
+_IDENTICAL = "Level 1 of gaussian_blur and motion_blur changes no pixel, as in KADID-10k: pristine label."
+
+
+def open_embedded(recipe: Recipe, *, cache_dir: Path | None = None, progress: bool = True) -> StoredImageSet:
+    """Return the set of `recipe` from the cache, building it first if it is not there.
+
+    Args:
+        recipe: What to build.
+        cache_dir: Root of the cache; see `cache_root`.
+        progress: Show a bar on standard error while building.
+
+    Raises:
+        DataError: if there are too few photographs, or the cache cannot be written or is damaged.
+    """
+    description = recipe.describe()
+    folder = cache_root(cache_dir) / "data" / f"{recipe.name}-{json_sha256(description)[:16]}"
+
+    def build(into: Path) -> None:
+        crops = plan_crops(recipe)
+        with progress_bar(f"Building data set {recipe.name}", len(crops), show=progress) as advance:
+            records = _build(recipe, crops, into, advance)
+        write_records(into, recipe.card(), records, description)
+
+    return open_or_build(folder, recipe.card(), build)
+
+
+class Crop(NamedTuple):
+    """One undistorted square of one photograph."""
+
+    photograph: Photograph
+    number: int
+    split: Split
+
+    @property
+    def scene(self) -> str:
+        """Name that seeds and image ids use."""
+        return f"{self.photograph.scene}/{self.number}"
+
+
+class Planned(NamedTuple):
+    """One image before it is made."""
+
+    crop: Crop
+    kind: str
+    level: int
+
+    @property
+    def image_id(self) -> str:
+        """Scene, crop, type and level."""
+        return f"{self.crop.scene}/{self.kind}/{self.level}"
+
+
+def plan_crops(recipe: Recipe) -> list[Crop]:
+    """Return the crops of every scene: `train_crops` of a training scene, one of any other."""
+    splits = split_scenes([scene.scene for scene in recipe.scenes], recipe.seed)
+    return [
+        Crop(scene, number, splits[scene.scene])
+        for scene in recipe.scenes
+        for number in range(recipe.train_crops if splits[scene.scene] == "train" else 1)
+    ]
+
+
+def plan_images(recipe: Recipe, crops: Sequence[Crop]) -> list[Planned]:
+    """Return the images in test order: split by split, each balanced over scene, type and level."""
+    kinds = [(PRISTINE, 0), *itertools.product(recipe.types, recipe.levels)]
+    ordered: list[Planned] = []
+    for split in ("train", "val", "test"):
+        images = [Planned(crop, *kind) for crop in crops if crop.split == split for kind in kinds]
+        order = balanced_order([(i.crop.scene, i.kind, i.level) for i in images], recipe.seed)
+        ordered += [images[i] for i in order]
+    return ordered
+
+
+def _build(
+    recipe: Recipe, crops: Sequence[Crop], into: Path, advance: Callable[[], None]
+) -> list[ImageRecord]:
+    """Write the pixels of every image and return the records, labels included."""
+    images = plan_images(recipe, crops)
+    rows = {image: row for row, image in enumerate(images)}
+    by_crop: dict[Crop, list[Planned]] = defaultdict(list)
+    for image in images:
+        by_crop[image.crop].append(image)
+    made: dict[Planned, _Made] = {}
+    # Threads suffice: SciPy, Pillow, NumPy and torch release the lock; no order of work changes a byte.
+    with (
+        _one_torch_thread(),
+        PixelWriter(into, (len(images), recipe.size, recipe.size, 3)) as writer,
+        ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool,
+    ):
+        jobs = [pool.submit(_make_crop, recipe, crop, by_crop[crop], rows, writer) for crop in crops]
+        try:
+            for job in as_completed(jobs):
+                made.update(job.result())
+                advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    anchors = _fit(recipe, made)
+    return [_record(image, made[image], anchors) for image in images]
+
+
+class _Made(NamedTuple):
+    haarpsi: float
+    sha256: str
+
+
+def _make_crop(
+    recipe: Recipe, crop: Crop, images: Sequence[Planned], rows: dict[Planned, int], writer: PixelWriter
+) -> dict[Planned, _Made]:
+    pristine = read_crop(crop.photograph, recipe.size, crop.number)
+    made = {}
+    for image in images:
+        if image.kind == PRISTINE:
+            pixels = pristine
+        else:
+            generator = generator_for(recipe.seed, crop.scene, image.kind, image.level)
+            pixels = distort(pristine, image.kind, image.level, generator)
+        writer.write(rows[image], pixels)
+        made[image] = _Made(haarpsi(pixels, pristine), pixel_sha256(pixels))
+    return made
+
+
+def _fit(recipe: Recipe, made: dict[Planned, _Made]) -> dict[str, Anchors]:
+    """Return the anchors of each type, from training images alone."""
+    values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for image in sorted(made, key=lambda image: image.image_id):  # a fixed order: a sum's bits depend on it
+        if image.crop.split == "train":
+            values[image.kind, image.level].append(made[image].haarpsi)
+    return {
+        kind: fit_anchors(
+            [fmean(values[kind, level]) for level in recipe.levels],
+            [DISTORTIONS[kind].human_means[level - 1] for level in recipe.levels],
+        )
+        for kind in recipe.types
+    }
+
+
+def _record(image: Planned, made: _Made, anchors: dict[str, Anchors]) -> ImageRecord:
+    label = PRISTINE_LABEL if image.kind == PRISTINE else pseudo_mos(made.haarpsi, anchors[image.kind])
+    return ImageRecord(
+        image_id=image.image_id,
+        mos=round(label, 6),  # beyond the reach of a platform's rounding
+        split=image.crop.split,
+        reference=image.crop.photograph.scene,
+        distortion=image.kind,
+        level=image.level,
+        sha256=made.sha256,
+    )
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Let each thread of the builder compute alone, then give the caller's number of torch threads back."""
+    import piq  # noqa: F401 - once, before threads would race to import it
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

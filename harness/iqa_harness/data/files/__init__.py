@@ -1,0 +1,1 @@
+"""Images that lie in files: decoded, hashed, cached."""

@@ -1,0 +1,247 @@
+"""Image sets that lie in a folder as files: decoded when read, and only once if cached."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iqa_harness.data.files.decoding import BadImage, decode
+from iqa_harness.data.files.digests import DigestIndex
+from iqa_harness.data.files.pixel_cache import PixelCache
+from iqa_harness.data.hashing import json_sha256, pixel_sha256, set_fingerprint
+from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
+from iqa_harness.data.listing import Entry, Finding, Listing
+from iqa_harness.errors import DataError
+
+_PLAIN: Final = frozenset({".bmp", ".ppm"})
+"""Files that hold their pixels as they are: nothing is saved by a copy of them."""
+
+
+class FileImageSet(ImageSet):
+    """Images in files, decoded when read and checked against the pixels seen at opening.
+
+    With a cache an image is decoded once; what the cache holds is the image of the record, whatever
+    happens to the file meanwhile (`data check` reads the files).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        card: DataCard,
+        fingerprint: str,
+        records: Sequence[ImageRecord],
+        files: Sequence[Path],
+        raw_labels: Sequence[float],
+        cache: PixelCache | None = None,
+    ) -> None:
+        self.root = root
+        self.card = card
+        self.fingerprint = fingerprint
+        self.records = tuple(records)
+        self.cache = cache
+        self._files = tuple(files)
+        self._raw = tuple(raw_labels)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where each image lies."""
+        return self._files
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return a fresh array of the pixels (H, W, 3) of image `index`; see `decoding.read_image`.
+
+        Raises:
+            DataError: if the file cannot be decoded or shows other pixels than when the set was opened.
+        """
+        held = self._cached(index)
+        return self._decode(index) if held is None else np.array(held)
+
+    def view(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, 3) of image `index` read-only, mapped from the cache if it is there."""
+        held = self._cached(index)
+        pixels = self._decode(index) if held is None else held
+        pixels.setflags(write=False)
+        return pixels
+
+    def raw_label(self, index: int) -> float:
+        """Return the label of image `index` as the label file has it."""
+        return self._raw[index]
+
+    def subset(self, indices: Sequence[int]) -> FileImageSet:
+        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
+        return FileImageSet(
+            self.root,
+            self.card,
+            self.fingerprint,
+            [self.records[i] for i in indices],
+            [self._files[i] for i in indices],
+            [self._raw[i] for i in indices],
+            self.cache,
+        )
+
+    def _cached(self, index: int) -> NDArray[np.uint8] | None:
+        if self.cache is None or self._files[index].suffix.lower() in _PLAIN:
+            return None
+        return self.cache.get(self.records[index].sha256)
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        record, file = self.records[index], self._files[index]
+        pixels = decode(file)
+        if pixel_sha256(pixels) != record.sha256:
+            raise DataError(f"{file}: changed since the data set was opened")
+        if self.cache is not None and file.suffix.lower() not in _PLAIN:
+            self.cache.put(record.sha256, pixels, record.sha256)
+        return pixels
+
+
+class ResizedImageSet(ImageSet):
+    """A set seen through a resize (bilinear, antialiased, Pillow's), each image resized once if cached.
+
+    Records are those of the images before the resize; fingerprint and `transform` name the size as well.
+    """
+
+    def __init__(self, source: ImageSet, height: int, width: int, cache: PixelCache | None = None) -> None:
+        self.source, self.height, self.width, self.cache = source, height, width, cache
+        note = f"Every image is resized to {height} high x {width} wide (bilinear, antialiased)."
+        self.card = replace(source.card, notes=(*source.card.notes, note))
+        self.records = source.records
+        self.transform = f"resize:{height}x{width}:bilinear"
+        self.fingerprint = json_sha256([source.fingerprint, self.transform])
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return a fresh array of the pixels (height, width, 3) of image `index`."""
+        return np.array(self.view(index))
+
+    def view(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (height, width, 3) of image `index` read-only."""
+        key = json_sha256([self.records[index].sha256, self.transform])
+        held = self.cache.get(key) if self.cache else None
+        if held is not None:
+            return held
+        from PIL import Image
+
+        image = Image.fromarray(self.source.view(index))
+        pixels = np.array(image.resize((self.width, self.height), Image.Resampling.BILINEAR))
+        if self.cache:
+            self.cache.put(key, pixels)
+        pixels.setflags(write=False)
+        return pixels
+
+    def raw_label(self, index: int) -> float:
+        """Return the label of image `index` as the set's own file has it."""
+        return self.source.raw_label(index)
+
+    def subset(self, indices: Sequence[int]) -> ResizedImageSet:
+        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
+        part = copy.copy(self)
+        part.source = self.source.subset(indices)
+        part.records = part.source.records
+        return part
+
+
+def hash_images(
+    listing: Listing, cache_dir: Path | None, advance: Callable[[], None] = lambda: None
+) -> list[str]:
+    """Return the pixel hash of every entry, decoding files that were not seen before; '' where that fails.
+
+    Undecodable files become findings. At most a few images are in memory at once.
+    """
+    index = DigestIndex(listing.folder.root, cache_dir)
+
+    def one(file: Path | None) -> tuple[str, bool, BadImage | None]:
+        try:
+            if file is None:
+                return "", False, None
+            known = index.get(file)
+            return (known, False, None) if known else (pixel_sha256(decode(file)), True, None)
+        except BadImage as error:
+            return "", False, error
+        finally:
+            advance()
+
+    digests = []
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        try:
+            for entry, file, (digest, new, error) in zip(
+                listing.entries, listing.files, pool.map(one, listing.files), strict=True
+            ):
+                digests.append(digest)
+                if error is not None:
+                    listing.find(entry.where, error.kind, str(error))
+                elif new and file is not None:
+                    index.put(file, digest)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            try:
+                index.save()
+            except OSError as error:
+                logging.getLogger(__name__).warning(
+                    "pixel hashes cannot be kept (%s): the next opening decodes all images again", error
+                )
+    return digests
+
+
+def make_record(entry: Entry, sha256: str) -> ImageRecord:
+    """Return the record of an entry."""
+    return ImageRecord(
+        image_id=entry.image_id,
+        mos=entry.mos,
+        split=entry.split,
+        reference=entry.reference,
+        distortion=entry.distortion,
+        level=entry.level,
+        sha256=sha256,
+    )
+
+
+def make_set(
+    listing: Listing, card: DataCard, digests: Sequence[str], cache: PixelCache | None
+) -> FileImageSet:
+    """Return the set of a listing without findings."""
+    records = [make_record(entry, digest) for entry, digest in zip(listing.entries, digests, strict=True)]
+    return FileImageSet(
+        listing.folder.root,
+        card,
+        set_fingerprint(card.name, card.mos_range, records),
+        records,
+        [file for file in listing.files if file is not None],
+        [entry.raw for entry in listing.entries],
+        cache,
+    )
+
+
+def inspect_images(listing: Listing, advance: Callable[[], None] = lambda: None) -> list[Finding]:
+    """Decode every file of a listing afresh and return all that is wrong or unusual, row by row."""
+    from iqa_harness.data.files.decoding import read_image
+
+    def one(file: Path | None) -> list[tuple[str, str]]:
+        try:
+            if file is None:
+                return []
+            name = file.relative_to(listing.folder.root)
+            return [(kind, f"{name}: {detail}") for kind, detail in read_image(file).conversions]
+        except BadImage as error:
+            return [(error.kind, str(error))]
+        finally:
+            advance()
+
+    found: list[Finding] = []
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        try:
+            for entry, faults in zip(listing.entries, pool.map(one, listing.files), strict=True):
+                found += [Finding(entry.where, *fault) for fault in faults]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found

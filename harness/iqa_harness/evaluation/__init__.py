@@ -1,0 +1,1 @@
+"""Clean scores of many models on many sets."""

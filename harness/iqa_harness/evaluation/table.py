@@ -1,0 +1,108 @@
+"""One table over several calls of `evaluate`: what a new evaluation leaves of the former ones of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from iqa_harness.evaluation.store import EVALUATION_SCHEMA, Stored
+
+_KEY: Final = ("model", "data", "split")
+_CALL: Final = ("written", "eot_samples", "seed", "provenance")
+"""What a manifest says of one call, not of models and sets."""
+
+
+class Joined(NamedTuple):
+    """A former evaluation and a new one together."""
+
+    stored: Stored
+    """Tables and manifest as they are to be written."""
+    left_out: tuple[str, ...]
+    """Former rows that could not stay, in words."""
+
+
+def join(former: Stored | None, new: Stored) -> Joined:
+    """Add new rows to those of former calls; a row of the same model, set and split is replaced.
+
+    Former rows of a model that now has other weights go: under one name a table shows one model. Sets need no
+    such rule, `evaluation.name_sets` gives another set another name.
+
+    Args:
+        former: what is there under the name, None if nothing is.
+        new: what was computed now.
+    """
+    if former is None:
+        return Joined(new, ())
+    rows = new.rows.to_pylist()
+    weights = {row["model"]: row["model_sha256"] for row in rows}
+    own = {_key(row): row for row in rows}
+    kept: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    earlier: list[tuple[str, ...]] = []
+    for row in former.rows.to_pylist():
+        if weights.get(row["model"], row["model_sha256"]) != row["model_sha256"]:
+            if _key(row) not in own:
+                left_out.append(f"{row['model']} on {row['data']}, {row['split']}: of other weights than now")
+            continue
+        if _key(row) not in own:
+            earlier.append(_key(row))
+        kept.append(own.pop(_key(row), row))
+    kept += own.values()
+    stored = Stored(
+        pa.Table.from_pylist(kept, schema=EVALUATION_SCHEMA),
+        _scores(former.scores, new.scores, earlier),
+        _manifest(former.manifest, new.manifest, earlier),
+    )
+    return Joined(stored, tuple(left_out))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in _KEY)
+
+
+def _scores(former: pa.Table, new: pa.Table, earlier: Iterable[tuple[str, ...]]) -> pa.Table:
+    """Return the scores behind all rows, each image of a model and set once."""
+    pairs = {key[:2] for key in earlier}
+    columns = ("model", "data", "image_id")
+    there = set(zip(*(new.column(name).to_pylist() for name in columns), strict=True))
+    held = zip(*(former.column(name).to_pylist() for name in columns), strict=True)
+    stays = [(model, data) in pairs and (model, data, image) not in there for model, data, image in held]
+    return pa.concat_tables([former.filter(pa.array(stays, pa.bool_())), new])
+
+
+def _manifest(
+    former: Mapping[str, Any], new: Mapping[str, Any], earlier: list[tuple[str, ...]]
+) -> dict[str, Any]:
+    """Return the new manifest with the models and sets of earlier rows, and what their calls were."""
+    models, sets = {key[0] for key in earlier}, {key[1:] for key in earlier}
+    here = {model["name"] for model in new["models"]}
+    data = {(card["name"], card["split"]) for card in new["data"]}
+    calls = _calls(former, earlier)
+    return {
+        **new,
+        "models": [
+            *(m for m in former["models"] if m["name"] in models and m["name"] not in here),
+            *new["models"],
+        ],
+        "data": [
+            *(
+                card
+                for card in former["data"]
+                if (place := (card["name"], card["split"])) in sets and place not in data
+            ),
+            *new["data"],
+        ],
+        **({"earlier": calls} if calls else {}),
+    }
+
+
+def _calls(former: Mapping[str, Any], earlier: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Return the calls that earlier rows are of, each with its rows as (model, set, split)."""
+    before = former.get("earlier", [])
+    said = [tuple(key) for call in before for key in call["rows"]]
+    last = {name: former.get(name) for name in _CALL}
+    calls = [*before, {**last, "rows": [list(key) for key in earlier if key not in said]}]
+    left = [{**call, "rows": [key for key in call["rows"] if tuple(key) in earlier]} for call in calls]
+    return [call for call in left if call["rows"]]

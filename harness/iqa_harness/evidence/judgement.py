@@ -1,0 +1,369 @@
+"""Is the number to be believed? What the stored rows of a run say about their own attacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
+from iqa_harness.evidence.strength import (
+    BLACK_BOX,
+    OBJECTIVES,
+    STEPPED,
+    Group,
+    Grouped,
+    compare,
+    grouped,
+    strongest,
+)
+from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged, column
+from iqa_results import ModelRecord
+
+BY_CHECK = {
+    "finite_scores": "scores_not_finite",
+    "score_range": "outside_score_range",
+    "repeatable": "scores_vary",
+    "batch_independent": "batch_dependence",
+    "gradient_finite": "gradient_missing",
+    "gradient_alive": "zero_gradients",
+    "gradient_agrees": "gradient_disagrees",
+    "tones_alive": "input_range",
+    "noise_weaker": "noise_as_strong",
+    "ends_reached": "ends_not_reached",
+    "converged": "still_rising",
+}
+"""Checks of `check_model` and `probe_model`, made before any attack, and the flags they raise."""
+
+GREY_LEVEL = 1 / 255
+"""Radius (inf) or root mean square change (2) from which an attack should survive storing with 8 bits."""
+MIN_AGREEMENT = 30
+"""Images on which a clean SROCC says something."""
+CROSSES = 2 - 1e-9
+"""Reach, in radii, that takes a pixel from one side of the ball to the other."""
+FLOAT_MARGIN = 1e-6
+
+
+class Completeness(NamedTuple):
+    """How much of what counts for a model's verdict is there."""
+
+    main_epsilon: float
+    """Radius the leaderboard is ranked at."""
+    planned: int
+    """Cells without attack and at that radius."""
+    missing: int
+    """Of them not in the store."""
+    undefined: tuple[str, ...]
+    """Worst cases at that radius without a value, by name."""
+    reason: str
+    """Why they have none."""
+
+
+def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
+    """Return the flags of what was measured before any attack.
+
+    Args:
+        checks: by name, each with value, threshold, passed and detail, as `check_model` returns them or a
+            manifest stores them.
+    """
+    flags = []
+    for name, flag in BY_CHECK.items():
+        check = checks.get(name)
+        if check is None:
+            flags.append(not_measured(flag, "an earlier check failed, or the run is of an older version"))
+            continue
+        found = check if isinstance(check, dict) else check._asdict()
+        if found["value"] is not None or not found["passed"]:
+            flags.append(
+                Flag(
+                    flag, found["value"], float(found["threshold"]), not found["passed"], True,
+                    FLAGS[flag].severity, found["detail"],
+                )
+            )  # fmt: skip
+        else:
+            flags.append(not_measured(flag, found["detail"]))  # nothing measured, nothing against it
+    return flags
+
+
+def flags_without_scores(record: ModelRecord, whole: Completeness, reason: str) -> list[Flag]:
+    """Return the flags of a model without clean scores: those of its checks, and what is missing."""
+    found = {flag.flag: flag for flag in (*flags_of_checks(record.checks), *_completeness(whole))}
+    return [found.get(name) or not_measured(name, reason) for name in FLAGS]
+
+
+def check_results(
+    record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked], whole: Completeness
+) -> list[Flag]:
+    """Return every flag of one model, from its checks and its stored rows.
+
+    Args:
+        record: the model as the manifest has it.
+        judged: its clean scores.
+        attacked: its attacks on all images, prefixes included.
+        whole: how much of its plan is there.
+    """
+    before = {flag.flag: flag for flag in flags_of_checks(record.checks)}
+    full, every = grouped(attacked), grouped(attacked, final=False)
+    after = [
+        *_completeness(whole),
+        _scores_vary(record, judged, attacked),
+        _zero_gradients(attacked),
+        _noise(judged, full),
+        _fgsm(judged, full),
+        _more_steps(judged, full, every),
+        _larger_epsilon(judged, full),
+        _black_box(judged, full),
+        _rounding(judged, attacked, whole.main_epsilon),
+        _constant(judged),
+        _agreement(record, judged),
+    ]
+    for flag in after:
+        former = before.get(flag.flag)
+        if former is None or (flag.measured and not former.raised):
+            # What was found on all images stands, unless a few images raised the flag already.
+            before[flag.flag] = flag
+    return [before[name] for name in FLAGS]
+
+
+def _completeness(whole: Completeness) -> list[Flag]:
+    names = ", ".join(whole.undefined) or "none"
+    why = f": {whole.reason}" if whole.undefined and whole.reason else ""
+    return [
+        measured(
+            "attacks_missing",
+            whole.missing,
+            f"cells that are not in the store, of {whole.planned} without attack and at "
+            f"{_radius(whole.main_epsilon)}",
+        ),
+        measured(
+            "worst_case_undefined",
+            len(whole.undefined),
+            f"worst cases without a value at {_radius(whole.main_epsilon)}, {names}{why}",
+        ),
+    ]
+
+
+def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
+    name = "scores_vary"
+    if record.card.get("is_stochastic"):
+        return not_measured(name, "the model calls itself stochastic: its draws are averaged (EOT)")
+    low, high = judged.score_range
+    largest, where = 0.0, "no attack"
+    for key, found in attacked.items():
+        rows = found.rows[
+            (found.rows["kind"] != "transfer") & ~(found.rows["projection_moved"] > FLOAT_MARGIN)
+        ]
+        if len(rows):
+            apart = np.abs(column(rows, "adv_score") - column(rows, "attack_score")).max() / (high - low)
+            if _worse(apart, largest):
+                largest, where = float(apart), f"{key.attack}/{key.objective} at {_radius(key.epsilon)}"
+    if not attacked:
+        return not_measured(name, "no attack")
+    return measured(
+        name, largest, f"largest difference between the attack's score and the harness's, {where}"
+    )
+
+
+def _zero_gradients(attacked: Mapping[AttackKey, Attacked]) -> Flag:
+    share, where = 0.0, "any attack"
+    counted = False
+    for key, found in attacked.items():
+        taken = float(column(found.rows, "backwards").sum())
+        if not found.final or not taken:
+            continue
+        counted = True
+        mine = float(column(found.rows, "zero_gradients").sum()) / taken
+        if _worse(mine, share):
+            share, where = mine, f"{key.attack} at {_radius(key.epsilon)}"
+    if not counted:
+        return not_measured("zero_gradients", "no attack with gradients")
+    return measured("zero_gradients", share, f"share of gradients that are exactly zero, {where}")
+
+
+def _worse(value: float, than: float) -> bool:
+    """Whether a value is larger; a NaN is larger than any number, and none than it."""
+    return not (value <= than) and not math.isnan(than)
+
+
+def _white(groups: Mapping[Group, Grouped], norm: str, epsilon: float) -> list[Grouped]:
+    """Return the gradient attacks with steps that can cross the ball."""
+    return [
+        g
+        for (_, n, e, _), g in groups.items()
+        if (n, e) == (norm, epsilon) and g.kind in STEPPED and g.reach >= CROSSES
+    ]
+
+
+def _against_white(
+    judged: Judged,
+    full: Mapping[Group, Grouped],
+    kinds: tuple[str, ...],
+    name: str,
+    objectives: tuple[str, ...] = OBJECTIVES,
+) -> Flag | None:
+    """Compare attacks of some kinds with the strongest gradient attack, objective by objective."""
+    worst: tuple[bool, float, str] | None = None
+    for (attack, norm, epsilon, _), group in full.items():
+        if group.kind not in kinds:
+            continue
+        white = _white(full, norm, epsilon)
+        for objective in [o for o in objectives if o in group.scores]:
+            best = strongest(judged, white, objective)
+            if best is None:
+                continue
+            alone = Grouped(group.kind, math.inf, {objective: group.scores[objective]})
+            pair = compare(judged, alone, best)
+            where = f"{attack}/{objective} over the strongest gradient attack at {_radius(epsilon)}"
+            if pair is not None:
+                # A ratio that is no number is the worst there can be.
+                ratio = math.inf if math.isnan(pair.ratio) else pair.ratio
+                found = (not (pair.errors <= 2), ratio, where)
+                worst = found if worst is None else max(worst, found)
+    if worst is None:
+        return None
+    beyond, ratio, where = worst
+    return measured(name, ratio if math.isfinite(ratio) else None, where, also=beyond)
+
+
+def _noise(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
+    name = "noise_as_strong"
+    flag = _against_white(judged, full, ("noise",), name)
+    if flag is None:
+        return not_measured(name, "the suite has no noise attack beside a gradient attack")
+    # Half as strong is enough: no test against equality.
+    return flag._replace(raised=flag.value is None or not (flag.value <= flag.threshold))
+
+
+def _fgsm(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
+    # Not drift and mse: where one step goes up and many find the way down, the two are not comparable.
+    flag = _against_white(judged, full, ("fgsm",), "fgsm_as_strong", ("raise", "lower"))
+    return flag or not_measured(
+        "fgsm_as_strong", "no FGSM beside an attack whose steps can cross the ball, with a shared objective"
+    )
+
+
+def _black_box(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
+    flag = _against_white(judged, full, BLACK_BOX, "black_box_stronger")
+    return flag or not_measured(
+        "black_box_stronger", "no transfer or Square beside a gradient attack with a shared objective"
+    )
+
+
+def _more_steps(judged: Judged, full: Mapping[Group, Grouped], every: Mapping[Group, Grouped]) -> Flag:
+    name = "more_steps_not_stronger"
+    found = []
+    for (attack, norm, epsilon, steps), whole in full.items():
+        if whole.kind not in STEPPED:
+            continue
+        prefixes = [
+            (s, g) for (a, n, e, s), g in every.items()
+            if (a, n, e) == (attack, norm, epsilon) and s < steps and g.reach <= 1 + 1e-9
+        ]  # fmt: skip
+        if prefixes:
+            shortest, prefix = min(prefixes, key=lambda p: p[0])
+            pair = compare(judged, whole, prefix)
+            if pair is not None:
+                found.append((epsilon, _bounded(pair.ratio), f"{attack}, {steps} steps over {shortest}"))
+    if not found:
+        return not_measured(name, "no attack reports a prefix too short to cross the radius")
+    smallest = min(epsilon for epsilon, _, _ in found)
+    _, ratio, what = min((f for f in found if f[0] == smallest), key=lambda f: f[1])
+    return measured(name, _number(ratio), f"{what}, at {_radius(smallest)}")
+
+
+def _larger_epsilon(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
+    name = "larger_epsilon_not_stronger"
+    found: list[tuple[float, str]] = []
+    reason = "no gradient attack at two radii of which one is 1.5 times the other"
+    for attack, norm in dict.fromkeys((a, n) for (a, n, _, _), g in full.items() if g.kind in STEPPED):
+        radii = sorted(
+            ((e, g) for (a, n, e, _), g in full.items() if (a, n) == (attack, norm)), key=lambda pair: pair[0]
+        )
+        small, group = radii[0]
+        larger = next(((e, g) for e, g in radii if e >= 1.5 * small * (1 - 1e-9)), None)
+        if larger is None:
+            continue
+        if _saturated(judged, group):
+            reason = f"most scores are at the ends of the card's range at {_radius(small)} already"
+            continue
+        pair = compare(judged, larger[1], group)
+        if pair is not None:
+            found.append((_bounded(pair.ratio), f"{attack}, {_radius(larger[0])} over {_radius(small)}"))
+    if not found:
+        return not_measured(name, reason)
+    ratio, what = min(found)
+    return measured(name, _number(ratio), what)
+
+
+def _bounded(ratio: float) -> float:
+    """Return a ratio that can be ordered and stored: one that is no number is the lowest."""
+    return -math.inf if math.isnan(ratio) else min(ratio, 1e9)
+
+
+def _number(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None
+
+
+def _saturated(judged: Judged, group: Grouped) -> bool:
+    low, high = judged.score_range
+    margin = 0.02 * (high - low)
+    at_end = [(s >= high - margin) | (s <= low + margin) for o, s in group.scores.items() if o in OBJECTIVES]
+    return bool(np.mean(at_end) > 0.5)
+
+
+def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked], main_epsilon: float) -> Flag:
+    name = "rounding_decides"
+    candidates = [
+        (k.epsilon, k, a)
+        for k, a in attacked.items()
+        if a.final
+        and k.epsilon >= main_epsilon * (1 - 1e-9)
+        and k.objective in ("raise", "lower", "drift", "mse")
+        and str(a.rows.iloc[0]["kind"]) in STEPPED
+        and _survives_rounding(k, a)
+    ]
+    if not candidates:
+        return not_measured(
+            name, "no gradient attack from the main radius on changes images by about a grey level"
+        )
+    smallest = min(epsilon for epsilon, _, _ in candidates)
+    at = [(k, a) for epsilon, k, a in candidates if epsilon == smallest]
+    before = np.mean([np.abs(a.score - judged.clean).mean() for _, a in at])
+    after = np.mean([np.abs(a.score_8bit - judged.clean).mean() for _, a in at])
+    if not before > 0:
+        return measured(name, 0.0 if after == 0 else None, f"no drift before rounding at {_radius(smallest)}")
+    kept = float(after / before)
+    return measured(
+        name,
+        abs(1 - kept),
+        f"{kept:.0%} of the drift is left after rounding to 8 bits at {_radius(smallest)}",
+    )
+
+
+def _survives_rounding(key: AttackKey, found: Attacked) -> bool:
+    size = key.epsilon if key.norm == "inf" else float(column(found.rows, "rmse").mean())
+    return not (size < GREY_LEVEL * (1 - 1e-6))
+
+
+def _constant(judged: Judged) -> Flag:
+    largest = float(np.abs(judged.clean).max())
+    spread = float(np.ptp(judged.clean)) / largest if largest else 0.0
+    return measured(
+        "constant_predictor", spread, f"range of {len(judged.clean)} clean scores over the largest"
+    )
+
+
+def _agreement(record: ModelRecord, judged: Judged) -> Flag:
+    name = "no_agreement"
+    if len(judged.clean) < MIN_AGREEMENT:
+        return not_measured(name, f"{len(judged.clean)} images, at least {MIN_AGREEMENT} are needed")
+    if record.checkpoint is None and record.card.get("initial_weights", "random") == "random":
+        return not_measured(name, "the card says the weights are random: no agreement is claimed")
+    clean = judged.clean_estimate("srocc").value
+    return measured(name, clean.value, clean.undefined or f"clean SROCC on {len(judged.clean)} images")
+
+
+def _radius(epsilon: float) -> str:
+    return f"{epsilon * 255:.3g}/255"

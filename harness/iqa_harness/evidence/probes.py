@@ -1,0 +1,158 @@
+"""Small attacks on a few images before the run: does the gradient lead anywhere, and far enough?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
+from iqa_harness.evidence.flags import FLAGS
+from iqa_harness.evidence.model_checks import Check, Probe
+from iqa_models import QualityModel
+
+PROBED = 2
+"""Images the small attacks run on."""
+BANDS = 8
+"""Parts of the range of pixel values that the score must see."""
+DRAWS = 4
+"""Draws of noise, of which the best counts."""
+FREE: tuple[tuple[Norm, int, float], ...] = (("inf", 10, 0.1), ("2", 20, 0.03))
+"""Norm, steps and their root mean square length without a budget. Sign steps leave noise behind, which may
+only raise a score: where they fall short, steps along the gradient itself follow."""
+MIN_STEPS = 10
+"""Steps below which a tenth of them is not one step."""
+DIRECTIONS = ("raise", "lower")
+
+
+def probe_model(
+    model: QualityModel, images: Sequence[Tensor], attack: Attack | None, epsilon: float, draws: int | None
+) -> dict[str, Check]:
+    """Measure what a few gradients can show, on a model that `check_model` found usable.
+
+    Args:
+        model: in eval mode.
+        images: (3, H, W) each in [0, 1]; the attacks run on the first PROBED of them.
+        attack: the suite's own PGD at its main radius; None if it has none.
+        epsilon: that radius.
+        draws: evaluations averaged for a stochastic model.
+
+    Returns:
+        tones_alive, noise_weaker, ends_reached, converged: measured value, bound, verdict and meaning.
+        What this suite gives no means to measure has no value and passes.
+    """
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
+    try:
+        return {
+            "tones_alive": _tones_alive(probe, torch.stack(list(images))),
+            **_attacks(probe, images, attack, epsilon, draws),
+        }
+    except AttackFailed as error:
+        # A gradient that is finite on the images and not beside them: said, and the run's cells will fail.
+        return {
+            name: Check(None, FLAGS[flag].threshold, False, str(error))
+            for name, flag in (("noise_weaker", "noise_as_strong"), ("ends_reached", "ends_not_reached"))
+        }
+
+
+def _tones_alive(probe: Probe, batch: Tensor) -> Check:
+    """Squeeze the images into each part of [0, 1] and ask whether the score still sees them."""
+    sizes = []
+    for band in range(BANDS):
+        squeezed = ((batch + band) / BANDS).clamp(0, 1)
+        sizes.append(float(probe.gradients(squeezed).abs().double().sum()))
+    largest = max(sizes)
+    dead = sum(size <= 1e-3 * largest for size in sizes) / BANDS
+    return _check("input_range", dead, f"share of {BANDS} parts of [0, 1] without a gradient")
+
+
+def _attacks(
+    probe: Probe, images: Sequence[Tensor], attack: Attack | None, epsilon: float, draws: int | None
+) -> dict[str, Check]:
+    model, few = probe.model, list(images[:PROBED])
+    norm = attack.threat.norm if attack else "inf"
+    threat = ThreatModel(norm, epsilon)
+    own = (
+        replace(attack, objectives=DIRECTIONS, restarts=1)
+        if isinstance(attack, PGD)
+        else PGD(threat=threat, objectives=DIRECTIONS, steps=10, step_size=epsilon / 4, eot_samples=draws)
+    )
+    before = math.floor(0.9 * own.steps)
+    own = replace(own, report_steps=(before,) if own.steps >= MIN_STEPS else ())
+    noise = Noise(threat=threat, objectives=DIRECTIONS, samples=DRAWS, eot_samples=draws)
+    followed, blind = _run(own, model, few), _run(noise, model, few)
+    full, random = _gain(followed, own.steps), _gain(blind, 0)
+    checks = {
+        "noise_weaker": _check(
+            "noise_as_strong",
+            random / full if full > 0 else None,
+            f"gain of the best of {DRAWS} draws of noise over that of PGD-{own.steps} "
+            f"at {epsilon * 255:.3g}/255, {len(few)} images" + ("" if full > 0 else ": PGD gained nothing"),
+        ),
+        "ends_reached": _ends_reached(probe, images, draws),
+    }
+    if own.steps < MIN_STEPS or not isinstance(attack, PGD):
+        reason = f"{own.steps} steps" if isinstance(attack, PGD) else "no PGD in the suite"
+        checks["converged"] = Check(None, FLAGS["still_rising"].threshold, True, reason)
+    else:
+        late = full - _gain(followed, before)
+        checks["converged"] = _check(
+            "still_rising",
+            late / full if full > 0 else 0.0,
+            f"share of the gain of {own.steps} steps made after step {before}, {len(few)} images",
+        )
+    return checks
+
+
+def _run(attack: Attack, model: QualityModel, images: Sequence[Tensor]) -> AttackResult:
+    mos = torch.full((len(images),), 0.5, dtype=torch.float64)
+    # Two at once, as the checks before need: a model that is only just small enough can be probed.
+    return attack.run(model, images, [f"probe-{i}" for i in range(len(images))], mos, chunk=2)
+
+
+def _gain(result: AttackResult, steps: int) -> float:
+    """Return the mean change in the wanted direction, on the model's own scale."""
+    gains = [
+        (found.example.score - float(result.clean[found.image])) * (1 if found.objective == "raise" else -1)
+        for found in result.found
+        if found.steps == steps and found.objective in DIRECTIONS
+    ]
+    return sum(gains) / len(gains)
+
+
+def _ends_reached(probe: Probe, images: Sequence[Tensor], draws: int | None) -> Check:
+    clean = probe.scores(torch.stack(list(images)))
+    low, high = float(clean.min()), float(clean.max())
+    few = list(images[:PROBED])
+    reached: set[tuple[int, str]] = set()
+    tries = len(few) * len(DIRECTIONS)
+    for norm, steps, size in FREE:
+        unit = 1.0 if norm == "inf" else math.sqrt(few[0].numel())
+        free = PGD(
+            threat=ThreatModel(norm, unit),  # the ball holds the whole box
+            objectives=DIRECTIONS,
+            steps=steps,
+            step_size=size * unit,
+            random_start=False,
+            eot_samples=draws,
+        )
+        for found in _run(free, probe.model, few).found:
+            score = found.example.score
+            if {"raise": score >= high, "lower": score <= low}.get(found.objective, False):
+                reached.add((found.image, found.objective))
+        if len(reached) == tries:
+            break
+    return _check(
+        "ends_not_reached",
+        1 - len(reached) / tries,
+        f"share of {tries} tries without a budget that stop short of the clean scores' ends "
+        f"{low:.4g} and {high:.4g}",
+    )
+
+
+def _check(flag: str, value: float | None, detail: str) -> Check:
+    threshold = FLAGS[flag].threshold
+    return Check(value, threshold, value is not None and value <= threshold, detail)

@@ -1,0 +1,1 @@
+"""Is a run worse than a baseline?"""

@@ -1,0 +1,115 @@
+"""From a run to a baseline: the scores of every image that a gate compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from iqa_harness.errors import RunError
+from iqa_harness.measures.model_scores import Judged, attack_vectors, judge
+from iqa_harness.tables.robustness import ENDS, RobustnessTable, model_rows
+from iqa_results import BASELINE_SCHEMA, Baseline, BaselineModel, ResultStore, RunManifest
+
+
+class Standpoint(NamedTuple):
+    """One side of a comparison: a baseline, or a run seen as one."""
+
+    record: Baseline
+    scores: pd.DataFrame
+    """Columns of BASELINE_COLUMNS."""
+
+
+def standpoint(store: ResultStore, manifest: RunManifest, tables: RobustnessTable, name: str) -> Standpoint:
+    """Return a run as one side of a comparison.
+
+    Args:
+        store: where its parts are.
+        manifest: the run's.
+        tables: its tables.
+        name: what to call it.
+
+    Raises:
+        RunError: the run is not complete: what is missing would be compared with nothing.
+    """
+    if manifest.status != "complete":
+        left = sum(cell.status != "done" for cell in manifest.cells)
+        raise RunError(
+            f"run {manifest.run!r} is {manifest.status}: {left} of {len(manifest.cells)} cells are not done; "
+            "finish it before it is compared"
+        )
+    verdicts = {row["model"]: (row["verdict"], row["flags"]) for row in tables.table.to_pylist()}
+    intervals = tables.intervals.to_pandas()
+    rows: list[dict[str, Any]] = []
+    for model in manifest.models:
+        frame = model_rows(store, manifest, model.name)
+        clean = frame[(frame["attack"] == "clean") & (frame["split"] == manifest.data.split)]
+        judged = judge(model.name, clean.sort_values("position"), frame, manifest, resamples=1)
+        rows += _rows(judged, frame, manifest, intervals[intervals["model"] == model.name])
+    record = Baseline(
+        name=name,
+        run=manifest.run,
+        suite=manifest.suite,
+        suite_sha256=manifest.suite_sha256,
+        data=manifest.data.name,
+        data_sha256=manifest.data.sha256,
+        split=manifest.data.split,
+        images=manifest.data.images,
+        label=manifest.data.label,
+        main_epsilon=manifest.main_epsilon,
+        suite_min=manifest.suite_min,
+        seed=manifest.seed,
+        models=tuple(
+            BaselineModel(
+                name=m.name,
+                sha256=m.sha256,
+                verdict=verdicts[m.name][0],
+                flags=tuple(f for f in verdicts[m.name][1].split(", ") if f),
+            )
+            for m in manifest.models
+        ),
+        provenance=manifest.provenance,
+    )
+    return Standpoint(record, pd.DataFrame(rows, columns=BASELINE_SCHEMA.names))
+
+
+def _rows(
+    judged: Judged, frame: pd.DataFrame, manifest: RunManifest, intervals: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+    references = judged.clean_rows["reference"].tolist()
+
+    def rows(place: dict[str, Any], score: Any) -> Iterator[dict[str, Any]]:
+        mapped = judged.mapped(score, "plcc")
+        columns = (judged.ids, references, judged.mos, score, mapped)
+        for image_id, reference, mos, raw, through in zip(*columns, strict=True):
+            yield {
+                "model": judged.model,
+                **place,
+                "image_id": image_id,
+                "reference": reference,
+                "mos": float(mos),
+                "score": float(raw),
+                "mapped": float(through),
+            }
+
+    nothing = {"attack": "", "objective": "", "norm": "none", "epsilon": 0.0}
+    yield from rows({"row": "clean", **nothing}, judged.clean)
+    attacked, _ = attack_vectors(frame[frame["attack"] != "clean"], judged.ids)
+    for key, found in attacked.items():
+        if found.final and key.epsilon == manifest.main_epsilon and key.objective not in ENDS:
+            place = {"row": "attack", **key._asdict()}
+            del place["steps"]
+            yield from rows(place, found.score)
+    for (norm, epsilon), at in intervals.groupby(["norm", "epsilon"]):
+        if epsilon == manifest.main_epsilon:
+            ordered = at.set_index("image_id").loc[list(judged.ids)]
+            for metric in ("srocc", "plcc"):
+                place = {
+                    "row": "composed",
+                    "attack": "",
+                    "objective": metric,
+                    "norm": norm,
+                    "epsilon": epsilon,
+                }
+                yield from rows(place, ordered[f"composed_{metric}"].to_numpy(dtype=float))

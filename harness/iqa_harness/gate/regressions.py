@@ -1,0 +1,397 @@
+"""Did robustness get worse? Two runs of one suite on one data set, compared image by image.
+
+A value is a regression only if it fell by more than the tolerance AND the paired bootstrap says that it
+fell at all: an upper bound of the change lies below 0. The tolerance says what is worth stopping for, the
+bound what is not chance; a measured noise floor, where there is one, raises the tolerance. The bound holds
+for all gated values together (Bonferroni): with no change, one run in twenty is called worse at the most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from iqa_harness.errors import NotComparable, RunError
+from iqa_harness.evidence.flags import VERDICTS
+from iqa_harness.gate.baselines import Standpoint
+from iqa_harness.gate.side import norms_of, require_whole
+from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates, lowest
+from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
+from iqa_results import NoiseFloor
+
+TOLERANCE = 0.01
+"""Fall of a correlation that is worth stopping for, if nothing else is said."""
+
+FALSE_ALARMS = 0.05
+"""Share of runs without a change that chance may call worse, all gated values together."""
+GATED = ("clean", "suite_min", "composed")
+"""Rows that are gated; single attacks are compared and shown, and gated on demand."""
+BEYOND = 20
+"""Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
+
+Outcome = Literal["ok", "regressed", "improved", "undefined"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One value before and after."""
+
+    model: str
+    row: str
+    """clean, attack, suite_min, composed, or verdict."""
+    attack: str
+    """Of a suite_min, the member that gives it now."""
+    objective: str
+    epsilon: float
+    metric: str
+    before: float | None
+    after: float | None
+    difference: float | None
+    """after - before."""
+    low: float | None
+    """Lower end of the paired 95 % interval of the difference."""
+    high: float | None
+    """Upper end of it."""
+    bound: float | None
+    """Upper bound of the difference that the decision is made on, for all gated values together."""
+    gated: bool
+    """Whether it can be a regression."""
+    interval: str
+    """How it was made."""
+    images: int
+    tolerance: float
+    """Tolerance this value was held against, the noise floor included."""
+    outcome: Outcome
+    reason: str
+    """What was found, in words."""
+
+    @property
+    def name(self) -> str:
+        """Model, row and attack in one word."""
+        member = f" {self.attack}/{self.objective}" if self.attack else ""
+        return f"{self.model} {self.row}{member}"
+
+
+class Regression(Comparison):
+    """A value that got worse."""
+
+
+class Gated(NamedTuple):
+    """What a gate found."""
+
+    comparisons: list[Comparison]
+    regressions: list[Regression]
+    notes: list[str]
+    """What a reader must know: models left out, another device or version."""
+
+
+def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
+    """Return notes on two comparable runs.
+
+    Raises:
+        NotComparable: suites, data, images, labels, radius, members of the minimum or models by name
+            differ; the message says which.
+        BadPart: one side is not whole, see `require_whole`.
+    """
+    old, new = before.record, after.record
+    if old.suite_sha256 != new.suite_sha256:
+        raise NotComparable(
+            f"suites differ: the baseline is of {old.suite!r} ({old.suite_sha256[:12]}), the run of "
+            f"{new.suite!r} ({new.suite_sha256[:12]}); run the baseline's suite, or save a new baseline"
+        )
+    if (old.data_sha256, old.split) != (new.data_sha256, new.split):
+        raise NotComparable(
+            f"data differ: the baseline is on {old.data!r} {old.split} ({old.data_sha256[:12]}), the run on "
+            f"{new.data!r} {new.split} ({new.data_sha256[:12]})"
+        )
+    names = [m.name for m in new.models]
+    missing = [m.name for m in old.models if m.name not in names]
+    if missing:
+        raise NotComparable(
+            f"models differ: the run has no {', '.join(missing)} (it has {', '.join(names)}); models are "
+            "compared by name, give one with --model NAME=..."
+        )
+    for side in (before, after):
+        require_whole(side, [m.name for m in old.models])
+    for what, one, other in (
+        ("radii", old.main_epsilon, new.main_epsilon),
+        ("members of suite_min", sorted(old.suite_min), sorted(new.suite_min)),
+        ("seeds", old.seed, new.seed),
+        ("norms", sorted(norms_of(before)), sorted(norms_of(after))),
+    ):
+        if one != other:
+            raise NotComparable(f"{what} differ: {one} in the baseline, {other} in the run")
+    for model in old.models:
+        a, b = _images(before, model.name), _images(after, model.name)
+        if not a.equals(b):
+            raise NotComparable(f"images differ: {model.name!r} has other images or labels in the two runs")
+        c, d = _transfers(before, model.name), _transfers(after, model.name)
+        if c != d:
+            raise NotComparable(
+                f"surrogates differ: {model.name!r} was tried on {', '.join(sorted(c)) or 'no transfer'} "
+                f"before, on {', '.join(sorted(d)) or 'none'} now; run the same models together"
+            )
+    notes = []
+    extra = [name for name in names if name not in {m.name for m in old.models}]
+    if extra:
+        notes.append(f"not in the baseline, and not compared: {', '.join(extra)}")
+    if old.provenance.device != new.provenance.device:
+        notes.append(f"device differs: {old.provenance.device} before, {new.provenance.device} now")
+    changed = [
+        f"{p} {v} -> {new.provenance.packages.get(p, 'none')}"
+        for p, v in old.provenance.packages.items()
+        if new.provenance.packages.get(p) != v
+    ]
+    if changed:
+        notes.append(f"packages differ: {', '.join(changed)}")
+    return notes
+
+
+def _transfers(side: Standpoint, model: str) -> set[str]:
+    """Return the attacks of other models' examples, 'NAME:SURROGATE', that a model was judged by."""
+    names = set(side.scores.loc[side.scores["model"] == model, "attack"])
+    return {name for name in names if ":" in name}
+
+
+def _images(side: Standpoint, model: str) -> pd.DataFrame:
+    rows = side.scores[(side.scores["model"] == model) & (side.scores["row"] == "clean")]
+    ordered: pd.DataFrame = rows[["image_id", "mos"]].sort_values("image_id").reset_index(drop=True)
+    return ordered
+
+
+def find_regressions(
+    before: Standpoint,
+    after: Standpoint,
+    *,
+    tolerance: float = TOLERANCE,
+    metrics: Sequence[Metric] = ("srocc",),
+    every_attack: bool = False,
+    resamples: int | None = None,
+    undefined_ok: bool = False,
+) -> Gated:
+    """Compare a run with a baseline, value by value.
+
+    Args:
+        before: the baseline.
+        after: the run.
+        tolerance: fall of a correlation that is let pass; a measured noise floor above it counts instead.
+        metrics: what to compare.
+        every_attack: gate every attack by itself too; more values share the allowed false alarms.
+        resamples: draws of the bootstrap, seeded by the baseline's seed; as many as the bound needs if
+            left out.
+        undefined_ok: to show a baseline, not to gate with it: let gated values without a value pass.
+
+    Raises:
+        NotComparable: see `require_comparable`; or a gated value of the baseline is undefined, so that
+            nothing could be worse.
+        BadPart: see `require_comparable`.
+        RunError: a tolerance that is no number from 0 on.
+    """
+    if not (0 <= tolerance < math.inf):
+        raise RunError(f"a tolerance is a number from 0 on, not {tolerance}")
+    notes = require_comparable(before, after)
+    lost = [] if undefined_ok else undefined_values(before, metrics, every_attack=every_attack)
+    if lost:
+        raise NotComparable(f"the baseline has no value of {lost[0]}: nothing could be worse")
+    floors = {(f.model, f.row, f.attack, f.objective, f.metric): f.floor for f in before.record.noise}
+    rows = {
+        (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
+    }
+    values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
+    family = max(1, values * len(metrics) * len(before.record.models))
+    share = FALSE_ALARMS / family
+    resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
+    comparisons: list[Comparison] = []
+    for model in before.record.models:
+        now = next(m for m in after.record.models if m.name == model.name)
+        comparisons.append(_verdicts(model.name, model.verdict, now.verdict, now.flags))
+        bootstrap = _bootstrap(before, model.name, resamples)
+        for metric in metrics:
+            old = _values(before, model.name, metric, bootstrap)
+            new = _values(after, model.name, metric, bootstrap)
+            for place in old:
+                allowed = max(tolerance, floors.get((model.name, *place, metric), 0.0))
+                epsilon = 0.0 if place[0] == "clean" else before.record.main_epsilon
+                pair = (old[place], new.get(place))
+                gated = every_attack or place[0] in GATED
+                compared = _compare(model.name, place, metric, *pair, allowed, epsilon, share, gated)
+                comparisons.append(compared)
+    regressions = [c for c in comparisons if isinstance(c, Regression)]
+    return Gated(comparisons, regressions, notes)
+
+
+def undefined_values(side: Standpoint, metrics: Sequence[Metric], *, every_attack: bool = False) -> list[str]:
+    """Name the gated values of one side that do not exist, with the reason."""
+    lost = []
+    for model in side.record.models:
+        bootstrap = _bootstrap(side, model.name, 1)
+        for metric in metrics:
+            for place, value in _values(side, model.name, metric, bootstrap).items():
+                point = value.replicates.point
+                if point.value is None and (every_attack or place[0] in GATED):
+                    lost.append(f"{model.name} {place[0]} in {metric.upper()} ({point.undefined})")
+    return lost
+
+
+class _Value(NamedTuple):
+    replicates: Replicates
+    member: tuple[str, str]
+    """Attack and objective to name."""
+    images: int
+    interval: str
+
+
+Place = tuple[str, str, str]
+"""row, attack, objective as stored."""
+
+
+def _bootstrap(side: Standpoint, model: str, resamples: int) -> Bootstrap:
+    """Return the draws of one model's images, which both sides share."""
+    rows = side.scores[side.scores["model"] == model]
+    clean = rows[rows["row"] == "clean"].sort_values("image_id")
+    mos = clean["mos"].to_numpy(dtype=np.float64)
+    return Bootstrap(mos, tuple(clean["reference"]), seed=side.record.seed, resamples=resamples)
+
+
+def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) -> dict[Place, _Value]:
+    rows = side.scores[side.scores["model"] == model]
+    mos = bootstrap.mos
+    found: dict[Place, _Value] = {}
+    for (row, attack, objective), group in rows.groupby(["row", "attack", "objective"], sort=False):
+        if row == "composed" and objective != metric:
+            continue
+        values = _vector(group.sort_values("image_id"), metric)
+        point = srocc(values, mos) if metric == "srocc" else plcc(values, mos)
+        replicates = bootstrap.replicates(point, values, metric)
+        named = ("", "") if row == "composed" else (str(attack), str(objective))
+        found[str(row), *named] = _Value(replicates, named, len(mos), bootstrap.label())
+    members = _members(side, found)
+    if members:
+        least = min(members, key=_height)
+        every = lowest([m.replicates for m in members])
+        found["suite_min", "", ""] = _Value(every, least.member, len(mos), bootstrap.label(every.method))
+    return found
+
+
+def _height(value: _Value) -> float:
+    point = value.replicates.point.value
+    return np.inf if point is None else point
+
+
+def _members(side: Standpoint, found: dict[Place, _Value]) -> list[_Value]:
+    wanted = [tuple(name.split("/")) for name in side.record.suite_min]
+    return [
+        value
+        for place, value in found.items()
+        if place[0] == "attack"
+        and any(place[2] == o and (place[1] == a or place[1].startswith(f"{a}:")) for a, o in wanted)
+    ]
+
+
+def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
+    return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
+
+
+def _compare(
+    model: str,
+    place: Place,
+    metric: Metric,
+    old: _Value,
+    new: _Value | None,
+    allowed: float,
+    epsilon: float,
+    share: float,
+    gated: bool,
+) -> Comparison:
+    member = new.member if new else old.member
+    common: dict[str, Any] = {
+        "model": model, "row": place[0], "attack": member[0], "objective": member[1], "epsilon": epsilon,
+        "metric": metric, "images": old.images, "tolerance": allowed, "gated": gated,
+    }  # fmt: skip
+    was = old.replicates.point
+    now = new.replicates.point if new else None
+    if new is None or now is None or was.value is None or now.value is None:
+        why = "not in the run" if now is None else f"undefined: {now.undefined or was.undefined}"
+        lost = was.value is not None and gated
+        outcome: Outcome = "regressed" if lost else "undefined"
+        return (Regression if lost else Comparison)(
+            **common, before=was.value, after=now.value if now else None, difference=None, low=None,
+            high=None, bound=None, interval="", outcome=outcome, reason=why,
+        )  # fmt: skip
+    difference = new.replicates - old.replicates
+    low, high = difference.interval()
+    change = now.value - was.value
+    bound = difference.interval(confidence=1 - 2 * share).high
+    # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
+    certain = bound is None or bound < 0
+    fell = gated and change < -allowed and certain
+    rose = change > allowed and low is not None and low > 0
+    outcome = "regressed" if fell else "improved" if rose else "ok"
+    span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+    reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
+    if bound is None and change < -allowed:
+        reason += ": too many draws without a value to say that this is chance"
+    elif not gated and change < -allowed and certain:
+        reason += ": worse, by itself not gated"
+    elif not fell and change < -allowed:
+        reason += ": beyond the tolerance, within chance"
+    elif not fell and certain:
+        reason += ": beyond chance, within the tolerance"
+    return (Regression if fell else Comparison)(
+        **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
+        interval=old.interval if low is not None else "", outcome=outcome, reason=reason,
+    )  # fmt: skip
+
+
+def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:
+    """A number that is no longer to be believed is worse than a lower one; one never judged is the worst."""
+    rank = {str(name): i for i, name in enumerate(VERDICTS)}
+    unknown = len(VERDICTS)
+    worse = after not in rank or rank[after] > rank.get(before, unknown)
+    reason = f"{before} -> {after}" + (f" ({', '.join(flags)})" if flags else "")
+    return (Regression if worse else Comparison)(
+        model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,
+        difference=None, low=None, high=None, bound=None, gated=True, interval="", images=0, tolerance=0.0,
+        outcome="regressed" if worse else "ok", reason=reason,
+    )  # fmt: skip
+
+
+def noise_floors(
+    sides: Sequence[Standpoint], metrics: Sequence[Metric] = ("srocc", "plcc")
+) -> list[NoiseFloor]:
+    """Return the largest difference between any two of several runs that should be equal, value by value.
+
+    Raises:
+        NotComparable: fewer than two runs, or runs that cannot be compared.
+    """
+    if len(sides) < 2:
+        raise NotComparable("a noise floor needs at least two runs of the same models")
+    for other in sides[1:]:
+        require_comparable(sides[0], other)
+    weights = [{(m.name, m.sha256) for m in side.record.models} for side in sides]
+    if all(each == weights[0] for each in weights):
+        raise NotComparable(
+            "the runs have equal weights and so share their stored cells: nothing was repeated that could "
+            "vary; train the models again with other seeds, and name those runs"
+        )
+    return list(_floors(sides, metrics))
+
+
+def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:
+    for model in sides[0].record.models:
+        bootstrap = _bootstrap(sides[0], model.name, 1)
+        for metric in metrics:
+            values = [_values(side, model.name, metric, bootstrap) for side in sides]
+            for place in values[0]:
+                points = [v[place].replicates.point.value for v in values if place in v]
+                defined = [p for p in points if p is not None]
+                if len(defined) == len(sides):
+                    yield NoiseFloor(
+                        model=model.name, row=place[0], attack=place[1], objective=place[2], metric=metric,
+                        floor=max(defined) - min(defined), runs=len(sides),
+                    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Numbers from scores: correlations, robustness measures, intervals, the composed worst case."""

@@ -1,0 +1,240 @@
+"""The worst images of a run: found again by the same attacks, made small, for a page that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from iqa_attacks import AttackResult
+from iqa_harness.cells.compute import Runtime, to_tensor
+from iqa_harness.cells.examples import recreate
+from iqa_harness.cells.plan import Cell, Entrant, plan
+from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.errors import RunError
+from iqa_models import create_model, load_checkpoint
+from iqa_reports import StoredRun, Triptych
+from iqa_results import ModelRecord, ResultStore, RunManifest
+
+SIDE = 224
+"""Longer side of a picture in the page, in pixels."""
+
+QUALITY = 82
+"""JPEG quality of the pictures; the difference is taken before."""
+
+GAIN = 20
+"""How many times the difference is enlarged, around mid-grey."""
+
+
+PAGE_BYTES = 5_000_000
+"""A page that a phone opens at once."""
+
+MODEL_BYTES, PICTURE_BYTES = 190_000, 14_000
+"""Bytes that a model's figures and tables, and a picture, take in a page: measured, rounded up."""
+
+
+class _Worst(NamedTuple):
+    """An image of the composed worst case and the row that holds the chosen score."""
+
+    image_id: str
+    moved: float
+    """How many places in the order its score moved."""
+    row: Mapping[str, Any]
+
+
+def worst_images(
+    store: ResultStore,
+    run: StoredRun,
+    count: int,
+    *,
+    cache: Path | None = None,
+    runtime: Runtime | None = None,
+    plugged: bool = False,
+) -> tuple[Triptych, ...]:
+    """Return for every model the images whose place in the order the composed worst case moved farthest.
+
+    Each one's example is read from the store where the run kept it; else its attack runs again on the images
+    of its cell, which costs up to `count` cells a model.
+
+    Args:
+        store: of the run.
+        run: as read.
+        count: images a model.
+        cache: of the embedded data.
+        runtime: device and chunk sizes.
+        plugged: whether the user's own plugins were run.
+
+    Raises:
+        RunError: data or a model is not what the run recorded (moved, changed, or not to be made again).
+    """
+    manifest, runtime = run.manifest, runtime or Runtime()
+    entrants = [entrant_of(record, plugged=plugged) for record in manifest.models]
+    data = _data(manifest, cache)
+    stored = set(run.intervals.column("image_id").to_pylist())
+    work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data, stored))
+    cells = {cell.key: cell for cell in work.cells}
+    models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
+    made: list[Triptych] = []
+    for entrant in entrants:
+        held: dict[str, AttackResult] = {}
+        for worst in _worst(store, run, entrant.label, count):
+            cell = cells.get(worst.row["cell"])
+            if cell is None:
+                raise RunError(
+                    f"run {manifest.run!r}: the cell of {worst.image_id} is not in the suite's plan any "
+                    "more; a package that decides the cells' keys has changed since"
+                )
+            source = cells[cell.surrogate.cell] if cell.surrogate else cell
+            if source.key not in held:
+                held = {source.key: recreate(source, models[source.label], work.images, runtime, store)}
+            made.append(_triptych(entrant.label, worst, cell, held[source.key], work.images))
+    return tuple(made)
+
+
+def entrant_of(record: ModelRecord, *, plugged: bool = False) -> Entrant:
+    """Make a run's model again: from its checkpoint, else by the name and options of its card.
+
+    Args:
+        record: of the run's manifest.
+        plugged: whether the user's own plugins were run, which a plugin's model needs.
+
+    Raises:
+        RunError: it is another one now, or of a plugin while none was run.
+        ModelError: it cannot be made.
+    """
+    if record.plugins and not plugged:
+        # A manifest is data: it must not decide which code is run.
+        raise RunError(
+            f"model {record.name!r} is of a plugin; say so again with --plugin {record.plugins[0].path}"
+        )
+    if record.checkpoint is not None:
+        folder = Path(record.checkpoint)
+        entrant = Entrant(record.name, load_checkpoint(folder), folder)
+    else:
+        known = record.card.get("options")
+        options: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
+        if record.backbone_weights is not None:
+            options.setdefault("backbone_weights", record.backbone_weights)
+        entrant = Entrant(record.name, create_model(str(record.card.get("name")), **options))
+    if entrant.sha256 != record.sha256:
+        raise RunError(
+            f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
+            f"{record.sha256[:12]}); its examples cannot be found again, leave out --images"
+        )
+    return entrant
+
+
+def _data(manifest: RunManifest, cache: Path | None) -> ImageSet:
+    images = recorded_data(manifest, cache)
+    if images.fingerprint != manifest.data.sha256:
+        raise RunError(
+            f"data {manifest.data.name!r} is another one now (sha256 {images.fingerprint[:12]}, run "
+            f"{manifest.run!r} had {manifest.data.sha256[:12]}); leave out --images"
+        )
+    return images
+
+
+def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_Worst]:
+    """Return the images that moved farthest, largest first, each with the row its worst score came from."""
+    manifest = run.manifest
+    reached = [
+        row
+        for row in run.intervals.to_pylist()
+        if row["model"] == model and math.isclose(row["epsilon"], manifest.main_epsilon, rel_tol=1e-9)
+    ]
+    before = rankdata([row["clean"] for row in reached])
+    after = rankdata([row["composed_srocc"] for row in reached])
+    moved = np.abs(after - before)
+    # Equal moves: the farther score first, so that the choice does not hang on the order of rows.
+    order = sorted(
+        range(len(reached)),
+        key=lambda i: (-moved[i], -abs(reached[i]["composed_srocc"] - reached[i]["clean"])),
+    )
+    chosen = [i for i in order if reached[i]["composed_srocc"] != reached[i]["clean"]][:count]
+    keys = [
+        cell.key
+        for cell in manifest.cells
+        if cell.model == model
+        and cell.status == "done"
+        and cell.attack != "clean"
+        and cell.epsilon <= manifest.main_epsilon * (1 + 1e-9)
+    ]
+    rows = store.read_cells(keys).to_pylist()
+    found = []
+    for i in chosen:
+        matches = [
+            row
+            for row in rows
+            if row["image_id"] == reached[i]["image_id"] and row["adv_score"] == reached[i]["composed_srocc"]
+        ]
+        if matches:
+            # The full run of a named objective says more than a prefix or an end of all scores seen.
+            best = max(matches, key=lambda row: (row["final"], row["loss"] is not None, row["epsilon"]))
+            found.append(_Worst(reached[i]["image_id"], float(moved[i]), best))
+    return found
+
+
+def _triptych(model: str, worst: _Worst, cell: Cell, result: AttackResult, images: ImageSet) -> Triptych:
+    row = worst.row
+    offset = int(row["position"]) - cell.first
+    objective = cell.surrogate.objective if cell.surrogate else row["objective"]
+    example = next(
+        f.example
+        for f in result.found
+        if (f.image, f.objective, f.steps) == (offset, objective, row["steps"])
+    )
+    clean = to_tensor(images.read(int(row["position"])), "cpu")
+    attacked = example.pixels.detach().cpu().clamp(0, 1)
+    change = attacked - clean
+    error = float(change.double().pow(2).mean())
+    difference = (0.5 + GAIN * change).clamp(0, 1)
+    return Triptych(
+        model,
+        worst.image_id,
+        f"{row['attack']}/{row['objective']}",
+        picture(clean),
+        picture(attacked),
+        picture(difference),
+        float(row["mos"]),
+        float(row["clean_score"]),
+        float(row["adv_score"]),
+        math.inf if error == 0 else -10 * math.log10(error),
+        row.get("ssim"),
+    )
+
+
+def picture(image: Tensor, side: int = SIDE) -> str:
+    """Return an image (3, H, W) in [0, 1] as a ``data:`` address of a JPEG of at most `side` pixels."""
+    from PIL import Image
+
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    shown = Image.fromarray(pixels)
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def check_count(count: int, runs: Sequence[StoredRun]) -> None:
+    """Refuse a count of images that would make the page larger than PAGE_BYTES.
+
+    Raises:
+        RunError: too many; the message says how many would do.
+    """
+    models = max(1, sum(len(run.manifest.models) for run in runs))
+    room = int((PAGE_BYTES - models * MODEL_BYTES) / (3 * PICTURE_BYTES * models))
+    if count > room:
+        wish = f"take --images {room}" if room > 0 else "report fewer models at once, or leave out --images"
+        raise RunError(
+            f"--images {count} for {models} models would make a page of more than {PAGE_BYTES / 1e6:g} MB; "
+            f"{wish}"
+        )

@@ -1,0 +1,1 @@
+"""A run: its cells computed somewhere, its manifest kept."""

@@ -1,0 +1,161 @@
+"""What a worker does with a task: cell after cell, each stored once done, none lost to another's error."""
+
+from __future__ import annotations
+
+import functools
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from iqa_attacks import AttackResult
+from iqa_harness.cells.compute import Runtime, craft, run_cell
+from iqa_harness.cells.examples import Examples, encode, stored
+from iqa_harness.cells.plan import Cell, CellRef
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
+from iqa_harness.running.ledger import read_report, report_of
+from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
+from iqa_models import QualityModel
+from iqa_results import ResultStore
+
+ATTEMPTS = 2
+"""Times a cell is computed before its error is believed."""
+
+T = TypeVar("T")
+
+
+class Bench:
+    """A worker's models, images and store, and the chunks that fit its memory."""
+
+    def __init__(
+        self,
+        model: Callable[[str], QualityModel],
+        images: Callable[[str], ImageSet],
+        cell: Callable[[CellRef], Cell],
+        store: ResultStore,
+        runtime: Runtime,
+    ) -> None:
+        """Take what a worker has.
+
+        Args:
+            model: returns a model by its name in the run, on the runtime's device.
+            images: returns the evaluated images of a split.
+            cell: makes a cell of its parts.
+            store: where parts go.
+            runtime: device and chunk sizes.
+        """
+        self._model, self._images, self._cell = model, images, cell
+        self._store, self._runtime = store, runtime
+        self._fitting: dict[str, Runtime] = {}
+        if runtime.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(runtime.device)
+
+    def run(self, task: Task) -> Outcome:
+        """Compute a task's cells and store each as it is done."""
+        started = time.perf_counter()
+        cells = {ref.key: self._cell(ref) for ref in (*task.sources, *task.cells)}
+        shared = {c.surrogate.cell for c in cells.values() if c.surrogate} | set(task.keep)
+
+        def source_of(cell: Cell) -> Cell:
+            return cells[cell.surrogate.cell] if cell.surrogate else cell
+
+        def find(source: Cell) -> AttackResult:
+            images, runtime = self._images(source.split), self._runtime_of(source.label)
+            result = stored(source, images, runtime.device, self._store)
+            if result is None:
+                result = craft(source, self._model(source.label), images, runtime)
+                if source.key in task.keep:
+                    self._store.write_examples(source.key, encode(result, source, images))
+            return result
+
+        examples = Examples(find, source_of, shared)
+        reports = {}
+        for ref in task.cells:
+            cell = cells[ref.key]
+            report = self._compute(cell, source_of(cell).label, examples)
+            if report.status == "failed":
+                examples.give_up(cell, (report.error or "").partition("\n")[0])
+            reports[ref.key] = report
+        for key in task.keep:
+            before = reports.get(key)
+            if (before is None or before.status != "failed") and not self._store.has_examples(key):
+                reports[key] = self._keep(cells[key], examples)
+        return Outcome(task.number, tuple(reports.values()), self._describe(), time.perf_counter() - started)
+
+    def _compute(self, cell: Cell, attacker: str, examples: Examples) -> CellReport:
+        there = read_report(self._store, cell.key)
+        if there is not None:  # an earlier attempt at this task, or another run on the same store
+            return there
+        started = time.perf_counter()
+        error = ""
+        for _ in range(ATTEMPTS):
+            try:
+                rows = self._fitted(
+                    attacker,
+                    lambda runtime: run_cell(
+                        cell, self._model(cell.label), self._images(cell.split), runtime, examples.of
+                    ),
+                )
+                self._store.write_cell(cell.key, rows)
+            except Exception as raised:  # noqa: BLE001 - reported whole; the other cells go on
+                error = _told(raised)
+            else:
+                return report_of(cell.key, rows, "done")
+        return CellReport(cell.key, "failed", error, seconds=time.perf_counter() - started)
+
+    def _keep(self, cell: Cell, examples: Examples) -> CellReport:
+        """Store the examples of a cell whose rows are stored already."""
+        error = None
+        try:
+            self._fitted(cell.label, lambda runtime: examples.of(cell))
+        except Exception as raised:  # noqa: BLE001 - the cell's rows are whole; only its images are not kept
+            error = f"its examples are not kept: {_told(raised)}"
+        report = read_report(self._store, cell.key)
+        assert report is not None  # noqa: S101 - a kept cell without rows is computed above
+        return report._replace(error=error)
+
+    def _runtime_of(self, label: str) -> Runtime:
+        return self._fitting.get(label, self._runtime)
+
+    def _fitted(self, label: str, compute: Callable[[Runtime], T]) -> T:
+        """Call with the chunk sizes that fit the memory, halved for as long as it runs out.
+
+        A smaller chunk changes no result (see `Runtime`), so the cells before and after need no mark.
+        """
+        while True:
+            runtime = self._runtime_of(label)
+            try:
+                return compute(runtime)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                smaller = runtime._replace(
+                    chunk=max(1, runtime.chunk // 2), max_states=max(1, runtime.max_states // 2)
+                )
+                if not out_of_memory(error) or smaller == runtime:
+                    raise
+                self._fitting[label] = smaller
+            if runtime.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def _describe(self) -> WorkerReport:
+        device = self._runtime.device
+        return WorkerReport(
+            token=_token(),
+            device=device,
+            device_name=device_name(device),
+            threads=torch.get_num_threads(),
+            peak_memory=peak_memory(device),
+            chunks={label: runtime.chunk for label, runtime in self._fitting.items()},
+        )
+
+
+@functools.cache
+def _token() -> str:
+    return uuid.uuid4().hex
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"

@@ -1,0 +1,108 @@
+"""Processes of this machine: one a device, or several on the CPU with a share of its threads each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
+
+from iqa_harness.errors import RunError
+from iqa_harness.running.executors.worker import run_task, start_worker
+from iqa_harness.running.task import Job, Outcome, Place, Task
+
+ATTEMPTS = 3
+"""Workers that may die on one task before it is given up."""
+
+
+def places(devices: Sequence[str], each: int, threads: int | None) -> list[Place]:
+    """Return what the processes run on: so many a device, with equal shares of the cores unless told."""
+    count = len(devices) * each
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = threads or max(1, own // count)
+    return [Place(device, share) for _ in range(each) for device in devices]
+
+
+class _Worker:
+    """A process of its own, made again after its death: a pool of one, so that a death is one task's."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid = 0
+
+    def submit(self, folder: str, task: Task) -> Future[Outcome]:
+        """Give the process a task, starting it first if there is none.
+
+        Raises:
+            RunError: it cannot be started.
+        """
+        if self._pool is not None:
+            try:
+                return self._pool.submit(run_task, folder, task, self.place)
+            except BrokenProcessPool:  # killed while it had nothing to do
+                self.end()
+        spawn = multiprocessing.get_context("spawn")  # a forked torch with threads can hang
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=start_worker)
+        try:
+            self._pid = self._pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            raise RunError("a worker process cannot be started: it ended at once") from error
+        return self._pool.submit(run_task, folder, task, self.place)
+
+    def end(self) -> None:
+        """End the process, in the middle of a cell if need be."""
+        if self._pool is not None:
+            if self._pid:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGTERM)
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool, self._pid = None, 0
+
+
+class Processes:
+    """Runs tasks in processes of this machine."""
+
+    name = "processes"
+
+    def __init__(self, places: Sequence[Place], *, attempts: int = ATTEMPTS) -> None:
+        """Take device and threads of every process, and how many may die on one task."""
+        self._places, self._attempts = tuple(places), attempts
+
+    def run(self, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+        """Yield outcomes as tasks end; a task whose process dies goes to another one."""
+        waiting, deaths = deque(tasks), dict.fromkeys((task.number for task in tasks), 0)
+        idle = [_Worker(place) for place in self._places[: len(tasks)]]
+        busy: dict[Future[Outcome], tuple[_Worker, Task]] = {}
+        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
+            if tasks:
+                job.folder(Path(folder))
+            try:
+                while waiting or busy:
+                    while waiting and idle:
+                        worker, task = idle.pop(), waiting.popleft()
+                        busy[worker.submit(folder, task)] = worker, task
+                    for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                        worker, task = busy.pop(future)
+                        idle.append(worker)
+                        try:
+                            outcome = future.result()
+                        except BrokenProcessPool:
+                            worker.end()
+                            deaths[task.number] += 1
+                            if deaths[task.number] < self._attempts:
+                                waiting.appendleft(task)
+                                continue
+                            outcome = Outcome(
+                                task.number, (), None, lost=f"{self._attempts} worker(s) died on it"
+                            )
+                        yield outcome
+            finally:
+                for worker in [*idle, *(worker for worker, _ in busy.values())]:
+                    worker.end()

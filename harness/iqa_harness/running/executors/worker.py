@@ -1,0 +1,96 @@
+"""The functions that run in other processes: importable by name, given plain data, giving plain data."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from iqa_harness.running.executors.bench import Bench
+from iqa_harness.running.executors.snapshot import Fetch, open_snapshot
+from iqa_harness.running.task import Outcome, Place, Task
+
+
+def run_task(folder: str, task: Task, place: Place) -> Outcome:
+    """Compute a task; suite, images and models are made once a process.
+
+    Args:
+        folder: a snapshot.
+        task: what to compute.
+        place: device and threads.
+    """
+    return _bench(folder, place).run(task)
+
+
+def run_tasks(folder: str, tasks: tuple[Task, ...], place: Place) -> list[Outcome]:
+    """Compute several tasks, one after the other."""
+    return [run_task(folder, task, place) for task in tasks]
+
+
+def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, place: Place) -> Outcome:
+    """Compute a task from a snapshot that came as bytes.
+
+    Args:
+        name: what tells this snapshot from others.
+        files: its files by their paths in it, without the weights.
+        fetch: returns a file of weights; called once a process and model.
+        task: what to compute.
+        place: device and threads.
+    """
+    held = _held(name)
+    if not held:
+        folder = tempfile.TemporaryDirectory(prefix="iqa-harness-")
+        for inside, content in files.items():
+            path = Path(folder.name) / inside
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        held.append((folder, _open(Path(folder.name), place, fetch)))
+    return held[0][1].run(task)
+
+
+def pack(folder: Path) -> dict[str, bytes]:
+    """Return a snapshot's files by their paths in it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def start_worker() -> None:
+    """Prepare a process that works for another one of this machine.
+
+    Ctrl-C is the other one's business, which ends this one too; so does its death, however sudden.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _held(name: str) -> list[tuple[tempfile.TemporaryDirectory[str], Bench]]:
+    """Return the place where a process keeps the snapshot of a name; the former one's is given up."""
+    return []
+
+
+@functools.lru_cache(maxsize=1)
+def _bench(folder: str, place: Place) -> Bench:
+    return _open(Path(folder), place, None)
+
+
+def _open(folder: Path, place: Place, fetch: Fetch | None) -> Bench:
+    import torch
+
+    if place.threads is not None:
+        torch.set_num_threads(place.threads)
+    return open_snapshot(folder, place, fetch)

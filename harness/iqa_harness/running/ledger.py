@@ -1,0 +1,208 @@
+"""The state of a plan's cells: which are stored, what they cost, which failed, who computed them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.compute as pc
+
+from iqa_harness.cells.plan import Cell
+from iqa_harness.errors import RunError
+from iqa_harness.running.task import CellReport, Outcome, Status
+from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, WorkerRecord
+
+COST_COLUMNS = ("image_id", "final", "forwards", "backwards", "seconds", "device", "harness")
+"""Columns that `report_of` reads."""
+_READERS = 8
+
+
+class Ledger:
+    """What is known of the cells of one run.
+
+    A part is read once, in full and against its checksums, before it counts as stored. Its size and
+    cost are then in the run's manifest, and a later start reads it again only if its size differs. No
+    number is made from that: whoever reads rows has every page verified.
+    """
+
+    def __init__(self, store: ResultStore, records: Iterable[CellRecord]) -> None:
+        """Look up the cells of a plan in a store.
+
+        Args:
+            store: where parts are.
+            records: the plan, each cell with what an earlier start knew of it.
+        """
+        self._store = store
+        self._records = {record.key: record for record in records}
+        self.workers: dict[str, WorkerRecord] = {}
+        self.device_seconds = 0.0
+        self.chunks: dict[str, int] = {}
+        sizes = store.cell_sizes()
+        unread = []
+        for key, record in self._records.items():
+            if key not in sizes:
+                self._records[key] = _missing(record)
+            elif record.bytes == sizes[key]:
+                if record.status != "done" or record.error:
+                    self._records[key] = record.model_copy(update={"status": "done", "error": None})
+            else:
+                unread.append(key)
+        with ThreadPoolExecutor(_READERS) as pool:
+            for key, report in zip(
+                unread, pool.map(lambda key: read_report(store, key), unread), strict=True
+            ):
+                if report is None:
+                    self._records[key] = _missing(self._records[key])
+                else:
+                    self._enter(report._replace(bytes=sizes[key]))
+
+    @property
+    def records(self) -> tuple[CellRecord, ...]:
+        """The cells in the order of the plan."""
+        return tuple(self._records.values())
+
+    def missing(self) -> list[str]:
+        """Return the keys of the cells that are not stored, failed ones too."""
+        return [key for key, record in self._records.items() if record.status != "done"]
+
+    def take(self, outcome: Outcome, keys: Sequence[str], executor: str) -> dict[str, Status]:
+        """Enter what became of a task; return the state of each of its cells.
+
+        Args:
+            outcome: the worker's report.
+            keys: the cells of the task, which a worker that died says nothing about.
+            executor: who ran it.
+        """
+        reports = {report.key: report for report in outcome.cells}
+        for key in keys:
+            if key not in reports:
+                there = read_report(self._store, key)  # it may have died after storing it
+                reports[key] = there or CellReport(key, "failed", outcome.lost or "no report came back")
+        for key, report in reports.items():
+            size = self._store.cell_size(key)
+            if report.status != "failed" and size is None:
+                # A worker on another machine that writes to a disk of its own under the same path.
+                lost = f"stored where the driver cannot see it: is {self._store.root} shared by all workers?"
+                reports[key] = CellReport(key, "failed", lost)
+            self._enter(reports[key]._replace(bytes=size))
+        self.device_seconds += outcome.seconds
+        if outcome.worker is not None:
+            self._meet(outcome, sum(report.status == "done" for report in reports.values()), executor)
+        return {key: report.status for key, report in reports.items()}
+
+    def cost(self, label: str | None = None) -> dict[str, Any]:
+        """Add up the work of the stored cells, of one model or all: every image once, at full strength."""
+        mine = [r for r in self._records.values() if r.status == "done" and label in (None, r.model)]
+        seconds = math.fsum(record.seconds for record in mine)
+        if not math.isfinite(seconds):
+            raise RunError("the stored seconds of a cell are not finite")
+        return {
+            "forwards": sum(record.forwards for record in mine),
+            "backwards": sum(record.backwards for record in mine),
+            "seconds": seconds,
+        }
+
+    def versions(self) -> list[str]:
+        """Return the versions of the code that computed the stored cells, sorted."""
+        return sorted({r.harness for r in self._records.values() if r.status == "done" and r.harness})
+
+    def devices(self) -> list[str]:
+        """Return the kinds of device the stored cells were computed on, sorted."""
+        return sorted({r.device.partition(":")[0] for r in self._records.values() if r.device})
+
+    def _enter(self, report: CellReport) -> None:
+        record = self._records[report.key]
+        if report.status == "failed":
+            self._records[report.key] = _missing(record).model_copy(
+                update={"status": "failed", "error": report.error}
+            )
+            return
+        self._records[report.key] = record.model_copy(
+            update={
+                "status": "done",
+                "error": report.error,
+                "bytes": report.bytes,
+                "forwards": report.forwards,
+                "backwards": report.backwards,
+                "seconds": report.seconds,
+                "device": report.device,
+                "harness": report.harness,
+            }
+        )
+
+    def _meet(self, outcome: Outcome, cells: int, executor: str) -> None:
+        seen = outcome.worker
+        assert seen is not None  # noqa: S101 - the caller's branch
+        self.chunks |= {label: min(size, self.chunks.get(label, size)) for label, size in seen.chunks.items()}
+        former = self.workers.get(seen.token)
+        self.workers[seen.token] = WorkerRecord(
+            id=seen.token[:8],
+            executor=executor,
+            device=seen.device,
+            device_name=seen.device_name,
+            threads=seen.threads,
+            peak_memory=seen.peak_memory,
+            cells=cells + (former.cells if former else 0),
+            seconds=outcome.seconds + (former.seconds if former else 0.0),
+        )
+
+
+def planned(cells: Iterable[Cell], former: RunManifest | None) -> list[CellRecord]:
+    """Return a plan's cells as records, with what the manifest of an earlier start says of them."""
+    known: Mapping[str, CellRecord] = {c.key: c for c in former.cells} if former else {}
+    return [
+        known.get(cell.key)
+        or CellRecord(
+            key=cell.key,
+            model=cell.label,
+            attack=cell.attack_name,
+            epsilon=cell.epsilon,
+            split=cell.split,
+            first=cell.first,
+            count=cell.count,
+            status="missing",
+        )
+        for cell in cells
+    ]
+
+
+def read_report(store: ResultStore, key: str) -> CellReport | None:
+    """Return the state of a cell from its part, read whole; None if there is none or it is damaged."""
+    if not store.has_cell(key):
+        return None
+    try:
+        part = store.read_cell(key)
+    except BadPart:
+        return None
+    return report_of(key, part.filter(pc.field("final")).select(COST_COLUMNS).to_pylist(), "found")
+
+
+def report_of(key: str, rows: Sequence[Mapping[str, Any]], status: Status) -> CellReport:
+    """Add up a cell's cost: every image once, at the full number of steps."""
+    each = {row["image_id"]: row for row in reversed(rows) if row["final"]}
+    return CellReport(
+        key,
+        status,
+        forwards=sum(row["forwards"] for row in each.values()),
+        backwards=sum(row["backwards"] for row in each.values()),
+        seconds=math.fsum(row["seconds"] for row in each.values()),
+        device=rows[0]["device"] if rows else None,
+        harness=rows[0]["harness"] if rows else None,
+    )
+
+
+def _missing(record: CellRecord) -> CellRecord:
+    """Return a record of a cell without a part; why it failed the last time stays."""
+    return CellRecord(
+        key=record.key,
+        model=record.model,
+        attack=record.attack,
+        epsilon=record.epsilon,
+        split=record.split,
+        first=record.first,
+        count=record.count,
+        status="failed" if record.error else "missing",
+        error=record.error,
+    )

@@ -1,0 +1,1 @@
+"""Stores kept in order: their health, export, merge, garbage."""

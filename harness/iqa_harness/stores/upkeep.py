@@ -1,0 +1,289 @@
+"""Looking after stores: is everything whole, what does no run need, another machine's results, export."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iqa_harness.errors import RunError
+from iqa_harness.running.merge import joined
+from iqa_harness.running.run import refreshed
+from iqa_results import (
+    EXAMPLE_SCHEMA,
+    ROW_SCHEMA,
+    BadPart,
+    CellRecord,
+    RemotePath,
+    ResultStore,
+    RunManifest,
+    leftovers,
+)
+
+
+class Problem(NamedTuple):
+    """Something wrong with a store."""
+
+    run: str
+    key: str
+    kind: str
+    """`missing`, `damaged`, `foreign` (whole, but not what the manifest says) or `version` (whole, but
+    written by another version of the schema)."""
+    detail: str
+    examples: bool = False
+    """Whether it is the cell's kept images that are wrong; its rows otherwise."""
+
+
+def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
+    """Read every part and every kept image of some runs and yield what is wrong.
+
+    A part must be there, pass its checksums, hold rows of its own key, and be of the model, images and
+    attack that the manifest says; a cell that the manifest calls failed or missing is no problem.
+
+    Raises:
+        UnknownRun, BadManifest: a run that is not there, or whose manifest is damaged.
+    """
+    examples = store.example_sizes()
+    for run in runs:
+        manifest = store.read_manifest(run)
+        hashes = {model.name: model.sha256 for model in manifest.models}
+        for cell in manifest.cells:
+            if cell.status == "done":
+                problem = _check_cell(store, manifest, cell, hashes)
+                if problem is not None:
+                    yield Problem(run, cell.key, *problem)
+            if cell.key in examples:
+                try:
+                    store.read_examples(cell.key)
+                except BadPart as error:
+                    kind = _unreadable(store.examples_path(cell.key), EXAMPLE_SCHEMA)
+                    yield Problem(run, cell.key, kind, str(error), examples=True)
+
+
+def discard(store: ResultStore, problem: Problem) -> bool:
+    """Delete what a problem makes useless, so that it is computed again; return whether there was any.
+
+    Rows and kept images go each for a problem of their own: whole images of a cell whose rows are damaged
+    stay, they name their own cell. What another version wrote is whole too, and stays: that version can
+    still read it.
+    """
+    if problem.kind in ("missing", "version"):
+        return False
+    path = store.examples_path(problem.key) if problem.examples else store.cell_path(problem.key)
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _check_cell(
+    store: ResultStore, manifest: RunManifest, cell: CellRecord, hashes: dict[str, str]
+) -> tuple[str, str] | None:
+    if not store.has_cell(cell.key):
+        return "missing", f"{store.cell_path(cell.key)}: no such file"
+    try:
+        part = store.read_cell(cell.key)
+    except BadPart as error:
+        return _unreadable(store.cell_path(cell.key), ROW_SCHEMA), str(error)
+    expected = {
+        "model": cell.model,
+        "model_sha256": hashes[cell.model],
+        "data_sha256": manifest.data.sha256,
+        "attack": cell.attack,
+        "split": cell.split,
+    }
+    for column, value in expected.items():
+        found = part.column(column).unique().to_pylist()
+        if found != [value]:
+            return "foreign", f"{column} is {', '.join(map(str, found))}, the manifest says {value}"
+    places = part.column("position").unique().to_pylist()
+    if sorted(places) != list(range(cell.first, cell.first + cell.count)):
+        return "foreign", f"{len(places)} images, the manifest says {cell.count} from {cell.first}"
+    return None
+
+
+def _unreadable(path: Path | RemotePath, schema: pa.Schema) -> str:
+    """Return the kind of a file that could not be read: `version` if every page of it is whole."""
+    try:
+        content = pa.BufferReader(path.read_bytes())
+        found = pq.ParquetFile(content, page_checksum_verification=True).read().schema
+    except (pa.ArrowException, OSError, UnicodeError):
+        return "damaged"
+    version = (found.metadata or {}).get(b"schema_version")
+    return "damaged" if version in (None, schema.metadata[b"schema_version"]) else "version"
+
+
+class Waste(NamedTuple):
+    """What no run of a store needs."""
+
+    cells: dict[str, int]
+    """Bytes of parts and examples by key."""
+    fragments: list[Path]
+    """What killed writers left."""
+
+
+def find_waste(store: ResultStore) -> Waste:
+    """Return the cells that no manifest names, and what killed writers left more than a day ago.
+
+    Raises:
+        BadManifest: a manifest cannot be read, so nobody knows what its run needs.
+    """
+    sizes: dict[str, int] = {}
+    for found in (store.cell_sizes(), store.example_sizes()):
+        for key, size in found.items():
+            sizes[key] = sizes.get(key, 0) + size
+    # Manifests are read last: a run that starts meanwhile writes its own before any cell.
+    needed = {cell.key for run in store.list_runs() for cell in store.read_manifest(run).cells}
+    return Waste({key: size for key, size in sizes.items() if key not in needed}, leftovers(store.root))
+
+
+def collect(store: ResultStore, waste: Waste) -> None:
+    """Delete what no run needs."""
+    for key in waste.cells:
+        store.delete_cell(key)
+    for path in waste.fragments:
+        path.unlink(missing_ok=True)
+
+
+def export_run(store: ResultStore, run: str, out: Path) -> int:
+    """Write the rows of a run as one file and return their number.
+
+    Args:
+        store: where the run is.
+        run: its name.
+        out: ``.parquet`` or ``.csv`` for one table of all rows; ``.zip`` for a store of its own, with
+            manifest, tables, parts and kept images, which `merge_run` reads.
+
+    Raises:
+        RunError: another ending, or no cell of the run is stored.
+        BadPart: a part is damaged.
+    """
+    manifest = refreshed(store, store.read_manifest(run))
+    keys = [cell.key for cell in manifest.cells if cell.status == "done"]
+    if not keys:
+        raise RunError(f"run {run!r} has no stored cell to export")
+    if out.suffix not in (".parquet", ".csv", ".zip"):
+        raise RunError(f"{out}: the ending says what to write: .parquet, .csv or .zip")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        if out.suffix == ".zip":
+            rows = _export_zip(store, manifest, keys, part)
+        else:
+            rows = _export_table(store, keys, part, out.suffix)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return rows
+
+
+def _export_table(store: ResultStore, keys: Sequence[str], out: Path, suffix: str) -> int:
+    """Write cell after cell, so that a run of any size fits."""
+    rows = 0
+    first = store.read_cell(keys[0])
+    if suffix == ".parquet":
+        with pq.ParquetWriter(out, first.schema, compression="zstd", write_page_checksum=True) as writer:
+            for key in keys:
+                part = store.read_cell(key)
+                writer.write_table(part)
+                rows += part.num_rows
+        return rows
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer_ = csv.writer(file)
+        writer_.writerow(first.schema.names)
+        for key in keys:
+            columns = store.read_cell(key).to_pydict().values()
+            for row in zip(*columns, strict=True):
+                writer_.writerow(row)  # a float as its shortest text that reads back equal
+                rows += 1
+    return rows
+
+
+def _export_zip(store: ResultStore, manifest: RunManifest, keys: Sequence[str], out: Path) -> int:
+    rows = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # Parquet is compressed already
+        folder = f"runs/{manifest.run}"
+        archive.writestr(f"{folder}/manifest.json", manifest.model_dump_json(indent=1))
+        for name, content in store.read_run_files(manifest.run):
+            archive.writestr(f"{folder}/{name}", content)
+        for key in keys:
+            rows += store.read_cell(key).num_rows
+            archive.writestr(f"cells/{key[:2]}/{key}.parquet", store.cell_path(key).read_bytes())
+            if store.has_examples(key):
+                archive.writestr(f"examples/{key[:2]}/{key}.parquet", store.examples_path(key).read_bytes())
+    return rows
+
+
+@contextmanager
+def open_source(source: str) -> Iterator[ResultStore]:
+    """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
+
+    Raises:
+        RunError: no such store, none with a run in it, or an archive with a path that leads out of it.
+    """
+    path = Path(source)
+    if path.suffix == ".zip" and path.is_file():
+        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    for name in archive.namelist():
+                        parts = PurePosixPath(name).parts
+                        if name.startswith("/") or ".." in parts or "\\" in name or parts[:1] not in _TOP:
+                            raise RunError(f"{path}: {name!r} is no part of a store")
+                    archive.extractall(folder)
+            except zipfile.BadZipFile as error:
+                raise RunError(f"{path}: not a whole zip file ({error})") from error
+            yield _with_runs(ResultStore(folder), source)
+        return
+    store = ResultStore(source)
+    if isinstance(store.root, Path) and not store.root.is_dir():
+        what = (
+            "not a folder, and not a .zip of `runs export`"
+            if store.root.exists()
+            else "no such file or folder"
+        )
+        raise RunError(f"{source}: {what}")
+    yield _with_runs(store, source)
+
+
+def _with_runs(store: ResultStore, source: str) -> ResultStore:
+    if not store.list_runs():
+        raise RunError(f"no run in {source}: not a store, or an empty one")
+    return store
+
+
+_TOP = ((), ("cells",), ("examples",), ("runs",))
+"""How paths in an archive may begin; `./` is the folder itself."""
+
+
+def merge_run(target: ResultStore, source: ResultStore, run: str) -> tuple[RunManifest, int]:
+    """Take a run of another store into this one; return its manifest there and the number of new cells.
+
+    A run of that name that is here already must be of the same suite, split and images (`--limit` and
+    `--image` included), and equal models must have equal weights; models and cells of both are then in it.
+
+    Raises:
+        RunError: the two runs do not fit together.
+        BadPart: a part of the other store is damaged.
+    """
+    theirs = refreshed(source, source.read_manifest(run))
+    # The manifest goes first, or the cells are no run's until it comes: `runs gc` would delete them.
+    _write_joined(target, theirs)
+    new = sum(target.copy_cell(cell.key, source) for cell in theirs.cells if cell.status == "done")
+    return _write_joined(target, theirs), new
+
+
+def _write_joined(target: ResultStore, theirs: RunManifest) -> RunManifest:
+    # A process that computes this run here writes its manifest, too.
+    with target.locked_run(theirs.run):
+        manifest = theirs
+        if theirs.run in target.list_runs():
+            manifest = joined(target.read_manifest(theirs.run), theirs)
+        manifest = refreshed(target, manifest)
+        target.write_manifest(manifest)
+    return manifest

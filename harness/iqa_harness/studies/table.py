@@ -1,0 +1,82 @@
+"""The table of a study: a row a point, mean and deviation over seeds, published figures beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from iqa_harness.studies.study import StudyRow
+from iqa_harness.training.tables import METRICS, Spread, Table
+from iqa_harness.training.trained import Figures
+
+
+class RowResult(NamedTuple):
+    """What the runs of one row came to."""
+
+    row: StudyRow
+    figures: dict[int, Figures]
+    """By seed, finished runs only."""
+    failures: dict[int, str]
+    """By seed, why a run has no checkpoint."""
+
+
+Worst = Mapping[str, float | None]
+"""Worst cases of one checkpoint by column name, such as ``suite_min@1/255``."""
+
+
+def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Worst]) -> Table:
+    """Return the table of a study.
+
+    Args:
+        results: one a row, in the study's order.
+        worst: worst cases by (label, seed); empty without a suite.
+
+    A row of which a run failed has no mean: fewer seeds are not the same figure.
+    """
+    names = list(dict.fromkeys(name for values in worst.values() for name in values))
+    published = list(dict.fromkeys(name for result in results for name in result.row.published))
+    rows: list[dict[str, object]] = []
+    texts = []
+    for result in results:
+        spreads = {f"{s}_{m}": _over_seeds(result, s, m) for s, m in METRICS}
+        for name in names:
+            values = [worst.get((result.row.label, seed), {}).get(name) for seed in result.row.configs]
+            spreads[name] = Spread.of([] if result.failures else values)
+        seconds = sum(figures.seconds for figures in result.figures.values())
+        status = "; ".join(f"seed {seed}: {why}" for seed, why in result.failures.items()) or "ok"
+        row: dict[str, object] = {
+            "label": result.row.label,
+            "settings": json.dumps(result.row.settings, sort_keys=True),
+            "seeds": len(result.figures),
+        }
+        for name, spread in spreads.items():
+            row |= {name: spread.mean, f"{name}_std": spread.std}
+        row |= {f"published_{name}": result.row.published.get(name) for name in published}
+        rows.append({**row, "seconds": seconds, "status": status})
+        texts.append(
+            (
+                result.row.label,
+                str(len(result.figures)),
+                *(spread.text for spread in spreads.values()),
+                *(_published(result.row.published.get(name)) for name in published),
+                f"{seconds:.0f}",
+                *(() if status == "ok" else (status,)),
+            )
+        )
+    heads = ["row", "seeds", *(f"{s} {m.upper()}" for s, m in METRICS), *names]
+    heads += [f"{name} (published)" for name in published] + ["seconds"]
+    if any(result.failures for result in results):
+        heads.append("status")
+        texts = [text if len(text) == len(heads) else (*text, "ok") for text in texts]
+    return Table(tuple(rows[0]), rows, tuple(heads), texts)
+
+
+def _over_seeds(result: RowResult, split: str, metric: str) -> Spread:
+    if result.failures:
+        return Spread(None, None)
+    return Spread.of([figures.value(split, metric) for figures in result.figures.values()])
+
+
+def _published(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,209 @@
+"""Checks, scores and attacks of a run, made again from its models and images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from iqa_attacks import AttackError
+from iqa_harness.cells.compute import Runtime, craft, run_cell
+from iqa_harness.cells.examples import Examples
+from iqa_harness.cells.plan import Cell, Entrant, Work
+from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import Check
+from iqa_harness.machine.provenance import collect_provenance
+from iqa_harness.measures.model_scores import range_of
+from iqa_harness.running.run import measured_checks
+from iqa_harness.verify.finding import Finding, cell_name, row_name, shown, within
+from iqa_harness.verify.rows import SCORE_SLACK, UNPLANNED
+from iqa_results import ROW_COLUMNS, ModelRecord, RunManifest
+
+AGAIN_SLACK = 1e-3
+"""Largest difference of a number made again, in score ranges, or relative above 1: rounding decides signs of
+gradients that are nearly zero."""
+SIZE_SLACK = 1e-2
+"""The same for the size of a change, relative."""
+CHECK_SLACK = 0.02
+"""The same for a check, relative above 1."""
+COUNT_SLACK = 0.1
+"""The same for counted evaluations, relative, where rounding may differ; else they are equal."""
+
+_PLACES = ("best_restart", "best_step")
+_COUNTS = ("forwards", "backwards", "zero_gradients")
+_SIZES = ("linf", "l2", "rmse")
+_SCORES = ("adv_score", "adv_score_8bit", "adv_score_jpeg")
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?")
+
+
+class Again:
+    """The cells of a run that can be computed again, by the models that are here.
+
+    Nothing kept is read: an example is found again by its attack, or the check would check itself.
+    """
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        work: Work,
+        entrants: Sequence[Entrant],
+        parts: Mapping[str, pa.Table],
+        runtime: Runtime,
+    ) -> None:
+        """Take the run, its plan, and the models that are those of the run."""
+        self.manifest, self.work, self.parts, self.runtime = manifest, work, parts, runtime
+        self.entrants = entrants
+        self.records = {record.name: record for record in manifest.models}
+        self.models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
+        self.exact = _same_place(manifest, runtime)
+        cells = {cell.key: cell for cell in work.cells}
+        self._examples = Examples(
+            lambda cell: craft(cell, self.models[cell.label], work.images, runtime),
+            lambda cell: cells[cell.surrogate.cell] if cell.surrogate else cell,
+            {cell.surrogate.cell for cell in work.cells if cell.surrogate},
+        )
+
+    def possible(self, label: str) -> list[Cell]:
+        """Return a model's stored cells that can be made again."""
+        return [
+            cell
+            for cell in self.work.cells
+            if cell.label == label
+            and cell.key in self.parts
+            and (cell.surrogate is None or cell.surrogate.label in self.models)
+        ]
+
+    def chosen(self, sample: int, seed: int) -> list[Cell]:
+        """Return all clean cells of every model and a sample of its attacked ones."""
+        generator = np.random.default_rng(seed)
+        chosen = []
+        for entrant in self.entrants:
+            mine = self.possible(entrant.label)
+            attacked = [cell for cell in mine if cell.attack is not None]
+            drawn = sorted(generator.permutation(len(attacked))[:sample])
+            chosen += [*(cell for cell in mine if cell.attack is None), *(attacked[i] for i in drawn)]
+        return chosen
+
+    def cells_differ(
+        self, cells: Sequence[Cell], on_cell: Callable[[Cell], None]
+    ) -> Iterator[tuple[int, list[Finding]]]:
+        """Make cells again; yield the number of rows of each and what differs."""
+        for cell in cells:
+            on_cell(cell)
+            images = self.work.images if cell.split == self.manifest.data.split else self.work.validation
+            try:
+                made = run_cell(cell, self.models[cell.label], images, self.runtime, self._examples.of)
+            except (AttackError, RunError) as error:
+                yield 0, [Finding("cell", cell_name(cell), f"is stored; made again it fails: {error}")]
+                continue
+            yield len(made), self._rows_differ(cell, made)
+
+    def checks_differ(self) -> list[Finding]:
+        """Measure again what was measured before the attack."""
+        findings = []
+        for entrant in self.entrants:
+            record = self.records[entrant.label]
+            try:
+                found = measured_checks(entrant, self.work, self.runtime)
+            except RunError as error:
+                findings.append(Finding("check", entrant.label, str(error)))
+            else:
+                findings += _checks_differ(record, found)
+        return findings
+
+    def never_again(self, cells: Sequence[Cell]) -> list[Finding]:
+        """Say which models were attacked in the run and not once here: nothing was checked by attacking."""
+        attacked = {cell.label for cell in cells if cell.attack is not None}
+        findings = []
+        for entrant in self.entrants:
+            mine = [c for c in self.manifest.cells if c.model == entrant.label and c.attack != "clean"]
+            done = sum(c.key in self.parts for c in mine)
+            if done and entrant.label not in attacked:
+                detail = (
+                    f"none of its {done} attacked cells could be made again: suite, images and models as "
+                    "they are here give cells of other keys (another iqa-harness or other images)"
+                )
+                findings.append(Finding("cell", entrant.label, detail))
+        return findings
+
+    def _rows_differ(self, cell: Cell, made: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        """Compare the stored rows with the same rows made again, every column. Missing ones are known."""
+        rows = {
+            (row["objective"], row["steps"], row["position"]): row for row in self.parts[cell.key].to_pylist()
+        }
+        low, high = range_of(self.records[cell.label].card)
+        seen = self.records[cell.surrogate.label].card if cell.surrogate else self.records[cell.label].card
+        seen_low, seen_high = range_of(seen)
+        findings = []
+        for new in made:
+            old = rows.get((new["objective"], new["steps"], new["position"]))
+            if old is None:
+                continue
+            for column in ROW_COLUMNS:
+                name = column.name
+                if name in UNPLANNED or (name in _PLACES and not self.exact):
+                    continue
+                span = seen_high - seen_low if name == "attack_score" else high - low
+                if not self._agrees(name, old[name], new[name], span):
+                    detail = f"{name}: {shown(old[name])} is stored, made again it is {shown(new[name])}"
+                    findings.append(Finding("row", f"{cell.label}, {row_name(new)}", detail))
+        return findings
+
+    def _agrees(self, name: str, old: Any, new: Any, span: float) -> bool:
+        if name in _COUNTS and not self.exact:
+            return bool(abs(old - new) <= COUNT_SLACK * max(new, 10))
+        if not isinstance(new, float):
+            return bool(old == new)
+        if name == "clean_score":
+            bound = SCORE_SLACK * span
+        elif name in _SCORES or name == "attack_score":
+            bound = AGAIN_SLACK * span
+        elif name in _SIZES:
+            bound = 1e-7 + SIZE_SLACK * new
+        elif name in ("epsilon", "step_size", "mos"):
+            bound = 0.0
+        else:
+            # A loss of pairs rises by 1 / tau with a score.
+            bound = AGAIN_SLACK * max(1.0, abs(new)) * (10 if name == "loss" else 1)
+        return within(old, new, bound)
+
+
+def _checks_differ(record: ModelRecord, found: Mapping[str, Check]) -> list[Finding]:
+    """Compare the checks of a manifest with the same checks measured again."""
+    findings = []
+    for name in [*found, *(n for n in record.checks if n not in found)]:
+        stored = record.checks.get(name)
+        if name not in found or not isinstance(stored, dict):
+            detail = f"{shown(stored)} is stored, it is {'' if name in found else 'not '}measured"
+            findings.append(Finding("check", f"{record.name}, {name}", detail))
+            continue
+        old, new = stored, found[name]._asdict()
+        for part in ("passed", "threshold", "value", "detail"):
+            a, b = old.get(part), new.get(part)
+            if part == "detail":  # its numbers are of the value's kind
+                same = _NUMBER.sub("#", str(a)) == _NUMBER.sub("#", str(b))
+            elif part == "value" and isinstance(a, int | float) and isinstance(b, int | float):
+                same = within(float(a), float(b), CHECK_SLACK * max(1.0, abs(b)))
+            else:
+                same = a == b
+            if not same:
+                detail = f"{part}: {shown(a)} is stored, measured again it is {shown(b)}"
+                findings.append(Finding("check", f"{record.name}, {name}", detail))
+                break
+    return findings
+
+
+def _same_place(manifest: RunManifest, runtime: Runtime) -> bool:
+    """Return whether rounding here is that of the run: same versions, device, threads and chunks."""
+    here, there = collect_provenance(runtime.device, torch.get_num_threads()), manifest.provenance
+    tuning = manifest.tuning
+    return (
+        (here.packages, here.platform, here.device) == (there.packages, there.platform, there.device)
+        and {there.threads, *(worker.threads for worker in manifest.workers)} == {here.threads}
+        and (tuning.get("chunk"), tuning.get("max_states")) == (runtime.chunk, runtime.max_states)
+        and "reduced_chunks" not in tuning
+    )

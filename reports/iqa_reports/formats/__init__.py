@@ -1,0 +1,1 @@
+"""A table or report as text, Markdown, CSV, LaTeX and HTML."""

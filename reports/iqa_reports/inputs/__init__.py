@@ -1,0 +1,1 @@
+"""What a report is made from: runs and frames of other commands."""

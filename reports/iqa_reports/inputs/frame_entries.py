@@ -1,0 +1,127 @@
+"""Entries of tables made from frames: a value with its interval or deviation, or why it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from iqa_reports import text
+from iqa_reports.inputs.frames import Result
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, with_best
+
+METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
+"""How metrics are written."""
+
+SHOWN = ("srocc", "plcc")
+"""Metrics of the papers' tables."""
+
+
+def distinct(values: Iterable[str | None]) -> list[str]:
+    """Return each value once, in the order met, without None."""
+    return list(dict.fromkeys(value for value in values if value is not None))
+
+
+def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
+    """Return the one value that was found; a dash with `what` is missing where there is none.
+
+    Two values for one place are never averaged here: the entry says that they are two.
+    """
+    if not found:
+        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+    if len(found) > 1:
+        suites = ", ".join(distinct(r.suite or "evaluate" for r in found))
+        return Entry(
+            text.DASH,
+            "missing",
+            mark=notes.mark(f"{len(found)} values for one place (of {suites}); pick one"),
+        )
+    one = found[0]
+    if one.value is None:
+        reason = one.undefined or "no reason given"
+        return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {reason}"))
+    if one.seeds > 1:
+        mark = notes.mark(f"mean ± standard deviation over {one.seeds} training seeds")
+        return Entry(text.number(one.value), "number", "", mark, one.value, None, one.std)
+    if one.low is None or one.high is None:
+        return Entry(text.number(one.value), "number", number=one.value)
+    ends = (one.low, one.high)
+    return Entry(text.number(one.value), "number", text.interval(*ends), "", one.value, ends)
+
+
+def label(words: str | None) -> Entry:
+    """Return a word, or an empty entry for what is unknown."""
+    return Entry(words or "", "label")
+
+
+def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
+    """Return a size in units, or a dash with why it is missing."""
+    if value is None:
+        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+    return Entry(f"{value / unit:,.{digits}f}", "number", number=value / unit)
+
+
+def of(
+    results: Iterable[Result],
+    model: str,
+    metric: str,
+    *,
+    row: str = "clean",
+    data: str | None = None,
+    norm: str | None = None,
+    epsilon: float | None = None,
+    suite: str | None = None,
+) -> list[Result]:
+    """Return a model's results in one place; a clean value measured twice on the same images is one."""
+    found = [
+        r
+        for r in results
+        if (r.model, r.metric, r.row) == (model, metric, row)
+        and (data is None or r.data == data)
+        and (norm is None or r.norm == norm)
+        and (epsilon is None or r.epsilon == epsilon)
+        and (suite is None or r.suite == suite)
+    ]
+    if row == "clean" and len({(r.data, r.split, r.images, r.value) for r in found}) == 1:
+        return found[:1]
+    return found
+
+
+def splits_apart(results: Sequence[Result]) -> list[Result]:
+    """Return the results with the split in the set's name where a set was evaluated on several.
+
+    The test split keeps the set's own name, which published tables use.
+    """
+    splits: dict[str, set[str]] = {}
+    for r in results:
+        splits.setdefault(r.data, set()).add(r.split)
+    return [
+        r._replace(data=f"{r.data} ({r.split})") if len(splits[r.data]) > 1 and r.split != "test" else r
+        for r in results
+    ]
+
+
+def metric_groups(labels: Sequence[str], metrics: Sequence[str] = SHOWN) -> tuple[Group, ...]:
+    """Return a group of metrics a label."""
+    headings = tuple(Heading(METRIC_NAMES.get(m, m), numeric=True) for m in metrics)
+    return tuple(Group(name, headings) for name in labels)
+
+
+def frame_table(
+    name: str,
+    caption: str,
+    stub: Sequence[str],
+    groups: Sequence[Group],
+    rows: Sequence[Sequence[Entry]],
+    notes: Notes,
+    *,
+    best: Sequence[int] = (),
+    remarks: Sequence[str] = (),
+) -> TableView:
+    """Return a table whose stub is words; `remarks` are notes on the whole table."""
+    return TableView(
+        name=name,
+        caption=caption,
+        stub=tuple(Heading(words, numeric=False) for words in stub),
+        groups=tuple(groups),
+        rows=with_best(rows, best),
+        notes=(*notes.listed(), *(("", remark) for remark in remarks)),
+    )
