@@ -120,7 +120,7 @@ def prepare_command(
 ) -> None:
     """Make an embedded set, or read another one through once, so that later openings are quick."""
     from iqa_harness.data import open_data
-    from iqa_harness.data.progress import progress_bar
+    from iqa_harness.machine.terminal import progress_bar
 
     images = open_data(data, cache_dir=cache)
     if pixels:

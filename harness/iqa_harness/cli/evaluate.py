@@ -66,12 +66,12 @@ def evaluate(
     from rich.console import Console
 
     from iqa_harness.data import open_data
-    from iqa_harness.data.progress import progress_bar
     from iqa_harness.evaluation.evaluate import count_images, describe, name_sets
     from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
     from iqa_harness.evaluation.store import EvaluationStore, Stored
     from iqa_harness.evaluation.table import join
     from iqa_harness.machine.provenance import collect_provenance
+    from iqa_harness.machine.terminal import progress_bar
 
     require_folder(store, "--store")
     set_up_torch(device, threads)

@@ -17,6 +17,7 @@ from torch import Tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
 from iqa_harness.machine.provenance import installed_versions
+from iqa_harness.machine.terminal import Meter
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
@@ -25,7 +26,6 @@ from iqa_harness.training.logs import LOG, StepLog, write_epochs
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
-from iqa_harness.training.progress import Reporter
 from iqa_harness.training.resizing import resized
 from iqa_harness.training.state import STATE, EpochLog, Partway, Progress, Training, load_state, save_state
 from iqa_harness.training.step import NotFinite, Stepper
@@ -180,7 +180,7 @@ class _Run:
     def finish(self) -> Path:
         """Start or resume, run the epochs that are missing, write the checkpoint."""
         config = self.config
-        with Reporter(config.name, self.steps, show=self.run.progress) as reporter:
+        with Meter(config.name, self.steps, show=self.run.progress) as reporter:
             for text in config.warnings():
                 reporter.line(f"warning: {text}")
             progress, partway = self._begin(reporter)
@@ -206,7 +206,7 @@ class _Run:
             reporter.line(f"{kept}; checkpoint in {self.out}")
         return self.out
 
-    def _begin(self, reporter: Reporter) -> tuple[Progress, Partway]:
+    def _begin(self, reporter: Meter) -> tuple[Progress, Partway]:
         """Restore a saved state, or do what comes before the first step."""
         config = self.config
         if (self.out / STATE).exists():
@@ -259,7 +259,7 @@ class _Run:
         )
         return Progress(identity=self.identity, log=(entry,), best_epoch=0)
 
-    def _epoch(self, progress: Progress, partway: Partway, reporter: Reporter, log: StepLog) -> Progress:
+    def _epoch(self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog) -> Progress:
         epoch = progress.epochs_done + 1
         passed, rates = self._pass(progress, partway, reporter, log)
         began = time.perf_counter()
@@ -286,7 +286,7 @@ class _Run:
         )
 
     def _pass(
-        self, progress: Progress, partway: Partway, reporter: Reporter, log: StepLog
+        self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog
     ) -> tuple[Partway, dict[str, float]]:
         """Run one epoch's steps behind those that are done."""
         config, epoch = self.config, progress.epochs_done + 1
@@ -328,7 +328,7 @@ class _Run:
                 every = self.run.save_every
                 if every and (number + 1) % every == 0 and number + 1 < self.steps_per_epoch:
                     save_state(self.out / STATE, progress, partway, self.training)
-                reporter.at(first + number + 1, result.terms["loss"])
+                reporter.at(first + number + 1, note=f"loss {result.terms['loss']:.4f}")
         finally:
             batches.close()
         return partway, rates

@@ -21,9 +21,9 @@ from iqa_harness.data.embedded.photographs import Photograph, locate, read_crop
 from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi, pseudo_mos
 from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
 from iqa_harness.data.image_set import DataCard, ImageRecord, Split
-from iqa_harness.data.progress import progress_bar
 from iqa_harness.data.splits import balanced_order, split_scenes
 from iqa_harness.machine.cache_folder import cache_root
+from iqa_harness.machine.terminal import progress_bar
 
 RECIPE_VERSION: Final = 2
 """Raise it with every change that can change a byte or a label of a built set."""

@@ -15,7 +15,6 @@ from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.hashing import file_sha256
 from iqa_harness.data.image_set import DataCard, ImageSet
 from iqa_harness.data.listing import Finding, Folder, Listing, refuse
-from iqa_harness.data.progress import progress_bar
 from iqa_harness.data.public.authentic import AGIQA, BID, KONIQ, LIVE_CHALLENGE, SPAQ
 from iqa_harness.data.public.csv_set import label_range, read_csv_listing
 from iqa_harness.data.public.json_set import read_json_listing
@@ -25,6 +24,7 @@ from iqa_harness.data.public.split_rules import LISTS, OPTIONS, apply_rule
 from iqa_harness.data.public.synthetic import CSIQ, KADID10K, LIVE, TID2013
 from iqa_harness.data.splits import seeded_order
 from iqa_harness.errors import DataError
+from iqa_harness.machine.terminal import progress_bar
 
 LAYOUTS: Final = {
     layout.name: layout for layout in (KONIQ, TID2013, KADID10K, SPAQ, AGIQA, LIVE_CHALLENGE, CSIQ, LIVE, BID)
