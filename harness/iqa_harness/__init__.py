@@ -1,1 +1,40 @@
-"""The conductor: data, metrics, runner, training and the command line."""
+"""Measure how robust no-reference image quality models are against adversarial attack.
+
+The verbs of the command line as functions; importing this package loads none of the heavy libraries::
+
+    import iqa_harness as iqa
+
+    run = iqa.attack("smoke", ["linear", my_module], data="labels.csv")
+    run.table, run.verdicts
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PLACES = {
+    "Run": "api.run",
+    "Runtime": "machine.runtime",
+    "attack": "api.attack",
+    "gate": "api.gate",
+    "leaderboard": "api.report",
+    "load_run": "api.attack",
+    "plan": "api.attack",
+    "report": "api.report",
+    "verify": "api.verify",
+    "HarnessError": "errors",
+}
+"""Where each exported name stands."""
+
+__all__ = sorted(_PLACES)  # noqa: PLE0605 - read from the one table of them
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

@@ -4,7 +4,7 @@ from iqa_reports.errors import BadFrame, BadPublished, InconsistentRun, ReportsE
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
-from iqa_reports.formats.page import html_report
+from iqa_reports.formats.page import html_report, html_table
 from iqa_reports.formats.terminal import print_report
 from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
 from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
@@ -43,6 +43,7 @@ __all__ = [
     "flags_table",
     "group_runs",
     "html_report",
+    "html_table",
     "latex_report",
     "latex_table",
     "leaderboard_table",

@@ -31,8 +31,8 @@ from torch import Tensor
 from iqa_attacks import ThreatModel, create_attack, parse_epsilon, score
 from iqa_attacks.adapters.torchattacks import TwoLogits
 from iqa_harness.cells.compute import to_tensor
-from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
+from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.measures.composed import composed_worst_case
 from iqa_harness.measures.correlation import srocc
 from iqa_models import QualityModel

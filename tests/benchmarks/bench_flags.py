@@ -16,14 +16,15 @@ from pathlib import Path
 
 import torch
 
-from iqa_harness.cells.compute import Runtime, to_tensor
+from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import plan
-from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
+from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import verdict_of
 from iqa_harness.evidence.judgement import flags_of_checks
 from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import CHEATS
@@ -79,7 +80,7 @@ def judge(argument: str, data: str, images: int) -> tuple[str, list[str], str]:
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         try:
-            manifest = run_suite(work, [entrant], "", store, "flags", Runtime())
+            manifest = run_suite(work, [entrant], RunConfig("flags", ""), store)
         except RunError:
             pixels = [to_tensor(work.images.read(i), "cpu") for i in range(4)]
             flags = flags_of_checks(check_model(entrant.model, pixels))

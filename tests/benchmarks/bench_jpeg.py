@@ -18,8 +18,8 @@ from torch import Tensor
 from iqa_attacks import ThreatModel, create_attack, parse_epsilon, score, through_jpeg_file
 from iqa_attacks.images import jpeg
 from iqa_harness.cells.compute import to_tensor
-from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.data import open_data
+from iqa_harness.entrants.naming import load_entrant, parse_model
 
 
 def straight(coefficients: Tensor) -> Tensor:

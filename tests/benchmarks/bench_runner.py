@@ -23,10 +23,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_harness.cells.compute import Runtime, run_cell
-from iqa_harness.cells.plan import Entrant, Work, plan
+from iqa_harness.cells.compute import run_cell
+from iqa_harness.cells.plan import Work, plan
 from iqa_harness.data import DataCard, ImageRecord, ImageSet
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import Ledger, planned
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
@@ -132,7 +135,7 @@ def resuming(cells: int, folder: Path) -> None:
     timed("  fill it (not part of any run)", lambda: fill(store, work, entrants, honest=False))
     few = replace(work, cells=work.cells[:1])
     fill(store, few, entrants, honest=True)
-    started = run_suite(few, entrants, "", store, "large", Runtime())
+    started = run_suite(few, entrants, RunConfig("large", ""), store)
     sizes = store.cell_sizes()
     done = [
         record.model_copy(
@@ -157,7 +160,9 @@ def resuming(cells: int, folder: Path) -> None:
 def resume(work: Work, entrants: Sequence[Entrant], store: ResultStore) -> None:
     """Start a run and make sure that nothing was left to compute."""
     states: set[str] = set()
-    run_suite(work, entrants, "", store, "large", Runtime(), lambda cell, status: states.add(status))
+    run_suite(
+        work, entrants, RunConfig("large", ""), store, Runtime(), lambda cell, status: states.add(status)
+    )
     if states != {"cached"}:
         raise SystemExit(f"cells were computed: {states}")
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.measures.correlation import fit_logistic, plcc
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import create_model
@@ -19,7 +20,7 @@ def result(tmp_path_factory, images, suite):
     tmp_path = tmp_path_factory.mktemp("store")
     entrants = [Entrant("m", create_model("linear", seed=10))]
     store = ResultStore(tmp_path)
-    manifest = run_suite(plan(suite, entrants, images), entrants, "", store, "r", Runtime())
+    manifest = run_suite(plan(suite, entrants, images), entrants, RunConfig("r", ""), store)
     rows = store.read_cells(c.key for c in manifest.cells).to_pandas()
     made = robustness_table(store, manifest)
     return rows, made.table.to_pandas(), made.intervals.to_pandas(), manifest

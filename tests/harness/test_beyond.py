@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import create_model
@@ -92,7 +94,7 @@ def run(images, tmp_path_factory):
     """Rows of one run with two models, its plan and its measures."""
     store = ResultStore(tmp_path_factory.mktemp("store"))
     work, entrants = _work(images, models=2)
-    manifest = run_suite(work, entrants, SUITE, store, "r", Runtime())
+    manifest = run_suite(work, entrants, RunConfig("r", SUITE), store)
     assert [cell.error for cell in manifest.cells if cell.error] == []
     return _rows(store, manifest), work, robustness_table(store, manifest).measures.to_pandas()
 
@@ -166,7 +168,7 @@ def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, imag
     second = [cell for cell in again.cells if cell.attack_name == "universal"][1]
     store = ResultStore(tmp_path)
     work_of_one = replace(again, cells=(second,))
-    alone = _rows(store, run_suite(work_of_one, entrants, SUITE, store, "r", Runtime(chunk=1)))
+    alone = _rows(store, run_suite(work_of_one, entrants, RunConfig("r", SUITE), store, Runtime(chunk=1)))
     before = rows[rows["cell"] == second.key]
     columns = ["image_id", "objective", "adv_score", "linf"]
     left, right = (
@@ -205,6 +207,6 @@ def test_without_qualities_no_jpeg_is_made(images, tmp_path):
     work, entrants = _work(images, text)
     clean = tuple(cell for cell in work.cells if cell.attack is None)
     part = replace(work, cells=clean)
-    rows = _rows(store, run_suite(part, entrants, text, store, "r", Runtime()))
+    rows = _rows(store, run_suite(part, entrants, RunConfig("r", text), store))
     assert rows["adv_score_jpeg"].isna().all()
     assert {c.key for c in clean}.isdisjoint(c.key for c in _work(images)[0].cells)

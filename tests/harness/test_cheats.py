@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iqa_harness.cells.compute import Runtime, to_tensor
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.compute import to_tensor
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, verdict_of
 from iqa_harness.evidence.judgement import flags_of_checks
 from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import CHEATS, create_model, list_models
@@ -66,7 +68,7 @@ def judge(name, images, folder):
     store = ResultStore(folder)
     work = plan(parse_suite(SUITE, "flags"), [entrant], images)
     try:
-        manifest = run_suite(work, [entrant], SUITE, store, "r", Runtime())
+        manifest = run_suite(work, [entrant], RunConfig("r", SUITE), store)
     except RunError:
         pixels = [to_tensor(images.read(i), "cpu") for i in range(4)]
         return verdict_of(flags_of_checks(check_model(entrant.model, pixels)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from iqa_harness.cli.arguments import parse_model
+from iqa_harness.entrants.naming import parse_model
 from iqa_models import create_model, save_checkpoint
 from iqa_results import ResultStore
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from iqa_harness.cells.plan import Entrant
-from iqa_harness.cli.arguments import argument_text, load_entrant, parse_model
-from iqa_harness.cli.executing import Where, make_executor
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.naming import argument_text, load_entrant, parse_model
 from iqa_harness.errors import RunError
-from iqa_harness.running.executors import Inline
+from iqa_harness.machine.runtime import Where
+from iqa_harness.running.executors import Inline, make_executor
 from iqa_harness.running.executors.processes import Processes
 from iqa_harness.running.executors.ray_cluster import RayCluster
 from iqa_harness.running.executors.slurm import Slurm

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_harness.cells.plan import Entrant
 from iqa_harness.cli.train import _train_in_processes
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import TrainingError
 from iqa_models import create_model, load_checkpoint, save_checkpoint, weights_sha256
 from iqa_results import ResultStore

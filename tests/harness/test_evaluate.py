@@ -10,9 +10,9 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from iqa_harness.cells.plan import Entrant
 from iqa_harness.data import open_data
 from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation import evaluate as evaluation
 from iqa_harness.evaluation.evaluate import EvaluationTable, count_images, evaluate, name_sets, trained_on

@@ -8,9 +8,12 @@ import torch
 
 import iqa_harness.cells.compute
 import iqa_harness.running.executors.bench
-from iqa_harness.cells.compute import Runtime, craft
+from iqa_harness.cells.compute import craft
 from iqa_harness.cells.examples import decode, encode, recreate
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
@@ -33,7 +36,7 @@ def _entrants(*seeds):
 def _run(store, images, seeds, keep=True, text=TEXT, on_cell=lambda *_: None):
     entrants = _entrants(*seeds)
     work = plan(parse_suite(text, "tiny"), entrants, images)
-    return run_suite(work, entrants, text, store, "r", Runtime(), on_cell, keep_images=keep)
+    return run_suite(work, entrants, RunConfig("r", text, keep_images=keep), store, on_cell=on_cell)
 
 
 def _rows(store, manifest):

@@ -5,10 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
-from iqa_harness.cli.verify import print_verdicts
+from iqa_harness.api.verify import judged
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.composed import composed_worst_case
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.tables.ties import Place, difference_rows
@@ -32,7 +34,9 @@ def two(tmp_path_factory, images, suite, suite_text):
     """A whole run of two linear models."""
     store = ResultStore(tmp_path_factory.mktemp("store"))
     entrants = [Entrant(f"m{seed}", create_model("linear", seed=seed)) for seed in (10, 11)]
-    return store, run_suite(plan(suite, entrants, images), entrants, suite_text, store, "r", Runtime())
+    return store, run_suite(
+        plan(suite, entrants, images), entrants, RunConfig("r", suite_text), store, Runtime()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def test_a_model_that_lacks_what_counts_is_incomplete(two, whole, name):
     verdicts = dict(places(made.table, "model", "verdict"))
     assert verdicts["m10"] == "incomplete"
     assert verdicts["m11"] == dict(places(whole.table, "model", "verdict"))["m11"]
-    assert not print_verdicts(made.flags.to_pylist(), part)
+    assert any(each.verdict != "sound" for each in judged(made.flags.to_pylist(), part))
     flags = {f["flag"]: f for f in made.flags.to_pylist() if f["model"] == "m10"}
     expected = sum(
         LOST[name](c) for c in manifest.cells
@@ -199,7 +203,7 @@ def test_a_run_on_equal_labels_is_incomplete(tmp_path, images, suite, suite_text
     flat = images.subset(range(len(images)))
     flat.records = [r._replace(mos=3.0) for r in images.records]
     store, entrants = ResultStore(tmp_path), [Entrant("m", create_model("linear", seed=10))]
-    made = tables(store, run_suite(plan(suite, entrants, flat), entrants, suite_text, store, "r", Runtime()))
+    made = tables(store, run_suite(plan(suite, entrants, flat), entrants, RunConfig("r", suite_text), store))
     assert {row["value"] for row in made.table.to_pylist()} == {None}
     assert places(made.table, "verdict") == {("incomplete",)}
     flags = {f["flag"]: f for f in made.flags.to_pylist()}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_harness.cli.outputs import require_file, require_folder
 from iqa_harness.errors import RunError
+from iqa_harness.machine.places import require_file, require_folder
 
 # Each command is wrong in another way too (no such model, run, device): the place must be looked at first.
 FOLDERS = {

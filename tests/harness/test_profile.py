@@ -9,9 +9,9 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from iqa_harness.cli.arguments import load_entrant, parse_model
 from iqa_harness.cli.diagnose import diagnose
 from iqa_harness.cli.profile import profile
+from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.diagnostics import write_diagnostics
 from iqa_models import BadModelOption, create_model

@@ -32,11 +32,11 @@ RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
     """A store with one run of two linear models."""
-    from iqa_harness.cells.compute import Runtime
+    from iqa_harness.api.reading import aggregate
     from iqa_harness.cells.plan import plan
-    from iqa_harness.cli.arguments import load_entrant, parse_model
-    from iqa_harness.cli.report import aggregate
     from iqa_harness.data import open_data
+    from iqa_harness.entrants.naming import load_entrant, parse_model
+    from iqa_harness.running.manifest import RunConfig
     from iqa_harness.running.run import run_suite
     from iqa_suites import load_suite
 
@@ -46,7 +46,7 @@ def smoke(tmp_path_factory, cache):
         load_entrant(parse_model(text)) for text in ("a_seed0=linear?seed=0", "a_seed1=linear?seed=1")
     ]
     work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache))
-    run_suite(work, entrants, loaded.text, store, "first", Runtime())
+    run_suite(work, entrants, RunConfig("first", loaded.text), store)
     aggregate(store, "first")
     return store
 

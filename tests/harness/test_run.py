@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iqa_attacks import PGD, AttackResult, Cost, Example, Found, ThreatModel
-from iqa_harness.cells.compute import Runtime, run_cell, to_tensor
-from iqa_harness.cells.plan import Cell, Entrant, plan
+from iqa_harness.cells.compute import run_cell, to_tensor
+from iqa_harness.cells.plan import Cell, plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import check_model
-from iqa_harness.running.run import missing_cells, refreshed, replaced_models, run_suite
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig, refreshed, replaced_models
+from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, QualityModel, create_model
 from iqa_results import ROW_SCHEMA, SCHEMA_VERSION, ResultStore
@@ -37,7 +40,7 @@ def _entrants():
 
 def _run(store, images, suite, text="", entrants=None, on_cell=lambda *_: None, runtime=Runtime(), run="r"):  # noqa: B008
     entrants = entrants or _entrants()
-    return run_suite(plan(suite, entrants, images), entrants, text, store, run, runtime, on_cell)
+    return run_suite(plan(suite, entrants, images), entrants, RunConfig(run, text), store, runtime, on_cell)
 
 
 def _rows(store, manifest):
@@ -97,9 +100,9 @@ def test_results_do_not_depend_on_order_chunk_or_cell_size(tmp_path, images, sui
         return rows.select(columns).sort_by(order)
 
     expected = numbers("a", _entrants(), suite_text, Runtime())
-    assert numbers("b", _entrants()[::-1], suite_text, Runtime(chunk=1, max_states=1)).equals(expected)
+    assert numbers("b", _entrants()[::-1], suite_text, Runtime(chunk=1)).equals(expected)
     larger = suite_text.replace("cell_images = 4", "cell_images = 12")
-    assert numbers("c", _entrants(), larger, Runtime(chunk=3, max_states=100)).equals(expected)
+    assert numbers("c", _entrants(), larger, Runtime(chunk=3)).equals(expected)
 
 
 def test_a_damaged_part_is_computed_again(tmp_path, images, suite):
@@ -474,7 +477,7 @@ def test_a_models_name_in_a_run_belongs_to_its_weights(tmp_path, images, suite):
     assert store.read_manifest("r") == before
     work = plan(suite, other, images)
     assert replaced_models(store, "r", work) == {"second": before.models[1].sha256}
-    after = run_suite(work, other, "", store, "r", Runtime(), replace=True)
+    after = run_suite(work, other, RunConfig("r", "", replace=True), store)
     assert (after.status, len(after.cells)) == ("complete", 30)
     assert [m.sha256 for m in after.models] == [other[0].sha256, other[1].sha256]
     assert replaced_models(store, "r", work) == {}

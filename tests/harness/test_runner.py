@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, Selection, plan
+from iqa_harness.cells.plan import Selection, plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Inline, Outcome
 from iqa_harness.running.executors.bench import Bench
-from iqa_harness.running.run import refreshed, run_suite
+from iqa_harness.running.manifest import RunConfig, refreshed
+from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.wording import in_words
 from iqa_models import LinearQuality, create_model
@@ -42,7 +44,8 @@ def _entrants(*seeds):
 def _run(store, images, text=TEXT, entrants=None, selection=Selection(), runtime=Runtime(), **options):  # noqa: B008
     entrants = entrants or _entrants()
     work = plan(parse_suite(text, "tiny"), entrants, images, selection)
-    return run_suite(work, entrants, text, store, "r", runtime, **options)
+    told = {name: options.pop(name) for name in ("executor", "on_cell") if name in options}
+    return run_suite(work, entrants, RunConfig("r", text, **options), store, runtime, **told)
 
 
 def _rows(store, manifest):

@@ -7,10 +7,12 @@ import zipfile
 
 import pytest
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import hash_sources, sources_of
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
@@ -206,11 +208,9 @@ def test_a_run_records_the_files_of_a_plugin(tmp_path, images, suite, monkeypatc
     manifest = run_suite(
         plan(suite, [entrant], images),
         [entrant],
-        "",
+        RunConfig("r", "", only=("clean",)),
         ResultStore(tmp_path / "store"),
-        "r",
         Runtime(),
-        only=["clean"],
     )
     (record,) = manifest.models[0].plugins
     files = {"recorded.py": record.sha256, **record.helpers}

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import Attack
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, create_model
@@ -37,7 +38,7 @@ def _entrants(*seeds):
 
 def _run(store, images, entrants, text=TEXT, on_cell=lambda *_: None):
     suite = parse_suite(text, "tiny")
-    return run_suite(plan(suite, entrants, images), entrants, text, store, "r", Runtime(), on_cell)
+    return run_suite(plan(suite, entrants, images), entrants, RunConfig("r", text), store, on_cell=on_cell)
 
 
 def _rows(store, manifest):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.stores.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
 from iqa_models import create_model
@@ -32,7 +33,9 @@ def _entrants(*seeds):
 
 def _run(store, images, seeds=(1,), text=tiny.SUITE, run="r", **options):
     entrants, suite = _entrants(*seeds), parse_suite(text, "tiny")
-    return run_suite(plan(suite, entrants, images), entrants, text, store, run, Runtime(), **options)
+    told = {name: options.pop(name) for name in ("executor", "on_cell") if name in options}
+    config = RunConfig(run, text, **options)
+    return run_suite(plan(suite, entrants, images), entrants, config, store, **told)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +317,7 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
         merge_run(here, there, "r")
     entrants = [Entrant("m1", create_model("linear", seed=9))]
     suite = parse_suite(tiny.SUITE, "tiny")
-    run_suite(plan(suite, entrants, images), entrants, tiny.SUITE, third, "r", Runtime())
+    run_suite(plan(suite, entrants, images), entrants, RunConfig("r", tiny.SUITE), third)
     for changes, words in (
         ({"selection": "the first 2 images"}, "of the first 2 images .* here and of all"),
         ({"split": "val"}, "val split"),

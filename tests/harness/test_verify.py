@@ -7,10 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, Selection, plan
+from iqa_harness.cells.plan import Selection, plan
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import VERDICTS
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import require_entrants, verify_run
@@ -31,7 +33,9 @@ def _entrants():
 def run(tmp_path, images, suite, suite_text):
     """A finished run whose tables are written."""
     store = ResultStore(tmp_path)
-    manifest = run_suite(plan(suite, _entrants(), images), _entrants(), suite_text, store, "r", Runtime())
+    manifest = run_suite(
+        plan(suite, _entrants(), images), _entrants(), RunConfig("r", suite_text), store, Runtime()
+    )
     robustness_table(store, manifest).write(store, "r")
     return store, manifest
 
@@ -154,7 +158,7 @@ def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suit
     """A cheat's flags edited to `not raised`, and a comparison of two models edited to a tie."""
     both = [Entrant("m", create_model("linear", seed=10)), Entrant("c", create_model("cheat_constant"))]
     store = ResultStore(tmp_path)
-    manifest = run_suite(plan(suite, both, images), both, suite_text, store, "r", Runtime())
+    manifest = run_suite(plan(suite, both, images), both, RunConfig("r", suite_text), store)
     robustness_table(store, manifest).write(store, "r")
     flags = store.read_flags("r").to_pylist()
     raised = [(f["model"], f["flag"]) for f in flags if f["raised"]]
@@ -176,7 +180,7 @@ def test_a_run_of_fewer_images_is_made_again(tmp_path, images, suite, suite_text
     """The choice of images is found in the rows; without it every cell would have another key."""
     store = ResultStore(tmp_path)
     work = plan(suite, _entrants(), images, selection)
-    manifest = run_suite(work, _entrants(), suite_text, store, "r", Runtime())
+    manifest = run_suite(work, _entrants(), RunConfig("r", suite_text), store)
     robustness_table(store, manifest).write(store, "r")
     found = verify_run(store, manifest, _entrants(), images, sample=2)
     assert found.findings == []
@@ -213,7 +217,7 @@ def test_a_radius_is_held_against_the_size_in_its_norm(tmp_path, images, norm, e
         )
     store = ResultStore(tmp_path)
     work = plan(parse_suite(text, "tiny"), _entrants(), images)
-    manifest = run_suite(work, _entrants(), text, store, "r", Runtime())
+    manifest = run_suite(work, _entrants(), RunConfig("r", text), store)
     robustness_table(store, manifest).write(store, "r")
     found = verify_run(store, manifest, _entrants(), images, sample=6)
     assert found.findings == []

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import UNTRAINED, Entrant, Selection, plan
+from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.cells.selection import recorded_selection, recorded_suite
 from iqa_harness.data import ImageRecord
+from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import verify_run
@@ -92,7 +94,7 @@ def test_every_kind_of_attack_is_verified(tmp_path, noisy):
     entrants = [Entrant("m1", create_model("linear", seed=1)), Entrant("m2", _model(noisy=noisy))]
     store = ResultStore(tmp_path)
     manifest = run_suite(
-        plan(parse_suite(text, "x"), entrants, images), entrants, text, store, "r", Runtime()
+        plan(parse_suite(text, "x"), entrants, images), entrants, RunConfig("r", text), store, Runtime()
     )
     assert manifest.status == "complete"
     robustness_table(store, manifest).write(store, "r")
@@ -110,7 +112,9 @@ def test_a_model_with_an_untrained_head_is_verified(tmp_path, images, suite, sui
     """The note on how it was made is in the record and not in the hash: with or without, it is itself."""
     entrants = [Entrant("m", create_model("linear", seed=10), note=UNTRAINED)]
     store = ResultStore(tmp_path)
-    manifest = run_suite(plan(suite, entrants, images), entrants, suite_text, store, "r", Runtime())
+    manifest = run_suite(
+        plan(suite, entrants, images), entrants, RunConfig("r", suite_text), store, Runtime()
+    )
     card = manifest.models[0].card
     assert UNTRAINED in card["notes"]
     robustness_table(store, manifest).write(store, "r")
@@ -162,7 +166,9 @@ def test_a_manifest_from_before_texts_were_moved_is_read(tmp_path, images, suite
     entrants = [Entrant("m", create_model("linear", seed=10))]
     moved = load_suite("smoke").on_data("x.csv", (1.0, 5.0)).suite
     work = plan(suite, entrants, images)
-    manifest = run_suite(work, entrants, suite_text, ResultStore(tmp_path), "r", Runtime(), only=["clean"])
+    manifest = run_suite(
+        work, entrants, RunConfig("r", suite_text, only=("clean",)), ResultStore(tmp_path), Runtime()
+    )
     text = (
         f'# data.name = "x.csv", all images, by the command line; below as read\n{load_suite("smoke").text}'
     )
@@ -192,7 +198,9 @@ def test_a_selection_is_read_from_its_words(tmp_path, images, suite, suite_text,
     small = parse_suite(suite_text.replace("images = 12", ""), "small")
     work = plan(small, entrants, known, selection)
     data = {"images": len(work.images), "label": "pseudo-MOS", "selection": work.selection}
-    manifest = run_suite(work, entrants, suite_text, ResultStore(tmp_path), "r", Runtime(), only=["none"])
+    manifest = run_suite(
+        work, entrants, RunConfig("r", suite_text, only=("none",)), ResultStore(tmp_path), Runtime()
+    )
     assert manifest.data.model_dump().items() >= data.items()
     again = plan(small, entrants, known, recorded_selection(manifest, known))
     assert (again.images.records, again.selection) == (work.images.records, work.selection)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, plan
-from iqa_harness.running.run import refreshed, run_suite
+from iqa_harness.cells.plan import plan
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.running.manifest import RunConfig, refreshed
+from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verify import verify_run
 from iqa_models import create_model
@@ -60,7 +61,7 @@ def _made(folder, text, images, models):
     entrants = [Entrant(label, create_model(name, **options)) for label, name, options in models]
     store = ResultStore(folder)
     work = plan(parse_suite(text, "suite"), entrants, images)
-    manifest = run_suite(work, entrants, text, store, "r", Runtime())
+    manifest = run_suite(work, entrants, RunConfig("r", text), store)
     robustness_table(store, manifest).write(store, "r")
     return store, manifest, entrants
 

@@ -33,6 +33,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import code_version
+from iqa_harness.machine.runtime import Runtime
 from iqa_models import QualityModel
 
 VERIFY_CHUNK = 8
@@ -40,17 +41,6 @@ VERIFY_CHUNK = 8
 
 Only where memory does not hold so many are there fewer: a rounding, against no score at all.
 """
-
-
-class Runtime(NamedTuple):
-    """How cells are computed; nothing here may change a result beyond rounding."""
-
-    device: str = "cpu"
-    """Torch device."""
-    chunk: int = 8
-    """Images in one forward or backward pass."""
-    max_states: int = 64
-    """Starts run together, images times restarts."""
 
 
 Crafted = Callable[[Cell], AttackResult | None]
@@ -130,7 +120,6 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
         [record.image_id for record in records],
         mos,
         chunk=runtime.chunk,
-        max_states=runtime.max_states,
     )
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)

@@ -16,10 +16,11 @@ import pyarrow as pa
 import torch
 
 from iqa_attacks import AttackResult, Cost, Example, Found
-from iqa_harness.cells.compute import Runtime, craft, to_tensor
+from iqa_harness.cells.compute import craft, to_tensor
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.machine.runtime import Runtime
 from iqa_models import QualityModel
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
 

@@ -6,51 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from iqa_attacks import Attack, Universal
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.sources import hash_sources
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_models import ModelSpec, QualityModel, weights_sha256
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION
 from iqa_suites import OwnAttackSettings, Suite
-
-UNTRAINED: Final = "head has random weights: created by name, not from a checkpoint"
-"""Note on a model whose scores mean nothing yet."""
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A model under test with the name a run gives it."""
-
-    label: str
-    model: QualityModel
-    checkpoint: Path | None = None
-    argument: str | None = None
-    """What to write after ``--model`` to make it again, None for an object of the caller's own."""
-    plugins: tuple[Path, ...] = ()
-    """Files to run before the model can be made again."""
-    backbone_weights: Path | None = None
-    """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
-    note: str | None = None
-    """What a reader of its scores must know that follows from how it was made, such as `UNTRAINED`."""
-
-    @property
-    def card(self) -> ModelSpec:
-        """The model's card as records show it, with `note`; the hash is of the card without."""
-        spec = self.model.spec
-        return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
-
-    @property
-    def sha256(self) -> str:
-        """Hash of card and weights, and of the source files of a model that is not one of ours."""
-        card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
-        text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

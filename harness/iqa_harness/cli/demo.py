@@ -8,13 +8,11 @@ from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     CacheOption,
     DeviceOption,
-    ModelArgument,
     StoreOption,
     ThreadsOption,
-    load_entrant,
-    set_up_torch,
 )
-from iqa_harness.cli.outputs import require_folder
+from iqa_harness.entrants.naming import ModelArgument, load_entrant
+from iqa_harness.machine.places import require_folder
 
 
 def demo(
@@ -32,7 +30,9 @@ def demo(
     from iqa_harness.training import load_preset
 
     require_folder(store, "--store")
-    set_up_torch(device, threads)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], threads)
     train_side_by_side(demo_presets(), store, cache)
     folders = [train_one(load_preset(name), store, cache, overwrite=False) for name in demo_presets()]
     entrants = [load_entrant(ModelArgument(f.name, "", {}, checkpoint=f)) for f in folders]

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    CacheOption,
-    DeviceOption,
-    ThreadsOption,
-    load_entrant,
-    parse_model,
-    set_up_torch,
-    tell_notes,
-)
-from iqa_harness.cli.outputs import require_file
+from iqa_harness.cli.arguments import CacheOption, DeviceOption, ThreadsOption
+from iqa_harness.entrants.naming import load_entrant, notes_on, parse_model
 from iqa_harness.errors import RunError
+from iqa_harness.machine.places import require_file
 
 if TYPE_CHECKING:
     from iqa_harness.data import ImageSet
@@ -54,14 +47,17 @@ def diagnose(
     from iqa_models.hyper.model import HyperQuality
 
     require_file(out, "--out")
-    set_up_torch(device, threads)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], threads)
     entrant = load_entrant(parse_model(model))
     if not isinstance(entrant.model, SRMQuality | HyperQuality):
         raise RunError(
             f"{model} has neither an SRM neck nor SMART-IQA's attention: of the models that "
             "`iqa-harness models list` shows, srm_... and smart_iqa_... have"
         )
-    tell_notes([entrant])
+    for note in notes_on([entrant], "iqa-store"):
+        typer.echo(note, err=True)
     images = open_data(data, cache_dir=cache)
     if split is not None:
         images = images.split(split)

@@ -16,14 +16,10 @@ from iqa_harness.cli.arguments import (
     PluginOption,
     StoreOption,
     ThreadsOption,
-    load_entrant,
-    parse_model,
-    run_plugins,
-    set_up_torch,
-    tell_notes,
 )
-from iqa_harness.cli.outputs import require_folder
+from iqa_harness.entrants.naming import load_entrant, notes_on, parse_model, run_plugins
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.places import require_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,12 +70,15 @@ def evaluate(
     from iqa_harness.machine.terminal import progress_bar
 
     require_folder(store, "--store")
-    set_up_torch(device, threads)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], threads)
     run_plugins(plugin)
     evaluations = EvaluationStore(store)
     former = evaluations.read(name)  # a bad name, or a damaged table, is refused before anything is computed
     entrants = [load_entrant(parse_model(text), backbone_weights) for text in model]
-    tell_notes(entrants, store)
+    for note in notes_on(entrants, store):
+        typer.echo(note, err=True)
     taken = {card["name"]: card["sha256"] for card in former.manifest["data"]} if former else {}
     sets = name_sets([(text, open_data(text, cache_dir=cache)) for text in data], split, taken)
     with progress_bar("Scoring", count_images(entrants, sets), show=True) as advance:

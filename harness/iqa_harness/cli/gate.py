@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
-from iqa_harness.cli.baseline import compared, metrics_of, print_gated, side_of_folder, side_of_run
-from iqa_harness.cli.outputs import require_file
+from iqa_harness.cli.printing import comparable, print_outcome
 from iqa_harness.errors import ExitCode, RunError
+from iqa_harness.machine.terminal import say
 
 
 def gate(
@@ -18,12 +18,13 @@ def gate(
     run: Annotated[
         list[str], typer.Option("--run", "-r", help="Run to compare; with --calibrate, two runs or more.")
     ],
-    store: ResultsOption = str(DEFAULT_STORE),
+    store: ResultsOption = DEFAULT_STORE,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Fall of a correlation that is let pass.")
     ] = 0.01,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="srocc, plcc; repeat for both [default: srocc].")
+        list[str] | None,
+        typer.Option("--metric", help="srocc, plcc; repeat for both.", show_default="srocc"),
     ] = None,
     every_attack: Annotated[
         bool, typer.Option("--every-attack", help="Gate every attack by itself, not the worst cases alone.")
@@ -44,39 +45,27 @@ def gate(
 
     Exit codes: 0 no regression, 1 a regression, 2 not comparable (or wrong usage), 3 bad input.
     """
-    from iqa_harness.gate import formats as gate_formats
-    from iqa_harness.gate.regressions import find_regressions, noise_floors
-    from iqa_results import save_baseline
+    from iqa_harness.api import gate as api
+    from iqa_harness.machine.places import require_file
 
     for option, file in (("--markdown", markdown), ("--junit", junit), ("--json", json_file)):
         require_file(file, option, in_place=True)
-    before = side_of_folder(baseline)
-    sides = [side_of_run(store, name, name) for name in run]
     if calibrate:
-        floors = compared(lambda: noise_floors(sides))
-        compared(lambda: find_regressions(before, sides[0], metrics=(), resamples=1))
-        record = before.record.model_copy(update={"noise": tuple(floors)})
-        save_baseline(baseline, record, None)
+        record = comparable(lambda: api.calibrate(baseline, run, store=store))
         largest = max((f.floor for f in record.noise), default=0.0)
-        typer.echo(f"{baseline}: noise floor of {len(record.noise)} values, at most {largest:.4f}")
+        say(f"{baseline}: noise floor of {len(record.noise)} values, at most {largest:.4f}")
         return
-    if len(sides) != 1:
+    if len(run) != 1:
         raise RunError("the gate compares one run; several are for --calibrate")
-    after = sides[0]
-    metrics = metrics_of(metric or ["srocc"])
-    gated = compared(
-        lambda: find_regressions(
-            before, after, tolerance=tolerance, metrics=metrics, every_attack=every_attack
+    found = comparable(
+        lambda: api.gate(
+            baseline, run[0], store=store, tolerance=tolerance, metrics=metric or ["srocc"],
+            every_attack=every_attack,
         )
-    )
-    records = (before.record, after.record)
-    for path, text in (
-        (markdown, gate_formats.markdown(gated, *records)),
-        (junit, gate_formats.junit(gated, before.record)),
-        (json_file, gate_formats.as_json(gated, *records)),
-    ):
+    )  # fmt: skip
+    for path, text in ((markdown, found.markdown), (junit, found.junit), (json_file, found.json)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    print_gated(gated, before, after)
-    raise typer.Exit(ExitCode.FOUND if gated.regressions else ExitCode.OK)
+            path.write_text(text(), encoding="utf-8")
+    print_outcome(found)
+    raise typer.Exit(ExitCode.OK if found.passed else ExitCode.FOUND)

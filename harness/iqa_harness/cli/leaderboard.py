@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.outputs import require_folder
-from iqa_harness.cli.report import explanations
+from iqa_harness.cli.printing import say_where
 from iqa_harness.errors import ExitCode
 
 
@@ -28,19 +27,11 @@ def leaderboard(
     """
     from rich.console import Console
 
-    from iqa_harness.reporting.results import results_frame
-    from iqa_harness.reporting.runs import find_runs, read_runs
-    from iqa_reports import Inputs, build_report, print_report
-    from iqa_reports.leaderboard import write_leaderboard
+    from iqa_harness.api.report import leaderboard as merge
+    from iqa_reports import print_report
 
-    require_folder(out, "--out")
-    runs, unread = read_runs(find_runs(places), intervals=False)
-    frames = {"results": results_frame(runs)} if runs else {}
-    report = build_report(
-        Inputs(runs, frames, unread=unread, papers=False, figures=False, explanations=explanations())
-    )
-    written = write_leaderboard(report, out)
-    print_report(report, Console(), full=False)
-    for path in written:
-        typer.echo(f"page   {path}")
-    raise typer.Exit(ExitCode.PARTIAL if unread else ExitCode.OK)
+    written = merge(places, out=out)
+    print_report(written.report, Console(), full=False)
+    for path in written.files:
+        say_where("page", path)
+    raise typer.Exit(ExitCode.PARTIAL if written.unread else ExitCode.OK)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, PluginOption, load_entrant, parse_model, run_plugins
-from iqa_harness.cli.outputs import require_folder
+from iqa_harness.cli.arguments import BackboneOption, PluginOption
+from iqa_harness.entrants.naming import load_entrant, parse_model, run_plugins
 from iqa_harness.errors import RunError
+from iqa_harness.machine.places import require_folder
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iqa_harness.cli.arguments import DeviceOption, ThreadsOption, load_entrant, parse_model, set_up_torch
-from iqa_harness.cli.outputs import require_file
+from iqa_harness.cli.arguments import DeviceOption, ThreadsOption
+from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.errors import RunError
+from iqa_harness.machine.places import require_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +47,9 @@ def profile(
     from iqa_models import profile as costs
 
     require_file(out, "--out")
-    set_up_torch(device, threads)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], threads)
     costs.autocast(device, precision)  # an unknown precision is refused before anything is built
     entrant = load_entrant(parse_model(model))
     subject = entrant.model

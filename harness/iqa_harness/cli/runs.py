@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
-from iqa_harness.cli.outputs import require_file, require_folder
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
+from iqa_harness.wording import in_words
 
 if TYPE_CHECKING:
     from iqa_results import RunManifest
@@ -21,20 +22,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_command(store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption = False) -> None:
+def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List the runs of a store with how far they came."""
     import json
 
     from rich.console import Console
     from rich.table import Table
 
-    from iqa_harness.running.run import refreshed
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import list_runs
 
-    results = ResultStore(store)
-    found = [refreshed(results, results.read_manifest(run)) for run in results.list_runs()]
+    found = list_runs(store)
     if as_json:
-        typer.echo(json.dumps([_brief(manifest) for manifest in found], indent=1))
+        say(json.dumps([_brief(manifest) for manifest in found], indent=1))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "suite", "data", "images", "models", "cells", "state", "started"):
@@ -45,24 +44,17 @@ def list_command(store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption 
             str(brief["run"]), str(brief["suite"]), str(brief["data"]), str(brief["images"]),
             str(len(manifest.models)), cells, str(brief["status"]), str(brief["started"]),
         )  # fmt: skip
-    Console(emoji=False).print(table, highlight=False, markup=False) if found else typer.echo(
-        f"no runs in {store}"
-    )
+    Console(emoji=False).print(table, highlight=False, markup=False) if found else say(f"no runs in {store}")
 
 
 @app.command("show")
-def show_command(
-    run: RunArgument, store: ResultsOption = str(DEFAULT_STORE), as_json: JsonOption = False
-) -> None:
+def show_command(run: RunArgument, store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Show what a run was made of, with what, by whom, at what cost, and what failed."""
-    from iqa_harness.running.run import refreshed
-    from iqa_harness.wording import in_words
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import show_run
 
-    results = ResultStore(store)
-    manifest = refreshed(results, results.read_manifest(run))
+    manifest = show_run(run, store)
     if as_json:
-        typer.echo(manifest.model_dump_json(indent=1))
+        say(manifest.model_dump_json(indent=1))
         return
     made, data = manifest.provenance, manifest.data
     done = sum(cell.status == "done" for cell in manifest.cells)
@@ -105,13 +97,13 @@ def show_command(
         lines.append(("failed", f"{cell.model} {cell.attack} images from {cell.first}: {first}"))
     for name, text in lines:
         if text:
-            typer.echo(f"{name:8} {text}")
+            say(f"{name:8} {text}")
 
 
 @app.command("check")
 def check_command(
-    run: Annotated[list[str] | None, typer.Argument(help="Runs to check [default: all].")] = None,
-    store: ResultsOption = str(DEFAULT_STORE),
+    run: Annotated[list[str] | None, typer.Argument(help="Runs to check.", show_default="all")] = None,
+    store: ResultsOption = DEFAULT_STORE,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete damaged and foreign files: `attack` computes them again.")
     ] = False,
@@ -120,17 +112,12 @@ def check_command(
 
     A part that another version wrote is reported too, and kept even with --delete.
     """
-    from iqa_harness.stores.upkeep import check_runs, discard
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import check_store
 
-    results = ResultStore(store)
-    runs = run or results.list_runs()
-    problems = list(check_runs(results, runs))
+    runs, problems = check_store(store, run or (), delete=delete)
     for problem in problems:
-        typer.echo(f"{problem.kind:8} {problem.run} {problem.key[:12]} {problem.detail}")
-        if delete:
-            discard(results, problem)
-    typer.echo(f"{len(runs)} run(s), {len(problems)} problem(s)")
+        say(f"{problem.kind:8} {problem.run} {problem.key[:12]} {problem.detail}")
+    say(f"{len(runs)} run(s), {len(problems)} problem(s)")
     raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
 
 
@@ -141,58 +128,45 @@ def export_command(
         Path,
         typer.Argument(help="FILE.parquet or FILE.csv for all rows; FILE.zip for a store of this run alone."),
     ],
-    store: ResultsOption = str(DEFAULT_STORE),
+    store: ResultsOption = DEFAULT_STORE,
 ) -> None:
     """Write all rows of a run as one file."""
-    from iqa_harness.stores.upkeep import export_run
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import export
 
-    require_file(out, "export to")
-    typer.echo(f"{out}: {export_run(ResultStore(store), run, out)} rows")
+    say(f"{out}: {export(run, out, store)} rows")
 
 
 @app.command("merge")
 def merge_command(
     source: Annotated[str, typer.Argument(help="Another store: folder, URL, or a .zip of `runs export`.")],
     run: Annotated[
-        list[str] | None, typer.Option("--run", help="Only this run. Repeat for more [default: all].")
+        list[str] | None, typer.Option("--run", help="Only this run. Repeat for more.", show_default="all")
     ] = None,
-    store: ResultsOption = str(DEFAULT_STORE),
+    store: ResultsOption = DEFAULT_STORE,
 ) -> None:
     """Take runs of another machine's store into this one; a run that is in both becomes one."""
-    from iqa_harness.stores.upkeep import merge_run, open_source
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import merge
 
-    require_folder(store, "--store")
-    results = ResultStore(store)
-    with open_source(source) as other:
-        for name in run or other.list_runs():
-            manifest, new = merge_run(results, other, name)
-            typer.echo(
-                f"{name}: {new} new cells, {manifest.status}; `iqa-harness report {name}` for its tables"
-            )
+    for manifest, new in merge(source, store, run or ()):
+        name = manifest.run
+        say(f"{name}: {new} new cells, {manifest.status}; `iqa-harness report {name}` for its tables")
 
 
 @app.command("gc")
 def gc_command(
-    store: ResultsOption = str(DEFAULT_STORE),
+    store: ResultsOption = DEFAULT_STORE,
     yes: Annotated[
         bool, typer.Option("--yes", help="Delete; without it only what would be is said.")
     ] = False,
 ) -> None:
     """Delete cells that no run names, and what killed writers left."""
-    from iqa_harness.stores.upkeep import collect, find_waste
-    from iqa_results import ResultStore
+    from iqa_harness.api.runs import collect_garbage
 
-    results = ResultStore(store)
-    waste = find_waste(results)
-    size = sum(waste.cells.values()) + sum(path.stat().st_size for path in waste.fragments)
-    typer.echo(
+    waste = collect_garbage(store, delete=yes)
+    say(
         f"{len(waste.cells)} cells that no run names and {len(waste.fragments)} fragments, "
-        f"{size / 2**20:.1f} MB{': deleted' if yes else '; --yes deletes them'}"
+        f"{waste.bytes / 2**20:.1f} MB{': deleted' if yes else '; --yes deletes them'}"
     )
-    if yes:
-        collect(results, waste)
 
 
 def _brief(manifest: RunManifest) -> dict[str, object]:
@@ -212,7 +186,5 @@ def _brief(manifest: RunManifest) -> dict[str, object]:
 
 
 def _cost(record: object) -> str:
-    from iqa_harness.wording import in_words
-
     forwards, backwards, seconds = (getattr(record, name) for name in ("forwards", "backwards", "seconds"))
     return f"{backwards:,} gradients and {forwards:,} evaluations, {in_words(seconds)}"

@@ -12,12 +12,8 @@ from iqa_harness.cli.arguments import (
     DeviceOption,
     PluginOption,
     ThreadsOption,
-    load_entrant,
-    parse_model,
-    run_plugins,
-    set_up_torch,
-    tell_notes,
 )
+from iqa_harness.entrants.naming import load_entrant, notes_on, parse_model, run_plugins
 
 
 def score(
@@ -32,11 +28,13 @@ def score(
     from iqa_attacks import score as score_images
     from iqa_harness.cells.compute import to_tensor
     from iqa_harness.data.files.decoding import decode
+    from iqa_harness.machine.devices import use_devices
 
-    set_up_torch(device, threads)
+    use_devices([device], threads)
     run_plugins(plugin)
     entrant = load_entrant(parse_model(model), backbone_weights)
-    tell_notes([entrant])
+    for note in notes_on([entrant], "iqa-store"):
+        typer.echo(note, err=True)
     entrant.model.to(device)
     for path in images:
         pixels = to_tensor(decode(path), device).unsqueeze(0)

@@ -16,10 +16,7 @@ from iqa_harness.cli.arguments import (
     DeviceOption,
     PluginOption,
     StoreOption,
-    run_plugins,
-    set_up_torch,
 )
-from iqa_harness.cli.outputs import require_folder
 from iqa_harness.cli.train import (
     DataOption,
     How,
@@ -30,7 +27,9 @@ from iqa_harness.cli.train import (
     set_name,
     train_config,
 )
+from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import ExitCode, HarnessError
+from iqa_harness.machine.places import require_folder
 from iqa_harness.training import read_changes
 
 if TYPE_CHECKING:
@@ -96,7 +95,9 @@ def study(
         return
     require_folder(out, "--out")
     require_folder(store, "--store")
-    set_up_torch(device, None)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], None)
     if loaded.suite is not None and not no_attack:
         from iqa_suites import load_suite
 
@@ -140,8 +141,8 @@ def _worst_cases(
     study: Study, results: list[RowResult], folder: Path, source: Source, store: Path, how: How
 ) -> dict[tuple[str, int], Worst]:
     """Run the study's suite on all checkpoints; return suite_min and composed at its main radius."""
-    from iqa_harness.cli.arguments import ModelArgument, load_entrant
     from iqa_harness.cli.attack import run_and_report
+    from iqa_harness.entrants.naming import ModelArgument, load_entrant
     from iqa_harness.reporting.insights import write_frame
     from iqa_results import ResultStore
     from iqa_suites import load_suite

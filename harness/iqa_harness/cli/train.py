@@ -20,11 +20,10 @@ from iqa_harness.cli.arguments import (
     DeviceOption,
     PluginOption,
     StoreOption,
-    run_plugins,
-    set_up_torch,
 )
-from iqa_harness.cli.outputs import require_folder
+from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import DataError, ExitCode, TrainingError
+from iqa_harness.machine.places import require_folder
 from iqa_harness.training import (
     TrainConfig,
     changed,
@@ -106,7 +105,9 @@ def train(
         raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
     require_folder(out, "--out") if out is not None else require_folder(store, "--store")
     run_plugins(plugin)
-    set_up_torch(device, None)
+    from iqa_harness.machine.devices import use_devices
+
+    use_devices([device], None)
     how = How(device, save_every, log_steps, tensorboard, overwrite, resume, backbone_weights)
     source = Source(data, mos_range, cache)
     plain = not (data or settings or size or seeds or resume or out)

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from iqa_attacks import AttackError, stored_score
 from iqa_harness.cells.compute import to_tensor
-from iqa_harness.cells.plan import Entrant
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore
 from iqa_harness.measures.bootstrap import Bootstrap

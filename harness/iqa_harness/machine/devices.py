@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+
+from iqa_harness.errors import RunError
 
 _NO_MEMORY = (
     "can't allocate memory",  # a CPU
@@ -45,3 +48,19 @@ def peak_memory(device: str) -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def use_devices(devices: Iterable[str], threads: int | None) -> None:
+    """Set the number of threads within one operation and make sure the devices are there.
+
+    Raises:
+        RunError: no such device.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    for device in devices:
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).split("\n", 1)[0]
+            raise RunError(f"device {device!r} cannot be used: {first}") from error

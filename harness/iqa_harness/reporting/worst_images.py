@@ -15,15 +15,16 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from iqa_attacks import AttackResult
-from iqa_harness.cells.compute import Runtime, to_tensor
+from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.examples import recreate
-from iqa_harness.cells.plan import Cell, Entrant, plan
+from iqa_harness.cells.plan import Cell, plan
 from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.naming import from_record
 from iqa_harness.errors import RunError
-from iqa_models import create_model, load_checkpoint
+from iqa_harness.machine.runtime import Runtime
 from iqa_reports import StoredRun, Triptych
-from iqa_results import ModelRecord, ResultStore, RunManifest
+from iqa_results import ResultStore, RunManifest
 
 SIDE = 224
 """Longer side of a picture in the page, in pixels."""
@@ -55,9 +56,9 @@ def worst_images(
     store: ResultStore,
     run: StoredRun,
     count: int,
+    runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
     *,
     cache: Path | None = None,
-    runtime: Runtime | None = None,
     plugged: bool = False,
 ) -> tuple[Triptych, ...]:
     """Return for every model the images whose place in the order the composed worst case moved farthest.
@@ -76,8 +77,8 @@ def worst_images(
     Raises:
         RunError: data or a model is not what the run recorded (moved, changed, or not to be made again).
     """
-    manifest, runtime = run.manifest, runtime or Runtime()
-    entrants = [entrant_of(record, plugged=plugged) for record in manifest.models]
+    manifest = run.manifest
+    entrants = [from_record(record, plugged=plugged, same=True) for record in manifest.models]
     data = _data(manifest, cache)
     stored = set(run.intervals.column("image_id").to_pylist())
     work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data, stored))
@@ -98,39 +99,6 @@ def worst_images(
                 held = {source.key: recreate(source, models[source.label], work.images, runtime, store)}
             made.append(_triptych(entrant.label, worst, cell, held[source.key], work.images))
     return tuple(made)
-
-
-def entrant_of(record: ModelRecord, *, plugged: bool = False) -> Entrant:
-    """Make a run's model again: from its checkpoint, else by the name and options of its card.
-
-    Args:
-        record: of the run's manifest.
-        plugged: whether the user's own plugins were run, which a plugin's model needs.
-
-    Raises:
-        RunError: it is another one now, or of a plugin while none was run.
-        ModelError: it cannot be made.
-    """
-    if record.plugins and not plugged:
-        # A manifest is data: it must not decide which code is run.
-        raise RunError(
-            f"model {record.name!r} is of a plugin; say so again with --plugin {record.plugins[0].path}"
-        )
-    if record.checkpoint is not None:
-        folder = Path(record.checkpoint)
-        entrant = Entrant(record.name, load_checkpoint(folder), folder)
-    else:
-        known = record.card.get("options")
-        options: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
-        if record.backbone_weights is not None:
-            options.setdefault("backbone_weights", record.backbone_weights)
-        entrant = Entrant(record.name, create_model(str(record.card.get("name")), **options))
-    if entrant.sha256 != record.sha256:
-        raise RunError(
-            f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
-            f"{record.sha256[:12]}); its examples cannot be found again, leave out --images"
-        )
-    return entrant
 
 
 def _data(manifest: RunManifest, cache: Path | None) -> ImageSet:

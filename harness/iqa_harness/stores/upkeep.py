@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
+from iqa_harness.running.manifest import refreshed
 from iqa_harness.running.merge import joined
-from iqa_harness.running.run import refreshed
 from iqa_results import (
     EXAMPLE_SCHEMA,
     ROW_SCHEMA,
@@ -125,6 +125,8 @@ class Waste(NamedTuple):
     """Bytes of parts and examples by key."""
     fragments: list[Path]
     """What killed writers left."""
+    bytes: int
+    """Of all of it."""
 
 
 def find_waste(store: ResultStore) -> Waste:
@@ -139,7 +141,9 @@ def find_waste(store: ResultStore) -> Waste:
             sizes[key] = sizes.get(key, 0) + size
     # Manifests are read last: a run that starts meanwhile writes its own before any cell.
     needed = {cell.key for run in store.list_runs() for cell in store.read_manifest(run).cells}
-    return Waste({key: size for key, size in sizes.items() if key not in needed}, leftovers(store.root))
+    cells = {key: size for key, size in sizes.items() if key not in needed}
+    fragments = leftovers(store.root)
+    return Waste(cells, fragments, sum(cells.values()) + sum(path.stat().st_size for path in fragments))
 
 
 def collect(store: ResultStore, waste: Waste) -> None:

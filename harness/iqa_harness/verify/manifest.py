@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_harness.cells.plan import UNTRAINED, Cell, Entrant, Work
+from iqa_harness.cells.plan import Cell, Work
+from iqa_harness.entrants.entrant import UNTRAINED, Entrant
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.running.ledger import COST_COLUMNS, report_of
-from iqa_harness.running.run import notes_of
+from iqa_harness.running.manifest import notes_of
 from iqa_harness.verify.finding import Finding, cell_name, within
 from iqa_results import CellRecord, ModelRecord, RunManifest
 from iqa_suites import Suite

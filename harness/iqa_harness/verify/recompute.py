@@ -11,14 +11,16 @@ import pyarrow as pa
 import torch
 
 from iqa_attacks import AttackError
-from iqa_harness.cells.compute import Runtime, craft, run_cell
+from iqa_harness.cells.compute import craft, run_cell
 from iqa_harness.cells.examples import Examples
-from iqa_harness.cells.plan import Cell, Entrant, Work
+from iqa_harness.cells.plan import Cell, Work
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import Check
 from iqa_harness.machine.provenance import collect_provenance
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.model_scores import range_of
-from iqa_harness.running.run import measured_checks
+from iqa_harness.running.model_records import measured_checks
 from iqa_harness.verify.finding import Finding, cell_name, row_name, shown, within
 from iqa_harness.verify.rows import SCORE_SLACK, UNPLANNED
 from iqa_results import ROW_COLUMNS, ModelRecord, RunManifest
@@ -204,6 +206,7 @@ def _same_place(manifest: RunManifest, runtime: Runtime) -> bool:
     return (
         (here.packages, here.platform, here.device) == (there.packages, there.platform, there.device)
         and {there.threads, *(worker.threads for worker in manifest.workers)} == {here.threads}
-        and (tuning.get("chunk"), tuning.get("max_states")) == (runtime.chunk, runtime.max_states)
+        and (tuning.get("chunk"), tuning.get("max_states", 8 * runtime.chunk))
+        == (runtime.chunk, 8 * runtime.chunk)
         and "reduced_chunks" not in tuning
     )

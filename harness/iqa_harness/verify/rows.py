@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 
 from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
-from iqa_harness.cells.compute import Runtime, attack_columns, image_columns
+from iqa_harness.cells.compute import attack_columns, image_columns
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.model_scores import column, range_of
 from iqa_harness.verify.finding import Finding, cell_name, row_name, shown
 from iqa_results import ROW_COLUMNS, RunManifest

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Cell, Entrant, Rival, Work, draws_of, list_cells, plan_rivals
+from iqa_harness.cells.plan import Cell, Rival, Work, draws_of, list_cells, plan_rivals
 from iqa_harness.cells.selection import recorded_selection, recorded_suite, remembered_images
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
 from iqa_harness.verify.finding import ORDER, Finding, cell_name
 from iqa_harness.verify.manifest import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -63,21 +63,34 @@ def html_report(report: Report, svgs: Mapping[str, str]) -> str:
         report: what to show.
         svgs: by the figures' names, each drawn with ids of its own.
     """
-    environment = Environment(
+    sections = [_section(section, svgs) for section in report.sections]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            sections=sections,
+            title=_title(report),
+            studies=[_shown(drawn, svgs) for drawn in report.figures],
+            number=text.number,
+            signed=text.signed,
+        )
+    )
+
+
+def html_table(table: TableView) -> str:
+    """Return one table as HTML; every name in it is escaped."""
+    module: Any = _environment().get_template("table.html.j2").make_module({"number": text.number})
+    return str(module.show(table))
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("iqa_reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    sections = [_section(section, svgs) for section in report.sections]
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        sections=sections,
-        title=_title(report),
-        studies=[_shown(drawn, svgs) for drawn in report.figures],
-        number=text.number,
-        signed=text.signed,
     )
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, Selection, plan
+from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.data import open_data
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
@@ -103,7 +105,9 @@ def run(csv_set, suite):
     def call(folder, entrants, executor=None, selection=Selection(), **options):  # noqa: B008
         work = plan(suite, entrants, csv_set, selection)
         store = ResultStore(folder)
-        manifest = run_suite(work, entrants, SUITE, store, "r", Runtime(), executor=executor, **options)
+        manifest = run_suite(
+            work, entrants, RunConfig("r", SUITE, **options), store, Runtime(), executor=executor
+        )
         return store, manifest
 
     return call

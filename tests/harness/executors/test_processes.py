@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from iqa_harness.cells.plan import Entrant, Selection
+from iqa_harness.cells.plan import Selection
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_harness.running.executors import Job, Place

@@ -1,10 +1,11 @@
 """A set that is resized on reading, in workers."""
 
-from iqa_harness.cells.compute import Runtime
 from iqa_harness.cells.plan import plan
 from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Place
 from iqa_harness.running.executors.processes import Processes
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_results import ResultStore
 
@@ -19,7 +20,9 @@ def test_workers_resize_as_the_driver_does(tmp_path, csv_set, suite, rows, entra
     ):
         work = plan(suite, entrants, images)
         store = ResultStore(tmp_path / name)
-        manifest = run_suite(work, entrants, "", store, "r", Runtime(), executor=executor, only=["clean"])
+        manifest = run_suite(
+            work, entrants, RunConfig("r", "", only=("clean",)), store, Runtime(), executor=executor
+        )
         done = manifest.model_copy(update={"cells": [c for c in manifest.cells if c.status == "done"]})
         found[name] = rows(store, done)
     assert found["there"].equals(found["here"])

@@ -1,7 +1,9 @@
 """What attacks are trained on reaches a worker, through a snapshot opened in this process."""
 
-from iqa_harness.cells.compute import Runtime, run_cell
-from iqa_harness.cells.plan import CellRef, Entrant, plan
+from iqa_harness.cells.compute import run_cell
+from iqa_harness.cells.plan import CellRef, plan
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors.snapshot import open_snapshot, write_snapshot
 from iqa_harness.running.task import Place, Task
 from iqa_models import create_model

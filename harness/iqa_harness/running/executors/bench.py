@@ -7,16 +7,18 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from iqa_attacks import AttackResult
-from iqa_harness.cells.compute import Runtime, craft, run_cell
+from iqa_harness.cells.compute import craft, run_cell
 from iqa_harness.cells.examples import Examples, encode, stored
 from iqa_harness.cells.plan import Cell, CellRef
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import read_report, report_of
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
@@ -51,8 +53,9 @@ class Bench:
         self._model, self._images, self._cell = model, images, cell
         self._store, self._runtime = store, runtime
         self._fitting: dict[str, Runtime] = {}
-        if runtime.device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(runtime.device)
+        self._device = runtime.devices[0]
+        if self._device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self._device)
 
     def run(self, task: Task) -> Outcome:
         """Compute a task's cells and store each as it is done."""
@@ -131,17 +134,15 @@ class Bench:
             try:
                 return compute(runtime)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                smaller = runtime._replace(
-                    chunk=max(1, runtime.chunk // 2), max_states=max(1, runtime.max_states // 2)
-                )
+                smaller = replace(runtime, chunk=max(1, runtime.chunk // 2))
                 if not out_of_memory(error) or smaller == runtime:
                     raise
                 self._fitting[label] = smaller
-            if runtime.device.startswith("cuda"):
+            if self._device.startswith("cuda"):
                 torch.cuda.empty_cache()
 
     def _describe(self) -> WorkerReport:
-        device = self._runtime.device
+        device = self._device
         return WorkerReport(
             token=_token(),
             device=device,

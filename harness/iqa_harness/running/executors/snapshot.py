@@ -16,16 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iqa_harness.cells.compute import Runtime
-from iqa_harness.cells.plan import Entrant, Work, draws_of, remake
+from iqa_harness.cells.plan import Work, draws_of, remake
 from iqa_harness.cells.universal import TrainedAttacks
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.data.embedded.built_set import StoredImageSet
 from iqa_harness.data.files.file_set import FileImageSet, ResizedImageSet
 from iqa_harness.data.files.pixel_cache import PixelCache
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.task import Place
 from iqa_models import QualityModel, list_models, load_checkpoint, save_checkpoint
@@ -72,7 +73,6 @@ def write_snapshot(
         "suite_sha256": work.suite.sha256,
         "store": str(root),
         "chunk": runtime.chunk,
-        "max_states": runtime.max_states,
         "models": models,
         "plugins": plugins,
     }
@@ -152,7 +152,7 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         images_of,
         lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite), trained),
         ResultStore(session["store"]),
-        Runtime(device=place.device, chunk=session["chunk"], max_states=session["max_states"]),
+        Runtime(device=place.device, chunk=session["chunk"]),
     )
 
 

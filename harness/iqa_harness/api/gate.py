@@ -1,0 +1,203 @@
+"""Baselines, and whether a run got worse than one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iqa_harness.api.reading import STORE, opened
+from iqa_harness.api.run import Run
+from iqa_harness.errors import RunError
+from iqa_harness.gate import formats
+from iqa_harness.gate.baselines import Standpoint, standpoint
+from iqa_harness.gate.regressions import (
+    TOLERANCE,
+    Comparison,
+    Gated,
+    Regression,
+    find_regressions,
+    noise_floors,
+    undefined_values,
+)
+from iqa_harness.gate.side import require_whole
+from iqa_harness.machine.places import require_folder
+from iqa_harness.measures.correlation import METRICS, Metric
+from iqa_harness.running.manifest import refreshed
+from iqa_harness.tables.robustness import robustness_table
+from iqa_results import Baseline, ResultStore, load_baseline, save_baseline
+
+FOLDER = Path("results/baselines")
+"""Where baselines are kept if nothing is said."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a gate found. `passed` is the answer; the rest says why."""
+
+    gated: Gated
+    before: Standpoint
+    after: Standpoint
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing got worse."""
+        return not self.gated.regressions
+
+    @property
+    def regressions(self) -> list[Regression]:
+        """Values that got worse."""
+        return self.gated.regressions
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every value before and after."""
+        return self.gated.comparisons
+
+    def headline(self) -> str:
+        """Say in one sentence what was found."""
+        return formats.headline(self.gated, self.before.record, self.after.record)
+
+    def markdown(self) -> str:
+        """Return a summary for a pull request's comment."""
+        return formats.markdown(self.gated, self.before.record, self.after.record)
+
+    def junit(self) -> str:
+        """Return JUnit XML: a test case a gated value."""
+        return formats.junit(self.gated, self.before.record)
+
+    def json(self) -> str:
+        """Return everything as JSON."""
+        return formats.as_json(self.gated, self.before.record, self.after.record)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.headline(), *(f"worse: {formats.sentence(r)}" for r in self.regressions)])
+
+
+def gate(
+    baseline: str | Path,
+    run: str | Run,
+    *,
+    store: str | Path | ResultStore = STORE,
+    tolerance: float = TOLERANCE,
+    metrics: Iterable[str] = ("srocc",),
+    every_attack: bool = False,
+) -> Outcome:
+    """Compare a run with a baseline, image by image.
+
+    Args:
+        baseline: its folder.
+        run: its name in the store, or the run itself.
+        store: folder or URL of results.
+        tolerance: fall of a correlation that is let pass.
+        metrics: srocc, plcc.
+        every_attack: gate every attack by itself, not the worst cases alone.
+
+    Raises:
+        NotComparable: other suites, data, images or models.
+        RunError: a run that is not complete, an unknown metric.
+    """
+    before, after = side_of_folder(baseline), side_of_run(store, run)
+    found = find_regressions(
+        before, after, tolerance=tolerance, metrics=metrics_of(metrics), every_attack=every_attack
+    )
+    return Outcome(found, before, after)
+
+
+def calibrate(
+    baseline: str | Path, runs: Sequence[str | Run], *, store: str | Path | ResultStore = STORE
+) -> Baseline:
+    """Measure the noise floor from runs of the same models trained again, and store it in the baseline.
+
+    Raises:
+        NotComparable: fewer than two runs, or runs that cannot be compared.
+    """
+    before = side_of_folder(baseline)
+    sides = [side_of_run(store, run) for run in runs]
+    floors = noise_floors(sides)
+    find_regressions(before, sides[0], metrics=(), resamples=1)  # comparable, or an error
+    record = before.record.model_copy(update={"noise": tuple(floors)})
+    save_baseline(Path(baseline), record, None)
+    return record
+
+
+def save(
+    name: str,
+    run: str | Run,
+    *,
+    store: str | Path | ResultStore = STORE,
+    folder: str | Path = FOLDER,
+    force: bool = False,
+) -> tuple[Path, Baseline]:
+    """Save a complete run as a baseline; return its folder and record.
+
+    Args:
+        name: of the baseline, its folder's name.
+        run: its name in the store, or the run itself.
+        store: folder or URL of results.
+        folder: where baselines are kept.
+        force: replace a baseline of that name.
+
+    Raises:
+        RunError: a baseline of that name is there, the run is not complete, or a gated value is undefined.
+    """
+    folder = Path(folder)
+    ResultStore(folder).run_folder(name)  # refuses a name that is no plain file name
+    where = folder / name
+    if where.exists() and not force:
+        raise RunError(f"{where} exists; --force replaces it")
+    require_folder(folder, "--folder")
+    side = side_of_run(store, run, name)
+    require_whole(side, [m.name for m in side.record.models])
+    lost = undefined_values(side, ("srocc",))
+    if lost:
+        raise RunError(f"run {side.record.run!r} has no value of {lost[0]}: nothing could be worse than that")
+    rows = [{str(k): v for k, v in row.items()} for row in side.scores.to_dict("records")]
+    save_baseline(where, side.record, rows)
+    return where, side.record
+
+
+def show(baseline: str | Path) -> Outcome:
+    """Return a baseline compared with itself: its record and its values."""
+    side = side_of_folder(baseline)
+    found = find_regressions(side, side, metrics=METRICS, resamples=1, undefined_ok=True)
+    return Outcome(found, side, side)
+
+
+def diff(before: str | Path, after: str | Path) -> Outcome:
+    """Compare two baselines.
+
+    Raises:
+        NotComparable: other suites, data, images or models.
+    """
+    old, new = side_of_folder(before), side_of_folder(after)
+    return Outcome(find_regressions(old, new, metrics=METRICS, undefined_ok=True), old, new)
+
+
+def side_of_run(store: str | Path | ResultStore, run: str | Run, name: str | None = None) -> Standpoint:
+    """Return a stored run as one side of a comparison, called by its own name if none is given."""
+    if isinstance(run, Run):
+        store, run = run.store, run.name
+    results = opened(store)
+    manifest = refreshed(results, results.read_manifest(run))
+    # Values and verdicts are computed from the rows; the intervals of single runs are not needed.
+    return standpoint(results, manifest, robustness_table(results, manifest, resamples=1), name or run)
+
+
+def side_of_folder(folder: str | Path) -> Standpoint:
+    """Return a baseline as one side of a comparison."""
+    record, scores = load_baseline(Path(folder))
+    return Standpoint(record, scores.to_pandas())
+
+
+def metrics_of(names: Iterable[str]) -> list[Metric]:
+    """Return the metrics a user named, in our order.
+
+    Raises:
+        RunError: an unknown one.
+    """
+    names = list(names)
+    unknown = [n for n in names if n not in METRICS]
+    if unknown:
+        raise RunError(f"no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
+    return [m for m in METRICS if m in names]

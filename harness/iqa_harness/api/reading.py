@@ -1,0 +1,92 @@
+"""Stored runs read, aggregated and gathered for a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from iqa_harness.evidence.flags import FLAGS
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.reporting.inputs import read_inputs
+from iqa_harness.reporting.results import results_frame
+from iqa_harness.reporting.runs import FoundRun, read_run
+from iqa_harness.reporting.worst_images import check_count, worst_images
+from iqa_harness.running.manifest import refreshed
+from iqa_harness.tables.robustness import robustness_table
+from iqa_reports import Inputs, rows_of
+from iqa_reports.inputs.frames import Cost, Result
+from iqa_results import BadManifest, ResultStore, RunManifest
+
+STORE = "iqa-store"
+"""Where results go if nothing is said."""
+
+
+def opened(store: str | Path | ResultStore) -> ResultStore:
+    """Return a store, whatever it was given as."""
+    return store if isinstance(store, ResultStore) else ResultStore(store)
+
+
+def aggregate(store: ResultStore, run: str) -> RunManifest:
+    """Compute a run's tables from its rows and store them; return its manifest as the store has it now."""
+    manifest = refreshed(store, store.read_manifest(run))
+    robustness_table(store, manifest).write(store, run)
+    return manifest
+
+
+def gather(
+    store: ResultStore,
+    manifests: Sequence[RunManifest],
+    inputs: Sequence[Path] = (),
+    *,
+    published: bool = False,
+    images: int = 0,
+    cache: Path | None = None,
+    plugged: bool = False,
+) -> Inputs:
+    """Read everything a report shows: runs, other commands' files, worst images; plugins were run before."""
+    stored = [dataclasses.replace(read_run(FoundRun(store, m.run)), manifest=m) for m in manifests]
+    frames = read_inputs(inputs)
+    if images:
+        check_count(images, stored)
+        stored = [
+            dataclasses.replace(
+                run, triptychs=worst_images(store, run, images, Runtime(), cache=cache, plugged=plugged)
+            )
+            for run in stored
+        ]
+    if inputs or len(stored) > 1:
+        more = rows_of(frames["results"], Result) if "results" in frames else []
+        costs = rows_of(frames["costs"], Cost) if "costs" in frames else []
+        frames["results"] = results_frame(stored, more, costs)
+    return Inputs(stored, frames, published=published, explanations=explanations())
+
+
+def explanations() -> dict[str, str]:
+    """Return a paragraph on every flag."""
+    return {name: kind.meaning for name, kind in FLAGS.items()}
+
+
+def readable(store: ResultStore) -> Iterator[RunManifest]:
+    """Yield the manifests of a store; one that is damaged is no reason not to run."""
+    for name in store.list_runs():
+        with suppress(BadManifest):
+            yield store.read_manifest(name)
+
+
+def report_folder(store: ResultStore, run: str) -> Path:
+    """Return where a run's report goes: in a local store beside its tables, else in the working folder."""
+    root = store.root
+    return root / "runs" / run / "report" if isinstance(root, Path) else Path("iqa-reports") / run
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def teller(progress: bool) -> Callable[[str], None]:
+    """Return what tells a person something on standard error, or nobody."""
+    from iqa_harness.machine.terminal import say
+
+    return (lambda text: say(text, err=True)) if progress else quiet

@@ -1,0 +1,97 @@
+"""What a store holds, whether it is whole, and other machines' results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from iqa_harness.api.reading import STORE, opened
+from iqa_harness.machine.places import require_file, require_folder
+from iqa_harness.running.manifest import refreshed
+from iqa_harness.stores.upkeep import (
+    Problem,
+    Waste,
+    check_runs,
+    collect,
+    discard,
+    export_run,
+    find_waste,
+    merge_run,
+    open_source,
+)
+from iqa_results import ResultStore, RunManifest
+
+
+def list_runs(store: str | Path | ResultStore = STORE) -> list[RunManifest]:
+    """Return the manifests of a store's runs, with the state of their cells as it is now."""
+    results = opened(store)
+    return [refreshed(results, results.read_manifest(run)) for run in results.list_runs()]
+
+
+def show_run(run: str, store: str | Path | ResultStore = STORE) -> RunManifest:
+    """Return the manifest of a run, with the state of its cells as it is now."""
+    results = opened(store)
+    return refreshed(results, results.read_manifest(run))
+
+
+def check_store(
+    store: str | Path | ResultStore = STORE, runs: Sequence[str] = (), *, delete: bool = False
+) -> tuple[list[str], list[Problem]]:
+    """Read every part of some runs, or of all, against manifest and checksums.
+
+    Returns:
+        The names of the runs, and what is wrong with them.
+
+    Args:
+        store: folder or URL of results.
+        runs: names; all if empty.
+        delete: delete damaged and foreign files, which `attack` computes again. A part that another version
+            wrote is reported and kept.
+    """
+    results = opened(store)
+    names = list(runs) or results.list_runs()
+    problems = list(check_runs(results, names))
+    if delete:
+        for problem in problems:
+            discard(results, problem)
+    return names, problems
+
+
+def export(run: str, out: str | Path, store: str | Path | ResultStore = STORE) -> int:
+    """Write all rows of a run as one file; return how many.
+
+    Args:
+        run: its name in the store.
+        out: FILE.parquet or FILE.csv for all rows, FILE.zip for a store of this run alone.
+        store: folder or URL of results.
+    """
+    require_file(Path(out), "export to")
+    return export_run(opened(store), run, Path(out))
+
+
+def merge(
+    source: str, store: str | Path | ResultStore = STORE, runs: Sequence[str] = ()
+) -> list[tuple[RunManifest, int]]:
+    """Take runs of another machine's store into this one; a run that is in both becomes one.
+
+    Args:
+        source: another store: folder, URL, or a .zip of `export`.
+        store: folder or URL of results.
+        runs: names; all if empty.
+
+    Returns:
+        The manifest of every run, and how many of its cells are new here.
+    """
+    results = opened(store)
+    require_folder(str(results.root), "--store")
+    with open_source(source) as other:
+        return [merge_run(results, other, name) for name in list(runs) or other.list_runs()]
+
+
+def collect_garbage(store: str | Path | ResultStore = STORE, *, delete: bool = False) -> Waste:
+    """Return the cells that no run names and what killed writers left; with `delete` remove them."""
+    results = opened(store)
+    waste = find_waste(results)
+    if delete:
+        collect(results, waste)
+    return waste

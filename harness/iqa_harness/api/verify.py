@@ -1,0 +1,155 @@
+"""Is a run what it says, and is it to be believed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iqa_harness.api.reading import STORE, opened, teller
+from iqa_harness.cells.selection import recorded_data
+from iqa_harness.data import ImageSet, open_data
+from iqa_harness.entrants.naming import Model, as_entrants, from_record, run_plugins
+from iqa_harness.errors import RunError
+from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
+from iqa_harness.machine.devices import use_devices
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.manifest import refreshed
+from iqa_harness.verify.finding import Finding, cell_name
+from iqa_harness.verify.run import Verified, require_entrants, verify_run
+from iqa_models.registry import did_you_mean
+from iqa_results import ResultStore, RunManifest
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's verdict and the flags it rests on."""
+
+    model: str
+    verdict: str
+    """sound, suspect, incomplete, invalid, or `not judged`."""
+    flags: tuple[Flag, ...]
+
+    @property
+    def raised(self) -> list[Flag]:
+        """The flags that are raised."""
+        return [flag for flag in self.flags if flag.raised]
+
+    def lines(self) -> list[str]:
+        """Say the verdict, and of every raised flag what was measured."""
+        measured = sum(flag.measured for flag in self.flags)
+        lines = [f"{self.model}: {self.verdict} ({measured} of {len(self.flags)} flags measured)"]
+        for flag in self.raised:
+            value = "not measurable" if flag.value is None else f"{flag.value:.4g}"
+            lines.append(f"  {flag.flag} ({flag.severity}): {value}, bound {flag.threshold:g}; {flag.detail}")
+        return lines
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification saw."""
+
+    verified: Verified
+    judged: tuple[Judged, ...]
+    """One a model; none if the tables could not be made from the rows."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What differs, most important first."""
+        return self.verified.findings
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing differs and every model's verdict is sound."""
+        return bool(self.judged) and not self.findings and all(j.verdict == "sound" for j in self.judged)
+
+
+def verify(
+    run: str,
+    *,
+    store: str | Path | ResultStore = STORE,
+    models: Model | Mapping[str, Any] | Iterable[Model] = (),
+    sample: int = 2,
+    seed: int = 0,
+    data: Any = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    progress: bool = True,
+) -> Verification:  # one argument an option of the command
+    """Verify a run: manifest, rows and tables against each other; checks, scores, a sample of attacks again.
+
+    Args:
+        run: its name in the store.
+        store: folder or URL of results.
+        models: where models of the run are now, by the run's names; the others are made as the manifest says.
+        sample: attacked cells of each model to make again, beside its checks and clean scores; 0 opens no
+            model and no image.
+        seed: of the choice of those cells.
+        data: where the images are now, a name or an image set; as the suite says if left out.
+        device: torch device.
+        threads: threads within one operation, torch's own if left out.
+        cache: folder of the embedded data.
+        backbone_weights: file for the trunks of models created by name, if it has moved.
+        plugins: Python files of yours that register models.
+        progress: say on standard error which cell is made again.
+
+    Raises:
+        RunError: a model that cannot be made again or is not of the run.
+    """
+    results = opened(store)
+    manifest = refreshed(results, results.read_manifest(run))
+    entrants, images = [], None
+    if sample:
+        use_devices([device], threads)
+        plugged = bool(run_plugins(plugins))
+        weights = Path(backbone_weights) if backbone_weights else None
+        entrants = as_entrants(models, backbone_weights=weights)
+        here = {entrant.label for entrant in entrants}
+        entrants += [
+            from_record(m, plugged=plugged, backbone_weights=weights)
+            for m in manifest.models
+            if m.name not in here
+        ]
+        require_entrants(manifest, entrants)
+        images = _images(manifest, data, Path(cache) if cache else None)
+    tell = teller(progress)
+    found = verify_run(
+        results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
+        on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
+    )  # fmt: skip
+    flags = found.tables.flags.to_pylist() if found.tables is not None else None
+    return Verification(found, judged(flags, manifest) if flags is not None else ())
+
+
+def _images(manifest: RunManifest, data: Any, cache: Path | None) -> ImageSet:
+    if data is None or isinstance(data, str | Path):
+        return recorded_data(manifest, cache, name=None if data is None else str(data))
+    return open_data(data, cache_dir=cache)
+
+
+def judged(flags: Iterable[Mapping[str, Any]], manifest: RunManifest) -> tuple[Judged, ...]:
+    """Return the verdict of every model of a run from its rows of flags."""
+    rows = list(flags)
+    found = []
+    for record in manifest.models:
+        mine = tuple(
+            Flag(**{name: row[name] for name in Flag._fields}) for row in rows if row["model"] == record.name
+        )
+        found.append(Judged(record.name, str(verdict_of(mine)[0]) if mine else "not judged", mine))
+    return tuple(found)
+
+
+def explain(flag: str) -> str:
+    """Say what a flag means, how grave it is and when it is raised.
+
+    Raises:
+        RunError: no such flag; the message names the nearest one.
+    """
+    if flag not in FLAGS:
+        raise RunError(f"no flag {flag!r}{did_you_mean(flag, FLAGS)}; there are {', '.join(FLAGS)}")
+    kind = FLAGS[flag]
+    return f"{flag}: {kind.severity}, raised {kind.raised} {kind.threshold:g}\n\n{kind.meaning}"

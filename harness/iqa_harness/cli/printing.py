@@ -1,0 +1,76 @@
+"""What several commands print: a report, where its files are, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from iqa_harness.errors import ExitCode, NotComparable
+from iqa_harness.machine.terminal import say
+
+if TYPE_CHECKING:
+    from iqa_harness.api.gate import Outcome
+    from iqa_harness.api.report import Written
+    from iqa_harness.api.run import Run
+
+T = TypeVar("T")
+
+
+def print_written(written: Written, *, full: bool = False) -> None:
+    """Print a report's tables, and where its page or files are."""
+    from rich.console import Console
+
+    from iqa_reports import print_report
+
+    print_report(written.report, Console(), full=full)
+    if written.page is not None:
+        say_where("page", written.page)
+    else:
+        say_where("files", written.folder)
+
+
+def print_run(run: Run) -> None:
+    """Write a run's page and Markdown, print its leaderboard, and say what failed and where everything is."""
+    from iqa_harness.api.report import BRIEF
+
+    print_written(run.report(formats=BRIEF))
+    say_tables(run)
+    for cell in run.failed:
+        first = (cell.error or "").split("\n", 1)[0]
+        say(f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}", err=True)
+
+
+def say_tables(run: Run) -> None:
+    """Say where a run's tables and rows are."""
+    say_where("table", run.store.run_folder(run.name) / "table.parquet")
+    say_where("rows", run.store.root / "cells")
+
+
+def say_where(what: str, where: object) -> None:
+    """Say where something was written."""
+    say(f"{what:6} {where}")
+
+
+def comparable(compare: Callable[[], T]) -> T:
+    """Run a comparison; runs that cannot be compared end in one line and exit code 2."""
+    try:
+        return compare()
+    except NotComparable as error:
+        say(f"iqa-harness: not comparable: {error}", err=True)
+        raise typer.Exit(ExitCode.NOT_COMPARABLE) from error
+
+
+def print_outcome(found: Outcome) -> None:
+    """Print what a comparison found."""
+    from rich.console import Console
+
+    from iqa_harness.gate.formats import sentence, terminal_table
+
+    Console().print(terminal_table(found.gated))
+    for note in found.gated.notes:
+        say(f"note: {note}")
+    say(found.headline())
+    for regression in found.regressions:
+        say(f"worse: {sentence(regression)}")

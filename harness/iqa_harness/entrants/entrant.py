@@ -1,0 +1,45 @@
+"""A model under test with the name a run gives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from iqa_harness.entrants.sources import hash_sources
+from iqa_models import ModelSpec, QualityModel, weights_sha256
+
+UNTRAINED: Final = "head has random weights: created by name, not from a checkpoint"
+"""Note on a model whose scores mean nothing yet."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model under test with the name a run gives it."""
+
+    label: str
+    model: QualityModel
+    checkpoint: Path | None = None
+    argument: str | None = None
+    """What to write after ``--model`` to make it again, None for an object of the caller's own."""
+    plugins: tuple[Path, ...] = ()
+    """Files to run before the model can be made again."""
+    backbone_weights: Path | None = None
+    """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
+    note: str | None = None
+    """What a reader of its scores must know that follows from how it was made, such as `UNTRAINED`."""
+
+    @property
+    def card(self) -> ModelSpec:
+        """The model's card as records show it, with `note`; the hash is of the card without."""
+        spec = self.model.spec
+        return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
+
+    @property
+    def sha256(self) -> str:
+        """Hash of card and weights, and of the source files of a model that is not one of ours."""
+        card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
+        text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,275 @@
+"""What a user may call a model under test, and the model made of it: once from words, once from a record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from torch import nn
+
+from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.entrants.plugins import run_plugin
+from iqa_harness.errors import RunError
+from iqa_models import (
+    QualityModel,
+    UnknownModel,
+    create_model,
+    has_random_head,
+    load_checkpoint,
+)
+from iqa_results import ModelRecord
+
+Model = str | Path | Entrant | nn.Module | tuple[str, Any]
+"""What the API takes for a model: words as after ``--model``, a checkpoint's folder, a live object, or
+(label, one of these)."""
+
+
+class ModelArgument(NamedTuple):
+    """A model as the user named it."""
+
+    label: str
+    name: str
+    """Registered name; empty if the checkpoint alone says what it is."""
+    options: dict[str, Any]
+    """Options of the builder."""
+    checkpoint: Path | None
+    """Folder the weights are read from; with a registered name, the checkpoint must be of that model."""
+
+
+def parse_model(text: str) -> ModelArgument:
+    """Read ``[LABEL=]NAME[?option=value&...]``, ``[LABEL=]FOLDER`` or ``[LABEL=]NAME?checkpoint=FOLDER``.
+
+    A folder is written with a slash (``./mine``): a folder that happens to be called like a registered
+    model must not take its place. A folder that exists may hold ``=`` and ``?`` in its path.
+
+    Values are JSON (``true``, ``0.5``, ``null``) and otherwise text. Without a label a model is called
+    as it was named, a checkpoint as its folder.
+
+    Raises:
+        RunError: an empty name, or an option that is not ``key=value``.
+    """
+    label, rest = _split_label(text)
+    if _is_folder(rest):
+        return ModelArgument(label or Path(rest).resolve().name, "", {}, Path(rest))
+    name, question, query = rest.partition("?")
+    if not name:
+        raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, sign, value = part.partition("=")
+        if not (key and sign):
+            raise RunError(f"model {text!r}: option {part!r} is not key=value")
+        options[key] = read_value(unquote(value))
+    if not question and "/" in name:
+        return ModelArgument(label or Path(name).resolve().name, "", {}, Path(name))
+    checkpoint = options.pop("checkpoint", None)
+    if checkpoint is None:
+        return ModelArgument(label or name + question + query, name, options, None)
+    if options:
+        raise RunError(f"model {text!r}: a checkpoint has its own options; leave out {', '.join(options)}")
+    return ModelArgument(label or Path(str(checkpoint)).resolve().name, name, {}, Path(str(checkpoint)))
+
+
+def _split_label(text: str) -> tuple[str, str]:
+    """Return the label, '' without one, and the rest. A label holds no slash, so that a path may hold '='."""
+    head = text.partition("?")[0]
+    if _is_folder(text) or "=" not in head or "/" in head.partition("=")[0]:
+        return "", text
+    first, last = head.index("="), head.rindex("=")
+    cut = first if "/" in head[first:] else last
+    if cut == 0:
+        raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
+    return text[:cut], text[cut + 1 :]
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return "/" in text and Path(text).is_dir()
+    except (OSError, ValueError):  # too long for a path, or a byte that no path holds
+        return False
+
+
+def read_value(text: str) -> Any:
+    """Return JSON as what it means, anything else as text.
+
+    Raises:
+        RunError: JSON that is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except (RecursionError, ValueError) as error:
+        raise RunError(f"value {text[:40]!r}...: not to be read ({error})") from error
+
+
+def argument_text(argument: ModelArgument) -> str:
+    """Return what to write after ``--model`` to get this model under this name, from any folder."""
+    label, name, options, checkpoint = argument
+    if checkpoint is not None:
+        folder = checkpoint.resolve()
+        text = f"{name}?checkpoint={quote(str(folder))}" if name else str(folder)
+        return text if label == folder.name else f"{label}={text}"
+    query = "&".join(f"{key}={quote(json.dumps(value), safe='')}" for key, value in options.items())
+    # A label with a question mark is the text as it was written: nobody could have given it.
+    return label if "?" in label or label == name + query else f"{label}={name}{'?' * bool(query)}{query}"
+
+
+def load_entrant(
+    argument: ModelArgument, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+) -> Entrant:
+    """Create or load the model a user named.
+
+    Args:
+        argument: the model.
+        backbone_weights: file for the trunk of a model created by name; a checkpoint has its own.
+        plugins: files that were run before, for the record.
+
+    Raises:
+        ModelError: unknown name or option, or an unusable checkpoint.
+    """
+    if argument.checkpoint is not None:
+        model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
+        return Entrant(argument.label, model, argument.checkpoint, argument_text(argument), plugins)
+    options = dict(argument.options)
+    if backbone_weights is not None:
+        options.setdefault("backbone_weights", str(backbone_weights))
+    try:
+        model = create_model(argument.name, **options)
+    except UnknownModel as error:
+        if Path(argument.name).is_dir():
+            raise UnknownModel(f"{error}; for the checkpoint folder write ./{argument.name}") from error
+        raise
+    note = UNTRAINED if has_random_head(argument.name) else None
+    return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights, note)
+
+
+def as_entrant(
+    model: Model, *, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+) -> Entrant:
+    """Return a model under test, whatever it was given as.
+
+    Args:
+        model: words as after ``--model``, the folder of a checkpoint, an `Entrant`, a `QualityModel`, another
+            ``nn.Module`` or callable (see `iqa_models.wrap`, which asks for its score range), or
+            (label, one of these).
+        backbone_weights: file for the trunk of a model created by name.
+        plugins: files that were run before, for the record.
+
+    Raises:
+        ModelError: unknown name or option, an unusable checkpoint, or an object that is no model.
+        RunError: words that name no model.
+    """
+    if isinstance(model, tuple):
+        label, inner = model
+        made = as_entrant(inner, backbone_weights=backbone_weights, plugins=plugins)
+        return _relabelled(made, str(label))
+    if isinstance(model, Entrant):
+        return model
+    if isinstance(model, Path):
+        argument = ModelArgument(model.resolve().name, "", {}, model)
+        return load_entrant(argument, backbone_weights, plugins)
+    if isinstance(model, str):
+        return load_entrant(parse_model(model), backbone_weights, plugins)
+    from iqa_models import wrap
+
+    quality = model if isinstance(model, QualityModel) else wrap(model)
+    return Entrant(quality.spec.name, quality.eval())
+
+
+def as_entrants(
+    models: Model | Mapping[str, Any] | Iterable[Model],
+    *,
+    backbone_weights: Path | None = None,
+    plugins: tuple[Path, ...] = (),
+) -> list[Entrant]:
+    """Return several models: one, a sequence of them, or a mapping from label to model."""
+    if isinstance(models, Mapping):
+        models = list(models.items())
+    if isinstance(models, str | Path | Entrant | nn.Module) or callable(models):
+        models = [models]
+    return [as_entrant(model, backbone_weights=backbone_weights, plugins=plugins) for model in models]
+
+
+def _relabelled(entrant: Entrant, label: str) -> Entrant:
+    from dataclasses import replace
+
+    argument = entrant.argument
+    if argument is not None:
+        argument = argument_text(parse_model(argument)._replace(label=label))
+    return replace(entrant, label=label, argument=argument)
+
+
+def from_record(
+    record: ModelRecord,
+    *,
+    plugged: bool = False,
+    backbone_weights: Path | None = None,
+    same: bool = False,
+) -> Entrant:
+    """Make a run's model again, as its manifest says.
+
+    Args:
+        record: of the run's manifest.
+        plugged: whether the user's own plugins were run; a manifest is data and does not decide that.
+        backbone_weights: file for its trunk, if it has moved.
+        same: refuse a model that is another one now.
+
+    Raises:
+        RunError: its checkpoint is not where the run found it, it is of a plugin that was not given, or an
+            object of the process that ran it; with `same`, it is another one now.
+        ModelError: it cannot be made.
+    """
+    if record.plugins and not plugged:
+        raise RunError(
+            f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
+        )
+    weights = backbone_weights or (Path(record.backbone_weights) if record.backbone_weights else None)
+    if record.checkpoint is not None:
+        folder = Path(record.checkpoint)
+        if not folder.is_dir():
+            raise RunError(
+                f"model {record.name!r}: no checkpoint in {folder}, where the run found it; say where it is "
+                f"with --model {record.name}=./FOLDER"
+            )
+        entrant = load_entrant(ModelArgument(record.name, "", {}, folder))
+    elif record.argument:
+        entrant = load_entrant(parse_model(record.argument)._replace(label=record.name), weights)
+    else:
+        known, name = record.card.get("options"), str(record.card.get("name"))
+        options = dict(known) if isinstance(known, dict) else {}
+        entrant = load_entrant(ModelArgument(record.name, name, options, None), weights)
+    if same and entrant.sha256 != record.sha256:
+        raise RunError(
+            f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
+            f"{record.sha256[:12]}): what the run found cannot be found again"
+        )
+    return entrant
+
+
+def run_plugins(files: Iterable[str | Path] | None) -> tuple[Path, ...]:
+    """Run the user's own Python files, which register models; return their paths.
+
+    Raises:
+        RunError: a file is missing, or raises; the message holds what and the line.
+    """
+    paths = tuple(Path(file) for file in files or ())
+    for path in paths:
+        run_plugin(path)
+    return paths
+
+
+def notes_on(entrants: Sequence[Entrant], store: Path | str) -> list[str]:
+    """Say which models have random weights, and where a trained one of that name lies in a local store."""
+    notes = []
+    for entrant in entrants:
+        if entrant.note is None:
+            continue
+        folder = Path(store) / "models" / entrant.model.spec.name
+        there = "://" not in str(store) and (folder / "card.json").is_file()
+        shown = str(folder) if "/" in str(folder) else f"./{folder}"
+        notes.append(f"{entrant.label}: {entrant.note}" + there * f"; a trained one is there: write {shown}")
+    return notes

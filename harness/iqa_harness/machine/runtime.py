@@ -1,0 +1,49 @@
+"""How work is carried out: nothing in it changes a result beyond rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iqa_harness.errors import RunError
+
+EXECUTORS = ("inline", "processes", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Devices, sizes and workers of a run. Rows do not depend on it, but for the rounding of a device."""
+
+    device: str = "cpu"
+    """Torch device: cpu, cuda, cuda:1; several of this machine as cuda:0,cuda:1."""
+    chunk: int = 8
+    """Images in one forward or backward pass; halved where memory runs out."""
+    threads: int | None = None
+    """Threads within one operation, None for torch's own number."""
+    executor: str | None = None
+    """One of `EXECUTORS`; None for inline, or processes with several devices or workers."""
+    workers: int | None = None
+    """Processes a device, or Slurm jobs at once; None for 1."""
+    address: str = "local"
+    """Ray: `local` starts a cluster here, `auto` or HOST:PORT joins one."""
+    cpus: int | None = None
+    """Ray, Slurm: cores of a task or job; None for 1."""
+    gpus: float = 0.0
+    """Ray, Slurm: GPUs of a task or job; Ray takes fractions."""
+    settings: tuple[str, ...] = ()
+    """Slurm, Ray: KEY=VALUE for submitit's ``update_parameters`` or ``ray.init``."""
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise RunError(f"chunk: at least one image in a pass, not {self.chunk}")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of this machine."""
+        return tuple(name.strip() for name in self.device.split(",") if name.strip()) or ("cpu",)
+
+    @property
+    def executor_name(self) -> str:
+        """Name of the executor."""
+        if self.executor is not None:
+            return self.executor
+        return "processes" if len(self.devices) > 1 or (self.workers or 1) > 1 else "inline"

@@ -1,0 +1,91 @@
+"""What a run records of its models: card, weights, where they came from, and the checks before the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+from torch import Tensor
+
+from iqa_harness.cells.compute import to_tensor
+from iqa_harness.cells.plan import Work
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.sources import sources_of
+from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import BLOCKING, Check, check_model
+from iqa_harness.evidence.probes import probe_model
+from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.runtime import Runtime
+from iqa_results import ModelRecord, PluginRecord, RunManifest
+from iqa_suites import Suite
+
+
+def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it.
+
+    Raises:
+        RunError: it fails a check without which no number can be made.
+    """
+    sha256 = entrant.sha256
+    before = [m.checks for m in former.models if m.sha256 == sha256] if former else []
+    checks: Mapping[str, JsonValue]
+    if before:
+        checks = before[0]
+    else:
+        checks = {name: check._asdict() for name, check in measured_checks(entrant, work, runtime).items()}
+    return ModelRecord(
+        name=entrant.label,
+        sha256=sha256,
+        card=entrant.card.model_dump(mode="json"),
+        checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
+        checks=dict(checks),
+        argument=entrant.argument,
+        plugins=tuple(_plugin_record(path) for path in entrant.plugins),
+        backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
+    )
+
+
+def _plugin_record(path: Path) -> PluginRecord:
+    (_, sha256), *helpers = sources_of(path).hashes().items()
+    return PluginRecord(path=str(path), sha256=sha256, helpers=dict(helpers))
+
+
+def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
+    """Check and probe a model, which is on the runtime's device, on the first images of a plan.
+
+    Raises:
+        RunError: it fails a check without which no number can be made.
+    """
+    images, device = work.images, runtime.devices[0]
+    pixels = [to_tensor(images.read(i), device) for i in range(min(4, len(images)))]
+    same_size = [image for image in pixels if image.shape == pixels[0].shape]
+    if len(same_size) < 2:
+        same_size = [pixels[0], pixels[0].flip(-1)]
+    return _checks(entrant, same_size, work.suite, device)
+
+
+def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str) -> dict[str, Check]:
+    """Check and probe a model on some images, on two of them if memory does not hold more."""
+    draws = suite.eot_samples
+    try:
+        checks = check_model(entrant.model, batch, draws=draws)
+        for name in BLOCKING:
+            check = checks.get(name, Check(None, 0, False, "not measured"))
+            if not check.passed:
+                measured = "not measurable" if check.value is None else f"{check.value:g}"
+                raise RunError(
+                    f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
+                    f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
+                )
+        settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
+        attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
+        return checks | probe_model(entrant.model, batch, attack, suite.main_epsilon, draws)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        if len(batch) > 2:
+            return _checks(entrant, batch[:2], suite, device)
+        raise RunError(
+            f"model {entrant.label!r}: {device} has no room for two images at once ({error})"
+        ) from error
