@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,6 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
-from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
 PROBE = 0.25 / 255
@@ -49,71 +48,54 @@ def check_model(
 
     A stochastic model is measured as it is used: the mean of seeded draws on one image at a time. It is
     repeatable if equal seeds give equal scores: if torch's global generators are all that it draws from.
-    A model that raises fails the check it raises in, so that the others of a run can go on.
 
     Args:
         model: in eval mode.
-        images: at least two images (3, H, W) of equal size in [0, 1], such as `checked_images` of a set.
+        images: at least two images (3, H, W) of equal size in [0, 1].
         draws: evaluations averaged for a stochastic model; a deterministic one is evaluated once.
 
     Returns:
         finite_scores, score_range, repeatable, batch_independent, gradient_finite, gradient_alive,
-        gradient_agrees: measured value, bound, verdict and meaning of each; those after a failure that
-        leaves nothing to measure are not there. Differences of scores are in units of the card's score range.
-
-    Raises:
-        RuntimeError: the device has no memory for these images at once.
+        gradient_agrees: measured value, bound, verdict and meaning of each. Differences of scores are
+        in units of the card's score range.
     """
     batch = torch.stack(list(images))
+    low, high = model.spec.score_range
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
-    checks: dict[str, Check] = {}
     try:
-        for name, check in _score_checks(probe, batch):
-            checks[name] = check
-        for name, check in _gradient_checks(probe, batch):
-            checks[name] = check
+        first = probe.scores(batch)
     except AttackFailed as error:
-        reason = str(error)
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        return checks
-    failed = "gradient_finite" if "batch_independent" in checks else "finite_scores"
-    return {**checks, failed: Check(None, 0, False, reason)}
-
-
-def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
-    low, high = probe.model.spec.score_range
-    first = probe.scores(batch)
-    yield "finite_scores", _at_most(0.0, 0, "number of images whose score is not finite")
+        return {"finite_scores": Check(None, 0, False, str(error))}
+    checks = {"finite_scores": _at_most(0.0, 0, "number of images whose score is not finite")}
     outside = torch.maximum(low - first, first - high).clamp_min(0).max()
-    yield (
-        "score_range",
-        _at_most(
-            float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
-        ),
+    checks["score_range"] = _at_most(
+        float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
     )
-
-    def apart(other: Tensor) -> float:
-        return float((other - first).abs().max()) / (high - low)
-
-    yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
+    again = probe.scores(batch)
+    checks["repeatable"] = _at_most(
+        float((again - first).abs().max()) / (high - low), 0, "largest difference between two evaluations"
+    )
     if probe.draws is None:
-        alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"
-        yield "batch_independent", _at_most(apart(alone), 1e-4, f"largest difference between {what}")
+        alone = score(model, batch, chunk=1)
+        checks["batch_independent"] = _at_most(
+            float((alone - first).abs().max()) / (high - low),
+            1e-4,
+            "largest difference between an image alone and in a batch",
+        )
     else:
-        yield "batch_independent", _at_most(0, 1e-4, "a stochastic model is given one image at a time")
-
-
-def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
-    gradients = probe.gradients(batch)
-    yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
+        checks["batch_independent"] = _at_most(0, 1e-4, "a stochastic model is given one image at a time")
+    try:
+        gradients = probe.gradients(batch)
+    except AttackFailed as error:
+        checks["gradient_finite"] = Check(None, 0, False, str(error))
+        return checks
+    checks["gradient_finite"] = _at_most(0.0, 0, "number of input gradients that are not finite")
     dead = (gradients.flatten(1) == 0).all(dim=1)
-    what = "share of images whose input gradient is exactly zero"
-    yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
-    yield "gradient_agrees", _gradient_agrees(probe, batch)
+    checks["gradient_alive"] = _at_most(
+        float(dead.double().mean()), 0, "share of images whose input gradient is exactly zero"
+    )
+    checks["gradient_agrees"] = _gradient_agrees(probe, batch)
+    return checks
 
 
 class Probe(NamedTuple):
