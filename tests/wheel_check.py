@@ -14,7 +14,15 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"iqa_attacks", "iqa_harness", "iqa_models", "iqa_reports", "iqa_results", "iqa_suites"}
+PACKAGES = {
+    "iqa_attacks",
+    "iqa_errors",
+    "iqa_harness",
+    "iqa_models",
+    "iqa_reports",
+    "iqa_results",
+    "iqa_suites",
+}
 SUFFIXES = {".py", ".toml", ".typed", ".j2", ".css", ".js", ".json", ".csv", ".html"}
 
 

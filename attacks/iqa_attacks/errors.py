@@ -6,8 +6,10 @@ AttackError
 └── AttackFailed      the model, or an objective, gave numbers no attack can use
 """
 
+from iqa_errors import IQAError
 
-class AttackError(Exception):
+
+class AttackError(IQAError):
     """Base of everything this package raises for a user's mistake."""
 
 

@@ -24,6 +24,7 @@ _PLACES = {
     "report": "api.report",
     "verify": "api.verify",
     "HarnessError": "errors",
+    "IQAError": "errors",
 }
 """Where each exported name stands."""
 

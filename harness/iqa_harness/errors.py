@@ -17,10 +17,13 @@ Exit codes of `iqa-harness`:
 4     partial: some cells failed, the others are stored; the same command goes on
 70    a bug in iqa-harness or in a plugin, with its traceback
 130   interrupted (Ctrl-C, SIGTERM); what was finished is stored, the same command goes on
+141   who read the output has gone (`| head`): what was to be said was not, so no other code is given
 ====  ==================================================================================
 """
 
 from enum import IntEnum
+
+from iqa_errors import IQAError
 
 
 class ExitCode(IntEnum):
@@ -34,9 +37,10 @@ class ExitCode(IntEnum):
     PARTIAL = 4
     BUG = 70
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141
 
 
-class HarnessError(Exception):
+class HarnessError(IQAError):
     """Base of everything the conductor raises for a user's mistake."""
 
 

@@ -8,8 +8,10 @@ ModelError
 └── MissingWeights    pretrained weights that are neither cached nor reachable
 """
 
+from iqa_errors import IQAError
 
-class ModelError(Exception):
+
+class ModelError(IQAError):
     """Base of everything this package raises for a user's mistake."""
 
 

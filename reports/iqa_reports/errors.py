@@ -6,8 +6,10 @@ ReportsError
 └── BadPublished      the file of published values breaks its own layout
 """
 
+from iqa_errors import IQAError
 
-class ReportsError(Exception):
+
+class ReportsError(IQAError):
     """Base of everything this package raises."""
 
 

@@ -6,8 +6,10 @@ ResultsError
 └── UnknownRun     no run of that name in the store
 """
 
+from iqa_errors import IQAError
 
-class ResultsError(Exception):
+
+class ResultsError(IQAError):
     """Base of everything this package raises for a user's mistake or a damaged file."""
 
 

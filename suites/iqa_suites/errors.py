@@ -5,8 +5,10 @@ SuiteError
 └── BadSuite       the TOML is broken, or a key is unknown, missing or out of range
 """
 
+from iqa_errors import IQAError
 
-class SuiteError(Exception):
+
+class SuiteError(IQAError):
     """Base of everything this package raises for a user's mistake."""
 
 

@@ -1,7 +1,7 @@
 """A store that the first edition wrote opens, reports and goes on as before.
 
-`first_edition/` is the store of `attack -s smoke -m linear -m 'other=linear?seed=3' --limit 6 --run first`, computed
-by version 0.1.0 at commit 33c8083.
+`first_edition/` is the store of `attack -s smoke -m linear -m 'other=linear?seed=3' --limit 6 --run first`,
+computed by version 0.1.0 at commit 33c8083.
 """
 
 import shutil

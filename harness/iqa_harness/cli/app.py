@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from iqa_errors import IQAError
 from iqa_harness.cli import (
     attack,
     baseline,
@@ -31,6 +33,7 @@ from iqa_harness.cli import (
     verify,
 )
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 RESUMING = ("attack", "demo", "evaluate", "study", "train")
 """Commands that keep what they finished, and go on from there."""
@@ -47,9 +50,10 @@ class _Commands(TyperGroup):
             resumes = ctx.invoked_subcommand in RESUMING
             _say("interrupted" + "; what was finished is stored, the same command goes on" * resumes)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except Exception as error:
-            if not isinstance(error, _foreseen()):
-                raise
+        except BrokenPipeError:  # who read the output has seen enough; also an OSError
+            _close_output()
+            raise typer.Exit(ExitCode.OUTPUT_CLOSED) from None
+        except (IQAError, OSError) as error:  # a user's mistake, or a disk that is full
             _say(str(error))
             raise typer.Exit(ExitCode.BAD_INPUT) from error
 
@@ -62,7 +66,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 70 a bug, "
-    "130 interrupted.",
+    "130 interrupted, 141 output closed.",
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
@@ -85,7 +89,7 @@ app.add_typer(data.app, name="data")
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"iqa-harness {importlib.metadata.version('iqa-harness')}")
+        say(f"iqa-harness {importlib.metadata.version('iqa-harness')}")
         raise typer.Exit
 
 
@@ -104,23 +108,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
+    except SystemExit:
+        # `--help | head` ends here: click hides the closed pipe behind a wrapper and exits with 1.
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            sys.exit(ExitCode.OUTPUT_CLOSED)
+        raise
     except Exception:  # noqa: BLE001 - the last stop: printed whole, with a code of its own
         traceback.print_exc()
         _say("this is a bug in iqa-harness or in a plugin; the traceback above says where")
         sys.exit(ExitCode.BUG)
 
 
-def _foreseen() -> tuple[type[Exception], ...]:
-    """Return the errors that are a user's mistake or a full disk, not a bug."""
-    from iqa_attacks.errors import AttackError
-    from iqa_harness.errors import HarnessError
-    from iqa_models.errors import ModelError
-    from iqa_reports.errors import ReportsError
-    from iqa_results.errors import ResultsError
-    from iqa_suites.errors import SuiteError
-
-    return (AttackError, HarnessError, ModelError, ReportsError, ResultsError, SuiteError, OSError)
+def _close_output() -> None:
+    """Let nothing be written to a closed pipe when the interpreter ends."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, not a file
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:
-    typer.echo(f"iqa-harness: {message}", err=True)
+    say(f"iqa-harness: {message}", err=True)

@@ -9,7 +9,7 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.printing import comparable, print_outcome
-from iqa_harness.machine.terminal import say
+from iqa_harness.machine.terminal import console, say
 
 if TYPE_CHECKING:
     from iqa_results import Baseline
@@ -40,7 +40,6 @@ def save(
 @app.command()
 def show(baseline: BaselineArgument) -> None:
     """Print a baseline's record and its values."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -68,7 +67,7 @@ def show(baseline: BaselineArgument) -> None:
         shown = c.reason.partition(" -> ")[0] if c.row == "verdict" else value
         member = f" ({c.attack}/{c.objective})" if c.attack else ""
         table.add_row(*map(Text, (c.model, c.row + member, c.metric, shown)))
-    Console().print(table)
+    console().print(table)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from iqa_harness.cli.printing import say_where
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import console
 
 
 def leaderboard(
@@ -25,13 +26,11 @@ def leaderboard(
     Reads the tables that `iqa-harness report` or `attack` stored and computes no attack. A run that cannot be
     read is named and left out (exit code 4); a table of other cells than its run has is shown and said to be.
     """
-    from rich.console import Console
-
     from iqa_harness.api.report import leaderboard as merge
     from iqa_reports import print_report
 
     written = merge(places, out=out)
-    print_report(written.report, Console(), full=False)
+    print_report(written.report, console(), full=False)
     for path in written.files:
         say_where("page", path)
     raise typer.Exit(ExitCode.PARTIAL if written.unread else ExitCode.OK)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from iqa_harness.errors import ExitCode, NotComparable
-from iqa_harness.machine.terminal import say
+from iqa_harness.machine.terminal import console, say
 
 if TYPE_CHECKING:
     from iqa_harness.api.gate import Outcome
@@ -20,11 +20,9 @@ T = TypeVar("T")
 
 def print_written(written: Written, *, full: bool = False) -> None:
     """Print a report's tables, and where its page or files are."""
-    from rich.console import Console
-
     from iqa_reports import print_report
 
-    print_report(written.report, Console(), full=full)
+    print_report(written.report, console(), full=full)
     if written.page is not None:
         say_where("page", written.page)
     else:
@@ -64,11 +62,9 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from rich.console import Console
-
     from iqa_harness.gate.formats import sentence, terminal_table
 
-    Console().print(terminal_table(found.gated))
+    console().print(terminal_table(found.gated))
     for note in found.gated.notes:
         say(f"note: {note}")
     say(found.headline())

@@ -9,7 +9,7 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.errors import ExitCode
-from iqa_harness.machine.terminal import say
+from iqa_harness.machine.terminal import console, say
 from iqa_harness.wording import in_words
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
     """List the runs of a store with how far they came."""
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from iqa_harness.api.runs import list_runs
@@ -44,7 +43,7 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
             str(brief["run"]), str(brief["suite"]), str(brief["data"]), str(brief["images"]),
             str(len(manifest.models)), cells, str(brief["status"]), str(brief["started"]),
         )  # fmt: skip
-    Console(emoji=False).print(table, highlight=False, markup=False) if found else say(f"no runs in {store}")
+    console().print(table, highlight=False, markup=False) if found else say(f"no runs in {store}")
 
 
 @app.command("show")

@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from iqa_harness.wording import in_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -31,6 +34,17 @@ def say(text: str, *, err: bool = False) -> None:
         err: to standard error, for what is no result.
     """
     print(plain(text), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def console() -> Console:
+    """Return a console on standard output that says so if who reads it has gone, instead of ending with 1."""
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped()
 
 
 class Meter:
