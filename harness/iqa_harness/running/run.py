@@ -14,6 +14,7 @@ from iqa_harness.running.executors.snapshot import write_snapshot
 from iqa_harness.running.ledger import Ledger, planned
 from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
 from iqa_harness.running.model_records import model_record
+from iqa_harness.running.stored_scores import require_stored_scores
 from iqa_results import ResultStore, RunManifest
 
 OnCell = Callable[[Cell, str], None]
@@ -50,7 +51,7 @@ def run_suite(
 
     Raises:
         RunError: a model fails a check without which no number can be made, a run of that name is of
-            another suite, data set or model, or the executor cannot start.
+            another suite, data set or model, stored scores are not the model's, or the executor cannot start.
         KeyboardInterrupt: after the manifest is written.
     """
     executor = executor or make_executor(runtime, store)
@@ -62,6 +63,8 @@ def run_suite(
     missing = set(ledger.missing())
     busy = {cells[key].label for key in missing}
     records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
+    for entrant in entrants:
+        require_stored_scores(work, entrant, device, store, missing)
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     for cell in work.cells:
         if cell.key not in missing:
