@@ -22,7 +22,7 @@ from iqa_harness.gate.baselines import Standpoint
 from iqa_harness.gate.side import norms_of, require_whole
 from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates, lowest
 from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
-from iqa_results import NoiseFloor
+from iqa_results import Baseline, NoiseFloor
 
 TOLERANCE = 0.01
 """Fall of a correlation that is worth stopping for, if nothing else is said."""
@@ -98,7 +98,15 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
             differ; the message says which.
         BadPart: one side is not whole, see `require_whole`.
     """
-    old, new = before.record, after.record
+    _require_same_benchmark(before.record, after.record)
+    for side in (before, after):
+        require_whole(side, [m.name for m in before.record.models])
+    _require_same_values(before, after)
+    return _notes(before.record, after.record)
+
+
+def _require_same_benchmark(old: Baseline, new: Baseline) -> None:
+    """Refuse records of other suites, data or models."""
     if old.suite_sha256 != new.suite_sha256:
         raise NotComparable(
             f"suites differ: the baseline is of {old.suite!r} ({old.suite_sha256[:12]}), the run of "
@@ -116,8 +124,11 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
             f"models differ: the run has no {', '.join(missing)} (it has {', '.join(names)}); models are "
             "compared by name, give one with --model NAME=..."
         )
-    for side in (before, after):
-        require_whole(side, [m.name for m in old.models])
+
+
+def _require_same_values(before: Standpoint, after: Standpoint) -> None:
+    """Refuse values at other radii, of other members, images, labels or surrogates."""
+    old, new = before.record, after.record
     for what, one, other in (
         ("radii", old.main_epsilon, new.main_epsilon),
         ("members of suite_min", sorted(old.suite_min), sorted(new.suite_min)),
@@ -127,17 +138,21 @@ def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
         if one != other:
             raise NotComparable(f"{what} differ: {one} in the baseline, {other} in the run")
     for model in old.models:
-        a, b = _images(before, model.name), _images(after, model.name)
-        if not a.equals(b):
+        if not _images(before, model.name).equals(_images(after, model.name)):
             raise NotComparable(f"images differ: {model.name!r} has other images or labels in the two runs")
-        c, d = _transfers(before, model.name), _transfers(after, model.name)
-        if c != d:
+        was, now = _transfers(before, model.name), _transfers(after, model.name)
+        if was != now:
             raise NotComparable(
-                f"surrogates differ: {model.name!r} was tried on {', '.join(sorted(c)) or 'no transfer'} "
-                f"before, on {', '.join(sorted(d)) or 'none'} now; run the same models together"
+                f"surrogates differ: {model.name!r} was tried on {', '.join(sorted(was)) or 'no transfer'} "
+                f"before, on {', '.join(sorted(now)) or 'none'} now; run the same models together"
             )
+
+
+def _notes(old: Baseline, new: Baseline) -> list[str]:
+    """Say what may matter to a reader and does not keep two runs from being compared."""
     notes = []
-    extra = [name for name in names if name not in {m.name for m in old.models}]
+    compared = {m.name for m in old.models}
+    extra = [m.name for m in new.models if m.name not in compared]
     if extra:
         notes.append(f"not in the baseline, and not compared: {', '.join(extra)}")
     if old.provenance.device != new.provenance.device:
@@ -215,12 +230,15 @@ def find_regressions(
             old = _values(before, model.name, metric, bootstrap)
             new = _values(after, model.name, metric, bootstrap)
             for place in old:
-                allowed = max(tolerance, floors.get((model.name, *place, metric), 0.0))
-                epsilon = 0.0 if place[0] == "clean" else before.record.main_epsilon
-                pair = (old[place], new.get(place))
-                gated = every_attack or place[0] in GATED
-                compared = _compare(model.name, place, metric, *pair, allowed, epsilon, share, gated)
-                comparisons.append(compared)
+                known: dict[str, Any] = {
+                    "model": model.name,
+                    "row": place[0],
+                    "metric": metric,
+                    "epsilon": 0.0 if place[0] == "clean" else before.record.main_epsilon,
+                    "tolerance": max(tolerance, floors.get((model.name, *place, metric), 0.0)),
+                    "gated": every_attack or place[0] in GATED,
+                }
+                comparisons.append(_compare(known, old[place], new.get(place), share))
     regressions = [c for c in comparisons if isinstance(c, Regression)]
     return Gated(comparisons, regressions, notes)
 
@@ -297,22 +315,18 @@ def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
     return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
 
 
-def _compare(
-    model: str,
-    place: Place,
-    metric: Metric,
-    old: _Value,
-    new: _Value | None,
-    allowed: float,
-    epsilon: float,
-    share: float,
-    gated: bool,
-) -> Comparison:
-    member = new.member if new else old.member
-    common: dict[str, Any] = {
-        "model": model, "row": place[0], "attack": member[0], "objective": member[1], "epsilon": epsilon,
-        "metric": metric, "images": old.images, "tolerance": allowed, "gated": gated,
-    }  # fmt: skip
+def _compare(known: dict[str, Any], old: _Value, new: _Value | None, share: float) -> Comparison:
+    """Compare a value before and after.
+
+    Args:
+        known: fields of the comparison that do not depend on the values.
+        old: of the baseline.
+        new: of the run, None if it has none.
+        share: of false alarms that this value may raise.
+    """
+    attack, objective = (new or old).member
+    allowed, gated = known["tolerance"], known["gated"]
+    common: dict[str, Any] = {**known, "attack": attack, "objective": objective, "images": old.images}
     was = old.replicates.point
     now = new.replicates.point if new else None
     if new is None or now is None or was.value is None or now.value is None:
@@ -334,18 +348,22 @@ def _compare(
     outcome = "regressed" if fell else "improved" if rose else "ok"
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
-    if bound is None and change < -allowed:
-        reason += ": too many draws without a value to say that this is chance"
-    elif not gated and change < -allowed and certain:
-        reason += ": worse, by itself not gated"
-    elif not fell and change < -allowed:
-        reason += ": beyond the tolerance, within chance"
-    elif not fell and certain:
-        reason += ": beyond chance, within the tolerance"
+    reason += _remark(beyond=change < -allowed, certain=certain, bounded=bound is not None, gated=gated)
     return (Regression if fell else Comparison)(
         **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
         interval=old.interval if low is not None else "", outcome=outcome, reason=reason,
     )  # fmt: skip
+
+
+def _remark(*, beyond: bool, certain: bool, bounded: bool, gated: bool) -> str:
+    """Say why a change is none, or why it counts although there is no bound."""
+    if beyond and not bounded:
+        return ": too many draws without a value to say that this is chance"
+    if beyond and certain:
+        return "" if gated else ": worse, by itself not gated"
+    if beyond:
+        return ": beyond the tolerance, within chance"
+    return ": beyond chance, within the tolerance" if certain else ""
 
 
 def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:

@@ -53,8 +53,8 @@ def _require_same(cell: Cell, entrant: Entrant, work: Work, device: str, store: 
     low, high = entrant.model.spec.score_range
     if not abs(now - row["clean_score"]) <= SLACK * (high - low):
         raise RunError(
-            f"model {entrant.label!r} scores image {row['image_id']!r} {now:g} now, {row['clean_score']:g} is "
-            f"stored under the same key in {store.root}: something decides its scores that is neither on "
+            f"model {entrant.label!r} scores image {row['image_id']!r} {now:g} now, {row['clean_score']:g} "
+            f"is stored under the same key in {store.root}: something decides its scores that is neither on "
             "its card nor in its weights or source (a file it reads, a global); give it another name "
             "(LABEL=...) in another --store, or put what decides it on its card"
         )

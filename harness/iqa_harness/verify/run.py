@@ -74,19 +74,9 @@ def verify_run(
     """
     parts, findings = _read_parts(store, manifest)
     whole = not findings
-    compared = 0
-    suite = work = None
-    compressed: set[str] = set()
-    try:
-        suite = recorded_suite(manifest)
-    except BadSuite as error:
-        findings.append(Finding("manifest", "suite_text", str(error)))
-    if suite is not None:
-        findings += suite_differs(manifest, suite)
-        compressed = {own.name for own in suite.own_attacks if getattr(own, "jpeg_qualities", ())}
-        work, found = _replan(manifest, suite, data, parts)
-        findings += found + _rows_of_plan(manifest, suite, work, parts)
-    findings += costs_differ(manifest, parts)
+    work, found = _against_suite(manifest, data, parts)
+    findings += found + costs_differ(manifest, parts)
+    compared, compressed = 0, _compressed(manifest)
     for record in manifest.models:
         findings += checks_contradict(record)
         mine = [parts[c.key] for c in manifest.cells if c.model == record.name and c.key in parts]
@@ -99,21 +89,50 @@ def verify_run(
         tables = robustness_table(store, manifest)
         findings += tables_differ(store, manifest, tables)
     findings += (strangers := models_differ(manifest, entrants))
-    cells = rows_again = checks = 0
+    strange = {finding.where for finding in strangers}
+    again = [entrant for entrant in entrants if entrant.label not in strange]
+    seen = Verified(findings, tables, compared, 0, 0)
     if work is not None and entrants:
-        strange = {finding.where for finding in strangers}
-        again = Again(manifest, work, [e for e in entrants if e.label not in strange], parts, runtime)
-        findings += again.checks_differ()
-        checks = len(again.entrants)
-        chosen = again.chosen(sample, seed)
-        for count, differing in again.cells_differ(chosen, on_cell):
-            cells += 1
-            rows_again += count
-            findings += differing
-        if sample:
-            findings += again.never_again(chosen)
-    findings.sort(key=lambda finding: ORDER.index(finding.what))
-    return Verified(findings, tables, compared, cells, rows_again, checks)
+        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), sample, seed, on_cell)
+    seen.findings.sort(key=lambda finding: ORDER.index(finding.what))
+    return seen
+
+
+def _made_again(
+    seen: Verified, again: Again, sample: int, seed: int, on_cell: Callable[[Cell], None]
+) -> Verified:
+    """Return what was seen and what is seen by measuring, scoring and attacking again."""
+    findings = [*seen.findings, *again.checks_differ()]
+    chosen = again.chosen(sample, seed)
+    cells = rows = 0
+    for count, differing in again.cells_differ(chosen, on_cell):
+        cells += 1
+        rows += count
+        findings += differing
+    if sample:
+        findings += again.never_again(chosen)
+    return Verified(findings, seen.tables, seen.rows, cells, rows, len(again.entrants))
+
+
+def _against_suite(
+    manifest: RunManifest, data: ImageSet | None, parts: Mapping[str, pa.Table]
+) -> tuple[Work | None, list[Finding]]:
+    """Hold manifest and rows against the suite's text; return the plan, if there are images for one."""
+    try:
+        suite = recorded_suite(manifest)
+    except BadSuite as error:
+        return None, [Finding("manifest", "suite_text", str(error))]
+    work, found = _replan(manifest, suite, data, parts)
+    return work, [*suite_differs(manifest, suite), *found, *_rows_of_plan(manifest, suite, work, parts)]
+
+
+def _compressed(manifest: RunManifest) -> set[str]:
+    """Return the attacks that run through JPEG, whose own scores are of what is not stored."""
+    try:
+        suite = recorded_suite(manifest)
+    except BadSuite:
+        return set()
+    return {own.name for own in suite.own_attacks if getattr(own, "jpeg_qualities", ())}
 
 
 def _read_parts(store: ResultStore, manifest: RunManifest) -> tuple[dict[str, pa.Table], list[Finding]]:
