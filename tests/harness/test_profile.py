@@ -9,9 +9,9 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
+from iqa_harness.api.inputs import entrants_of
 from iqa_harness.cli.diagnose import diagnose
 from iqa_harness.cli.profile import profile
-from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.diagnostics import write_diagnostics
 from iqa_models import BadModelOption, create_model
@@ -218,8 +218,8 @@ def test_the_command_prints_costs_times_and_growth(monkeypatch):
 
 def test_ablations_and_settings_are_chosen_on_the_command_line():
     """NAME?ablation=... and any setting, lists as JSON, reach the model and its label."""
-    argument = parse_model(SMALL + '&ablation=uniform_landmarks&rank=16&links=["4->1","3->1"]')
-    entrant = load_entrant(argument)
+    name = SMALL + '&ablation=uniform_landmarks&rank=16&links=["4->1","3->1"]'
+    (entrant,) = entrants_of(name, "iqa-store")
     config = entrant.model.config
     assert (config.landmarks, config.rank, config.links) == ("uniform", 16, ("4->1", "3->1"))
     assert "uniform_landmarks" in entrant.label

@@ -8,11 +8,13 @@ from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     CacheOption,
     DeviceOption,
+    ModelArgument,
     StoreOption,
     ThreadsOption,
+    load_entrant,
+    set_up_torch,
 )
-from iqa_harness.entrants.naming import ModelArgument, load_entrant
-from iqa_harness.machine.places import require_folder
+from iqa_harness.cli.outputs import require_folder
 
 
 def demo(
@@ -25,16 +27,12 @@ def demo(
 
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
     """
+    from iqa_harness.api.train import train
     from iqa_harness.cli.attack import run_and_report
-    from iqa_harness.cli.train import demo_presets, train_one, train_side_by_side
-    from iqa_harness.training import load_preset
 
     require_folder(store, "--store")
-    from iqa_harness.machine.devices import use_devices
-
-    use_devices([device], threads)
-    train_side_by_side(demo_presets(), store, cache)
-    folders = [train_one(load_preset(name), store, cache, overwrite=False) for name in demo_presets()]
+    set_up_torch(device, threads)
+    folders = train("demo", store=store, cache=cache).folders
     entrants = [load_entrant(ModelArgument(f.name, "", {}, checkpoint=f)) for f in folders]
     code = run_and_report(
         "demo",
