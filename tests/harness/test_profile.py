@@ -9,8 +9,8 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
+from iqa_harness.api.diagnose import diagnose
 from iqa_harness.api.inputs import entrants_of
-from iqa_harness.cli.diagnose import diagnose
 from iqa_harness.cli.profile import profile
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.diagnostics import write_diagnostics
@@ -231,15 +231,11 @@ def test_growth_needs_a_neck():
         run(profile, "demo_resnet10t", "--repeats", "0", "--growth")
 
 
-def test_diagnostics_are_printed_and_written_as_parquet(tmp_path, images, monkeypatch):
-    """The screen shows a line a quantity; the file holds every row, and which model and data it is of."""
-    import iqa_harness.data
-
-    monkeypatch.setattr(iqa_harness.data, "open_data", lambda name, cache_dir=None: images)
+def test_diagnostics_are_written_as_parquet(tmp_path, images):
+    """There is a line a quantity; the file holds every row, and which model and data it is of."""
     file = tmp_path / "out" / "diagnostics.parquet"
-    done = run(diagnose, SMALL, "--data", "tiny", "--limit", "3", "--batch", "2", "--out", str(file))
-    assert done.exit_code == 0
-    assert "kappa" in done.output
+    found = diagnose(SMALL, data=images, limit=3, batch=2, out=file, progress=False)
+    assert "kappa" in {text[0] for text in found.shown()[1]}
     table = pq.read_table(file)
     assert table.column_names == ["table", "quantity", "place", "statistic", "value", "samples"]
     assert set(table["table"].to_pylist()) == {"conditioning", "scale", "gate"}
@@ -258,4 +254,4 @@ def test_parquet_gives_the_rows_back(tmp_path):
 def test_a_model_without_neck_or_attention_cannot_be_diagnosed():
     """Another model is refused with a reason."""
     with pytest.raises(RunError, match="neither an SRM neck nor SMART-IQA's attention"):
-        run(diagnose, "demo_resnet10t")
+        diagnose("demo_resnet10t")

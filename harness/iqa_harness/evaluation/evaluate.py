@@ -187,17 +187,16 @@ def in_use(model: QualityModel, device: str) -> Iterator[None]:
     Raises:
         NoScore: the model does not fit there.
     """
-    first = next((*model.parameters(), *model.buffers()), torch.empty(0))
-    training = model.training
+    former, training = next(model.buffers()).device, model.training  # the card's mean is a buffer
     try:
         model.to(device).eval()
     except RuntimeError as error:
-        model.to(first.device).train(training)
+        model.to(former).train(training)
         raise NoScore(f"{device} cannot hold the model: {_reason(error)}") from error
     try:
         yield
     finally:
-        model.to(first.device).train(training)
+        model.to(former).train(training)
 
 
 Pixels = NDArray[np.uint8] | Tensor
@@ -226,17 +225,17 @@ def score_image(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring
         raise NoScore(f"{image_id}: {_reason(error)}") from error
 
 
-def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring) -> None:
-    """Score an image twice, as the check `repeatable` of a run does.
+def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring, former: float) -> None:
+    """Score an image again, as the check `repeatable` of a run does.
 
     Raises:
-        NoScore: the two scores differ: the model draws at random, and neither its card nor a seed knows.
+        NoScore: the score is not the former one: the model draws at random, and no card or seed knows.
     """
-    first, again = (score_image(model, pixels, image_id, how) for _ in range(2))
-    if first != again:
+    again = score_image(model, pixels, image_id, how)
+    if again != former:
         low, high = model.spec.score_range
         raise NoScore(
-            f"{image_id}: two evaluations differ by {abs(first - again) / (high - low):.2g} of the score "
+            f"{image_id}: two evaluations differ by {abs(again - former) / (high - low):.2g} of the score "
             "range: the model draws at random; draw from torch's global generators and say is_stochastic on "
             "its card"
         )
@@ -276,9 +275,9 @@ class _Scorer(NamedTuple):
         values = np.empty(len(images))
         for index, record in enumerate(images.records):
             pixels = images.read(index)
-            if index == 0:
-                refuse_random(self.model, pixels, record.image_id, self.how)
             values[index] = score_image(self.model, pixels, record.image_id, self.how)
+            if index == 0:
+                refuse_random(self.model, pixels, record.image_id, self.how, values[index])
             self.on_image()
         self.store.write_scores(key, [record.image_id for record in images.records], values)
         return values
