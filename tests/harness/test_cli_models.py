@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_harness.cells.plan import Entrant
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.sessions import train_in_processes
 from iqa_models import create_model, load_checkpoint, save_checkpoint, weights_sha256

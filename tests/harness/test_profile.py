@@ -219,7 +219,7 @@ def test_the_command_prints_costs_times_and_growth(monkeypatch):
 def test_ablations_and_settings_are_chosen_on_the_command_line():
     """NAME?ablation=... and any setting, lists as JSON, reach the model and its label."""
     name = SMALL + '&ablation=uniform_landmarks&rank=16&links=["4->1","3->1"]'
-    (entrant,) = entrants_of(name, "iqa-store")
+    (entrant,) = entrants_of(name)
     config = entrant.model.config
     assert (config.landmarks, config.rank, config.links) == ("uniform", 16, ("4->1", "3->1"))
     assert "uniform_landmarks" in entrant.label

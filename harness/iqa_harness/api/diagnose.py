@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iqa_harness.api.inputs import Data, Model, entrants_of, set_up
-from iqa_harness.cells.plan import Entrant
 from iqa_harness.data.catalogue import open_data
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
-from iqa_harness.machine.outputs import require_file
+from iqa_harness.machine.places import require_file
 from iqa_harness.reporting import insights
 from iqa_harness.reporting.diagnostics import image_batches, write_diagnostics
 from iqa_models import SRMQuality
@@ -98,7 +98,7 @@ def diagnose(
     file = None if out is None else Path(out)
     require_file(file, "--out")
     set_up(device, threads)
-    (entrant,) = entrants_of([model], "iqa-store", tell=progress)
+    (entrant,) = entrants_of(model, tell=progress)
     if not isinstance(entrant.model, SRMQuality | HyperQuality):
         raise RunError(
             f"{entrant.label} has neither an SRM neck nor SMART-IQA's attention: of the models that "
@@ -120,7 +120,7 @@ def diagnose(
             return _attention(entrant.model, entrant.label, images, file, maps, device)
         rows = entrant.model.diagnostics(image_batches(images, batch, device))
     if file is not None:
-        name = images.card.name if isinstance(data, ImageSet) else str(data)
+        name = str(data) if isinstance(data, str | Path) else images.card.name
         write_diagnostics(file, rows, context=_context(entrant, name, images).items())
     return Diagnosis(entrant.label, rows, () if file is None else (file,))
 

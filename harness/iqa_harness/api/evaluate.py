@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from iqa_harness.api.inputs import Data, Model, entrants_of, set_up
 from iqa_harness.data.catalogue import open_data
-from iqa_harness.data.image_set import ImageSet
 from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images, describe, name_sets
 from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
 from iqa_harness.evaluation.store import EvaluationStore
-from iqa_harness.machine.outputs import require_folder
+from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -139,11 +138,13 @@ def evaluate(
     former = evaluations.read(name)  # a bad name, or a damaged table, is refused before anything is computed
     entrants = entrants_of(models, store, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     taken = {card["name"]: card["sha256"] for card in former.manifest["data"]} if former else {}
-    places = [data] if isinstance(data, str | Path | ImageSet) else list(data)
+    # A list of pairs (path, MOS) is one set.
+    several = isinstance(data, list | tuple) and not any(isinstance(item, tuple) for item in data)
+    places: list[Data] = list(data) if several else [data]
     where = None if cache is None else Path(cache)
     opened = [open_data(place, cache_dir=where, progress=progress) for place in places]
     named = [
-        images.card.name if isinstance(place, ImageSet) else str(place)
+        str(place) if isinstance(place, str | Path) else images.card.name
         for place, images in zip(places, opened, strict=True)
     ]
     sets = name_sets(list(zip(named, opened, strict=True)), split, taken)

@@ -1,21 +1,23 @@
-"""What the verbs take: models and images by name, by path, or as objects."""
+"""What several verbs begin with: a device that is there, plugins that were run, models and images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from iqa_harness.cells.plan import Entrant
-from iqa_harness.cli.arguments import load_entrant, parse_model, run_plugins, set_up_torch, tell_notes
+from iqa_harness.api.reading import STORE, teller
+from iqa_harness.data.catalogue import open_data
 from iqa_harness.data.image_set import ImageSet
-from iqa_models import QualityModel
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
+from iqa_harness.machine.devices import use_devices
 
-__all__ = ["Data", "Model", "entrants_of", "parse_model", "run_plugins", "set_up"]
+__all__ = ["Data", "Model", "entrants_of", "placed", "run_plugins", "set_up"]
 
-Model = str | Path | QualityModel | Entrant
-"""``[LABEL=]NAME[?option=value&...]``, a checkpoint's folder, or a model."""
-Data = str | Path | ImageSet
-"""What every `--data` takes, or an image set."""
+
+Data = str | Path | ImageSet | Any
+"""Images: a name as after ``--data``, an image set, or what else `iqa_harness.data.open_data` takes."""
 
 
 def set_up(device: str, threads: int | None, plugins: Iterable[str | Path] = ()) -> None:
@@ -24,13 +26,26 @@ def set_up(device: str, threads: int | None, plugins: Iterable[str | Path] = ())
     Raises:
         RunError: no such device; a plugin that is missing or raises.
     """
-    set_up_torch(device, threads)
-    run_plugins([Path(file) for file in plugins])
+    use_devices([device], threads)
+    run_plugins(plugins)
+
+
+def placed(
+    data: Data, mos_range: tuple[float, float] | None, cache: Path | None
+) -> tuple[str | Path | ImageSet | None, tuple[float, float] | None]:
+    """Return images as a name or an open set, and the label range that is still to be stated.
+
+    Raises:
+        DataError: a table or list that cannot be used.
+    """
+    if data is None or isinstance(data, str | Path | ImageSet):
+        return data, mos_range
+    return open_data(data, cache_dir=cache, mos_range=mos_range), None
 
 
 def entrants_of(
-    models: Model | Sequence[Model],
-    store: Path | str,
+    models: Model | Mapping[str, Any] | Iterable[Model],
+    store: Path | str = STORE,
     *,
     backbone_weights: Path | str | None = None,
     plugins: Iterable[str | Path] = (),
@@ -43,19 +58,7 @@ def entrants_of(
         ModelError: an unknown name or option, or an unusable checkpoint.
     """
     weights = None if backbone_weights is None else Path(backbone_weights)
-    files = tuple(Path(file) for file in plugins)
-    given = [models] if isinstance(models, str | Path | QualityModel | Entrant) else models
-    entrants = [_entrant(model, weights, files) for model in given]
-    if tell:
-        tell_notes(entrants, store)
+    entrants = as_entrants(models, backbone_weights=weights, plugins=tuple(Path(file) for file in plugins))
+    for note in notes_on(entrants, store):
+        teller(tell)(note)
     return entrants
-
-
-def _entrant(model: Model, weights: Path | None, plugins: tuple[Path, ...]) -> Entrant:
-    if isinstance(model, Entrant):
-        return model
-    if isinstance(model, QualityModel):
-        return Entrant(model.spec.name, model)
-    # A path is a checkpoint's folder, even one that is called like a model.
-    text = model if isinstance(model, str) else str(model.absolute())
-    return load_entrant(parse_model(text), weights, plugins)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iqa_harness.api.inputs import Model, entrants_of, parse_model, run_plugins
+from iqa_harness.api.inputs import Model, entrants_of, run_plugins
+from iqa_harness.entrants.naming import parse_model
 from iqa_harness.errors import RunError
-from iqa_harness.machine.outputs import require_folder
+from iqa_harness.machine.places import require_folder
 from iqa_models import ImportReport, ModelSpec, describe_model, import_checkpoint, save_checkpoint
 from iqa_models import list_models as _names
 
@@ -38,7 +39,7 @@ def list_models(pattern: str = "*", *, plugins: Sequence[Path | str] = ()) -> di
     Raises:
         RunError: a plugin that is missing or raises.
     """
-    run_plugins([Path(file) for file in plugins])
+    run_plugins(plugins)
     return {name: describe_model(name) for name in _names(pattern)}
 
 
@@ -51,10 +52,8 @@ def show_model(
         RunError: a plugin that is missing or raises, a name that cannot be read.
         ModelError: an unknown name or option, or an unusable checkpoint.
     """
-    run_plugins([Path(file) for file in plugins])
-    (entrant,) = entrants_of(
-        model, "iqa-store", backbone_weights=backbone_weights, plugins=plugins, tell=False
-    )
+    run_plugins(plugins)
+    (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=False)
     parameters = sum(p.numel() for p in entrant.model.parameters())
     return ModelInfo(entrant.card, parameters, entrant.sha256)
 

@@ -14,7 +14,7 @@ import torch
 from iqa_harness.api.inputs import Model, entrants_of, set_up
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
-from iqa_harness.machine.outputs import require_file
+from iqa_harness.machine.places import require_file
 from iqa_harness.reporting.insights import write_frame
 from iqa_models import QualityModel, SRMQuality
 from iqa_models import profile as costs
@@ -97,7 +97,7 @@ def profile(
     require_file(file, "--out")
     set_up(device, threads)
     costs.autocast(device, precision)  # an unknown precision is refused before anything is built
-    (entrant,) = entrants_of([model], "iqa-store", tell=False)
+    (entrant,) = entrants_of(model, tell=False)
     subject = entrant.model
     if growth and not isinstance(subject, SRMQuality):
         raise RunError("--growth compares the links of an SRM neck: take an srm model")

@@ -97,9 +97,7 @@ def score(
         DataError: an object that is no image.
     """
     set_up(device, threads, plugins)
-    (entrant,) = entrants_of(
-        [model], "iqa-store", backbone_weights=backbone_weights, plugins=plugins, tell=progress
-    )
+    (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     refuse_unusable([entrant], eot_samples)
     how = Scoring(device, eot_samples, seed)
     listed = list(_listed([images] if isinstance(images, str | Path | np.ndarray | Tensor) else images))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_harness.errors import DataError, HarnessError, RunError
-from iqa_harness.machine.outputs import require_folder
+from iqa_harness.errors import DataError, HarnessError
+from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import say
 from iqa_harness.studies.study import Study, StudyRow, load_study, study_rows
 from iqa_harness.studies.study import list_studies as _names
@@ -101,25 +101,25 @@ def study(
         SuiteError: a suite that cannot be used.
         RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
     """
-    chosen, rows = _plan(name, data, settings, seeds, suite, plugins)
+    from iqa_harness.api.inputs import placed, set_up
+
+    where = None if cache is None else Path(cache)
+    images, stated = placed(data, mos_range, where)
+    chosen, rows = _plan(name, images, settings, seeds, suite, plugins)
     if no_attack:
         chosen = chosen.model_copy(update={"suite": None})
     require_folder(out, "--out")
     require_folder(store, "--store")
-    from iqa_harness.api.inputs import set_up
-
     set_up(device, None)
     if chosen.suite is not None:
         from iqa_suites import load_suite
 
         load_suite(chosen.suite)  # what is wrong with it is known before hours of training
-        if data is not None and not isinstance(data, str | Path):
-            raise RunError("the suite of a study takes images by name; give them so, or no_attack=True")
     folder = Path(out) if out is not None else Path(store) / "studies" / chosen.name
     session = TrainSession(
-        data=data,
-        mos_range=mos_range,
-        cache=None if cache is None else Path(cache),
+        data=images,
+        mos_range=stated,
+        cache=where,
         backbone_weights=None if backbone_weights is None else Path(backbone_weights),
         device=device,
         save_every=save_every,
@@ -169,7 +169,7 @@ def _plan(
     if plugins:
         from iqa_harness.api.inputs import run_plugins
 
-        run_plugins([Path(file) for file in plugins])
+        run_plugins(plugins)
     return found, study_rows(found, read_settings(settings, data))
 
 
@@ -196,25 +196,11 @@ def _run_row(row: StudyRow, folder: Path, session: TrainSession) -> RowResult:
     return RowResult(row, figures, failures)
 
 
-def _attack(study: Study, models: dict[str, Path], store: Path, session: TrainSession) -> str:
-    """Run a study's suite on its checkpoints, label to folder; return the run's name."""
-    from iqa_harness.cli.arguments import ModelArgument, load_entrant
-    from iqa_harness.cli.attack import run_and_report
-
-    run = f"study-{study.name}"
-    entrants = [load_entrant(ModelArgument(label, "", {}, path)) for label, path in models.items()]
-    data = None if session.data is None else str(session.data)
-    run_and_report(
-        str(study.suite), entrants, run=run, data=data, mos_range=session.mos_range, store=store,
-        device=session.device, chunk=8, max_states=64, cache=session.cache, replace=True,
-    )  # fmt: skip
-    return run
-
-
 def _worst_cases(
     study: Study, results: list[RowResult], folder: Path, store: Path, session: TrainSession
 ) -> dict[tuple[str, int], Worst]:
     """Run the study's suite on all checkpoints; return suite_min and composed at its main radius."""
+    from iqa_harness.api.attack import attack
     from iqa_harness.reporting.insights import write_frame
     from iqa_results import ResultStore
     from iqa_suites import load_suite
@@ -224,9 +210,12 @@ def _worst_cases(
         for result in results
         for seed in result.figures
     }
-    run = _attack(
-        study, {label: run_folder(folder, *place) for label, place in names.items()}, store, session
-    )
+    models = {label: run_folder(folder, *place) for label, place in names.items()}
+    run = attack(
+        str(study.suite), models, run=f"study-{study.name}", data=session.data,
+        mos_range=session.mos_range, store=store, device=session.device, cache=session.cache, replace=True,
+        progress=session.progress,
+    ).name  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
     write_frame(folder / f"{study.name}-worst.parquet", _frame_of(store, run, list(names), tested))
     main = float(load_suite(str(study.suite)).suite.main_epsilon)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.machine.outputs import require_folder
+from iqa_harness.machine.places import require_folder
 from iqa_harness.training.config import TrainConfig, documented
 from iqa_harness.training.sessions import (
     DEMO,
@@ -143,18 +143,20 @@ def train(
         RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
         ModelError: a model that cannot be built.
     """
-    configs = read_configs(preset, data, settings, size)
+    from iqa_harness.api.inputs import placed, set_up
+
+    where = None if cache is None else Path(cache)
+    images, stated = placed(data, mos_range, where)
+    configs = read_configs(preset, images, settings, size)
     if out is not None and len(configs) > 1:
         raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
     require_folder(store, "--store") if out is None else require_folder(out, "--out")
     chosen = None if seeds is None else read_seeds(seeds)
-    from iqa_harness.api.inputs import set_up
-
     set_up(device, None, plugins)
     session = TrainSession(
-        data=data,
-        mos_range=mos_range,
-        cache=None if cache is None else Path(cache),
+        data=images,
+        mos_range=stated,
+        cache=where,
         backbone_weights=None if backbone_weights is None else Path(backbone_weights),
         device=device,
         save_every=save_every,

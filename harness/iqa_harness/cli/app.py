@@ -62,7 +62,6 @@ app = typer.Typer(
     name="iqa-harness",
     cls=_Commands,
     no_args_is_help=True,
-    rich_markup_mode=None,  # brackets in a help text are its own words
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},

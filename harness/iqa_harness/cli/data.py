@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import CacheOption
+from iqa_harness.cli.arguments import CacheOption, QuietOption
 from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def list_command() -> None:
 
 
 @app.command("info")
-def info_command(data: DataArgument, cache: CacheOption = None) -> None:
+def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOption = False) -> None:
     """Describe a set; of a public set named without its folder, where to get it and what it must hold.
 
     An embedded set is made if it is not there.
     """
     from iqa_harness.api import data as api
 
-    found = api.describe_data(data, cache=cache)
+    found = api.describe_data(data, cache=cache, progress=not quiet)
     if found.layout is not None:
         _describe(found.layout)
     if found.images is not None:
@@ -110,12 +110,13 @@ def prepare_command(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Decode every image into the cache of decoded images, too.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Make an embedded set, or read another one through once, so that later openings are quick."""
     from iqa_harness.api import data as api
     from iqa_harness.machine.terminal import say
 
-    images = api.prepare_data(data, cache=cache, pixels=pixels)
+    images = api.prepare_data(data, cache=cache, pixels=pixels, progress=not quiet)
     say(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
 
 
@@ -131,12 +132,13 @@ def check_command(
             "counted against the set. Repeat for more.",
         ),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Read every row and every image afresh and report all that is wrong; exit code 1 if something is."""
     from iqa_harness.api import data as api
     from iqa_harness.machine.terminal import say
 
-    found = api.check_data(data, cache=cache, allow=allow or ())
+    found = api.check_data(data, cache=cache, allow=allow or (), progress=not quiet)
     for finding in found.findings:
         say(f"{finding.kind:12} {finding}{' (allowed)' if finding.kind in found.allowed else ''}")
     kinds = Counter(finding.kind for finding in found.counted)

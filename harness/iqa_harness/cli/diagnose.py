@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import CacheOption, DeviceOption, ThreadsOption
+from iqa_harness.cli.arguments import CacheOption, DeviceOption, QuietOption, ThreadsOption
 
 
 def diagnose(
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     data: Annotated[str, typer.Option("--data", help="Image set, as in `iqa-harness data list`.")] = "demo",
-    split: Annotated[str | None, typer.Option("--split", help="One of its splits [default: all].")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="One of its splits.", show_default="all")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First images only.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 8,
     out: Annotated[Path | None, typer.Option("--out", help="Parquet file for all statistics.")] = None,
@@ -26,6 +28,7 @@ def diagnose(
     cache: CacheOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.api import diagnose as api
@@ -34,7 +37,7 @@ def diagnose(
 
     found = api.diagnose(
         model, data=data, split=split, limit=limit, batch=batch, out=out, maps=maps, cache=cache,
-        device=device, threads=threads,
+        device=device, threads=threads, progress=not quiet,
     )  # fmt: skip
     if found.rows:
         print_table(*found.shown())

@@ -13,6 +13,7 @@ from iqa_harness.cli.arguments import (
     DeviceOption,
     ModelsOption,
     PluginOption,
+    QuietOption,
     StoreOption,
     ThreadsOption,
 )
@@ -46,6 +47,7 @@ def evaluate(
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Test models on data sets without attack: SROCC, PLCC after a logistic, KROCC, one row a model and set.
 
@@ -59,7 +61,7 @@ def evaluate(
     found = api.evaluate(
         model, data, split=split, name=name, store=store, device=device, threads=threads,
         eot_samples=eot_samples, seed=seed, cache=cache, backbone_weights=backbone_weights,
-        plugins=plugin or (),
+        plugins=plugin or (), progress=not quiet,
     )  # fmt: skip
     texts, notes = found.shown()
     numeric = ("n", "SROCC", "PLCC", "KROCC")

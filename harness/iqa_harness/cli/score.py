@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, ThreadsOption
+from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, QuietOption, ThreadsOption
 from iqa_harness.errors import ExitCode
 
 
@@ -22,6 +22,7 @@ def score(
     seed: Annotated[int, typer.Option(min=0, help="Of such draws.")] = 0,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Print the score of image files, one line each: score, tab, file; higher is better.
 
@@ -32,7 +33,7 @@ def score(
 
     found = api.score(
         model, images, device=device, threads=threads, eot_samples=eot_samples, seed=seed,
-        backbone_weights=backbone_weights, plugins=plugin or (),
+        backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
     )  # fmt: skip
     scored = [
         (name, value) for name, value in zip(found.ids, found.values, strict=True) if name not in found.errors

@@ -13,6 +13,7 @@ from iqa_harness.cli.arguments import (
     CacheOption,
     DeviceOption,
     PluginOption,
+    QuietOption,
     StoreOption,
 )
 from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
@@ -27,7 +28,7 @@ def study(
     seeds: Annotated[str | None, typer.Option("--seeds", help="0,1,2: other seeds than the study's.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of runs and table [default: studies/NAME in the store]."),
+        typer.Option("--out", help="Folder of runs and table.", show_default="studies/NAME in the store"),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     cache: CacheOption = None,
@@ -36,11 +37,13 @@ def study(
     device: DeviceOption = "cpu",
     save_every: SaveOption = 200,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Attack suite for the worst cases [default: the study's].")
+        str | None,
+        typer.Option("--suite", help="Attack suite for the worst cases.", show_default="the study's"),
     ] = None,
     no_attack: Annotated[
         bool, typer.Option("--no-attack", help="Train and score only; run no suite.")
     ] = False,
+    quiet: QuietOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the study and its rows; train nothing.")
     ] = False,
@@ -63,7 +66,7 @@ def study(
     found = api.study(
         name, data=data, mos_range=mos_range, settings=settings, seeds=seeds, out=out, store=store,
         cache=cache, backbone_weights=backbone_weights, plugins=plugins, device=device,
-        save_every=save_every, suite=suite, no_attack=no_attack,
+        save_every=save_every, suite=suite, no_attack=no_attack, progress=not quiet,
     )  # fmt: skip
     print_table(found.shown.shown, found.shown.texts, title=found.title, folded=("status",))
     say("\n".join(map(str, found.files)))

@@ -13,6 +13,7 @@ from iqa_harness.cli.arguments import (
     CacheOption,
     DeviceOption,
     PluginOption,
+    QuietOption,
     StoreOption,
 )
 from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
@@ -31,7 +32,7 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of the checkpoint [default: models/NAME in the store]."),
+        typer.Option("--out", help="Folder of the checkpoint.", show_default="models/NAME in the store"),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     cache: CacheOption = None,
@@ -49,6 +50,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's event files too.")
     ] = False,
+    quiet: QuietOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the settings and what each means; train nothing.")
     ] = False,
@@ -65,7 +67,7 @@ def train(
         preset, data=data, mos_range=mos_range, settings=settings, size=size, seeds=seeds, out=out,
         store=store, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (), device=device,
         resume=resume, overwrite=overwrite, save_every=save_every, log_steps=log_steps,
-        tensorboard=tensorboard,
+        tensorboard=tensorboard, progress=not quiet,
     )  # fmt: skip
     say("\n".join(map(str, found.folders)))
     for title, table, _ in found.seeds:

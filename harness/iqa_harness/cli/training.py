@@ -10,7 +10,8 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Images: a set's name, koniq10k:/folder and the like, or a CSV [default: the preset's].",
+        help="Images: a set's name, koniq10k:/folder and the like, or a CSV.",
+        show_default="the preset's",
     ),
 ]
 RangeOption = Annotated[

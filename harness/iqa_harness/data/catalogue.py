@@ -58,7 +58,7 @@ def open_data(
     """
     if isinstance(name, ImageSet):
         if mos_range is not None:
-            raise DataError(f"data set {name.card.name!r} is open already, with a MOS range of its own")
+            raise DataError("an image set is opened already: it has its own MOS range")
         return name
     source = parse(name)
     if source.name in _EMBEDDED:

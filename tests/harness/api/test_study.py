@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from iqa_harness.api.study import list_studies, show_study, study
-from iqa_harness.errors import RunError, TrainingError
+from iqa_harness.errors import TrainingError
 
 STUDY = """
 name = "small"
@@ -73,13 +73,11 @@ def test_the_command_and_the_function_end_in_one_table(cli, folder):
     assert "<table" in found._repr_html_()
 
 
-def test_an_open_set_is_trained_on_but_not_attacked(folder, opened):
-    """A suite needs a name it can write down: refused before anything is trained."""
-    with pytest.raises(RunError, match="no_attack=True"):
-        study("small.toml", data=opened, progress=False)
-    assert not (folder / "iqa-store").exists()
-    found = study("small.toml", data=opened, no_attack=True, progress=False)
-    assert found.table["status"].tolist() == ["ok", "ok"]
+def test_an_open_set_is_trained_on_and_attacked(folder, opened):
+    """The object stands for the place, in training and under the suite."""
+    found = study("small.toml", data=opened, store="a", progress=False)
+    named = study("small.toml", **SAME, store="b")
+    assert found.table.drop(columns="seconds").equals(named.table.drop(columns="seconds"))
 
 
 def test_a_run_that_fails_is_told(folder):
