@@ -99,7 +99,7 @@ def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
     file.write_text(f"open('ran', 'w')\n{text}")
     code, _, err = cli("report", "smoke", "--images", "1", "--format", "html", "--out", "r")
     assert (code, (tmp_path / "ran").exists()) == (3, False)
-    assert "is of a plugin; say so again with --plugin mine.py" in err
+    assert "is of a plugin; run it again with --plugin mine.py" in err
     file.write_text(text)
     report = ("report", "smoke", "--images", "1", "--format", "html", "--out", "r", "--plugin", "mine.py")
     assert cli(*report)[0] == 0
@@ -160,7 +160,7 @@ def test_a_model_nobody_trained_is_called_so(cli, tmp_path):
     """By name alone: said once on stderr, on the card, in manifest and report; its hash is as it was."""
     Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "x.png")
     code, out, err = cli("score", "demo_resnet10t", "x.png")
-    scale = "demo_resnet10t: scores from about 1 to 5, higher is better"
+    scale = "demo_resnet10t: scores from about 0 to 1, higher is better"
     assert (code, err) == (0, f"demo_resnet10t: {NOTE}\n{scale}\n")
     assert out.endswith("\tx.png\n")
     code, _, err = cli(*SMALL, "-m", "fresh=demo_resnet10t", "-m", "linear")

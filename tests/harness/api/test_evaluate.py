@@ -47,10 +47,8 @@ def test_what_is_printed_is_the_table(cli, own):
 
 
 def test_models_and_sets_that_are_open_already(own, opened, brightness):
-    """A model and a set as objects: rows as by name, and the model is left in the mode it was in."""
-    model = brightness().train()
-    found = evaluate([model, create_model("linear")], opened, progress=False)
-    assert model.training
+    """A model and a set as objects: rows as by name."""
+    found = evaluate([brightness(), create_model("linear")], opened, progress=False)
     named = evaluate("linear", "own.csv?mos_range=1,5", store="other", progress=False)
     by_object = found.table[found.table["model"] == "linear"].reset_index(drop=True)
     assert by_object.equals(named.table)
