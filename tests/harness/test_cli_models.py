@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_harness.cli.train import _train_in_processes
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import TrainingError
+from iqa_harness.training.sessions import train_in_processes
 from iqa_models import create_model, load_checkpoint, save_checkpoint, weights_sha256
 from iqa_results import ResultStore
 
@@ -99,7 +99,7 @@ def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
     file.write_text(f"open('ran', 'w')\n{text}")
     code, _, err = cli("report", "smoke", "--images", "1", "--format", "html", "--out", "r")
     assert (code, (tmp_path / "ran").exists()) == (3, False)
-    assert "is of a plugin; say so again with --plugin mine.py" in err
+    assert "is of a plugin; run it again with --plugin mine.py" in err
     file.write_text(text)
     report = ("report", "smoke", "--images", "1", "--format", "html", "--out", "r", "--plugin", "mine.py")
     assert cli(*report)[0] == 0
@@ -133,7 +133,7 @@ def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cach
     """Two trainings in processes of their own end with the weights of a training in this one."""
     for seed, name in enumerate("ab"):
         (tmp_path / f"{name}.toml").write_text(TINY.format(name=name, seed=seed))
-    _train_in_processes(["a.toml", "b.toml"], tmp_path / "together", cache)
+    train_in_processes(["a.toml", "b.toml"], tmp_path / "together", cache)
     code, out, _ = cli("train", "a.toml", "--store", "alone")
     assert code == 0
     assert out.strip() == str(Path("alone/models/a"))
@@ -143,10 +143,13 @@ def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cach
 
 
 def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
-    """What one of them says goes to stderr, and the whole is an error that names it."""
-    with pytest.raises(TrainingError, match=r"training of no\.toml failed"):
-        _train_in_processes(["no.toml"], tmp_path, cache)
-    assert "no.toml" in capfd.readouterr().err
+    """What one of them says goes to stderr if wanted, and the whole is an error that says it too."""
+    for progress in (True, False):
+        with pytest.raises(
+            TrainingError, match=r"training of no\.toml failed: no\.toml: no\.toml: .*No such"
+        ):
+            train_in_processes(["no.toml"], tmp_path, cache, progress=progress)
+        assert ("no.toml" in capfd.readouterr().err) == progress
 
 
 NOTE = "head has random weights: created by name, not from a checkpoint"
@@ -157,7 +160,8 @@ def test_a_model_nobody_trained_is_called_so(cli, tmp_path):
     """By name alone: said once on stderr, on the card, in manifest and report; its hash is as it was."""
     Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "x.png")
     code, out, err = cli("score", "demo_resnet10t", "x.png")
-    assert (code, err) == (0, f"demo_resnet10t: {NOTE}\n")
+    scale = "demo_resnet10t: scores from about 0 to 1, higher is better"
+    assert (code, err) == (0, f"demo_resnet10t: {NOTE}\n{scale}\n")
     assert out.endswith("\tx.png\n")
     code, _, err = cli(*SMALL, "-m", "fresh=demo_resnet10t", "-m", "linear")
     assert code == 0

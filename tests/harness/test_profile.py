@@ -9,9 +9,9 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from iqa_harness.cli.diagnose import diagnose
+from iqa_harness.api.diagnose import diagnose
+from iqa_harness.api.inputs import entrants_of
 from iqa_harness.cli.profile import profile
-from iqa_harness.entrants.naming import load_entrant, parse_model
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.diagnostics import write_diagnostics
 from iqa_models import BadModelOption, create_model
@@ -218,8 +218,8 @@ def test_the_command_prints_costs_times_and_growth(monkeypatch):
 
 def test_ablations_and_settings_are_chosen_on_the_command_line():
     """NAME?ablation=... and any setting, lists as JSON, reach the model and its label."""
-    argument = parse_model(SMALL + '&ablation=uniform_landmarks&rank=16&links=["4->1","3->1"]')
-    entrant = load_entrant(argument)
+    name = SMALL + '&ablation=uniform_landmarks&rank=16&links=["4->1","3->1"]'
+    (entrant,) = entrants_of(name)
     config = entrant.model.config
     assert (config.landmarks, config.rank, config.links) == ("uniform", 16, ("4->1", "3->1"))
     assert "uniform_landmarks" in entrant.label
@@ -231,15 +231,11 @@ def test_growth_needs_a_neck():
         run(profile, "demo_resnet10t", "--repeats", "0", "--growth")
 
 
-def test_diagnostics_are_printed_and_written_as_parquet(tmp_path, images, monkeypatch):
-    """The screen shows a line a quantity; the file holds every row, and which model and data it is of."""
-    import iqa_harness.data
-
-    monkeypatch.setattr(iqa_harness.data, "open_data", lambda name, cache_dir=None: images)
+def test_diagnostics_are_written_as_parquet(tmp_path, images):
+    """There is a line a quantity; the file holds every row, and which model and data it is of."""
     file = tmp_path / "out" / "diagnostics.parquet"
-    done = run(diagnose, SMALL, "--data", "tiny", "--limit", "3", "--batch", "2", "--out", str(file))
-    assert done.exit_code == 0
-    assert "kappa" in done.output
+    found = diagnose(SMALL, data=images, limit=3, batch=2, out=file, progress=False)
+    assert "kappa" in {text[0] for text in found.shown()[1]}
     table = pq.read_table(file)
     assert table.column_names == ["table", "quantity", "place", "statistic", "value", "samples"]
     assert set(table["table"].to_pylist()) == {"conditioning", "scale", "gate"}
@@ -258,4 +254,4 @@ def test_parquet_gives_the_rows_back(tmp_path):
 def test_a_model_without_neck_or_attention_cannot_be_diagnosed():
     """Another model is refused with a reason."""
     with pytest.raises(RunError, match="neither an SRM neck nor SMART-IQA's attention"):
-        run(diagnose, "demo_resnet10t")
+        diagnose("demo_resnet10t")

@@ -426,8 +426,8 @@ def test_diagnose_writes_attention_and_maps_of_smart_iqa(cli, tmp_path, cache):
     arguments = ("--data", "smoke", "--split", "test", "--limit", "2", "--cache", str(cache))
     code, out, _ = cli("diagnose", model, *arguments, "--maps", "1", "--out", "a.parquet")
     assert code == 0
-    assert "low    0 images, stages 1-4: - - - -" in out  # a mean of none is not 0
-    assert "high   1 images, stages 1-4: 0." in out
+    assert "low 0 - - - -" in " ".join(out.split())  # a mean of none is not 0
+    assert "high 1 0." in " ".join(out.split())
     frames = read_inputs([tmp_path / "a.parquet", tmp_path / "a-maps.parquet"])
     weights = frames["attention"].to_pylist()
     assert len(weights) == 2

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import CacheOption
-from iqa_harness.errors import DataError, ExitCode
+from iqa_harness.cli.arguments import CacheOption, QuietOption
+from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
+    from iqa_harness.data.image_set import ImageSet
     from iqa_harness.data.public.layout import Layout
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, make and check data sets.")
@@ -27,71 +28,65 @@ DataArgument = Annotated[
 @app.command("list")
 def list_command() -> None:
     """List the data sets there are: embedded ones, and public ones for whose folder you are asked."""
-    from rich.console import Console
-    from rich.table import Table
+    from iqa_harness.api import data as api
+    from iqa_harness.cli.tables import print_table
+    from iqa_harness.machine.terminal import say
 
-    from iqa_harness.data import list_data
-    from iqa_harness.data.public.opening import LAYOUTS
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("set", "labels", "what it is"):
-        table.add_column(column, no_wrap=column != "what it is")
-    for card in list_data():
-        table.add_row(card.name, card.label, f"embedded: {card.summary}")
-    for layout in LAYOUTS.values():
-        table.add_row(
-            f"{layout.name}:FOLDER", layout.labels[0].column, f"{layout.title}, {layout.images:,} images"
-        )
-    table.add_row("json:FOLDER?test=LIST", "score", "images below FOLDER in JSON lists of {image, score}")
-    table.add_row("FILE.csv", "mos", "your own images: columns path, mos, split, reference, ...")
-    console = Console()
-    console.print(table, highlight=False, markup=False)
-    console.print("\n`iqa-harness data info NAME` says where to get a set and what its folder must hold.")
+    print_table(("set", "labels", "what it is"), api.list_data(), folded=("what it is",))
+    say("\n`iqa-harness data info NAME` says where to get a set and what its folder must hold.")
 
 
 @app.command("info")
-def info_command(data: DataArgument, cache: CacheOption = None) -> None:
+def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOption = False) -> None:
     """Describe a set; of a public set named without its folder, where to get it and what it must hold.
 
     An embedded set is made if it is not there.
     """
-    from iqa_harness.data import open_data
-    from iqa_harness.data.catalogue import find_layout
-    from iqa_harness.data.public.source import find_root
+    from iqa_harness.api import data as api
 
-    layout = find_layout(data)
-    if layout is not None:
-        _describe(layout)
-        if find_root(layout.name) is None:
-            return
-    images = open_data(data, cache_dir=cache)
+    found = api.describe_data(data, cache=cache, progress=not quiet)
+    if found.layout is not None:
+        _describe(found.layout)
+    if found.images is not None:
+        _tell(found.images)
+
+
+def _tell(images: ImageSet) -> None:
+    """Print what a set holds."""
+    from iqa_harness.machine.terminal import say
+
     card = images.card
     splits = Counter(record.split for record in images.records)
     references = {s: len({r.reference for r in images.records if r.split == s}) for s in splits}
-    typer.echo(f"{card.name}: {card.summary}")
-    typer.echo(f"labels       {card.label}, {card.mos_range[0]:g} to {card.mos_range[1]:g}")
+    lines = [
+        f"{card.name}: {card.summary}",
+        f"labels       {card.label}, {card.mos_range[0]:g} to {card.mos_range[1]:g}",
+    ]
     if card.label_rule:
-        typer.echo(f"mos          {card.label_rule}")
-    for split in ("train", "val", "test"):
-        typer.echo(f"{split:12} {splits[split]} images of {references.get(split, 0)} contents")
+        lines.append(f"mos          {card.label_rule}")
+    lines += [
+        f"{split:12} {splits[split]} images of {references.get(split, 0)} contents"
+        for split in ("train", "val", "test")
+    ]
     if card.split_rule:
-        typer.echo(f"splits       {card.split_rule}")
-    typer.echo(f"fingerprint  {images.fingerprint}")
-    typer.echo(f"source       {card.source}")
-    for note in card.notes:
-        typer.echo(f"note         {note}")
+        lines.append(f"splits       {card.split_rule}")
+    lines += [f"fingerprint  {images.fingerprint}", f"source       {card.source}"]
+    lines += [f"note         {note}" for note in card.notes]
+    say("\n".join(lines))
 
 
 def _describe(layout: Layout) -> None:
     """Print what is known of a public set before it is there."""
-    typer.echo(f"{layout.name}: {layout.title}, {layout.images:,} labelled images")
-    typer.echo(f"get it from  {layout.url}")
-    typer.echo(f"terms        {layout.terms}")
+    from iqa_harness.machine.terminal import say
+
+    say(f"{layout.name}: {layout.title}, {layout.images:,} labelled images")
+    say(f"get it from  {layout.url}")
+    say(f"terms        {layout.terms}")
     for place, line in enumerate(layout.holds):
-        typer.echo(f"{'' if place else 'must hold':12} {line}")
+        say(f"{'' if place else 'must hold':12} {line}")
     for place, label in enumerate(layout.labels):
         chosen = "" if place == 0 else f"  (?label={label.column})"
-        typer.echo(f"{'' if place else 'label':12} {label.column}: {label.direction}{chosen}")
+        say(f"{'' if place else 'label':12} {label.column}: {label.direction}{chosen}")
     shares = ":".join(map(str, layout.shares))
     rules = {
         "official": "the authors' own lists",
@@ -101,13 +96,11 @@ def _describe(layout: Layout) -> None:
     }
     for place, rule in enumerate(layout.splits):
         chosen = "" if place == 0 else f"  (?split={rule})"
-        typer.echo(f"{'' if place else 'splits':12} {rules[rule]}{chosen}")
-    typer.echo(
-        f"{'':12} JSON lists of {{image, score}}  (?train=A.json&test=B.json, with &val= or &val_share=0.1)"
-    )
+        say(f"{'' if place else 'splits':12} {rules[rule]}{chosen}")
+    say(f"{'':12} JSON lists of {{image, score}}  (?train=A.json&test=B.json, with &val= or &val_share=0.1)")
     if layout.advice:
-        typer.echo(f"note         {layout.advice}")
-    typer.echo(f"use          --data {layout.name}:/path/to/folder")
+        say(f"note         {layout.advice}")
+    say(f"use          --data {layout.name}:/path/to/folder")
 
 
 @app.command("prepare")
@@ -117,18 +110,14 @@ def prepare_command(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Decode every image into the cache of decoded images, too.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Make an embedded set, or read another one through once, so that later openings are quick."""
-    from iqa_harness.data import open_data
-    from iqa_harness.machine.terminal import progress_bar
+    from iqa_harness.api import data as api
+    from iqa_harness.machine.terminal import say
 
-    images = open_data(data, cache_dir=cache)
-    if pixels:
-        with progress_bar(f"Decoding {images.card.name}", len(images), show=True) as advance:
-            for index in range(len(images)):
-                images.view(index)
-                advance()
-    typer.echo(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
+    images = api.prepare_data(data, cache=cache, pixels=pixels, progress=not quiet)
+    say(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
 
 
 @app.command("check")
@@ -143,28 +132,19 @@ def check_command(
             "counted against the set. Repeat for more.",
         ),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Read every row and every image afresh and report all that is wrong; exit code 1 if something is."""
-    from iqa_harness.data.catalogue import check_source
+    from iqa_harness.api import data as api
+    from iqa_harness.machine.terminal import say
 
-    report = check_source(data, cache_dir=cache)
-    allowed = set(allow or ())
-    unknown = allowed - {*ALLOWABLE, *(finding.kind for finding in report.findings)}
-    if unknown:
-        raise DataError(
-            f"--allow {sorted(unknown)[0]}: no such kind; those that make sense: {', '.join(ALLOWABLE)}"
-        )
-    for finding in report.findings:
-        typer.echo(f"{finding.kind:12} {finding}{' (allowed)' if finding.kind in allowed else ''}")
-    counted = [finding for finding in report.findings if finding.kind not in allowed]
-    kinds = Counter(finding.kind for finding in counted)
+    found = api.check_data(data, cache=cache, allow=allow or (), progress=not quiet)
+    for finding in found.findings:
+        say(f"{finding.kind:12} {finding}{' (allowed)' if finding.kind in found.allowed else ''}")
+    kinds = Counter(finding.kind for finding in found.counted)
     summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    typer.echo(f"{report.images} rows, {len(counted)} problem(s){': ' + summary if summary else ''}")
-    raise typer.Exit(ExitCode.FOUND if counted else ExitCode.OK)
-
-
-ALLOWABLE = ("palette", "opaque-alpha", "rotated", "unlabelled")
-"""Kinds that do not keep a set from being opened."""
+    say(f"{found.images} rows, {kinds.total()} problem(s){': ' + summary if summary else ''}")
+    raise typer.Exit(ExitCode.FOUND if found.counted else ExitCode.OK)
 
 
 @app.command("cache")
@@ -173,12 +153,15 @@ def cache_command(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all decoded images.")] = False,
 ) -> None:
     """Say how much room decoded images take, and of how much; `--clear` frees it."""
-    from iqa_harness.data.files.pixel_cache import LIMIT, open_pixel_cache
+    from iqa_harness.api import data as api
+    from iqa_harness.data.files.pixel_cache import LIMIT
+    from iqa_harness.machine.terminal import say
 
-    held = open_pixel_cache(cache)
+    held = api.pixel_cache(cache=cache, clear=clear)
     if clear:
-        typer.echo(f"{held.folder}: {held.clear() / 2**20:.1f} MB freed")
-        return
-    typer.echo(
-        f"{held.folder}: {held.total() / 2**20:.1f} of {held.limit / 2**20:.1f} MB (set {LIMIT}, such as 20G)"
-    )
+        say(f"{held.folder}: {held.freed / 2**20:.1f} MB freed")
+    else:
+        say(
+            f"{held.folder}: {held.used / 2**20:.1f} of {held.limit / 2**20:.1f} MB "
+            f"(set {LIMIT}, such as 20G)"
+        )

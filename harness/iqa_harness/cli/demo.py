@@ -11,8 +11,6 @@ from iqa_harness.cli.arguments import (
     StoreOption,
     ThreadsOption,
 )
-from iqa_harness.entrants.naming import ModelArgument, load_entrant
-from iqa_harness.machine.places import require_folder
 
 
 def demo(
@@ -25,28 +23,17 @@ def demo(
 
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
     """
-    from iqa_harness.cli.attack import run_and_report
-    from iqa_harness.cli.train import demo_presets, train_one, train_side_by_side
-    from iqa_harness.training import load_preset
+    from iqa_harness.api.attack import attack
+    from iqa_harness.api.train import train
+    from iqa_harness.cli.attack import code_of
+    from iqa_harness.cli.printing import print_run
+    from iqa_harness.machine.devices import use_devices
+    from iqa_harness.machine.places import require_folder
 
     require_folder(store, "--store")
-    from iqa_harness.machine.devices import use_devices
-
-    use_devices([device], threads)
-    train_side_by_side(demo_presets(), store, cache)
-    folders = [train_one(load_preset(name), store, cache, overwrite=False) for name in demo_presets()]
-    entrants = [load_entrant(ModelArgument(f.name, "", {}, checkpoint=f)) for f in folders]
-    code = run_and_report(
-        "demo",
-        entrants,
-        run=None,
-        data=None,
-        mos_range=None,
-        store=store,
-        device=device,
-        chunk=8,
-        max_states=64,
-        cache=cache,
-        replace=True,
-    )
-    raise typer.Exit(code)
+    use_devices([device], threads)  # a device that is not there is refused before the training
+    folders = train("demo", store=store, cache=cache).folders
+    models = {folder.name: folder for folder in folders}
+    done = attack("demo", models, store=store, device=device, threads=threads, cache=cache, replace=True)
+    print_run(done)
+    raise typer.Exit(code_of(done))

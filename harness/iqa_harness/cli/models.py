@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import BackboneOption, PluginOption
-from iqa_harness.entrants.naming import load_entrant, parse_model, run_plugins
-from iqa_harness.errors import RunError
-from iqa_harness.machine.places import require_folder
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
 
@@ -18,19 +15,14 @@ app = typer.Typer(no_args_is_help=True, help="List and describe models under tes
 @app.command("list")
 def list_command(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, e.g. 'smart*'.")] = "*",
+    plugin: PluginOption = None,
 ) -> None:
-    """List the registered models."""
-    from rich.console import Console
-    from rich.table import Table
+    """List the registered models, those of a plugin among them."""
+    from iqa_harness.api import models as api
+    from iqa_harness.cli.tables import print_table
 
-    from iqa_models import describe_model, list_models
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    table.add_column("what it is")
-    for name in list_models(pattern):
-        table.add_row(name, describe_model(name))
-    Console().print(table)
+    rows = list(api.list_models(pattern, plugins=plugin or ()).items())
+    print_table(("model", "what it is"), rows, folded=("what it is",))
 
 
 @app.command("show")
@@ -40,11 +32,12 @@ def show_command(
     plugin: PluginOption = None,
 ) -> None:
     """Print a model's card as JSON, with its number of parameters on stderr."""
-    run_plugins(plugin)
-    entrant = load_entrant(parse_model(model), backbone_weights)
-    typer.echo(entrant.card.model_dump_json(indent=1))
-    count = sum(p.numel() for p in entrant.model.parameters())
-    typer.echo(f"parameters {count:,}\nsha256 {entrant.sha256}", err=True)
+    from iqa_harness.api import models as api
+    from iqa_harness.machine.terminal import say
+
+    found = api.show_model(model, backbone_weights=backbone_weights, plugins=plugin or ())
+    say(found.card.model_dump_json(indent=1))
+    say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
 
 
 @app.command("import")
@@ -59,15 +52,11 @@ def import_command(
     ] = None,
 ) -> None:
     """Turn somebody else's checkpoint into one of ours; nothing in the file is run."""
-    from iqa_models import import_checkpoint, save_checkpoint
+    from iqa_harness.api import models as api
+    from iqa_harness.machine.terminal import say
 
-    if out.exists():
-        raise RunError(f"{out} exists already; choose another --out")
-    require_folder(out, "--out")
-    options = parse_model("file?" + "&".join(option)).options if option else {}
-    model, report = import_checkpoint(file, **options)
-    save_checkpoint(model, out, training={"imported_from": file.name, "layout": report.layout})
-    typer.echo(f"{report.layout} checkpoint, {report.converted} tensors: {report.model} {report.options}")
+    folder, report = api.import_model(file, out=out, options=option or ())
+    say(f"{report.layout} checkpoint, {report.converted} tensors: {report.model} {report.options}")
     if report.filled:
-        typer.echo(f"{len(report.filled)} counters that the file lacks were set to 0")
-    typer.echo(str(out))
+        say(f"{len(report.filled)} counters that the file lacks were set to 0")
+    say(str(folder))

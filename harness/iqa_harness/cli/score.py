@@ -7,35 +7,42 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    BackboneOption,
-    DeviceOption,
-    PluginOption,
-    ThreadsOption,
-)
-from iqa_harness.entrants.naming import load_entrant, notes_on, parse_model, run_plugins
+from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, QuietOption, ThreadsOption
+from iqa_harness.errors import ExitCode
 
 
 def score(
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    eot_samples: Annotated[
+        int | None, typer.Option("--eot-samples", min=1, help="Draws averaged for a stochastic model.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of such draws.")] = 0,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Print the score of image files, one line each: score, tab, file; higher is better."""
-    from iqa_attacks import score as score_images
-    from iqa_harness.cells.compute import to_tensor
-    from iqa_harness.data.files.decoding import decode
-    from iqa_harness.machine.devices import use_devices
+    """Print the score of image files, one line each: score, tab, file; higher is better.
 
-    use_devices([device], threads)
-    run_plugins(plugin)
-    entrant = load_entrant(parse_model(model), backbone_weights)
-    for note in notes_on([entrant], "iqa-store"):
-        typer.echo(note, err=True)
-    entrant.model.to(device)
-    for path in images:
-        pixels = to_tensor(decode(path), device).unsqueeze(0)
-        typer.echo(f"{float(score_images(entrant.model, pixels, chunk=1)):.6f}\t{path}")
+    The scale, and files that have no score, are told on standard error.
+    """
+    from iqa_harness.api import score as api
+    from iqa_harness.machine.terminal import say
+
+    found = api.score(
+        model, images, device=device, threads=threads, eot_samples=eot_samples, seed=seed,
+        backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
+    )  # fmt: skip
+    scored = [
+        (name, value) for name, value in zip(found.ids, found.values, strict=True) if name not in found.errors
+    ]
+    for name, value in scored:
+        say(f"{value:.6f}\t{name}")
+    for name, reason in found.errors.items():
+        say(f"no score of {name}: {reason}", err=True)
+    if scored:
+        say(found.scale, err=True)
+    failed = ExitCode.PARTIAL if scored else ExitCode.BAD_INPUT
+    raise typer.Exit(failed if found.errors else ExitCode.OK)

@@ -32,7 +32,7 @@ def list_data() -> list[DataCard]:
 
 
 def open_data(
-    name: str | Path,
+    name: str | Path | ImageSet,
     *,
     cache_dir: Path | None = None,
     progress: bool = True,
@@ -46,7 +46,8 @@ def open_data(
 
     Args:
         name: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);
-            ``json:/folder?test=list.json``; or the path of a CSV file. ``?option=value&...`` may follow.
+            ``json:/folder?test=list.json``; or the path of a CSV file. ``?option=value&...`` may follow. An
+            open set is returned as it is.
         cache_dir: Root of the cache, by default `$IQA_HARNESS_CACHE`, else the user's cache folder.
         progress: Show a bar on standard error while a set is built or read for the first time.
         mos_range: Ends of the label scale of a CSV file; the same as its option ``mos_range=LOW,HIGH``.
@@ -55,6 +56,10 @@ def open_data(
         DataError: for an unknown name or option, a folder that does not hold the set, files with problems
             (all of them at once, by row), or a set that cannot be built or is damaged.
     """
+    if isinstance(name, ImageSet):
+        if mos_range is not None:
+            raise DataError("an image set is opened already: it has its own MOS range")
+        return name
     source = parse(name)
     if source.name in _EMBEDDED:
         if mos_range is not None:

@@ -174,9 +174,11 @@ def as_entrant(
         return load_entrant(argument, backbone_weights, plugins)
     if isinstance(model, str):
         return load_entrant(parse_model(model), backbone_weights, plugins)
+    if isinstance(model, QualityModel):
+        return Entrant(model.spec.name, model.eval())
     from iqa_models import wrap
 
-    quality = model if isinstance(model, QualityModel) else wrap(model)
+    quality = wrap(model)
     return Entrant(quality.spec.name, quality.eval())
 
 

@@ -6,22 +6,31 @@ that an interrupted evaluation goes on and a further model or set costs itself o
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from iqa_attacks import AttackError, stored_score
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation.store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore
+from iqa_harness.evaluation.store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore, Stored
+from iqa_harness.evaluation.table import Joined, join
+from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import MIN_FIT, Fit, Vector, fit_logistic, krocc, plcc, srocc
 from iqa_models import ModelError, QualityModel
@@ -102,56 +111,65 @@ def name_sets(
     return named
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How a model is evaluated."""
+
+    device: str = "cpu"
+    """Torch device."""
+    draws: int | None = None
+    """Evaluations averaged into a score of a stochastic model."""
+    seed: int = 0
+    """Of those draws, and of the bootstrap."""
+
+
+class NoScore(RunError):
+    """A model gave no score that can be used: which image, and why."""
+
+
 def evaluate(
     entrants: Sequence[Entrant],
     sets: Sequence[DataUnderTest],
     store: EvaluationStore,
+    how: Scoring | None = None,
     *,
-    device: str = "cpu",
-    draws: int | None = None,
-    seed: int = 0,
-    on_image: Callable[[str, str], None] = lambda model, data: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> EvaluationTable:
     """Score every set with every model and compute the table.
 
-    A model that cannot score a set (its images are too small, say) gets a row that is undefined with the
-    reason; the others go on.
+    A model that cannot score a set (its images are too small or too large for the memory, its code raises,
+    equal images get unequal scores) gets a row that is undefined with the reason; the others go on.
 
     Args:
         entrants: the models, with names of their own.
         sets: from `name_sets`.
         store: where scores are kept.
-        device: torch device.
-        draws: evaluations averaged into a score of a stochastic model.
-        seed: of those draws and of the bootstrap.
-        on_image: told after every image, stored ones included: model and set.
+        how: device, draws and seed.
+        on_image: told after every image, stored ones included.
 
     Raises:
-        RunError: two models of one name, or a stochastic model without `draws`.
+        RunError: two models of one name, or a stochastic model without draws.
         DataError: an image cannot be read.
     """
-    _refuse(entrants, draws)
+    how = how or Scoring()
+    refuse_unusable(entrants, how.draws)
     rows: list[dict[str, Any]] = []
     scores: list[pa.Table] = []
     errors: dict[tuple[str, str], str] = {}
     for entrant in entrants:
-        model = entrant.model.to(device).eval()
-        sha256 = entrant.sha256
-        wanted = draws if model.is_stochastic else None
-        scorer = _Scorer(model, sha256, entrant.label, device, wanted, seed, store, on_image)
+        scorer = _Scorer(entrant.model, entrant.sha256, how, store, on_image)
         for data in sets:
-            row = {**_columns(entrant, sha256, data), **_NOTHING}
+            row = {**_columns(entrant, scorer.sha256, data), **_NOTHING}
             try:
-                values = scorer.scores(data.evaluated, data.name)
-                validation = data.validation
-                on_val = (
-                    None if validation is None else (scorer.scores(validation, data.name), validation.labels)
-                )
-            except (ModelError, AttackError) as error:
+                with in_use(entrant.model, how.device):
+                    values = scorer.scores(data.evaluated)
+                    validation = data.validation
+                    on_val = validation and (scorer.scores(validation), validation.labels)
+            except NoScore as error:
                 errors[entrant.label, data.name] = str(error)
                 rows.append({**row, "undefined": str(error)})
                 continue
-            rows.append({**row, **_agreement(values, data.evaluated, on_val, seed)})
+            rows.append({**row, **_agreement(values, data.evaluated, on_val, how.seed)})
             scores.append(_score_table(entrant.label, data, values))
     return EvaluationTable(
         pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA),
@@ -160,49 +178,116 @@ def evaluate(
     )
 
 
+@contextmanager
+def in_use(model: QualityModel, device: str) -> Iterator[None]:
+    """Keep a model on a device and in eval mode; behind the block it is where and as it was.
+
+    So the next model finds the device's memory free, and a caller's own model stays as it is.
+
+    Raises:
+        NoScore: the model does not fit there.
+    """
+    former, training = next(model.buffers()).device, model.training  # the card's mean is a buffer
+    try:
+        model.to(device).eval()
+    except RuntimeError as error:
+        model.to(former).train(training)
+        raise NoScore(f"{device} cannot hold the model: {_reason(error)}") from error
+    try:
+        yield
+    finally:
+        model.to(former).train(training)
+
+
+Pixels = NDArray[np.uint8] | Tensor
+"""One image: uint8 RGB (H, W, 3), or floats (3, H, W) in [0, 1]."""
+
+
+def score_image(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring) -> float:
+    """Return a model's score of one image, as a run stores it.
+
+    Args:
+        model: in eval mode on the device.
+        pixels: the image.
+        image_id: names the image; a stochastic model's draws come from it.
+        how: draws and seed.
+
+    Raises:
+        NoScore: whatever went wrong in the model, the image's name before it.
+    """
+    draws = how.draws if model.is_stochastic else None
+    try:
+        image = pixels.to(how.device) if isinstance(pixels, Tensor) else to_tensor(pixels, how.device)
+        return stored_score(model, image, seed=how.seed, image_id=image_id, draws=draws)
+    except Exception as error:  # a user's own model may raise anything
+        if out_of_memory(error):
+            raise NoScore(f"{image_id}: memory of {how.device} ran out ({_reason(error)})") from error
+        raise NoScore(f"{image_id}: {_reason(error)}") from error
+
+
+def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring, former: float) -> None:
+    """Score an image again, as the check `repeatable` of a run does.
+
+    Raises:
+        NoScore: the score is not the former one: the model draws at random, and no card or seed knows.
+    """
+    again = score_image(model, pixels, image_id, how)
+    if again != former:
+        low, high = model.spec.score_range
+        raise NoScore(
+            f"{image_id}: two evaluations differ by {abs(again - former) / (high - low):.2g} of the score "
+            "range: the model draws at random; draw from torch's global generators and say is_stochastic on "
+            "its card"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, with its type where the harness did not raise it."""
+    first = (str(error) or "no message").split("\n", 1)[0]
+    return first if isinstance(error, ModelError | AttackError) else f"{type(error).__name__}: {first}"
+
+
 class _Scorer(NamedTuple):
     """A model with what decides its scores and where they are kept."""
 
     model: QualityModel
     sha256: str
-    label: str
-    device: str
-    draws: int | None
-    seed: int
+    how: Scoring
     store: EvaluationStore
-    on_image: Callable[[str, str], None]
+    on_image: Callable[[], None]
 
-    def scores(self, images: ImageSet, data: str) -> Vector:
+    def scores(self, images: ImageSet) -> Vector:
         """Return the scores (n,) of a set's images, computing those that are not kept yet."""
         starts = range(0, len(images), KEPT_TOGETHER)
         parts = [
-            self._part(images.subset(range(start, min(start + KEPT_TOGETHER, len(images)))), data)
+            self._part(images.subset(range(start, min(start + KEPT_TOGETHER, len(images)))))
             for start in starts
         ]
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def _part(self, images: ImageSet, data: str) -> Vector:
+    def _part(self, images: ImageSet) -> Vector:
         key = self._key(images)
         kept = self.store.read_scores(key)
         if kept is not None:
             for _ in images.records:
-                self.on_image(self.label, data)
+                self.on_image()
             return kept
         values = np.empty(len(images))
         for index, record in enumerate(images.records):
-            pixels = to_tensor(images.read(index), self.device)
-            values[index] = stored_score(
-                self.model, pixels, seed=self.seed, image_id=record.image_id, draws=self.draws
-            )
-            self.on_image(self.label, data)
+            pixels = images.read(index)
+            values[index] = score_image(self.model, pixels, record.image_id, self.how)
+            if index == 0:
+                refuse_random(self.model, pixels, record.image_id, self.how, values[index])
+            self.on_image()
         self.store.write_scores(key, [record.image_id for record in images.records], values)
         return values
 
     def _key(self, images: ImageSet) -> str:
         """Return the name of the scores of some images: a hash of all that decides them, labels left out."""
         pixels = [[record.image_id, record.sha256] for record in images.records]
-        seed = None if self.draws is None else self.seed
-        content = [PROTOCOL, self.sha256, images.transform, pixels, self.draws, seed]
+        draws = self.how.draws if self.model.is_stochastic else None
+        seed = None if draws is None else self.how.seed
+        content = [PROTOCOL, self.sha256, images.transform, pixels, draws, seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -212,7 +297,12 @@ def count_images(entrants: Sequence[Entrant], sets: Sequence[DataUnderTest]) -> 
     return len(entrants) * each
 
 
-def _refuse(entrants: Sequence[Entrant], draws: int | None) -> None:
+def refuse_unusable(entrants: Sequence[Entrant], draws: int | None) -> None:
+    """Refuse what no evaluation can be made of.
+
+    Raises:
+        RunError: two models of one name, or a stochastic model without draws.
+    """
     labels = [entrant.label for entrant in entrants]
     for entrant in entrants:
         if labels.count(entrant.label) > 1:
@@ -317,10 +407,8 @@ def _score_table(label: str, data: DataUnderTest, values: Vector) -> pa.Table:
     )
 
 
-def describe(
-    entrants: Sequence[Entrant], sets: Sequence[DataUnderTest], draws: int | None, seed: int
-) -> dict[str, Any]:
-    """Return what a reader of the table must know about models and sets, as JSON values."""
+def describe(entrants: Sequence[Entrant], sets: Sequence[DataUnderTest], how: Scoring) -> dict[str, Any]:
+    """Return what a reader of the table must know about models, sets and this call, as JSON values."""
     return {
         "models": [
             {
@@ -342,6 +430,21 @@ def describe(
             }
             for data in sets
         ],
-        "eot_samples": draws,
-        "seed": seed,
+        "eot_samples": how.draws,
+        "seed": how.seed,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "provenance": collect_provenance(how.device, torch.get_num_threads()).model_dump(mode="json"),
     }
+
+
+def add_to_store(
+    found: EvaluationTable, manifest: Mapping[str, Any], store: EvaluationStore, name: str
+) -> tuple[Joined, Path]:
+    """Write what was found to the table of a name, beside earlier rows; return the table and its folder.
+
+    Raises:
+        RunError: what is there under the name is damaged.
+    """
+    # Read again: another evaluation of this name may have ended meanwhile.
+    joined = join(store.read(name), Stored(found.rows, found.scores, dict(manifest)))
+    return joined, store.write(name, joined.stored)

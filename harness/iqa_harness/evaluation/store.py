@@ -121,7 +121,7 @@ class EvaluationStore:
             RunError: a bad name, or files that are damaged or of another version.
         """
         folder = self.folder(name)
-        if not (folder / "manifest.json").exists():
+        if not any((folder / file).exists() for file in ("manifest.json", "table.parquet", "scores.parquet")):
             return None
         try:
             rows, scores = (

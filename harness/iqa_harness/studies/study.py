@@ -123,6 +123,8 @@ def load_study(name: str) -> tuple[Study, str]:
         raise TrainingError(f"{name}: {'; '.join(lines)}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{name}: {error}") from error
+    except RecursionError:
+        raise TrainingError(f"{name}: values are nested too deeply; write them flatter") from None
 
 
 def study_rows(study: Study, changes: Mapping[str, JsonValue] | None = None) -> list[StudyRow]:

@@ -82,36 +82,6 @@ def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
     return Table(("seed", *names, "epoch", "seconds"), rows, heads, texts)
 
 
-_BORDER = 3
-"""Signs a column takes besides its text: two spaces and a line."""
-
-
-def print_table(title: str, table: Table) -> None:
-    """Print a table to the terminal: what is too wide for it goes on below, with the first column again."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console()
-    widths = [max(map(len, column)) + _BORDER for column in zip(table.shown, *table.texts, strict=True)]
-    for number, places in enumerate(_blocks(widths, console.width - 1)):
-        shown = RichTable(title=None if number else title, title_justify="left")
-        for place in places:
-            shown.add_column(table.shown[place], overflow="fold")
-        for row in table.texts:
-            shown.add_row(*(row[place] for place in places))
-        console.print(shown)
-
-
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Divide columns into blocks that fit side by side, each with the first column at its head."""
-    blocks = [[0]]
-    for place, width in enumerate(widths[1:], start=1):
-        if len(blocks[-1]) > 1 and sum(widths[p] for p in blocks[-1]) + width > room:
-            blocks.append([0])
-        blocks[-1].append(place)
-    return blocks
-
-
 def write_table(base: Path, title: str, table: Table, notes: Sequence[str] = ()) -> list[Path]:
     """Write a table as ``.csv``, ``.parquet`` (plain values) and ``.md`` (texts); return the paths.
 

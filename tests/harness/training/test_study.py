@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from iqa_harness.cli.tables import print_table
 from iqa_harness.errors import TrainingError
 from iqa_harness.studies.study import list_studies, load_study, study_rows
-from iqa_harness.training.tables import Spread, Table, print_table
+from iqa_harness.training.tables import Spread
 from iqa_models import list_models
 
 STUDY = """
@@ -214,12 +215,12 @@ def test_a_wide_table_goes_on_below(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     heads = ("row", *(f"column {n}" for n in range(7)))
     texts = [(label, *(f"0.{n}234 ± 0.0567" for n in range(7))) for label in ("first", "second")]
-    print_table("wide", Table(heads, [], heads, texts))
+    print_table(heads, texts, title="wide")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     for row in texts:
         for text in row[1:]:
             assert sum(row[0] in line and text in line for line in lines) == 1
     monkeypatch.setenv("COLUMNS", "200")
-    print_table("wide", Table(heads, [], heads, texts))
+    print_table(heads, texts, title="wide")
     assert sum("first" in line for line in capsys.readouterr().out.splitlines()) == 1

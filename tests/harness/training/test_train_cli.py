@@ -7,8 +7,8 @@ import tomllib
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.cli.train import set_name
 from iqa_harness.training import TrainConfig, list_presets, load_preset
+from iqa_harness.training.sessions import set_name
 from iqa_models.checkpoint import read_card
 
 TINY = ("--data", "set.csv", "--mos-range", "1", "5", "--set", "options.backbone=test_efficientnet")
@@ -77,6 +77,9 @@ def test_settings_and_size_can_be_changed_from_the_command_line(cli):
         (["--size", "tiny"], "for SMART-IQA"),
         (["--seeds", "0,0"], "different whole numbers"),
         (["--seeds", "a"], "different whole numbers"),
+        (["--seeds", "9" * 5000], "different whole numbers"),
+        (["--set", f"options.x={'[' * 5000}{']' * 5000}"], "nested more than 32 levels"),
+        (["--set", f"options.x={'[' * 40}{']' * 40}"], "options.x is nested more than 32 levels"),
         (["--resume"], "no unfinished run"),
         (["--device", "cuda:7"], "cuda:7"),
     ],

@@ -1,0 +1,152 @@
+"""Images and labels: what there is, what a set must hold, what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from iqa_harness.data.catalogue import check_source, find_layout, open_data
+from iqa_harness.data.catalogue import list_data as _cards
+from iqa_harness.data.files.pixel_cache import open_pixel_cache
+from iqa_harness.data.image_set import ImageSet
+from iqa_harness.data.listing import Finding
+from iqa_harness.data.public.layout import Layout
+from iqa_harness.data.public.opening import LAYOUTS
+from iqa_harness.data.public.source import find_root
+from iqa_harness.errors import DataError
+from iqa_harness.machine.terminal import progress_bar
+
+ALLOWABLE = ("palette", "opaque-alpha", "rotated", "unlabelled")
+"""Kinds of findings that do not keep a set from being opened."""
+
+
+class KnownData(NamedTuple):
+    """A data set that can be named."""
+
+    name: str
+    """What to write after `--data`; FOLDER, LIST and FILE stand for the user's own."""
+    labels: str
+    """Column or kind of the labels."""
+    summary: str
+    """What it is."""
+
+
+class DataInfo(NamedTuple):
+    """What is known of a set."""
+
+    layout: Layout | None
+    """Of a public set named without its folder: where to get it and what it must hold."""
+    images: ImageSet | None
+    """The set, None if its folder was not named."""
+
+
+class DataCheck(NamedTuple):
+    """What reading a whole set afresh found."""
+
+    images: int
+    """Rows."""
+    findings: tuple[Finding, ...]
+    """All of them."""
+    allowed: frozenset[str]
+    """Kinds that are not counted against the set."""
+
+    @property
+    def counted(self) -> list[Finding]:
+        """The findings that are counted against the set; none if it is sound."""
+        return [finding for finding in self.findings if finding.kind not in self.allowed]
+
+
+class CacheUse(NamedTuple):
+    """Room that decoded images take, in bytes."""
+
+    folder: Path
+    used: int
+    limit: int
+    freed: int
+    """By clearing, 0 without."""
+
+
+def list_data() -> list[KnownData]:
+    """Return the data sets there are: embedded ones, public ones, and how to name your own."""
+    known = [KnownData(card.name, card.label, f"embedded: {card.summary}") for card in _cards()]
+    known += [
+        KnownData(f"{one.name}:FOLDER", one.labels[0].column, f"{one.title}, {one.images:,} images")
+        for one in LAYOUTS.values()
+    ]
+    return [
+        *known,
+        KnownData("json:FOLDER?test=LIST", "score", "images below FOLDER in JSON lists of {image, score}"),
+        KnownData("FILE.csv", "mos", "your own images: columns path, mos, split, reference, ..."),
+    ]
+
+
+def describe_data(
+    data: str | Path | ImageSet, *, cache: Path | str | None = None, progress: bool = True
+) -> DataInfo:
+    """Return what is known of a set; an embedded one is made if it is not there.
+
+    Raises:
+        DataError: no such set, or files with problems.
+    """
+    layout = None if isinstance(data, ImageSet) else find_layout(str(data))
+    if layout is not None and find_root(layout.name) is None:
+        return DataInfo(layout, None)
+    return DataInfo(layout, open_data(data, cache_dir=_path(cache), progress=progress))
+
+
+def prepare_data(
+    data: str | Path, *, cache: Path | str | None = None, pixels: bool = False, progress: bool = True
+) -> ImageSet:
+    """Make an embedded set, or read another one through once, so that later openings are quick.
+
+    Args:
+        data: the set.
+        cache: root of the cache of data.
+        pixels: decode every image into the cache of decoded images, too.
+        progress: report on stderr.
+
+    Raises:
+        DataError: no such set, or files with problems.
+    """
+    images = open_data(data, cache_dir=_path(cache), progress=progress)
+    if pixels:
+        with progress_bar(f"Decoding {images.card.name}", len(images), show=progress) as advance:
+            for index in range(len(images)):
+                images.view(index)
+                advance()
+    return images
+
+
+def check_data(
+    data: str | Path, *, cache: Path | str | None = None, allow: Sequence[str] = (), progress: bool = True
+) -> DataCheck:
+    """Read every row and every image afresh and return all that is wrong.
+
+    Args:
+        data: the set.
+        cache: root of the cache of data.
+        allow: kinds of findings that are all right, see `ALLOWABLE`.
+        progress: report on stderr.
+
+    Raises:
+        DataError: the set cannot be opened at all, or there is no such kind of finding.
+    """
+    report = check_source(str(data), cache_dir=_path(cache), progress=progress)
+    unknown = set(allow) - {*ALLOWABLE, *(finding.kind for finding in report.findings)}
+    if unknown:
+        raise DataError(
+            f"--allow {sorted(unknown)[0]}: no such kind; those that make sense: {', '.join(ALLOWABLE)}"
+        )
+    return DataCheck(report.images, tuple(report.findings), frozenset(allow))
+
+
+def pixel_cache(*, cache: Path | str | None = None, clear: bool = False) -> CacheUse:
+    """Return how much room decoded images take, and of how much; `clear` frees it first."""
+    held = open_pixel_cache(_path(cache))
+    freed = held.clear() if clear else 0
+    return CacheUse(held.folder, held.total(), held.limit, freed)
+
+
+def _path(cache: Path | str | None) -> Path | None:
+    return None if cache is None else Path(cache)

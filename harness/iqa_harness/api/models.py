@@ -1,0 +1,83 @@
+"""What can be put under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iqa_harness.api.inputs import Model, entrants_of, run_plugins
+from iqa_harness.entrants.naming import parse_model
+from iqa_harness.errors import RunError
+from iqa_harness.machine.places import require_folder
+from iqa_models import ImportReport, ModelSpec, describe_model, import_checkpoint, save_checkpoint
+from iqa_models import list_models as _names
+
+
+class ModelInfo(NamedTuple):
+    """A model under test."""
+
+    card: ModelSpec
+    """What it is, where its weights come from, its scale."""
+    parameters: int
+    """Count."""
+    sha256: str
+    """Hash of card and weights, and of the source files of a model that is not one of ours."""
+
+
+class Imported(NamedTuple):
+    """A checkpoint made of somebody else's."""
+
+    folder: Path
+    report: ImportReport
+    """Whose layout it was, the model it became, how many tensors were converted and filled."""
+
+
+def list_models(pattern: str = "*", *, plugins: Sequence[Path | str] = ()) -> dict[str, str]:
+    """Return the registered models that match a shell pattern: name to what it is.
+
+    Raises:
+        RunError: a plugin that is missing or raises.
+    """
+    run_plugins(plugins)
+    return {name: describe_model(name) for name in _names(pattern)}
+
+
+def show_model(
+    model: Model, *, backbone_weights: Path | str | None = None, plugins: Sequence[Path | str] = ()
+) -> ModelInfo:
+    """Return what is known of a model.
+
+    Raises:
+        RunError: a plugin that is missing or raises, a name that cannot be read.
+        ModelError: an unknown name or option, or an unusable checkpoint.
+    """
+    run_plugins(plugins)
+    (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=False)
+    parameters = sum(p.numel() for p in entrant.model.parameters())
+    return ModelInfo(entrant.card, parameters, entrant.sha256)
+
+
+def import_model(
+    file: Path | str, *, out: Path | str, options: Mapping[str, Any] | Sequence[str] = ()
+) -> Imported:
+    """Turn somebody else's checkpoint into one of ours; nothing in the file is run.
+
+    Args:
+        file: checkpoint of the HyperIQA or SMART-IQA authors, or of pyiqa.
+        out: folder for the checkpoint; must not exist.
+        options: what leaves no trace in the file, key to value or ``key=value`` texts.
+
+    Raises:
+        RunError: `out` exists or cannot be written, or an option that cannot be read.
+        ModelError: a file that is no such checkpoint.
+    """
+    file, out = Path(file), Path(out)
+    if out.exists():
+        raise RunError(f"{out} exists already; choose another --out")
+    require_folder(out, "--out")
+    if not isinstance(options, Mapping):
+        options = parse_model("file?" + "&".join(options)).options if options else {}
+    model, report = import_checkpoint(file, **options)
+    save_checkpoint(model, out, training={"imported_from": file.name, "layout": report.layout})
+    return Imported(out, report)

@@ -1,0 +1,279 @@
+"""Train a grid of settings on every seed, run a suite on all of it, and put both into one table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iqa_harness.errors import DataError, HarnessError
+from iqa_harness.machine.places import require_folder
+from iqa_harness.machine.terminal import say
+from iqa_harness.studies.study import Study, StudyRow, load_study, study_rows
+from iqa_harness.studies.study import list_studies as _names
+from iqa_harness.training.sessions import Settings, TrainSession, read_seeds, read_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from iqa_harness.api.inputs import Data
+    from iqa_harness.studies.table import RowResult, Worst
+    from iqa_harness.training.tables import Table
+
+
+@dataclass(frozen=True, repr=False)
+class Studied:
+    """What the runs of a study came to."""
+
+    study: Study
+    folder: Path
+    """Of the runs and the table."""
+    shown: Table
+    """The table as plain values and as texts."""
+    failures: dict[tuple[str, int], str]
+    """(row, seed) to why there is no checkpoint."""
+    files: tuple[Path, ...]
+    """The table as CSV, Parquet and Markdown."""
+
+    @property
+    def title(self) -> str:
+        """Name and summary."""
+        return f"{self.study.name}: {self.study.summary}"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a point: settings, mean and deviation of every figure over seeds, seconds, status."""
+        import pandas as pd
+
+        return pd.DataFrame(self.shown.rows, columns=list(self.shown.columns))
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.table.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html(index=False))
+
+
+def study(
+    name: str | Path | Study,
+    *,
+    data: Data | None = None,
+    mos_range: tuple[float, float] | None = None,
+    settings: Settings | None = None,
+    seeds: str | Sequence[int] | None = None,
+    out: Path | str | None = None,
+    store: Path | str = "iqa-store",
+    cache: Path | str | None = None,
+    backbone_weights: Path | str | None = None,
+    plugins: Sequence[Path | str] = (),
+    device: str = "cpu",
+    save_every: int = 200,
+    suite: str | None = None,
+    no_attack: bool = False,
+    progress: bool = True,
+) -> Studied:
+    """Train every point of a study on every seed and put them into one table; finished runs are kept.
+
+    Every keyword is an option of `iqa-harness study`, hence their number.
+
+    Args:
+        name: a study's name, the path of a TOML file, or a study.
+        data: images instead of the study's own, by name or as a set.
+        mos_range: ends of a CSV's label scale.
+        settings: changes to the base, key to value or ``key=value`` texts.
+        seeds: other seeds than the study's.
+        out: folder of runs and table, by default ``studies/NAME`` in the store.
+        store: folder the suite's results go to.
+        cache: root of the cache of data.
+        backbone_weights: file of pretrained trunk weights.
+        plugins: Python files of yours that register models; they are run.
+        device: torch device.
+        save_every: steps between saved states; 0 saves once an epoch.
+        suite: attack suite for the worst cases, by default the study's.
+        no_attack: train and score only.
+        progress: report on stderr.
+
+    Raises:
+        TrainingError: no such study, or a setting that is refused; nothing has been trained then.
+        DataError: images that are not there or cannot be used.
+        SuiteError: a suite that cannot be used.
+        RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
+    """
+    from iqa_harness.api.inputs import placed, set_up
+
+    where = None if cache is None else Path(cache)
+    images, stated = placed(data, mos_range, where)
+    chosen, rows = _plan(name, images, settings, seeds, suite, plugins)
+    if no_attack:
+        chosen = chosen.model_copy(update={"suite": None})
+    require_folder(out, "--out")
+    require_folder(store, "--store")
+    set_up(device, None)
+    if chosen.suite is not None:
+        from iqa_suites import load_suite
+
+        load_suite(chosen.suite)  # what is wrong with it is known before hours of training
+    folder = Path(out) if out is not None else Path(store) / "studies" / chosen.name
+    session = TrainSession(
+        data=images,
+        mos_range=stated,
+        cache=where,
+        backbone_weights=None if backbone_weights is None else Path(backbone_weights),
+        device=device,
+        save_every=save_every,
+        progress=progress,
+    )
+    results = [_run_row(row, folder, session) for row in rows]
+    worst = _worst_cases(chosen, results, folder, Path(store), session) if chosen.suite is not None else {}
+    return _written(chosen, results, worst, folder)
+
+
+def list_studies() -> dict[str, str]:
+    """Return the studies that ship with the harness: name to what is compared."""
+    return {name: load_study(name)[0].summary for name in _names()}
+
+
+def show_study(
+    name: str | Path,
+    *,
+    data: Data | None = None,
+    settings: Settings | None = None,
+    seeds: str | Sequence[int] | None = None,
+    plugins: Sequence[Path | str] = (),
+) -> str:
+    """Return a study's TOML and, behind it as comments, the rows it means; trains nothing.
+
+    Raises:
+        TrainingError: no such study, or a setting that is refused.
+    """
+    chosen, rows = _plan(name, data, settings, seeds, None, plugins)
+    lines = [f"# {len(rows)} row(s), seeds {', '.join(map(str, chosen.seeds))}"]
+    lines += [f"# {row.label}: {row.settings}" for row in rows]
+    return "\n".join([load_study(str(name))[1], *lines])
+
+
+def _plan(
+    name: str | Path | Study,
+    data: Data | None,
+    settings: Settings | None,
+    seeds: str | Sequence[int] | None,
+    suite: str | None,
+    plugins: Sequence[Path | str],
+) -> tuple[Study, list[StudyRow]]:
+    """Return the study a user means and its rows, all settings checked."""
+    found = name if isinstance(name, Study) else load_study(str(name))[0]
+    changes = {"seeds": None if seeds is None else tuple(read_seeds(seeds)), "suite": suite}
+    found = found.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    if plugins:
+        from iqa_harness.api.inputs import run_plugins
+
+        run_plugins(plugins)
+    return found, study_rows(found, read_settings(settings, data))
+
+
+def _run_row(row: StudyRow, folder: Path, session: TrainSession) -> RowResult:
+    """Train a row's runs; one that cannot be trained is recorded, the others go on."""
+    from iqa_harness.studies.table import RowResult
+    from iqa_harness.training.trained import Figures, figures_of
+    from iqa_models.errors import ModelError
+
+    figures: dict[int, Figures] = {}
+    failures: dict[int, str] = {}
+    images = session.open(next(iter(row.configs.values())))
+    for seed, config in row.configs.items():
+        path = run_folder(folder, row.label, seed)
+        try:
+            session.train(config, images, path)
+            figures[seed] = figures_of(path, images, session.device)
+        except DataError:
+            raise  # the images are the same for all rows
+        except (HarnessError, ModelError) as error:
+            failures[seed] = str(error)
+            if session.progress:
+                say(f"failed: {row.label}, seed {seed}: {error}", err=True)
+    return RowResult(row, figures, failures)
+
+
+def _worst_cases(
+    study: Study, results: list[RowResult], folder: Path, store: Path, session: TrainSession
+) -> dict[tuple[str, int], Worst]:
+    """Run the study's suite on all checkpoints; return suite_min and composed at its main radius."""
+    from iqa_harness.api.attack import attack
+    from iqa_harness.reporting.insights import write_frame
+    from iqa_results import ResultStore
+    from iqa_suites import load_suite
+
+    names = {
+        f"{result.row.label}.seed{seed}": (result.row.label, seed)
+        for result in results
+        for seed in result.figures
+    }
+    models = {label: run_folder(folder, *place) for label, place in names.items()}
+    run = attack(
+        str(study.suite), models, run=f"study-{study.name}", data=session.data,
+        mos_range=session.mos_range, store=store, device=session.device, cache=session.cache, replace=True,
+        progress=session.progress,
+    ).name  # fmt: skip
+    tested = {figures.data for result in results for figures in result.figures.values()}
+    write_frame(folder / f"{study.name}-worst.parquet", _frame_of(store, run, list(names), tested))
+    main = float(load_suite(str(study.suite)).suite.main_epsilon)
+    worst: dict[tuple[str, int], Worst] = {}
+    table = ResultStore(store).read_table(run).to_pylist()
+    for label, place in names.items():
+        values: dict[str, float | None] = {}
+        for row in table:
+            at_main = row["metric"] == "srocc" and abs(row["epsilon"] - main) < 1e-12
+            if row["model"] == label and at_main and row["row"] in ("suite_min", "composed"):
+                radius = f"{main * 255:.4g}/255" if row["norm"] == "inf" else f"{main:.4g}"
+                values.setdefault("attacked set, clean", row["clean"])
+                values[f"{row['row']} {row['norm']} {radius}"] = row["value"]
+        worst[place] = values
+    return worst
+
+
+def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[str]) -> pa.Table:
+    """Return what a run found of some models as a frame of results, seeds put together.
+
+    Clean values on sets that the checkpoints were tested on stand beside the checkpoints already.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.runs import FoundRun, read_run
+    from iqa_results import ResultStore
+
+    found = read_run(FoundRun(ResultStore(store), run), intervals=False)
+    rows = found.table
+    known = pc.and_(
+        pc.equal(rows.column("row"), "clean"),
+        pc.is_in(rows.column("data"), pa.array(sorted(tested), pa.string())),
+    )
+    mine = pc.is_in(rows.column("model"), pa.array(models, pa.string()))
+    chosen = rows.filter(pc.and_not(mine, known))
+    return results_frame([replace(found, table=chosen)])
+
+
+def _written(
+    study: Study, results: list[RowResult], worst: dict[tuple[str, int], Worst], folder: Path
+) -> Studied:
+    from iqa_harness.studies.table import study_table
+    from iqa_harness.training.tables import write_table
+
+    table = study_table(results, worst)
+    data = {figures.data for result in results for figures in result.figures.values()}
+    notes = [
+        *study.notes,
+        f"Data: {', '.join(sorted(data)) or 'none'}; SROCC of raw scores, PLCC after a logistic fitted on "
+        "val; mean ± sample deviation over seeds.",
+    ]
+    files = write_table(folder / study.name, f"{study.name}: {study.summary}", table, notes)
+    failures = {(r.row.label, seed): why for r in results for seed, why in r.failures.items()}
+    return Studied(study, folder, table, failures, tuple(files))
+
+
+def run_folder(folder: Path, label: str, seed: int) -> Path:
+    """Return the folder of one run of a study."""
+    return folder / label / f"seed-{seed}"

@@ -1,0 +1,210 @@
+"""Train models: what is trained already is kept, what was interrupted goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from iqa_harness.errors import TrainingError
+from iqa_harness.machine.places import require_folder
+from iqa_harness.training.config import TrainConfig, documented
+from iqa_harness.training.sessions import (
+    DEMO,
+    Checkpoint,
+    Settings,
+    TrainSession,
+    demo_presets,
+    model_folder,
+    read_configs,
+    read_seeds,
+    train_seeds,
+    train_side_by_side,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from iqa_harness.api.inputs import Data
+    from iqa_harness.training.tables import Table
+    from iqa_harness.training.trained import Figures
+
+
+class SeedTable(NamedTuple):
+    """Figures of one model over seeds."""
+
+    title: str
+    table: Table
+    """A row a seed, then mean and deviation."""
+    files: tuple[Path, ...]
+    """The same as CSV, Parquet and Markdown."""
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """Checkpoints, made now or found finished."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    session: TrainSession
+    seeds: tuple[SeedTable, ...] = ()
+    """One a preset, if seeds were asked for."""
+
+    @property
+    def folders(self) -> list[Path]:
+        """The checkpoints' folders, each a model for every other verb."""
+        return [checkpoint.folder for checkpoint in self.checkpoints]
+
+    @cached_property
+    def figures(self) -> list[Figures]:
+        """Clean figures of every checkpoint on val and test, read or computed and kept beside it."""
+        from iqa_harness.training.trained import figures_of
+
+        session = self.session
+        return [figures_of(path, session.open(config), session.device) for config, path in self.checkpoints]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a checkpoint: name, seed, its figures by split and metric, epoch, seconds, folder."""
+        import pandas as pd
+
+        from iqa_harness.training.tables import METRICS
+
+        return pd.DataFrame(
+            [
+                {
+                    "name": config.name,
+                    "seed": config.seed,
+                    **{f"{s}_{m}": figures.value(s, m) for s, m in METRICS},
+                    "epoch": figures.epoch,
+                    "seconds": figures.seconds,
+                    "folder": str(folder),
+                }
+                for (config, folder), figures in zip(self.checkpoints, self.figures, strict=True)
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(["Trained", *(f"  {folder}" for folder in self.folders)])
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html(index=False))
+
+
+def train(
+    preset: str | Path | TrainConfig,
+    *,
+    data: Data | None = None,
+    mos_range: tuple[float, float] | None = None,
+    settings: Settings | None = None,
+    size: str | None = None,
+    seeds: str | Sequence[int] | None = None,
+    out: Path | str | None = None,
+    store: Path | str = "iqa-store",
+    cache: Path | str | None = None,
+    backbone_weights: Path | str | None = None,
+    plugins: Sequence[Path | str] = (),
+    device: str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+    save_every: int = 200,
+    log_steps: bool = False,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> Trained:
+    """Train models; what is trained already is kept, what was interrupted goes on.
+
+    Every keyword is an option of `iqa-harness train`, hence their number.
+
+    Args:
+        preset: a preset's name, the path of a TOML file, settings, or ``demo`` for all demo presets.
+        data: images instead of the preset's own, by name or as a set.
+        mos_range: ends of a CSV's label scale.
+        settings: changes, key to value or ``key=value`` texts; ``options.KEY`` is the model's.
+        size: of SMART-IQA: tiny, small or base.
+        seeds: one model a seed, then mean and deviation.
+        out: the checkpoint's folder, by default ``models/NAME`` in the store.
+        store: folder of the checkpoints.
+        cache: root of the cache of data.
+        backbone_weights: file of pretrained trunk weights.
+        plugins: Python files of yours that register models; they are run.
+        device: torch device.
+        resume: only go on with an unfinished run.
+        overwrite: replace a checkpoint of other settings or images.
+        save_every: steps between saved states; 0 saves once an epoch.
+        log_steps: write every step to ``steps.csv``.
+        tensorboard: write TensorBoard's event files too.
+        progress: report on stderr.
+
+    Raises:
+        TrainingError: settings that are refused, or a training that cannot go on.
+        DataError: images that are not there or cannot be used.
+        RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
+        ModelError: a model that cannot be built.
+    """
+    from iqa_harness.api.inputs import placed, set_up
+
+    where = None if cache is None else Path(cache)
+    images, stated = placed(data, mos_range, where)
+    configs = read_configs(preset, images, settings, size)
+    if out is not None and len(configs) > 1:
+        raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
+    require_folder(store, "--store") if out is None else require_folder(out, "--out")
+    chosen = None if seeds is None else read_seeds(seeds)
+    set_up(device, None, plugins)
+    session = TrainSession(
+        data=images,
+        mos_range=stated,
+        cache=where,
+        backbone_weights=None if backbone_weights is None else Path(backbone_weights),
+        device=device,
+        save_every=save_every,
+        log_steps=log_steps,
+        tensorboard=tensorboard,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+    )
+    # Processes of their own are given the store and the cache, and no other option.
+    plain = session == TrainSession(cache=session.cache, progress=progress) and not plugins
+    if preset == DEMO and chosen is None and plain and configs == read_configs(DEMO):
+        train_side_by_side(demo_presets(), Path(store), session.cache, progress=progress)
+    found: list[Checkpoint] = []
+    tables: list[SeedTable] = []
+    for config in configs:
+        folder = model_folder(Path(store), config.name) if out is None else Path(out)
+        if chosen is None:
+            found.append(Checkpoint(config, session.train(config, session.open(config), folder)))
+        else:
+            own = train_seeds(config, chosen, folder, session)
+            tables.append(_seed_table(config, own, folder, session))
+            found += own
+    return Trained(tuple(found), session, tuple(tables))
+
+
+def _seed_table(
+    config: TrainConfig, checkpoints: Sequence[Checkpoint], folder: Path, session: TrainSession
+) -> SeedTable:
+    from iqa_harness.training.tables import seed_table, write_table
+    from iqa_harness.training.trained import figures_of
+
+    images = session.open(config)
+    table = seed_table([(own.seed, figures_of(path, images, session.device)) for own, path in checkpoints])
+    title = f"{config.name}, {len(checkpoints)} seed(s)"
+    return SeedTable(title, table, tuple(write_table(folder / "seeds", title, table)))
+
+
+def show_training(
+    preset: str | Path | TrainConfig,
+    *,
+    data: Data | None = None,
+    settings: Settings | None = None,
+    size: str | None = None,
+) -> str:
+    """Return what `train` would train as TOML with the meaning of every setting; trains nothing.
+
+    Raises:
+        TrainingError: no such preset, or a change that is refused.
+    """
+    return "\n".join(documented(config) for config in read_configs(preset, data, settings, size))

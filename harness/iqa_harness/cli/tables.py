@@ -1,0 +1,60 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+GAP = 2
+"""Blanks between columns."""
+
+
+def print_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    numeric: Collection[str] = (),
+    folded: Collection[str] = (),
+) -> None:
+    """Print a table to the terminal; what is too wide for it goes on below, with the first column again.
+
+    Args:
+        heads: of the columns.
+        rows: texts, printed as they are: names in them are a user's.
+        title: line above.
+        numeric: heads of columns that are flush right.
+        folded: heads of columns of words, which are folded rather than moved below.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from iqa_harness.machine.terminal import plain
+
+    console = Console()
+    widths = [
+        len(head) if head in folded else max(map(len, column))
+        for head, *column in zip(heads, heads, *rows, strict=True)
+    ]
+    if title:
+        console.print(Text(plain(title), style="bold"))
+    for places in _blocks([width + GAP for width in widths], console.width + GAP):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for place in places:
+            side = "right" if heads[place] in numeric else "left"
+            table.add_column(
+                Text(heads[place]), justify=side, no_wrap=heads[place] not in folded, overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(Text(plain(row[place])) for place in places))
+        console.print(table)
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Divide columns into blocks that fit side by side, each with the first column at its head."""
+    blocks = [[0]]
+    for place, width in enumerate(widths[1:], start=1):
+        if len(blocks[-1]) > 1 and sum(widths[p] for p in blocks[-1]) + width > room:
+            blocks.append([0])
+        blocks[-1].append(place)
+    return blocks

@@ -1,0 +1,294 @@
+"""Trainings as a user asks for them: settings put together, images opened, runs one by one or side by side.
+
+Importing this module loads no torch, so that settings can be shown at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import JsonValue
+
+from iqa_harness.errors import DataError, ExitCode, TrainingError
+from iqa_harness.machine.terminal import say
+from iqa_harness.training.config import (
+    TrainConfig,
+    changed,
+    find_config,
+    list_presets,
+    load_preset,
+    read_changes,
+)
+
+if TYPE_CHECKING:
+    from iqa_harness.data.image_set import ImageSet
+
+DEMO = "demo"
+SIZES = ("tiny", "small", "base")
+Settings = Mapping[str, JsonValue] | Sequence[str]
+"""Changes to settings, key to value or as ``key=value`` texts."""
+NESTED = 32
+"""Levels of lists and tables in one value: no setting needs as many, and readers of files have limits."""
+
+
+@dataclass(frozen=True)
+class TrainSession:
+    """What the trainings of one call share: their images, and how they are carried out."""
+
+    data: str | Path | ImageSet | None = None
+    """Images, None for the settings' own set."""
+    mos_range: tuple[float, float] | None = None
+    """Ends of the label scale of a CSV."""
+    cache: Path | None = None
+    """Root of the cache of data."""
+    backbone_weights: Path | None = None
+    """File the trunks start from, instead of what the settings say."""
+    device: str = "cpu"
+    """Torch device."""
+    save_every: int = 200
+    """Steps between saved states; 0 saves once an epoch."""
+    log_steps: bool = False
+    """Whether every step becomes a row of ``steps.csv``."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written."""
+    overwrite: bool = False
+    """Whether a checkpoint of other settings or images is replaced."""
+    resume: bool = False
+    """Whether a run that cannot go on from a saved state is refused."""
+    progress: bool = True
+    """Whether to report on stderr."""
+
+    def open(self, config: TrainConfig) -> ImageSet:
+        """Open the images for some settings.
+
+        Raises:
+            DataError: there are none of that name; for a preset's own set the message says what to give.
+        """
+        from iqa_harness.data import open_data
+
+        name = config.data if self.data is None else self.data
+        try:
+            return open_data(name, cache_dir=self.cache, mos_range=self.mos_range, progress=self.progress)
+        except DataError as error:
+            if self.data is not None:
+                raise
+            raise DataError(
+                f"{config.name} is meant for {config.data!r}; say where it is with --data: {error}"
+            ) from error
+
+    def train(self, config: TrainConfig, images: ImageSet, folder: Path) -> Path:
+        """Train one model, unless its checkpoint is there; return the checkpoint's folder."""
+        from iqa_harness.training.loop import RunOptions
+        from iqa_harness.training.loop import train as run_training
+
+        run = RunOptions(
+            device=self.device,
+            save_every=self.save_every,
+            log_steps=self.log_steps,
+            tensorboard=self.tensorboard,
+            progress=self.progress,
+            overwrite=self.overwrite,
+            resume=self.resume,
+        )
+        return run_training(config, images, folder, backbone_weights=self.backbone_weights, run=run)
+
+
+class Checkpoint(NamedTuple):
+    """A training's settings and the folder of its checkpoint."""
+
+    config: TrainConfig
+    folder: Path
+
+
+def read_configs(
+    preset: str | Path | TrainConfig,
+    data: str | Path | ImageSet | None = None,
+    settings: Settings | None = None,
+    size: str | None = None,
+) -> list[TrainConfig]:
+    """Return the settings a user means: of one preset, or of every demo preset for ``demo``.
+
+    Args:
+        preset: a preset's name, the path of a TOML file, ``demo``, or settings.
+        data: the images, which the settings then name.
+        settings: changes.
+        size: of SMART-IQA, one of `SIZES`.
+
+    Raises:
+        TrainingError: no such preset or file, or a change that is refused.
+    """
+    if isinstance(preset, TrainConfig):
+        found = [preset]
+    else:
+        names = demo_presets() if str(preset) == DEMO else [str(preset)]
+        found = [find_config(name) for name in names]
+    return [_changed(config, data, settings, size) for config in found]
+
+
+def _changed(
+    config: TrainConfig, data: str | Path | ImageSet | None, settings: Settings | None, size: str | None
+) -> TrainConfig:
+    changes = read_settings(settings, data)
+    if size is not None:
+        if not config.model.startswith("smart_iqa_") or size not in SIZES:
+            raise TrainingError(
+                f"--size {size}: {', '.join(SIZES)}, for SMART-IQA; {config.name} trains {config.model!r}"
+            )
+        changes.setdefault("model", f"smart_iqa_{size}")
+    return changed(config, changes, "--set") if changes else config
+
+
+def read_settings(
+    settings: Settings | None, data: str | Path | ImageSet | None = None
+) -> dict[str, JsonValue]:
+    """Return changes to settings as a mapping, the name of the images among them.
+
+    Raises:
+        TrainingError: a text that is not ``key=value``, a key given twice, or a value nested too deeply.
+    """
+    try:
+        changes = dict(settings) if isinstance(settings, Mapping) else read_changes(settings or ())
+        deep = [key for key, value in changes.items() if _is_deeper(value, NESTED)]
+    except RecursionError:  # within the reading itself
+        deep = ["a value"]
+    if deep:
+        raise TrainingError(f"--set: {deep[0]} is nested more than {NESTED} levels deep; write it flatter")
+    if data is not None:
+        changes.setdefault("data", set_name(data))
+    return changes
+
+
+def _is_deeper(value: JsonValue, levels: int) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(levels == 0 or _is_deeper(part, levels - 1) for part in parts)
+
+
+def set_name(data: str | Path | ImageSet) -> str:
+    """Return the name of a set without its place and options: in a moved folder the run is the same."""
+    if not isinstance(data, str | Path):
+        return data.card.name
+    place = str(data).partition("?")[0]
+    return Path(place).stem if place.endswith(".csv") else place.partition(":")[0]
+
+
+def read_seeds(seeds: str | Sequence[int]) -> list[int]:
+    """Return seeds, which a user may write as ``0,1,2``.
+
+    Raises:
+        TrainingError: not different whole numbers of at most 18 digits.
+    """
+    parts = [part.strip() for part in seeds.split(",")] if isinstance(seeds, str) else [str(s) for s in seeds]
+    fit = all(part.isdecimal() and len(part) <= 18 for part in parts)
+    found = [int(part) for part in parts] if fit else []
+    if not found or len(set(found)) != len(found):
+        shown = str(seeds) if len(str(seeds)) < 80 else f"{str(seeds)[:80]}..."
+        raise TrainingError(f"--seeds {shown!r}: write different whole numbers, as 0,1,2")
+    return found
+
+
+def seeded(config: TrainConfig, seed: int) -> TrainConfig:
+    """Return settings with another seed, of the training and of the model's random weights."""
+    return changed(config, {"seed": seed, "options.seed": seed}, "--seeds")
+
+
+def train_seeds(
+    config: TrainConfig, seeds: Sequence[int], folder: Path, session: TrainSession
+) -> list[Checkpoint]:
+    """Train a model a seed, each in ``seed-N`` of a folder."""
+    images = session.open(config)
+    session = replace(session, resume=False)  # of several runs some are through and some were not begun
+    found = []
+    for seed in seeds:
+        own = seeded(config, seed)
+        found.append(Checkpoint(own, session.train(own, images, folder / f"seed-{seed}")))
+    return found
+
+
+def demo_presets() -> list[str]:
+    """Return the presets of the demo models."""
+    return [name for name in list_presets() if name.startswith(DEMO)]
+
+
+def model_folder(store: Path, name: str) -> Path:
+    """Return where a store keeps the checkpoint of some settings."""
+    return store / "models" / name
+
+
+def train_side_by_side(
+    presets: Sequence[str], store: Path, cache: Path | None, *, progress: bool = True
+) -> None:
+    """Train the presets that have no checkpoint yet in processes of their own, if there are cores for it.
+
+    A model trains on one thread, so that its weights do not depend on the machine; two models on two
+    cores take the time of the slower one.
+
+    Raises:
+        TrainingError: one of them failed; the message holds what each said last.
+    """
+    from iqa_harness.data import open_data
+
+    pending = [name for name in presets if not (model_folder(store, name) / "card.json").is_file()]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(pending) < 2 or cores < 2:
+        return
+    for name in pending:
+        # Made once, here, not by each of them.
+        open_data(load_preset(name).data, cache_dir=cache, progress=progress)
+    for first in range(0, len(pending), cores):
+        train_in_processes(pending[first : first + cores], store, cache, progress=progress)
+
+
+def train_in_processes(
+    presets: Sequence[str], store: Path, cache: Path | None, *, progress: bool = True
+) -> None:
+    """Train every preset in a process of its own, all at once, and wait for them.
+
+    Raises:
+        TrainingError: one of them failed; the message holds what each said last.
+        KeyboardInterrupt: one of them was interrupted.
+    """
+    base = [sys.executable, "-m", "iqa_harness", "train"]
+    options = ["--store", str(store), *(["--cache", str(cache)] if cache else [])]
+    children = {
+        name: subprocess.Popen(  # noqa: S603 - our own command line
+            [*base, name, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for name in presets
+    }
+    last = dict.fromkeys(presets, "")
+
+    def forward(name: str, child: subprocess.Popen[str]) -> None:
+        """Pass on what a child says, line by line, so that two children do not break each other's lines."""
+        assert child.stderr is not None  # noqa: S101 - opened as a pipe
+        with child.stderr:
+            for line in child.stderr:
+                last[name] = line.rstrip("\n")
+                if progress:
+                    say(last[name], err=True)
+
+    readers = [threading.Thread(target=forward, args=child) for child in children.items()]
+    try:
+        for reader in readers:
+            reader.start()
+        codes = {name: child.wait() for name, child in children.items()}
+    except KeyboardInterrupt:
+        # Ctrl-C reaches the children too; each leaves its state and ends by itself.
+        for child in children.values():
+            child.wait()
+        raise
+    finally:
+        for reader in readers:
+            reader.join()
+    if ExitCode.INTERRUPTED in codes.values():
+        raise KeyboardInterrupt
+    failed = [name for name, code in codes.items() if code != ExitCode.OK]
+    if failed:
+        said = "; ".join(f"{name}: {last[name].removeprefix('iqa-harness: ')}" for name in failed)
+        raise TrainingError(f"training of {', '.join(failed)} failed: {said}")

@@ -1,0 +1,113 @@
+"""Models, suites and data in Python: what the commands print."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from iqa_harness.api.data import check_data, describe_data, list_data, pixel_cache, prepare_data
+from iqa_harness.api.models import import_model, list_models, show_model
+from iqa_harness.api.suites import list_suites, show_suite, validate_suite
+from iqa_harness.errors import DataError, RunError
+from iqa_suites import BadSuite, load_suite
+from iqa_suites import list_suites as names
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_models(cli):
+    """The list and the card are those of the command."""
+    out = words(cli("models", "list", "demo_*")[1])
+    found = list_models("demo_*")
+    assert list(found) == ["demo_lite0", "demo_resnet10t"]
+    assert all(f"{name} {words(summary)}" in out for name, summary in found.items())
+    _, out, err = cli("models", "show", "linear?seed=2")
+    info = show_model("linear?seed=2")
+    assert json.loads(out) == info.card.model_dump(mode="json")
+    assert err == f"parameters {info.parameters:,}\nsha256 {info.sha256}\n"
+    assert info.parameters == 193
+
+
+def test_an_import_into_a_folder_that_is_there_is_refused(tmp_path):
+    """Nothing is overwritten."""
+    with pytest.raises(RunError, match="exists already"):
+        import_model(tmp_path / "x.pth", out=tmp_path)
+
+
+def test_suites(cli, tmp_path):
+    """All that ship are listed with the summary their loader reads; checks are the command's."""
+    found = list_suites()
+    assert list(found) == names()
+    assert all(summary == load_suite(name).suite.summary for name, summary in found.items())
+    out = words(cli("suites", "list")[1])
+    assert all(f"{name} {words(summary)}" in out for name, summary in found.items())
+    assert cli("suites", "show", "smoke")[1:] == (
+        show_suite("smoke").text,
+        f"sha256 {show_suite('smoke').suite.sha256}\n",
+    )
+    info = validate_suite("smoke")
+    assert f"{info.name!r}, {len(info.attacks)} attacks" in cli("suites", "validate", "smoke")[1]
+    assert info.sha256 == load_suite("smoke").suite.sha256
+    (tmp_path / "bad.toml").write_text('name = "bad"\nsede = 1')
+    with pytest.raises(BadSuite, match="did you mean 'seed'"):
+        validate_suite(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    "line", [("suites", "list"), ("data", "list"), ("study", "--list"), ("train", "demo_lite0", "--show")]
+)
+def test_what_needs_no_model_loads_no_torch(line):
+    """These answer at once."""
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        f"sys.argv = ['iqa-harness', *{line!r}]\n"
+        "from iqa_harness.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'timm', 'skimage'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_data(cli, own):
+    """What there is and what is in it: the command prints what the functions return."""
+    out = words(cli("data", "list")[1])
+    assert all(words(" ".join(known)) in out for known in list_data())
+    info = describe_data("own.csv", progress=False)
+    assert info.layout is None
+    assert f"fingerprint  {info.images.fingerprint}\n" in cli("data", "info", "own.csv")[1]
+    public = describe_data("koniq10k")
+    assert public.images is None
+    assert public.layout.url in cli("data", "info", "koniq10k")[1]
+    images = prepare_data("own.csv", progress=False)
+    assert cli("data", "prepare", "own.csv")[1] == f"own: 29 images, fingerprint {images.fingerprint}\n"
+
+
+def test_a_set_with_a_fault(cli, own):
+    """The finding is returned; an unknown kind is refused; exit code 1 is a finding that counts."""
+    assert check_data("own.csv", progress=False).counted == []
+    assert cli("data", "check", "own.csv")[0] == 0
+    (own / "test0.png").write_bytes(b"no image")
+    found = check_data("own.csv", progress=False)
+    (finding,) = found.counted
+    assert found.images == 29
+    code, out, _ = cli("data", "check", "own.csv")
+    assert code == 1
+    assert str(finding) in out
+    assert check_data("own.csv", allow=[finding.kind], progress=False).counted == []
+    with pytest.raises(DataError, match="no such kind"):
+        check_data("own.csv", allow=["nothing"], progress=False)
+
+
+def test_decoded_images_take_room_and_give_it_back(own, tmp_path):
+    """The sizes are those of the files in the folder."""
+    prepare_data("own.csv", cache=tmp_path / "c", pixels=True, progress=False)
+    held = pixel_cache(cache=tmp_path / "c")
+    assert held.used >= 29 * 40 * 40 * 3
+    assert pixel_cache(cache=tmp_path / "c", clear=True).freed == held.used
+    assert pixel_cache(cache=tmp_path / "c").used == 0
