@@ -9,7 +9,7 @@ import pytest
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import argument_text, load_entrant, parse_model
 from iqa_harness.errors import RunError
-from iqa_harness.machine.runtime import Where
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Inline, make_executor
 from iqa_harness.running.executors.processes import Processes
 from iqa_harness.running.executors.ray_cluster import RayCluster
@@ -48,12 +48,12 @@ def test_names_are_printed_as_they_are(cli):
 @pytest.mark.parametrize(
     ("where", "kind"),
     [
-        (Where(), Inline),
-        (Where(workers=2), Processes),
-        (Where(device="cpu, cpu"), Processes),
-        (Where(executor="processes"), Processes),
-        (Where(executor="ray", gpus=0.5, cpus=2, address="auto"), RayCluster),
-        (Where(executor="slurm", workers=4, gpus=1, settings=("slurm_partition=gpu",)), Slurm),
+        (Runtime(), Inline),
+        (Runtime(workers=2), Processes),
+        (Runtime(device="cpu, cpu"), Processes),
+        (Runtime(executor="processes"), Processes),
+        (Runtime(executor="ray", gpus=0.5, cpus=2, address="auto"), RayCluster),
+        (Runtime(executor="slurm", workers=4, gpus=1, settings=("slurm_partition=gpu",)), Slurm),
     ],
 )
 def test_an_executor_follows_from_the_options(tmp_path, where, kind):
@@ -64,13 +64,13 @@ def test_an_executor_follows_from_the_options(tmp_path, where, kind):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        (Where(executor="dask"), "no executor 'dask'; there are inline, processes, ray, slurm"),
-        (Where(gpus=1), "--gpus means nothing to the executor 'inline'"),
-        (Where(executor="ray", threads=2), r"--threads means nothing to the executor 'ray' \(use --cpus\)"),
-        (Where(executor="ray", workers=2), "--workers means nothing"),
-        (Where(executor="inline", device="cpu,cuda:1"), "several devices"),
-        (Where(executor="slurm", gpus=0.5), "Slurm gives whole GPUs"),
-        (Where(executor="slurm", settings=("partition",)), "is not KEY=VALUE"),
+        (Runtime(executor="dask"), "no executor 'dask'; there are inline, processes, ray, slurm"),
+        (Runtime(gpus=1), "--gpus means nothing to the executor 'inline'"),
+        (Runtime(executor="ray", threads=2), r"--threads means nothing to the executor 'ray' \(use --cpus\)"),
+        (Runtime(executor="ray", workers=2), "--workers means nothing"),
+        (Runtime(executor="inline", device="cpu,cuda:1"), "several devices"),
+        (Runtime(executor="slurm", gpus=0.5), "Slurm gives whole GPUs"),
+        (Runtime(executor="slurm", settings=("partition",)), "is not KEY=VALUE"),
     ],
 )
 def test_options_that_would_mean_nothing_are_refused(tmp_path, where, words):

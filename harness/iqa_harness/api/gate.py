@@ -25,7 +25,8 @@ from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.manifest import refreshed
 from iqa_harness.tables.robustness import robustness_table
-from iqa_results import Baseline, ResultStore, load_baseline, save_baseline
+from iqa_results import Baseline, ResultStore, load_baseline
+from iqa_results import save_baseline as write_baseline
 
 FOLDER = Path("results/baselines")
 """Where baselines are kept if nothing is said."""
@@ -117,11 +118,11 @@ def calibrate(
     floors = noise_floors(sides)
     find_regressions(before, sides[0], metrics=(), resamples=1)  # comparable, or an error
     record = before.record.model_copy(update={"noise": tuple(floors)})
-    save_baseline(Path(baseline), record, None)
+    write_baseline(Path(baseline), record, None)
     return record
 
 
-def save(
+def save_baseline(
     name: str,
     run: str | Run,
     *,
@@ -153,18 +154,18 @@ def save(
     if lost:
         raise RunError(f"run {side.record.run!r} has no value of {lost[0]}: nothing could be worse than that")
     rows = [{str(k): v for k, v in row.items()} for row in side.scores.to_dict("records")]
-    save_baseline(where, side.record, rows)
+    write_baseline(where, side.record, rows)
     return where, side.record
 
 
-def show(baseline: str | Path) -> Outcome:
+def show_baseline(baseline: str | Path) -> Outcome:
     """Return a baseline compared with itself: its record and its values."""
     side = side_of_folder(baseline)
     found = find_regressions(side, side, metrics=METRICS, resamples=1, undefined_ok=True)
     return Outcome(found, side, side)
 
 
-def diff(before: str | Path, after: str | Path) -> Outcome:
+def diff_baselines(before: str | Path, after: str | Path) -> Outcome:
     """Compare two baselines.
 
     Raises:

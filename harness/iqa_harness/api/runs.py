@@ -14,11 +14,11 @@ from iqa_harness.stores.upkeep import (
     check_runs,
     collect,
     discard,
-    export_run,
     find_waste,
     merge_run,
     open_source,
 )
+from iqa_harness.stores.upkeep import export_run as write_rows
 from iqa_results import ResultStore, RunManifest
 
 
@@ -57,7 +57,7 @@ def check_store(
     return names, problems
 
 
-def export(run: str, out: str | Path, store: str | Path | ResultStore = STORE) -> int:
+def export_run(run: str, out: str | Path, store: str | Path | ResultStore = STORE) -> int:
     """Write all rows of a run as one file; return how many.
 
     Args:
@@ -66,16 +66,16 @@ def export(run: str, out: str | Path, store: str | Path | ResultStore = STORE) -
         store: folder or URL of results.
     """
     require_file(Path(out), "export to")
-    return export_run(opened(store), run, Path(out))
+    return write_rows(opened(store), run, Path(out))
 
 
-def merge(
+def merge_runs(
     source: str, store: str | Path | ResultStore = STORE, runs: Sequence[str] = ()
 ) -> list[tuple[RunManifest, int]]:
     """Take runs of another machine's store into this one; a run that is in both becomes one.
 
     Args:
-        source: another store: folder, URL, or a .zip of `export`.
+        source: another store: folder, URL, or a .zip of `export_run`.
         store: folder or URL of results.
         runs: names; all if empty.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,12 +22,8 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
     WorkersOption,
 )
-from iqa_harness.cli.printing import print_run
-from iqa_harness.errors import ExitCode
+from iqa_harness.cli.printing import code_of, print_run
 from iqa_harness.machine.terminal import say
-
-if TYPE_CHECKING:
-    from iqa_harness.api.run import Run
 
 
 def attack(
@@ -112,18 +108,3 @@ def attack(
     done = planned.run(progress=not quiet)
     print_run(done)
     raise typer.Exit(code_of(done, strict=strict))
-
-
-def code_of(run: Run, *, strict: bool = False) -> ExitCode:
-    """Return a run's exit code: partial if a cell is missing, with `strict` found if a model is not sound."""
-    from iqa_harness.api.verify import judged
-
-    if not run.complete:
-        return ExitCode.PARTIAL
-    if not strict:
-        return ExitCode.OK
-    verdicts = judged(run.flags.to_dict("records"), run.manifest)
-    for each in verdicts:
-        for line in each.lines():
-            say(line)
-    return ExitCode.OK if all(each.verdict == "sound" for each in verdicts) else ExitCode.FOUND

@@ -32,7 +32,7 @@ def save(
     """Save a complete run as a baseline."""
     from iqa_harness.api import gate as api
 
-    where, record = api.save(name, run, store=store, folder=folder, force=force)
+    where, record = api.save_baseline(name, run, store=store, folder=folder, force=force)
     models = ", ".join(m.name for m in record.models)
     say(f"{where}: {models}; suite {record.suite}, {record.images} images")
 
@@ -45,7 +45,7 @@ def show(baseline: BaselineArgument) -> None:
 
     from iqa_harness.api import gate as api
 
-    found = api.show(baseline)
+    found = api.show_baseline(baseline)
     record = found.before.record
     made = record.provenance
     say(f"baseline {record.name}: run {record.run}, suite {record.suite} ({record.suite_sha256[:12]})")
@@ -78,7 +78,7 @@ def diff(
     """Compare two baselines; exit code 0 whatever changed, 2 if they cannot be compared."""
     from iqa_harness.api import gate as api
 
-    print_outcome(comparable(lambda: api.diff(before, after)))
+    print_outcome(comparable(lambda: api.diff_baselines(before, after)))
 
 
 def _noise(record: Baseline) -> str:

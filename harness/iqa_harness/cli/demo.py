@@ -8,9 +8,11 @@ from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     CacheOption,
     DeviceOption,
+    QuietOption,
     StoreOption,
     ThreadsOption,
 )
+from iqa_harness.cli.printing import code_of, print_run
 
 
 def demo(
@@ -18,22 +20,14 @@ def demo(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     cache: CacheOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Make the embedded data, train the demo models, run the demo suite, print and write the report.
 
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
     """
-    from iqa_harness.api.attack import attack
-    from iqa_harness.api.train import train
-    from iqa_harness.cli.attack import code_of
-    from iqa_harness.cli.printing import print_run
-    from iqa_harness.machine.devices import use_devices
-    from iqa_harness.machine.places import require_folder
+    from iqa_harness.api.demo import demo as run_demo
 
-    require_folder(store, "--store")
-    use_devices([device], threads)  # a device that is not there is refused before the training
-    folders = train("demo", store=store, cache=cache).folders
-    models = {folder.name: folder for folder in folders}
-    done = attack("demo", models, store=store, device=device, threads=threads, cache=cache, replace=True)
+    done = run_demo(store=store, device=device, threads=threads, cache=cache, progress=not quiet)
     print_run(done)
     raise typer.Exit(code_of(done))

@@ -70,3 +70,18 @@ def print_outcome(found: Outcome) -> None:
     say(found.headline())
     for regression in found.regressions:
         say(f"worse: {sentence(regression)}")
+
+
+def code_of(run: Run, *, strict: bool = False) -> ExitCode:
+    """Return a run's exit code: partial if a cell is missing, with `strict` found if a model is not sound."""
+    from iqa_harness.api.verify import judged
+
+    if not run.complete:
+        return ExitCode.PARTIAL
+    if not strict:
+        return ExitCode.OK
+    verdicts = judged(run.flags.to_dict("records"), run.manifest)
+    for each in verdicts:
+        for line in each.lines():
+            say(line)
+    return ExitCode.OK if all(each.verdict == "sound" for each in verdicts) else ExitCode.FOUND

@@ -130,9 +130,9 @@ def export_command(
     store: ResultsOption = DEFAULT_STORE,
 ) -> None:
     """Write all rows of a run as one file."""
-    from iqa_harness.api.runs import export
+    from iqa_harness.api.runs import export_run
 
-    say(f"{out}: {export(run, out, store)} rows")
+    say(f"{out}: {export_run(run, out, store)} rows")
 
 
 @app.command("merge")
@@ -144,9 +144,9 @@ def merge_command(
     store: ResultsOption = DEFAULT_STORE,
 ) -> None:
     """Take runs of another machine's store into this one; a run that is in both becomes one."""
-    from iqa_harness.api.runs import merge
+    from iqa_harness.api.runs import merge_runs
 
-    for manifest, new in merge(source, store, run or ()):
+    for manifest, new in merge_runs(source, store, run or ()):
         name = manifest.run
         say(f"{name}: {new} new cells, {manifest.status}; `iqa-harness report {name}` for its tables")
 
