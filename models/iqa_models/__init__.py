@@ -1,16 +1,18 @@
 """What is under test: models, their cards and checkpoints."""
 
 from iqa_models.cheats import CHEATS
-from iqa_models.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
+from iqa_models.checkpoint import load_checkpoint, save_checkpoint
 from iqa_models.errors import (
     BadCheckpoint,
     BadInput,
     BadModelOption,
+    BadModelState,
     MissingWeights,
     ModelError,
     UnknownModel,
 )
 from iqa_models.hyper import HyperQuality, ImportReport, import_checkpoint
+from iqa_models.identity import weights_sha256
 from iqa_models.linear import LinearQuality
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import (
@@ -29,6 +31,7 @@ __all__ = [
     "BadCheckpoint",
     "BadInput",
     "BadModelOption",
+    "BadModelState",
     "HyperQuality",
     "ImportReport",
     "LinearQuality",

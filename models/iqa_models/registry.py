@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from iqa_models.errors import BadModelOption, UnknownModel
+from iqa_models.identity import mark_as_built
 from iqa_models.quality_model import QualityModel
 
 Builder = Callable[..., QualityModel]
 B = TypeVar("B", bound=Builder)
+
+BY_CONTENT = frozenset({"backbone_weights"})
+"""Options that need not stand on the card: the file's content is in the weights, its name in the card."""
 
 _BUILDERS: dict[str, Builder] = {}
 _TO_BE_TRAINED: set[str] = set()
@@ -71,7 +75,7 @@ def create_model(name: str, **options: object) -> QualityModel:
 
     Raises:
         UnknownModel: no such name; the message holds the nearest one.
-        BadModelOption: the builder has no such option, or cannot work with its value.
+        BadModelOption: the builder has no such option, cannot work with its value, or leaves it off the card.
     """
     builder = _builder(name)
     known = inspect.signature(builder).parameters
@@ -83,10 +87,19 @@ def create_model(name: str, **options: object) -> QualityModel:
                     f"model {name!r} has no option {option!r}{near}; it takes: {', '.join(known) or 'none'}"
                 )
     try:
-        return builder(**options).eval()
+        model = builder(**options).eval()
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
         raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
+    silent = [option for option in options if option not in model.spec.options and option not in BY_CONTENT]
+    if silent:
+        raise BadModelOption(
+            f"model {name!r} takes {', '.join(silent)} and does not say so on its card, so that its results "
+            "would pass for those of other values; put every option into the card's `options`"
+        )
+    if builder.__module__.partition(".")[0] == __package__:
+        mark_as_built(model)
+    return model
 
 
 def find_builder(name: str) -> Builder | None:
