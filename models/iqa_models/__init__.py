@@ -25,6 +25,7 @@ from iqa_models.registry import (
 from iqa_models.regressor import TimmRegressor
 from iqa_models.spec import ModelSpec
 from iqa_models.srm import SRMNeck, SRMQuality
+from iqa_models.wrapping import WrappedModel, wrap
 
 __all__ = [
     "CHEATS",
@@ -43,6 +44,7 @@ __all__ = [
     "SRMQuality",
     "TimmRegressor",
     "UnknownModel",
+    "WrappedModel",
     "create_model",
     "describe_model",
     "has_random_head",
@@ -52,4 +54,5 @@ __all__ = [
     "register_model",
     "save_checkpoint",
     "weights_sha256",
+    "wrap",
 ]
