@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
 from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
+from iqa_models.identity import split_state, state_sha256
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model
 from iqa_models.spec import ModelSpec
@@ -60,7 +61,7 @@ class CheckpointCard(BaseModel):
     file_bytes: int
     """Size of the file of weights."""
     weights_sha256: Sha256
-    """`weights_sha256` of the model: the content, whatever the file."""
+    """`state_sha256` of the tensors in the file: the content, whatever the file."""
     training: dict[str, JsonValue]
     """How the weights came about: settings, data, versions, log."""
 
@@ -68,23 +69,6 @@ class CheckpointCard(BaseModel):
     def file_name(self) -> str:
         """Name of the file of weights; made from its hash, so a card cannot point elsewhere."""
         return f"model-{self.file_sha256[:16]}.safetensors"
-
-
-def weights_sha256(model: QualityModel) -> str:
-    """Return the sha256 of a model's state: names, types, shapes and values, sorted by name.
-
-    It does not depend on device, memory layout or file, and is the model's part of a cell's key.
-    """
-    return state_sha256(_plain_state(model))
-
-
-def state_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of contiguous tensors on the CPU: names, types, shapes and values, sorted by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save_checkpoint(model: QualityModel, folder: Path, *, training: Mapping[str, JsonValue]) -> Path:
@@ -99,7 +83,7 @@ def save_checkpoint(model: QualityModel, folder: Path, *, training: Mapping[str,
         The folder.
 
     Raises:
-        BadCheckpoint: a weight is not finite.
+        BadCheckpoint: a weight is not finite, or safetensors cannot hold it.
         ValueError: the record is no JSON.
     """
     folder = Path(folder)
@@ -110,7 +94,7 @@ def save_checkpoint(model: QualityModel, folder: Path, *, training: Mapping[str,
         model=model.spec,
         file_sha256=hashlib.sha256(content).hexdigest(),
         file_bytes=len(content),
-        weights_sha256=weights_sha256(model),
+        weights_sha256=state_sha256(state),
         training=dict(training),
     )
     text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
@@ -148,8 +132,8 @@ def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
         expect: name the model must have, None for any.
 
     Raises:
-        BadCheckpoint: missing, damaged or truncated; a card that is invalid or no longer fits the code;
-            another model than expected, or one nobody registered.
+        BadCheckpoint: missing, damaged or truncated; a card that is invalid or no longer fits the code or
+            the weights; another model than expected, or one nobody registered.
     """
     card = read_card(folder)
     if expect is not None and card.model.name != expect:
@@ -158,6 +142,12 @@ def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
     model = _build(Path(folder), card.model)
     _check_fit(f"{folder}: the weights do not fit {card.model.name!r}", model.state_dict(), state)
     _refuse_non_finite(str(folder), state)
+    found = state_sha256(state)
+    if found != card.weights_sha256:
+        raise BadCheckpoint(
+            f"{folder}: the weights have the sha256 {found[:12]}, the card says {card.weights_sha256[:12]}: "
+            "one of the two was changed"
+        )
     model.load_state_dict(state, strict=True)
     model.spec = card.model
     return model
@@ -180,10 +170,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _plain_state(model: QualityModel) -> dict[str, Tensor]:
+    tensors, others = split_state(model)
+    bad = [*others, *(name for name, t in tensors.items() if t.is_quantized or t.layout is not torch.strided)]
+    if bad:
+        raise BadCheckpoint(
+            f"{model.spec.name}: a checkpoint holds dense tensors only, not {_some(bad)}; save the "
+            "model before it is quantised or made sparse"
+        )
+    state_sha256(tensors, model.spec.name)  # refuses what has no values
     # Own storage and standard layout: shared or permuted tensors have no unique bytes.
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in tensors.items()
     }
 
 

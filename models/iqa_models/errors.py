@@ -3,6 +3,7 @@
 ModelError
 ├── UnknownModel      no model of that name is registered
 ├── BadModelOption    the builder refuses an option or its value
+├── BadModelState     part of a model's state has no values to hash
 ├── BadInput          images outside the contract (shape, dtype, range, size)
 ├── BadCheckpoint     a checkpoint that is missing, damaged or of another model
 └── MissingWeights    pretrained weights that are neither cached nor reachable
@@ -21,6 +22,10 @@ class UnknownModel(ModelError):
 
 class BadModelOption(ModelError):
     """The model's builder refuses an option or its value."""
+
+
+class BadModelState(ModelError):
+    """Part of a model's state has no values to hash: lazy, on the meta device, or not readable."""
 
 
 class BadInput(ModelError):

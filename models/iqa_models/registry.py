@@ -5,17 +5,27 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from iqa_models.entry_points import load_group
 from iqa_models.errors import BadModelOption, UnknownModel
+from iqa_models.identity import mark_as_built
 from iqa_models.quality_model import QualityModel
 
 Builder = Callable[..., QualityModel]
 B = TypeVar("B", bound=Builder)
 
+BY_CONTENT = frozenset({"backbone_weights"})
+"""Options that need not stand on the card: the file's content is in the weights, its name in the card."""
+
+GROUP = "iqa_harness.models"
+"""Entry point group under which an installed package offers models."""
+
 _BUILDERS: dict[str, Builder] = {}
 _TO_BE_TRAINED: set[str] = set()
+_LOADED: set[str] = set()
 
 
 def register_model(name: str, *, random_head: bool = False) -> Callable[[B], B]:
@@ -45,7 +55,7 @@ def register_model(name: str, *, random_head: bool = False) -> Callable[[B], B]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern (``swin*``), sorted."""
-    return sorted(fnmatch.filter(_BUILDERS, pattern))
+    return sorted(fnmatch.filter(_known(), pattern))
 
 
 def describe_model(name: str) -> str:
@@ -59,7 +69,7 @@ def describe_model(name: str) -> str:
 
 def has_random_head(name: str) -> bool:
     """Return whether a model created by this name scores with random weights until it is trained."""
-    return name in _TO_BE_TRAINED
+    return name in _known() and name in _TO_BE_TRAINED
 
 
 def create_model(name: str, **options: object) -> QualityModel:
@@ -71,7 +81,7 @@ def create_model(name: str, **options: object) -> QualityModel:
 
     Raises:
         UnknownModel: no such name; the message holds the nearest one.
-        BadModelOption: the builder has no such option, or cannot work with its value.
+        BadModelOption: the builder has no such option, cannot work with its value, or leaves it off the card.
     """
     builder = _builder(name)
     known = inspect.signature(builder).parameters
@@ -83,22 +93,54 @@ def create_model(name: str, **options: object) -> QualityModel:
                     f"model {name!r} has no option {option!r}{near}; it takes: {', '.join(known) or 'none'}"
                 )
     try:
-        return builder(**options).eval()
+        model = builder(**options).eval()
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
         raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
+    silent = [option for option in options if option not in model.spec.options and option not in BY_CONTENT]
+    if silent:
+        raise BadModelOption(
+            f"model {name!r} takes {', '.join(silent)} and does not say so on its card, so that its results "
+            "would pass for those of other values; put every option into the card's `options`"
+        )
+    if builder.__module__.partition(".")[0] == __package__:
+        mark_as_built(model)
+    return model
 
 
 def find_builder(name: str) -> Builder | None:
     """Return what is registered under a name, None if nothing is."""
-    return _BUILDERS.get(name)
+    return _known().get(name)
 
 
 def _builder(name: str) -> Builder:
-    if name not in _BUILDERS:
-        near = did_you_mean(name, _BUILDERS)
+    known = _known()
+    if name not in known:
+        near = did_you_mean(name, known)
         raise UnknownModel(f"no model {name!r}{near}; `iqa-harness models list` shows them all")
-    return _BUILDERS[name]
+    return known[name]
+
+
+def _known() -> dict[str, Builder]:
+    """Return all builders, after the installed packages have registered theirs at the first call.
+
+    What stands under an entry point is a module or builder that registers when it is imported, or a
+    function without arguments that registers when it is called. One that fails is named in a warning, and
+    nothing of it stays.
+    """
+    if GROUP not in _LOADED:
+        _LOADED.add(GROUP)  # first: what is loaded may look models up itself
+        for name, offered in load_group(GROUP).items():
+            before = dict(_BUILDERS)
+            try:
+                if callable(offered) and offered not in before.values():
+                    offered()
+            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+                for registered in _BUILDERS.keys() - before.keys():
+                    del _BUILDERS[registered]
+                why = f"{type(error).__name__}: {error}"
+                warnings.warn(f"entry point {name!r} ({GROUP}) is skipped: {why}", stacklevel=3)
+    return _BUILDERS
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:

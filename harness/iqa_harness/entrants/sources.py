@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_models import QualityModel
+from iqa_models.identity import OURS, VERSIONED, makers_of
 from iqa_models.registry import find_builder
 
-_OURS = {"iqa_attacks", "iqa_harness", "iqa_models", "iqa_reports", "iqa_results", "iqa_suites"}
-_VERSIONED = frozenset({*_OURS, "torch", "timm", "torchvision", *sys.stdlib_module_names})
-"""Packages a run names by their versions, or that come with Python."""
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -64,17 +62,14 @@ def hash_sources(model: QualityModel) -> str:
 
     Ours are versioned with the harness, which every row names; a user's file is edited between runs, and
     a cell of its former text must not pass for a cell of the new one. The files are those of the classes
-    of the model and of every module in it, of the function registered under its name, wherever these
-    files are, and what each imports beside itself (`sources_of`). Of code in an archive it is the text of
-    the module alone.
+    and functions in it (`makers_of`), of the function registered under its name, wherever these files are,
+    and what each imports beside itself (`sources_of`). Of code in an archive it is the text of the module
+    alone.
     """
-    makers: dict[object, None] = {find_builder(model.spec.name): None}
-    for module in model.modules():
-        makers |= dict.fromkeys(type(module).__mro__)
     hashes: set[str] = set()
-    for maker in makers:
-        name = getattr(maker, "__module__", None)
-        if maker is None or (name or "").partition(".")[0] in _VERSIONED:
+    for maker in (find_builder(model.spec.name), *makers_of(model)):
+        name = getattr(maker, "__module__", None) or ""
+        if maker is None or name.partition(".")[0] in VERSIONED:
             continue
         try:
             file = Path(inspect.getfile(maker))  # type: ignore[arg-type]
@@ -118,9 +113,9 @@ def _imports(path: Path, roots: list[Path]) -> Iterator[tuple[list[Path], str]]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.partition(".")[0] not in _OURS]
+            names = [alias.name for alias in node.names if alias.name.partition(".")[0] not in OURS]
             yield from (([path.parent, *roots], name) for name in names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in _OURS:
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in OURS:
             bases = list(path.parents)[node.level - 1 :][:1] if node.level else [path.parent, *roots]
             stem = f"{node.module}." if node.module else ""
             yield from ((bases, stem + alias.name) for alias in node.names)  # a name may be a module

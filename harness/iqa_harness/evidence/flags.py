@@ -74,10 +74,11 @@ _KINDS = (
         "scores_vary", "invalid", 0.001, "above", "model",
         "The score of one image differs between two evaluations although the model does not call itself "
         "stochastic. Measured: the largest difference between two evaluations before any attack (any "
-        "difference raises it), and between the score the attack saw and the one the harness computed "
-        "again from the stored example, in score ranges. Hidden randomness makes an attack follow noise "
-        "and look weak. Set is_stochastic on the card and eot_samples in the suite: draws are then "
-        "averaged.",
+        "difference raises it), between the clean scores that two cells of a run stored for one image "
+        "(1e-4 raises it), and between the score the attack saw and the one the harness computed again "
+        "from the stored example, in score ranges. Hidden randomness, and a memory of what was scored "
+        "before, make an attack follow noise and look weak. Set is_stochastic on the card and eot_samples "
+        "in the suite: draws are then averaged.",
     ),
     FlagKind(
         "batch_dependence", "invalid", 0.0001, "above", "model",
@@ -95,17 +96,20 @@ _KINDS = (
         "zero_gradients", "invalid", 0.01, "above", "attack",
         "The gradient is exactly zero in every pixel, so that a gradient attack does not move: saturated "
         "heads, rounding, hard thresholds. Measured: the share of such gradients among the images checked "
-        "before the attack and among all gradients of the attacks, whichever is larger. Robustness "
-        "against such an attack is none: use a surrogate gradient or a black-box attack.",
+        "before the attack and among all gradients of the attacks, whichever is larger. Not counted is "
+        "the part of an objective that brought the score to the end of the card's range that it wants: "
+        "there it has nothing more to gain, as at the end of a clamped output. Robustness against such an "
+        "attack is none: use a surrogate gradient or a black-box attack.",
     ),
     FlagKind(
         "gradient_disagrees", "suspect", 0.5, "above", "model",
         "The gradient is not the slope of the score. Measured before any attack: relative difference "
-        "between the gradient and central differences of a quarter of a grey level along random signs, "
-        "over a few images; 0 is perfect, 1 is a gradient unrelated to the score, 2 one of the wrong "
-        "sign. Straight-through rounding, compression inside the model and hand-written backward passes "
-        "raise it; so does a score that is very rough at the scale of a grey level. White-box results are "
-        "then upper bounds.",
+        "between the gradient and central differences of a quarter of a grey level along random signs, in "
+        "16 blocks of the image one by one, on up to 8 images spread over the set; the median block "
+        "counts. 0 is perfect, 1 is a gradient unrelated to the score, 2 one of the wrong sign. "
+        "Straight-through rounding, compression inside the model, a gradient let through in one corner "
+        "only and hand-written backward passes raise it; so does a score that is very rough at the scale "
+        "of a grey level. White-box results are then upper bounds.",
     ),
     FlagKind(
         "input_range", "suspect", 0, "above", "model",
@@ -117,10 +121,11 @@ _KINDS = (
     ),
     FlagKind(
         "noise_as_strong", "suspect", 0.5, "above", "attack",
-        "Random noise of the same size does about as much as the attack. Measured: mean gain of the best "
-        "of four draws of full-size noise over that of the suite's gradient attack, both directions, on a "
-        "few images before the run and on all images if the suite has a noise attack. Gradients carry "
-        "nothing, or the score is so rough that no direction is better than another.",
+        "Random noise of the same size does about as much as the attack. Measured: mean gain over the "
+        "clean image of the best of four draws of full-size noise over that of the suite's gradient "
+        "attack, both directions, on a few images before the run and on all images if the suite has a "
+        "noise attack. Gradients carry nothing, or the score is so rough that no direction is better than "
+        "another.",
     ),
     FlagKind(
         "ends_not_reached", "suspect", 0, "above", "attack",

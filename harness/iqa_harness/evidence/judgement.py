@@ -19,6 +19,7 @@ from iqa_harness.evidence.strength import (
     grouped,
     strongest,
 )
+from iqa_harness.measures.correlation import Vector
 from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged, column
 from iqa_results import ModelRecord
 
@@ -44,6 +45,8 @@ MIN_AGREEMENT = 30
 CROSSES = 2 - 1e-9
 """Reach, in radii, that takes a pixel from one side of the ball to the other."""
 FLOAT_MARGIN = 1e-6
+MARGIN_CLEAN = 1e-4
+"""Difference, in score ranges, that two clean scores of one image may have."""
 
 
 class Completeness(NamedTuple):
@@ -109,7 +112,7 @@ def check_results(
     after = [
         *_completeness(whole),
         _scores_vary(record, judged, attacked),
-        _zero_gradients(attacked),
+        _zero_gradients(judged, attacked),
         _noise(judged, full),
         _fgsm(judged, full),
         _more_steps(judged, full, every),
@@ -149,9 +152,15 @@ def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKe
     name = "scores_vary"
     if record.card.get("is_stochastic"):
         return not_measured(name, "the model calls itself stochastic: its draws are averaged (EOT)")
+    if not attacked:
+        return not_measured(name, "no attack")
     low, high = judged.score_range
     largest, where = 0.0, "no attack"
     for key, found in attacked.items():
+        apart = np.abs(column(found.rows, "clean_score") - judged.clean).max() / (high - low)
+        if not apart <= MARGIN_CLEAN:
+            what = f"difference between clean scores of one image, without attack and in {key.attack}"
+            return measured(name, float(apart), what)._replace(threshold=MARGIN_CLEAN, raised=True)
         rows = found.rows[
             (found.rows["kind"] != "transfer") & ~(found.rows["projection_moved"] > FLOAT_MARGIN)
         ]
@@ -159,27 +168,49 @@ def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKe
             apart = np.abs(column(rows, "adv_score") - column(rows, "attack_score")).max() / (high - low)
             if _worse(apart, largest):
                 largest, where = float(apart), f"{key.attack}/{key.objective} at {_radius(key.epsilon)}"
-    if not attacked:
-        return not_measured(name, "no attack")
     return measured(
         name, largest, f"largest difference between the attack's score and the harness's, {where}"
     )
 
 
-def _zero_gradients(attacked: Mapping[AttackKey, Attacked]) -> Flag:
+def _zero_gradients(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
+    """Judge each attack by its zero gradients, less those of objectives that have nothing more to gain."""
+    lanes: dict[Group, dict[str, Attacked]] = {}
+    for key, found in attacked.items():
+        if found.final:
+            group = (key.attack, key.norm, key.epsilon, key.steps)
+            lanes.setdefault(group, {})[key.objective] = found
     share, where = 0.0, "any attack"
     counted = False
-    for key, found in attacked.items():
-        taken = float(column(found.rows, "backwards").sum())
-        if not found.final or not taken:
+    for (attack, _, epsilon, _), objectives in lanes.items():
+        # An image's count is of all objectives of the attack together; each has an equal part of it.
+        taken, zero = (
+            np.max([column(found.rows, name) for found in objectives.values()], axis=0)
+            for name in ("backwards", "zero_gradients")
+        )
+        if not taken.sum():
             continue
         counted = True
-        mine = float(column(found.rows, "zero_gradients").sum()) / taken
+        done = np.mean([_at_its_end(judged, o, found.score) for o, found in objectives.items()], axis=0)
+        mine = float(np.maximum(zero - taken * done, 0).sum() / taken.sum())
         if _worse(mine, share):
-            share, where = mine, f"{key.attack} at {_radius(key.epsilon)}"
+            share, where = mine, f"{attack} at {_radius(epsilon)}"
     if not counted:
         return not_measured("zero_gradients", "no attack with gradients")
     return measured("zero_gradients", share, f"share of gradients that are exactly zero, {where}")
+
+
+def _at_its_end(judged: Judged, objective: str, scores: Vector) -> Vector:
+    """Return 1 for images whose score is at the end of the range that an objective wants, else 0.
+
+    `raise` and `lower` want one end; what wants either must have moved there.
+    """
+    low, high = judged.score_range
+    margin = 0.02 * (high - low)
+    at_high, was_high = (s >= high - margin for s in (scores, judged.clean))
+    at_low, was_low = (s <= low + margin for s in (scores, judged.clean))
+    either = (at_high & ~was_high) | (at_low & ~was_low)
+    return np.asarray({"raise": at_high, "lower": at_low}.get(objective, either), dtype=np.float64)
 
 
 def _worse(value: float, than: float) -> bool:

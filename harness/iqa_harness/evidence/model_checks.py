@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from iqa_attacks import (
     AttackFailed,
@@ -17,11 +19,22 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
 PROBE = 0.25 / 255
 """Pixel step of the finite difference: small enough for the slope of a trained network, whose score bends
 within a grey level, and large against the rounding of float32."""
+
+
+GRID = 4
+"""Rows and columns of blocks in which the gradient is compared with the slope."""
+
+REPEATS = 2
+"""Measurements of each block, on different images."""
+
+MOST = 8
+"""Images checked."""
 
 
 class Check(NamedTuple):
@@ -41,6 +54,12 @@ BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite
 """Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
 
 
+def checked_images(count: int) -> list[int]:
+    """Return the positions of up to MOST images, spread evenly over a set, first and last included."""
+    chosen = min(MOST, count)
+    return [round(i * (count - 1) / max(chosen - 1, 1)) for i in range(chosen)]
+
+
 def check_model(
     model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None
 ) -> dict[str, Check]:
@@ -48,54 +67,69 @@ def check_model(
 
     A stochastic model is measured as it is used: the mean of seeded draws on one image at a time. It is
     repeatable if equal seeds give equal scores: if torch's global generators are all that it draws from.
+    A model that raises fails the check it raises in, so that the others of a run can go on.
 
     Args:
         model: in eval mode.
-        images: at least two images (3, H, W) of equal size in [0, 1].
+        images: at least two images (3, H, W) of equal size in [0, 1], such as `checked_images` of a set.
         draws: evaluations averaged for a stochastic model; a deterministic one is evaluated once.
 
     Returns:
         finite_scores, score_range, repeatable, batch_independent, gradient_finite, gradient_alive,
-        gradient_agrees: measured value, bound, verdict and meaning of each. Differences of scores are
-        in units of the card's score range.
+        gradient_agrees: measured value, bound, verdict and meaning of each; those after a failure that
+        leaves nothing to measure are not there. Differences of scores are in units of the card's score range.
+
+    Raises:
+        RuntimeError: the device has no memory for these images at once.
     """
     batch = torch.stack(list(images))
-    low, high = model.spec.score_range
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
+    checks: dict[str, Check] = {}
     try:
-        first = probe.scores(batch)
+        checks.update(_score_checks(probe, batch))  # as far as they come
+        checks.update(_gradient_checks(probe, batch))
     except AttackFailed as error:
-        return {"finite_scores": Check(None, 0, False, str(error))}
-    checks = {"finite_scores": _at_most(0.0, 0, "number of images whose score is not finite")}
-    outside = torch.maximum(low - first, first - high).clamp_min(0).max()
-    checks["score_range"] = _at_most(
-        float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
-    )
-    again = probe.scores(batch)
-    checks["repeatable"] = _at_most(
-        float((again - first).abs().max()) / (high - low), 0, "largest difference between two evaluations"
-    )
-    if probe.draws is None:
-        alone = score(model, batch, chunk=1)
-        checks["batch_independent"] = _at_most(
-            float((alone - first).abs().max()) / (high - low),
-            1e-4,
-            "largest difference between an image alone and in a batch",
-        )
+        reason = str(error)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}"
     else:
-        checks["batch_independent"] = _at_most(0, 1e-4, "a stochastic model is given one image at a time")
-    try:
-        gradients = probe.gradients(batch)
-    except AttackFailed as error:
-        checks["gradient_finite"] = Check(None, 0, False, str(error))
         return checks
-    checks["gradient_finite"] = _at_most(0.0, 0, "number of input gradients that are not finite")
-    dead = (gradients.flatten(1) == 0).all(dim=1)
-    checks["gradient_alive"] = _at_most(
-        float(dead.double().mean()), 0, "share of images whose input gradient is exactly zero"
+    failed = "gradient_finite" if "batch_independent" in checks else "finite_scores"
+    return {**checks, failed: Check(None, 0, False, reason)}
+
+
+def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
+    low, high = probe.model.spec.score_range
+    first = probe.scores(batch)
+    yield "finite_scores", _at_most(0.0, 0, "number of images whose score is not finite")
+    outside = torch.maximum(low - first, first - high).clamp_min(0).max()
+    yield (
+        "score_range",
+        _at_most(
+            float(outside) / (high - low), 0.5, "largest distance of a score from the card's score range"
+        ),
     )
-    checks["gradient_agrees"] = _gradient_agrees(probe, batch)
-    return checks
+
+    def apart(other: Tensor) -> float:
+        return float((other - first).abs().max()) / (high - low)
+
+    yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
+    if probe.draws is None:
+        alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"
+        yield "batch_independent", _at_most(apart(alone), 1e-4, f"largest difference between {what}")
+    else:
+        yield "batch_independent", _at_most(0, 1e-4, "a stochastic model is given one image at a time")
+
+
+def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
+    gradients = probe.gradients(batch)
+    yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
+    dead = (gradients.flatten(1) == 0).all(dim=1)
+    what = "share of images whose input gradient is exactly zero"
+    yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
+    yield "gradient_agrees", _gradient_agrees(probe, batch)
 
 
 class Probe(NamedTuple):
@@ -125,25 +159,66 @@ class Probe(NamedTuple):
         return draw_seeds(0, str(i), ("check",), self.draws or 1)
 
 
-def _gradient_agrees(probe: Probe, batch: Tensor, directions: int = 4) -> Check:
-    """Compare the gradient with central differences along random signs, PROBE in every pixel."""
+def _gradient_agrees(probe: Probe, batch: Tensor) -> Check:
+    """Compare the gradient with central differences along random signs, PROBE in every pixel of a block.
+
+    In one block at a time, so that neither a loud pixel nor an honest corner speaks for the whole image;
+    every block is tried REPEATS times, on different images, and the median block counts.
+    """
     inside = batch.clamp(PROBE, 1 - PROBE)
     gradients = probe.gradients(inside)
+    # What rounding of the scores alone makes of a difference.
+    floor = 4 * torch.finfo(torch.float32).eps * float(probe.scores(inside).abs().max()) / (2 * PROBE)
     generator = torch.Generator().manual_seed(0)
-    measured, predicted = [], []
-    for _ in range(directions):
-        signs = torch.randint(0, 2, batch.shape[1:], generator=generator).to(batch) * 2 - 1
-        # Rounding could leave the box by one unit in the last place.
-        up = probe.scores((inside + PROBE * signs).clamp(0, 1))
-        down = probe.scores((inside - PROBE * signs).clamp(0, 1))
-        measured.append((up - down) / (2 * PROBE))
-        predicted.append((gradients * signs).flatten(1).sum(dim=1).double().cpu())
-    difference, slope = torch.cat(measured), torch.cat(predicted)
-    scale = max(float(difference.norm()), float(slope.norm()))
-    if not scale:
-        return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
-    error = float((difference - slope).norm()) / scale
-    return _at_most(error, 0.5, "relative difference between the gradient and finite differences")
+    turns = -(-REPEATS * GRID**2 // len(batch))
+    order = torch.cat([torch.randperm(GRID**2, generator=generator) for _ in range(turns * len(batch))])
+    differences: dict[int, list[float]] = {}
+    slopes: dict[int, list[float]] = {}
+    for turn in range(turns):
+        blocks = order[turn * len(batch) : (turn + 1) * len(batch)].tolist()
+        difference, slope = _slopes(probe, inside, gradients, blocks, generator)
+        for block, measured, predicted in zip(blocks, difference, slope, strict=True):
+            differences.setdefault(block, []).append(measured)
+            slopes.setdefault(block, []).append(predicted)
+    errors = [e for b in differences if (e := _error(differences[b], slopes[b], floor)) is not None]
+    what = f"median over {len(errors)} blocks of {len(batch)} images"
+    if len(errors) < GRID**2 / 2:  # the score sees too little of one block, or is rounded too coarsely
+        whole = [_slopes(probe, inside, gradients, None, generator) for _ in range(4)]
+        error = _error([d for ds, _ in whole for d in ds], [s for _, ss in whole for s in ss], 0)
+        if error is None:
+            return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
+        errors, what = [error], f"over whole images, {len(batch)} of them"
+    return _at_most(
+        statistics.median(errors),
+        0.5,
+        f"relative difference between the gradient and finite differences, {what}",
+    )
+
+
+def _slopes(
+    probe: Probe,
+    inside: Tensor,
+    gradients: Tensor,
+    blocks: Sequence[int] | None,
+    generator: torch.Generator,
+) -> tuple[list[float], list[float]]:
+    """Return differences and slopes (B,) along random signs in a block of each image; None for all of it."""
+    signs = torch.randint(0, 2, inside.shape, generator=generator).to(inside) * 2 - 1
+    if blocks is not None:
+        masks = torch.eye(GRID**2).view(-1, 1, GRID, GRID)[list(blocks)].to(inside)
+        signs = signs * functional.interpolate(masks, inside.shape[-2:])  # nearest
+    # Rounding could leave the box by one unit in the last place.
+    up, down = (probe.scores((inside + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
+    slope = (gradients * signs).flatten(1).double().sum(dim=1)
+    return ((up - down) / (2 * PROBE)).tolist(), slope.tolist()
+
+
+def _error(differences: Sequence[float], slopes: Sequence[float], floor: float) -> float | None:
+    """Return the relative difference of two vectors, None if neither is larger than what rounding makes."""
+    scale = max(math.hypot(*differences), math.hypot(*slopes))
+    if scale <= floor * math.sqrt(len(slopes)):
+        return None
+    return math.dist(differences, slopes) / scale
 
 
 def _at_most(value: float, threshold: float, detail: str) -> Check:

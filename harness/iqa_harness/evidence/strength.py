@@ -28,10 +28,10 @@ class Pair(NamedTuple):
 
 
 def strength(judged: Judged, objective: str, scores: Vector) -> Vector:
-    """Return what an objective gained on every image, in score ranges.
+    """Return what an objective gained over the clean image on every image, in score ranges.
 
-    `raise` and `lower`: the change in the wanted direction; `drift`: its size; `mse`: the distance from
-    the label.
+    `raise` and `lower`: the change in the wanted direction; `drift`: its size; `mse`: what was added to the
+    distance from the label.
     """
     low, high = judged.score_range
     change: Vector = (scores - judged.clean) / (high - low)
@@ -41,7 +41,8 @@ def strength(judged: Judged, objective: str, scores: Vector) -> Vector:
         return -change
     if objective == "drift":
         return np.abs(change)
-    return np.asarray(np.abs((scores - low) / (high - low) - judged.unit_mos))
+    attacked, clean = (np.abs((s - low) / (high - low) - judged.unit_mos) for s in (scores, judged.clean))
+    return np.asarray(attacked - clean)
 
 
 class Grouped(NamedTuple):

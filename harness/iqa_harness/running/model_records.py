@@ -13,7 +13,7 @@ from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import BLOCKING, Check, check_model
+from iqa_harness.evidence.model_checks import BLOCKING, Check, check_model, checked_images
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.runtime import Runtime
@@ -52,13 +52,13 @@ def _plugin_record(path: Path) -> PluginRecord:
 
 
 def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
-    """Check and probe a model, which is on the runtime's device, on the first images of a plan.
+    """Check and probe a model, which is on the runtime's device, on images spread over a plan.
 
     Raises:
         RunError: it fails a check without which no number can be made.
     """
     images, device = work.images, runtime.devices[0]
-    pixels = [to_tensor(images.read(i), device) for i in range(min(4, len(images)))]
+    pixels = [to_tensor(images.read(i), device) for i in checked_images(len(images))]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     if len(same_size) < 2:
         same_size = [pixels[0], pixels[0].flip(-1)]
