@@ -45,7 +45,6 @@ def demo(
         store=store,
         device=device,
         chunk=8,
-        max_states=64,
         cache=cache,
         replace=True,
     )

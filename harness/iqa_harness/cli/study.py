@@ -160,7 +160,7 @@ def _worst_cases(
     run = f"study-{study.name}"
     run_and_report(
         suite, entrants, run=run, data=source.data, mos_range=source.mos_range, store=store,
-        device=how.device, chunk=8, max_states=64, cache=source.cache, replace=True,
+        device=how.device, chunk=8, cache=source.cache, replace=True,
     )  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
     write_frame(folder / f"{study.name}-worst.parquet", _frame_of(store, run, list(names), tested))
