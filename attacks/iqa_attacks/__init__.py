@@ -2,7 +2,7 @@
 
 from iqa_attacks.adapters.torchattacks import TorchAttack
 from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
-from iqa_attacks.catalogue import create_attack, list_attacks
+from iqa_attacks.catalogue import create_attack, find_attack, list_attacks, register_attack
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.gradients import (
@@ -12,13 +12,29 @@ from iqa_attacks.gradients import (
     score_and_gradient,
 )
 from iqa_attacks.images.jpeg import check_qualities, through_jpeg, through_jpeg_file
-from iqa_attacks.images.levels import to_8_bits
+from iqa_attacks.images.levels import nearest_levels
 from iqa_attacks.images.similarity import Reference, ssim
-from iqa_attacks.objectives import Objective, create_objective, list_objectives, register_objective
+from iqa_attacks.objectives import (
+    Objective,
+    create_objective,
+    list_objectives,
+    objectives_with_settings,
+    register_objective,
+)
 from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
 from iqa_attacks.seeding import draw_seeds
+from iqa_attacks.settings import (
+    AtSomeRadii,
+    Count,
+    NoKey,
+    NoSetting,
+    Positive,
+    Setting,
+    StepSize,
+    settings_of,
+)
 from iqa_attacks.square import Square
-from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon
+from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon, to_8_bits
 from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [
@@ -28,6 +44,7 @@ __all__ = [
     "LOWEST_SEEN",
     "MIFGSM",
     "PGD",
+    "AtSomeRadii",
     "Attack",
     "AttackError",
     "AttackFailed",
@@ -35,15 +52,21 @@ __all__ = [
     "BadAttackOption",
     "Budget",
     "Cost",
+    "Count",
     "Effort",
     "Example",
     "Found",
+    "NoKey",
+    "NoSetting",
     "Noise",
     "Norm",
     "Objective",
     "Pixels",
+    "Positive",
     "Reference",
+    "Setting",
     "Square",
+    "StepSize",
     "ThreatModel",
     "TorchAttack",
     "TrainedUniversal",
@@ -55,13 +78,18 @@ __all__ = [
     "draw_seeds",
     "expected_score",
     "expected_score_and_gradient",
+    "find_attack",
     "list_attacks",
     "list_objectives",
     "measure",
+    "nearest_levels",
+    "objectives_with_settings",
     "parse_epsilon",
+    "register_attack",
     "register_objective",
     "score",
     "score_and_gradient",
+    "settings_of",
     "ssim",
     "stored_score",
     "through_jpeg",

@@ -5,16 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, final
+from typing import Annotated, ClassVar, NamedTuple, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.errors import AttackError, BadAttackOption
+from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
+from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.objectives import Objective, create_objective
 from iqa_attacks.results import Ascent, Cost, Found, Targets
 from iqa_attacks.seeding import draw_seeds
+from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel
 
@@ -40,45 +43,57 @@ class Effort(NamedTuple):
     restarts: int
 
 
-class Runtime(NamedTuple):
-    """What may change memory and speed, and no result beyond rounding."""
-
-    chunk: int
-    """Images in one forward or backward pass."""
-    max_states: int
-    """Starts run together, images times restarts."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack on scores with all its settings; `run` is the only way to use one."""
+    """An attack on scores with all its settings; `run` is the only way to use one.
+
+    Every field is a setting (`iqa_attacks.settings`): it is checked here and is a key of a suite's attack.
+    """
 
     kind: ClassVar[str]
-    threat: ThreatModel
+    """Name in the catalogue and in suites."""
+    image_by_image: ClassVar[bool] = False
+    """Whether it takes no objective of a whole batch; `batch` then does nothing."""
+    only_objectives: ClassVar[tuple[str, ...] | None] = None
+    """The objectives it can maximise, None for any."""
+
+    threat: Annotated[ThreatModel, NoSetting()]
     """Ball and box the attacked images must lie in."""
-    objectives: tuple[str | Objective, ...]
+    objectives: Annotated[tuple[str | Objective, ...], NoSetting()]
     """What is maximised, by name or as an object of your own; all share their gradients."""
-    seed: int = 0
+    seed: Annotated[int, NoKey()] = 0
     """Starts are drawn from (seed, image id, restart)."""
-    batch: int = 8
-    """Consecutive images in a batch of a batch-level objective (SRM section 3.8.4: 8, in test order)."""
-    tau: float = 0.1
+    batch: Annotated[int, Field(ge=2)] = 8
+    """Consecutive images in a batch of a batch-level objective (SRM section 3.8.4: 8, in test order). A last
+    image that would be left alone joins the batch before it: alone it has none to be compared with."""
+    tau: Positive = 0.1
     """Temperature of `pairwise_inversion`, in units of the model's score range."""
-    rank_temperature: float = 0.1
+    rank_temperature: Positive = 0.1
     """Temperature of `soft_spearman`, in standard deviations of the batch's scores."""
-    eot_samples: int | None = None
+    eot_samples: Annotated[int | None, Field(ge=1), NoKey()] = None
     """Draws averaged at every point of a stochastic model (EOT); a deterministic one is evaluated once."""
 
     def __post_init__(self) -> None:
         if not self.objectives:
             raise BadAttackOption(f"{self.kind}: needs at least one objective")
-        names = [objective.name for objective in self.create_objectives()]
+        check_settings(self, self.kind)
+        for setting in settings_of(type(self)):
+            if setting.mark(StepSize):
+                self.threat.check_step(f"{self.kind}: {setting.name}", getattr(self, setting.name))
+        objectives = self.create_objectives()
+        names = [objective.name for objective in objectives]
         if len(set(names)) != len(names):
             raise BadAttackOption(f"{self.kind}: an objective is named twice in {names}")
-        if self.batch < 2:
-            raise BadAttackOption(f"{self.kind}: batch must be at least 2, not {self.batch}")
-        if self.eot_samples is not None and self.eot_samples < 1:
-            raise BadAttackOption(f"{self.kind}: eot_samples must be at least 1, not {self.eot_samples}")
+        for objective in objectives:
+            if self.only_objectives is not None and objective.name not in self.only_objectives:
+                possible = " and ".join(map(repr, self.only_objectives))
+                raise BadAttackOption(
+                    f"{self.kind}: pushes scores one way: objectives are {possible}, not {objective.name!r}"
+                )
+            if self.image_by_image and objective.batch_level:
+                raise BadAttackOption(
+                    f"{self.kind}: works image by image, and {objective.name!r} is a loss of a batch"
+                )
 
     def create_objectives(self) -> list[Objective]:
         """Return the objectives as objects.
@@ -87,12 +102,8 @@ class Attack(ABC):
             UnknownAttack: no objective of that name.
             BadAttackOption: a temperature out of its range.
         """
-        return [
-            create_objective(o, tau=self.tau, rank_temperature=self.rank_temperature)
-            if isinstance(o, str)
-            else o
-            for o in self.objectives
-        ]
+        settings = {"tau": self.tau, "rank_temperature": self.rank_temperature}
+        return [create_objective(o, **settings) if isinstance(o, str) else o for o in self.objectives]
 
     @property
     @abstractmethod
@@ -100,14 +111,14 @@ class Attack(ABC):
         """How much the attack does on one image."""
 
     @abstractmethod
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
+    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Look for the best examples; `run` has checked model and targets.
 
         Args:
             model: in eval mode; stochastic only if `draws` is a number.
             targets: images, labels, clean scores.
             draws: evaluations to average at every point, None for one.
-            runtime: chunk sizes.
+            chunk: images in one forward or backward pass.
         """
 
     @final
@@ -119,24 +130,40 @@ class Attack(ABC):
         mos: Tensor,
         *,
         chunk: int = 8,
-        max_states: int = 64,
     ) -> AttackResult:
         """Attack images in evaluation order.
 
+        The images are copied; neither they, nor the model, nor torch's generators are changed. It works in
+        whatever gradient mode the caller is in.
+
         Args:
-            model: the model under attack, in eval mode.
+            model: the model under attack, in eval mode, all of its parts.
             images: (3, H, W) each, on the model's device and in its precision, in [0, 1].
             ids: one unique id an image; starts are drawn from it.
             mos: (n,) labels on [0, 1], higher is better.
-            chunk: images in one forward or backward pass.
-            max_states: starts run together (memory), images times restarts.
+            chunk: images in one forward or backward pass; changes memory and speed, and results by no more
+                than rounding.
 
         Raises:
             AttackError: unusable input, a model in training mode, or a stochastic model without EOT.
-            AttackFailed: the model gave scores or gradients that no attack can use.
+            AttackFailed: the model gave scores or gradients that no attack can use, or changed itself.
         """
-        if model.training:
-            raise AttackError(f"{model.spec.name} is in training mode; call .eval() first")
+        self._check(model, images, ids, mos)
+        draws = self.eot_samples if model.is_stochastic else None
+        with torch.inference_mode(False), left_as_it_was(model):
+            own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
+            clean = torch.tensor(
+                [self.score_of(model, *each, ("score",), draws) for each in zip(own, ids, strict=True)],
+                dtype=torch.float64,
+            )
+            targets = Targets(own, ids, mos.detach().double().cpu(), clean)
+            # The clean scores are what is stored and judged; the search needs its model for the way up only,
+            # and what it finds is scored again by whoever stores it: a faster double would stand in here.
+            found = self.search(model, targets, draws, chunk)
+        return AttackResult(found.found, found.cost, clean)
+
+    def _check(self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], mos: Tensor) -> None:
+        check_modes(model)
         if model.is_stochastic and self.eot_samples is None:
             raise AttackError(
                 f"{model.spec.name} is stochastic and {self.kind} averages no gradients (EOT): its numbers "
@@ -144,21 +171,42 @@ class Attack(ABC):
             )
         if not len(images) == len(ids) == len(mos):
             raise AttackError(f"{len(images)} images, {len(ids)} ids and {len(mos)} labels: must be equal")
+        if not len(images):
+            raise AttackError("no images to attack")
         if len(set(ids)) != len(ids):
             raise AttackError("image ids must be unique: starts are drawn from them")
         if not bool(((mos >= 0) & (mos <= 1)).all()):
             raise AttackError("labels must lie on [0, 1]: (mos - low) / (high - low) of the set's MOS range")
-        draws = self.eot_samples if model.is_stochastic else None
-        clean = torch.tensor(
-            [
-                stored_score(model, image, seed=self.seed, image_id=image_id, draws=draws)
-                for image, image_id in zip(images, ids, strict=True)
-            ],
-            dtype=torch.float64,
-        )
-        targets = Targets(images, ids, mos.double().cpu(), clean)
-        found = self.search(model, targets, draws, Runtime(chunk, max_states))
-        return AttackResult(found.found, found.cost, clean)
+        coupled = [o.name for o in self.create_objectives() if o.batch_level]
+        if len(images) == 1 and coupled:
+            raise AttackError(
+                f"{coupled[0]!r} compares images, and {ids[0]!r} is the only one: attack two or more together"
+            )
+        for image, image_id in zip(images, ids, strict=True):
+            with naming([image_id]):
+                self.threat.check_image(image)
+
+    def score_of(
+        self,
+        model: QualityModel,
+        pixels: Tensor,
+        image_id: str,
+        moment: tuple[int | str, ...],
+        draws: int | None,
+    ) -> float:
+        """Return the score of one version (3, H, W) of an image as the search sees it.
+
+        Args:
+            model: in eval mode.
+            pixels: the version.
+            image_id: the image.
+            moment: what the draws of a stochastic model are for, such as (restart, step).
+            draws: how many of them are averaged, None for one evaluation without a seed.
+        """
+        with naming([image_id]):
+            if draws is None:
+                return float(score(model, pixels.unsqueeze(0), chunk=1))
+            return expected_score(model, pixels, draw_seeds(self.seed, image_id, moment, draws))
 
 
 def stored_score(model: QualityModel, image: Tensor, *, seed: int, image_id: str, draws: int | None) -> float:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-from iqa_attacks.attack import Attack, Effort, Runtime
+from pydantic import Field
+
+from iqa_attacks.attack import Attack, Effort
+from iqa_attacks.catalogue import register_attack
 from iqa_attacks.engine.ascent import ascend
 from iqa_attacks.engine.states import Schedule
 from iqa_attacks.engine.updates import AutoStep, Momentum, Plain, Update
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.images.jpeg import Compressed, check_qualities
-from iqa_attacks.results import Ascent, Cost, Example, Targets
-from iqa_attacks.seeding import draw_seeds
+from iqa_attacks.results import Ascent, Example, Targets
+from iqa_attacks.settings import AtSomeRadii, Count, NoKey, StepSize
 from iqa_models import QualityModel
 
 
@@ -40,17 +42,11 @@ class GradientAttack(Attack):
         """Steps, step size and restarts of the schedule."""
         return Effort(self.schedule.steps, self.schedule.step_size, self.schedule.restarts)
 
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
+    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Run all objectives together."""
+        seen = Compressed(model, self.jpeg_qualities) if self.jpeg_qualities else model
         schedule = replace(self.schedule, draws=draws)
-        found = ascend(
-            Compressed(model, self.jpeg_qualities) if self.jpeg_qualities else model,
-            targets,
-            self.create_objectives(),
-            schedule,
-            chunk=runtime.chunk,
-            max_states=runtime.max_states,
-        )
+        found = ascend(seen, targets, self.create_objectives(), schedule, chunk=chunk)
         return self._as_they_are(found, model, targets, draws) if self.jpeg_qualities else found
 
     def _as_they_are(self, found: Ascent, model: QualityModel, targets: Targets, draws: int | None) -> Ascent:
@@ -59,8 +55,7 @@ class GradientAttack(Attack):
         A point costs an evaluation a quality, and what was found once more as it is: to a prefix is counted
         what was found up to it.
         """
-        times = len(self.jpeg_qualities)
-        spent = {key: Cost(*(times * count for count in cost)) for key, cost in found.cost.items()}
+        spent = {key: cost.times(len(self.jpeg_qualities)) for key, cost in found.cost.items()}
         for (image, steps), cost in spent.items():
             chosen = {id(f.example) for f in found.found if f.image == image and f.steps <= steps}
             forwards = cost.forwards + len(chosen) * (draws or 1)
@@ -69,43 +64,36 @@ class GradientAttack(Attack):
         for each in found.found:
             example = each.example
             if id(example) not in own:
-                if draws is None:
-                    value = float(score(model, example.pixels.unsqueeze(0), chunk=1))
-                else:
-                    moment = (example.restart, example.step)
-                    seeds = draw_seeds(self.seed, targets.ids[each.image], moment, draws)
-                    value = expected_score(model, example.pixels, seeds)
+                moment = (example.restart, example.step)
+                value = self.score_of(model, example.pixels, targets.ids[each.image], moment, draws)
                 own[id(example)] = example._replace(score=value)
         return Ascent([each._replace(example=own[id(each.example)]) for each in found.found], spent)
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
     """Projected gradient ascent with a fixed step size (Madry et al. 2018; SRM section 3.8.4)."""
 
     kind = "pgd"
-    steps: int
+    steps: Count
     """Gradient steps of a restart."""
-    step_size: float
+    step_size: Annotated[float, StepSize(share_key="relative_step_size")]
     """Length of a step, in the units of epsilon."""
-    restarts: int = 1
+    restarts: Count = 1
     """Random starts an image."""
     random_start: bool = True
     """Start at a random point of the ball; False starts at the clean image."""
-    keep: str = "best"
+    keep: Literal["best", "last"] = "best"
     """`best` iterate by the objective, the final one included, or `last`, for parity with other tools."""
-    report_steps: tuple[int, ...] = ()
-    """Prefixes to report besides the full number of steps."""
+    report_steps: Annotated[tuple[int, ...], AtSomeRadii("report_epsilons")] = ()
+    """Prefixes to report besides the full number of steps: the step sweep."""
     falling: bool = False
     """Let the step fall linearly to 0: wide steps first, fine ones last. Stronger at equal cost with a first
     step of epsilon; a prefix is then no shorter run, so none can be reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self.kind, self.steps, self.restarts)
-        self.threat.check_step(f"{self.kind}: step_size", self.step_size)
-        if self.keep not in ("best", "last"):
-            raise BadAttackOption(f"{self.kind}: keep is 'best' or 'last', not {self.keep!r}")
         if self.restarts > 1 and not self.random_start:
             raise BadAttackOption(f"{self.kind}: restarts without a random start all do the same")
         if self.falling and self.report_steps:
@@ -138,6 +126,7 @@ class PGD(GradientAttack):
         )
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM(PGD):
     """PGD along accumulated gradients (Dong et al. 2018).
@@ -146,13 +135,8 @@ class MIFGSM(PGD):
     """
 
     kind = "mifgsm"
-    decay: float = 1.0
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """mu: share of the accumulated gradient that is carried on."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (math.isfinite(self.decay) and self.decay >= 0):
-            raise BadAttackOption(f"mifgsm: decay must be finite and not negative, not {self.decay}")
 
     @property
     def update(self) -> Update:
@@ -160,6 +144,7 @@ class MIFGSM(PGD):
         return Momentum(self.decay)
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class APGD(GradientAttack):
     """Auto-PGD (Croce & Hein 2020) for scores: no step size to choose, no early stop.
@@ -172,14 +157,10 @@ class APGD(GradientAttack):
     """
 
     kind = "apgd"
-    steps: int
+    steps: Count
     """Gradient steps of a restart."""
-    restarts: int = 1
+    restarts: Count = 1
     """Random starts an image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_counts(self.kind, self.steps, self.restarts)
 
     @property
     def schedule(self) -> Schedule:
@@ -199,6 +180,7 @@ class APGD(GradientAttack):
         )
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
     """One step of length epsilon from the clean image (Goodfellow et al. 2015).
@@ -226,6 +208,7 @@ class FGSM(GradientAttack):
         )
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class Noise(GradientAttack):
     """The yardstick every attack must beat: the best of some draws of noise of full size.
@@ -235,13 +218,10 @@ class Noise(GradientAttack):
     """
 
     kind = "noise"
-    samples: int = 1
+    samples: Count = 1
     """Draws an image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 1:
-            raise BadAttackOption(f"noise: samples start at 1, not {self.samples}")
+    jpeg_qualities: Annotated[tuple[int, ...], NoKey()] = ()
+    """No key of a suite: noise that looks for what JPEG keeps is no yardstick."""
 
     @property
     def schedule(self) -> Schedule:
@@ -259,8 +239,3 @@ class Noise(GradientAttack):
             seed=self.seed,
             draws=None,
         )
-
-
-def _check_counts(kind: str, steps: int, restarts: int) -> None:
-    if steps < 1 or restarts < 1:
-        raise BadAttackOption(f"{kind}: steps ({steps}) and restarts ({restarts}) start at 1")

@@ -1,4 +1,8 @@
-"""Scores and input gradients of many images, in chunks that fit in memory, every one counted."""
+"""Scores and input gradients of many images, in chunks that fit in memory, every one counted.
+
+What is shown to the model is a copy: one that writes into its input changes nobody's images. Gradients are
+taken whatever mode the caller is in: under `torch.no_grad` and `torch.inference_mode`, too.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,10 @@ def score(model: QualityModel, images: Tensor, *, chunk: int) -> Tensor:
     """Score images (B, C, H, W) without a gradient: (B,) float64 on the CPU.
 
     Raises:
-        AttackFailed: a score is not finite.
+        AttackFailed: a score is not finite, or the model cannot take images of this precision.
     """
-    with torch.no_grad():
-        parts = [model(part).double().cpu() for part in _chunks(images, chunk)]
+    with torch.inference_mode(False), torch.no_grad():
+        parts = [_evaluate(model, part.clone()).double().cpu() for part in _chunks(images, chunk)]
     return _finite(model, torch.cat(parts))
 
 
@@ -42,30 +46,50 @@ def score_and_gradient(model: QualityModel, images: Tensor, *, chunk: int) -> Sc
     so the gradient of the sum holds every image's own gradient (`check_model` tests that).
 
     Raises:
-        AttackFailed: the score does not depend on the image through the graph, or a score or
-            gradient is not finite.
+        AttackFailed: the score does not depend on the image through the graph, a score or gradient is not
+            finite, or the model cannot take images of this precision.
     """
     scores, gradients = [], []
-    for part in _chunks(images, chunk):
-        leaf = part.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            output = model(leaf)
+    with torch.inference_mode(False), torch.enable_grad():
+        for part in _chunks(images, chunk):
+            leaf = part.detach().clone().requires_grad_()
+            output = _evaluate(model, leaf.clone())
             if not output.requires_grad:
                 raise AttackFailed(f"{model.spec.name}: the score carries no gradient (detached graph)")
             (gradient,) = torch.autograd.grad(output.sum(), leaf, allow_unused=True)
-        if gradient is None:
-            raise AttackFailed(f"{model.spec.name}: the score does not depend on the image")
-        if not bool(gradient.isfinite().all()):
-            raise AttackFailed(f"{model.spec.name}: the input gradient is not finite")
-        scores.append(output.detach().double().cpu())
-        gradients.append(gradient)
-    return ScoredGradient(_finite(model, torch.cat(scores)), torch.cat(gradients))
+            if gradient is None:
+                raise AttackFailed(f"{model.spec.name}: the score does not depend on the image")
+            scores.append(output.detach().double().cpu())
+            gradients.append(gradient)
+    found = ScoredGradient(_finite(model, torch.cat(scores)), torch.cat(gradients))
+    _require(found.gradients.isfinite().flatten(1).all(dim=1), f"{model.spec.name}: the input gradient")
+    return found
+
+
+def _evaluate(model: QualityModel, images: Tensor) -> Tensor:
+    try:
+        scores: Tensor = model(images)
+    except RuntimeError as error:
+        of_weights = next((w.dtype for w in model.parameters() if w.is_floating_point()), images.dtype)
+        if of_weights == images.dtype or not any(
+            word in str(error) for word in ("dtype", "type (", "scalar type")
+        ):
+            raise
+        raise AttackFailed(
+            f"{model.spec.name}: its weights are {of_weights}, the images {images.dtype}, and it cannot "
+            f"mix them ({error}); call .to({images.dtype}) on the model, or convert the images in predict()"
+        ) from error
+    return scores
 
 
 def _finite(model: QualityModel, scores: Tensor) -> Tensor:
-    if not bool(scores.isfinite().all()):
-        raise AttackFailed(f"{model.spec.name}: the score is not finite")
+    _require(scores.isfinite(), f"{model.spec.name}: the score")
     return scores
+
+
+def _require(finite: Tensor, what: str) -> None:
+    if not bool(finite.all()):
+        raise AttackFailed(f"{what} is not finite", image=int((~finite).nonzero()[0]))
 
 
 def expected_score(model: QualityModel, image: Tensor, seeds: Sequence[int]) -> float:

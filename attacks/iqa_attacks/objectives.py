@@ -10,17 +10,15 @@ something else for every model.
 
 from __future__ import annotations
 
-import difflib
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from iqa_attacks.errors import AttackFailed, BadAttackOption, UnknownAttack
+from iqa_attacks.errors import AttackFailed, BadAttackOption
+from iqa_attacks.registry import Registry
 from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN
 
 
@@ -39,6 +37,8 @@ class Objective(ABC):
     name: ClassVar[str]
     batch_level: ClassVar[bool] = False
     """True if the loss couples the images of a batch; the best iterate is then kept a batch."""
+    setting: ClassVar[str | None] = None
+    """Setting of an attack (`tau`, `rank_temperature`) that its constructor takes, None for none."""
 
     @abstractmethod
     def loss(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
@@ -107,6 +107,40 @@ class Objective(ABC):
         return weight
 
 
+def _check_creatable(cls: type[Objective]) -> None:
+    try:
+        cls()
+    except TypeError as error:
+        name = getattr(cls, "name", cls.__name__)
+        raise BadAttackOption(f"objective {name!r} must be creatable without arguments: {error}") from error
+
+
+Class = TypeVar("Class", bound=type[Objective])
+
+_OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    "name",
+    Objective,  # type: ignore[type-abstract]  # the base of what is registered, never made itself
+    group="iqa_harness.objectives",
+    taken=(LOWEST_SEEN, HIGHEST_SEEN, "none"),
+    check=_check_creatable,
+)
+
+
+def register_objective(cls: Class) -> Class:
+    """Add an objective of your own to the catalogue, under its `name`; a class decorator.
+
+    Attacks and suites in this process then take it by name. The name stands for the formula in stored
+    results: give a changed formula another name. Another installed package offers one through the entry
+    point group `iqa_harness.objectives`.
+
+    Raises:
+        BadAttackOption: the class needs arguments, or the name is taken or not lower case with underscores.
+    """
+    _OBJECTIVES.add(cls)
+    return cls
+
+
 class _Distance(Objective):
     """Squared distance from a target: its derivative vanishes at the target, where both ways lead up."""
 
@@ -115,6 +149,7 @@ class _Distance(Objective):
         return torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
+@register_objective
 class MSE(_Distance):
     """(f_i - y_i)^2: error against the label (SRM, objective family 1)."""
 
@@ -125,6 +160,7 @@ class MSE(_Distance):
         return (scores - mos).square()
 
 
+@register_objective
 class Drift(_Distance):
     """(f_i - f_i^clean)^2: change of the score, label-free (SRM, objective family 2)."""
 
@@ -135,6 +171,7 @@ class Drift(_Distance):
         return (scores - clean).square()
 
 
+@register_objective
 class PairwiseInversion(Objective):
     """Mean over pairs y_i > y_j of softplus(-(f_i - f_j) / tau) (SRM eq. 32).
 
@@ -143,6 +180,7 @@ class PairwiseInversion(Objective):
 
     name = "pairwise_inversion"
     batch_level = True
+    setting = "tau"
 
     def __init__(self, tau: float = 0.1) -> None:
         if not tau > 0:
@@ -158,6 +196,7 @@ class PairwiseInversion(Objective):
         return (total / pairs.clamp_min(1)).expand(len(scores))
 
 
+@register_objective
 class Raise(Objective):
     """f_i: the upper end of what is reachable."""
 
@@ -168,6 +207,7 @@ class Raise(Objective):
         return scores * 1
 
 
+@register_objective
 class Lower(Objective):
     """-f_i: the lower end of what is reachable."""
 
@@ -178,6 +218,7 @@ class Lower(Objective):
         return -scores
 
 
+@register_objective
 class SoftSpearman(Objective):
     """Minus a differentiable Spearman correlation with the labels, over the attack's whole batch.
 
@@ -192,6 +233,7 @@ class SoftSpearman(Objective):
 
     name = "soft_spearman"
     batch_level = True
+    setting = "rank_temperature"
 
     def __init__(self, temperature: float = 0.1) -> None:
         if not temperature > 0:
@@ -229,51 +271,25 @@ def _centred_ranks(labels: Tensor) -> Tensor:
     return (labels.unsqueeze(1) - labels.unsqueeze(0)).sign().sum(dim=1) / 2
 
 
-_OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    cls.name: cls for cls in (MSE, Drift, PairwiseInversion, Raise, Lower, SoftSpearman)
-}
-
-
 def list_objectives() -> list[str]:
     """Return the names of the objectives, sorted."""
-    return sorted(_OBJECTIVES)
+    return _OBJECTIVES.names()
 
 
-def register_objective(cls: type[Objective]) -> type[Objective]:
-    """Add an objective of your own to the catalogue, under its `name`; usable as a class decorator.
-
-    Attacks and suites in this process then take it by name. The name stands for the formula in stored
-    results: give a changed formula another name.
-
-    Raises:
-        BadAttackOption: the class needs arguments, or the name is taken or not lower case with underscores.
-    """
-    name = getattr(cls, "name", "")
-    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
-        raise BadAttackOption(f"objective {name!r}: a name is lower case with underscores")
-    if name in _OBJECTIVES or name in (LOWEST_SEEN, HIGHEST_SEEN, "none"):
-        raise BadAttackOption(f"objective {name!r} is taken")
-    try:
-        cls()
-    except TypeError as error:
-        raise BadAttackOption(f"objective {name!r} must be creatable without arguments: {error}") from error
-    _OBJECTIVES[name] = cls
-    return cls
-
-
-def create_objective(name: str, *, tau: float = 0.1, rank_temperature: float = 0.1) -> Objective:
-    """Create an objective by name; `tau` is for `pairwise_inversion`, the other for `soft_spearman`.
+def create_objective(name: str, **settings: float) -> Objective:
+    """Create an objective by name; of the settings (`tau`, `rank_temperature`) it is given its own.
 
     Raises:
         UnknownAttack: no objective of that name; the message holds the nearest one.
         BadAttackOption: a temperature is not positive.
     """
-    if name not in _OBJECTIVES:
-        close = difflib.get_close_matches(name, list_objectives(), n=1)
-        near = f", did you mean {close[0]!r}?" if close else ""
-        raise UnknownAttack(f"no objective {name!r}{near}; there are {', '.join(list_objectives())}")
-    if name == PairwiseInversion.name:
-        return PairwiseInversion(tau)
-    if name == SoftSpearman.name:
-        return SoftSpearman(rank_temperature)
-    return _OBJECTIVES[name]()
+    cls = _OBJECTIVES.find(name)
+    if cls.setting in settings:
+        return cls(settings[cls.setting])  # type: ignore[call-arg]  # what `setting` promises
+    return cls()
+
+
+def objectives_with_settings() -> dict[str, str]:
+    """Return the objective that each setting of an attack is for, by the setting."""
+    found = {cls.setting: name for name in list_objectives() if (cls := _OBJECTIVES.find(name)).setting}
+    return {setting: name for setting, name in found.items() if setting is not None}

@@ -48,6 +48,14 @@ class Cost(NamedTuple):
     zero_gradients: int
     """Gradients that were exactly zero in every pixel."""
 
+    def plus(self, other: Cost) -> Cost:
+        """Return the work of both."""
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, count: int) -> Cost:
+        """Return so many times the work."""
+        return Cost(*(count * each for each in self))
+
 
 class Targets(NamedTuple):
     """Images under attack, in evaluation order."""
@@ -60,6 +68,13 @@ class Targets(NamedTuple):
     clean: Tensor
     """(n,) float64: clean scores on the model's own scale."""
 
+    def by_size(self) -> list[list[int]]:
+        """Return the indices of the images, those of one size together, in order."""
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(self.images):
+            sizes.setdefault(tuple(image.shape), []).append(i)
+        return list(sizes.values())
+
 
 @dataclass
 class Ascent:
@@ -69,6 +84,14 @@ class Ascent:
     """One entry an (image, objective, reported number of steps)."""
     cost: dict[tuple[int, int], Cost]
     """Work by (image, steps)."""
+
+
+def ends(image: int, steps: int, examples: Sequence[Example]) -> list[Found]:
+    """Return the entries of the lowest and the highest score met on an image."""
+    return [
+        Found(image, name, steps, None, end(examples, key=lambda example: example.score))
+        for name, end in ((LOWEST_SEEN, min), (HIGHEST_SEEN, max))
+    ]
 
 
 def merge(best: dict[tuple[int, str, int], Found], found: Sequence[Found]) -> None:

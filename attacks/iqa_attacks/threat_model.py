@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from iqa_attacks.errors import BadAttackOption, UnknownAttack
-from iqa_attacks.images.levels import on_levels, round_2, round_inf
-from iqa_attacks.images.similarity import pull_to_floor, ssim
+from iqa_attacks.errors import AttackError, BadAttackOption, UnknownAttack
+from iqa_attacks.images.levels import check_levels, nearest_levels, on_levels, round_2, round_inf
+from iqa_attacks.images.similarity import check_window, pull_to_floor, ssim
 
 Norm = Literal["inf", "2", "rmse"]
 Pixels = Literal["float", "8bit"]
@@ -81,6 +81,11 @@ class ThreatModel:
         if self.pixels not in get_args(Pixels):
             raise BadAttackOption(f"pixels are 'float' or '8bit', not {self.pixels!r}")
         parse_epsilon(self.epsilon)
+        if self.norm != "2" and self.epsilon > 1:
+            raise BadAttackOption(
+                f"epsilon {self.epsilon:g} in norm {self.norm!r}: pixels lie in [0, 1], all of it within 1; "
+                f"write grey levels as a fraction, such as '{self.epsilon:g}/255'"
+            )
         if self.ssim_floor is not None and not 0 < self.ssim_floor < 1:
             raise BadAttackOption(f"ssim_floor must lie between 0 and 1, not {self.ssim_floor}")
         if self.pixels == "8bit" and self.ssim_floor is not None:
@@ -98,6 +103,20 @@ class ThreatModel:
         if self.ssim_floor is not None:
             return f"ssim>={self.ssim_floor:g}"
         return "ball" if self.pixels == "float" else "8bit"
+
+    def check_image(self, clean: Tensor) -> None:
+        """Refuse a clean image (C, H, W) around which this threat model has no meaning, before any work.
+
+        Raises:
+            AttackError: too small for the windows of an SSIM floor, between grey levels where only whole ones
+                are admissible, or of half precision where either is asked: that cannot hold them.
+        """
+        if self.constraint != "ball" and clean.dtype.itemsize < 4:
+            raise AttackError(f"{self.constraint} needs images of float32 or float64, not {clean.dtype}")
+        if self.ssim_floor is not None:
+            check_window(clean)
+        if self.pixels == "8bit":
+            check_levels(clean)
 
     def check_step(self, where: str, step: float) -> None:
         """Refuse a step that is no positive number, or more than twice the radius, both in units of epsilon.
@@ -117,12 +136,20 @@ class ThreatModel:
             )
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Return the point of ball and box nearest to each image, (B, C, H, W), pulled to the SSIM floor."""
-        if self.norm == "inf":
-            inside = project_inf(images, clean, self.epsilon)
-        else:
-            inside = project_2(images, clean, self.radius_2(clean))
+        """Return the point of ball and box nearest to each image, (B, C, H, W), pulled to the SSIM floor.
+
+        Images of half precision are projected in float64 and rounded towards the clean image: the nearest
+        number of half precision often lies outside the ball.
+        """
+        if clean.dtype.itemsize < 4:
+            return round_towards(self._nearest(images.double(), clean.double()), clean)
+        inside = self._nearest(images, clean)
         return inside if self.ssim_floor is None else pull_to_floor(inside, clean, self.ssim_floor)
+
+    def _nearest(self, images: Tensor, clean: Tensor) -> Tensor:
+        if self.norm == "inf":
+            return project_inf(images, clean, self.epsilon)
+        return project_2(images, clean, self.radius_2(clean))
 
     def shorten(self, change: Tensor) -> Tensor:
         """Return changes (B, C, H, W) projected on the ball alone, wherever the box is."""
@@ -144,9 +171,12 @@ class ThreatModel:
         inside = self.project(images, clean)
         if self.pixels == "float":
             return inside
-        if self.norm == "inf":
-            return round_inf(inside, clean, math.floor((self.epsilon + SLACK) * 255))
-        return round_2(inside, clean)
+        return round_inf(inside, clean, self.levels) if self.norm == "inf" else round_2(inside, clean)
+
+    @property
+    def levels(self) -> int:
+        """Whole grey levels that a pixel may move by in norm inf; 0 below one level."""
+        return math.floor((self.epsilon + SLACK) * 255)
 
     def violation(self, images: Tensor, clean: Tensor) -> str | None:
         """Return why some of images (B, C, H, W) are not admissible, None if all are."""
@@ -216,6 +246,52 @@ class ThreatModel:
             delta = delta / delta.norm() * self.radius_2(clean.unsqueeze(0))
         start = clean + delta.to(clean)
         return self.project(start.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
+
+
+def to_8_bits(images: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
+    """Return admissible images (B, C, H, W) as an 8-bit file can hold them without leaving the threat model.
+
+    Every pixel goes to the nearest of 256 levels, in norm inf to the nearest within the radius: of 1.5 levels
+    one is left, and below one level nothing but the clean image can be held. In norm 2 and rmse an image
+    that rounding would take out of the ball is cut to whole levels instead, those with the largest
+    remainders raised as far as its length allows. Under an SSIM floor a change that rounding takes below it
+    is shortened and rounded again, to nothing if need be.
+
+    Args:
+        images: what is rounded, admissible in `threat` but for its pixels' levels.
+        clean: (B, C, H, W) or (1, C, H, W), itself of 8 bits, as every decoded image is.
+        threat: where they must stay.
+
+    Raises:
+        AttackError: the clean image is none of 8 bits: then it is not known what file holds it.
+    """
+    rounded = _rounded_in_ball(images, clean, threat)
+    floor = threat.ssim_floor
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0):
+        below = ssim(rounded, clean) < (floor or -1)
+        if floor is None or not bool(below.any()):
+            break
+        shorter = _rounded_in_ball(clean + share * (images - clean), clean, threat)
+        rounded = torch.where(below.to(images.device).view(-1, 1, 1, 1), shorter, rounded)
+    return rounded
+
+
+def _rounded_in_ball(images: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
+    rounded = nearest_levels(images)
+    if threat.norm == "inf":
+        return round_inf(rounded, clean, threat.levels)
+    longer = threat.size(measure(rounded, clean)) > threat.epsilon + SLACK
+    check_levels(clean)
+    return torch.where(longer.view(-1, 1, 1, 1), round_2(images, clean), rounded)
+
+
+def round_towards(values: Tensor, clean: Tensor) -> Tensor:
+    """Round float64 pixels (B, C, H, W) in [0, 1] to the half precision of `clean`, never further from it."""
+    rounded = values.to(clean.dtype)
+    further = (rounded.double() - clean.double()).abs() > (values - clean.double()).abs()
+    # The bits of numbers that are not negative count up: the next of them is the next number.
+    step = torch.where(rounded < clean, 1, -1).to(torch.int16)
+    return torch.where(further, (rounded.view(torch.int16) + step).view(clean.dtype), rounded)
 
 
 def project_inf(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:

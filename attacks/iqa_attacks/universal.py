@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.attack import Attack, AttackResult, Effort, Runtime
-from iqa_attacks.errors import AttackError, BadAttackOption
-from iqa_attacks.gradients import expected_score, expected_score_and_gradient, score, score_and_gradient
-from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets
+from iqa_attacks.attack import Attack, AttackResult, Effort
+from iqa_attacks.catalogue import register_attack
+from iqa_attacks.errors import AttackError, naming
+from iqa_attacks.gradients import expected_score_and_gradient, score_and_gradient
+from iqa_attacks.model_state import check_modes, left_as_it_was
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
 from iqa_attacks.seeding import draw_seeds, start_generator
+from iqa_attacks.settings import Count, NoSetting, StepSize
 from iqa_models import QualityModel
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class Universal(Attack):
     """One change an objective, found by steps along the mean gradient over batches of training images.
@@ -30,32 +35,15 @@ class Universal(Attack):
     """
 
     kind = "universal"
-    steps: int
+    only_objectives = ("raise", "lower")
+    steps: Count
     """Steps of the training, each on one batch of training images."""
-    step_size: float
+    step_size: Annotated[float, StepSize(share=0.25)]
     """Length of the first step, in the units of epsilon; the last one is near 0."""
     training_split: Literal["train", "val"] = "train"
     """Split of the training images."""
-    training_images: int | None = None
+    training_images: Annotated[int | None, Field(ge=1)] = None
     """Only the first so many of them, None for all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise BadAttackOption(f"universal: steps ({self.steps}) start at 1")
-        self.threat.check_step("universal: step_size", self.step_size)
-        if self.training_split not in ("train", "val"):
-            raise BadAttackOption(
-                f"universal: training_split is 'train' or 'val', not {self.training_split!r}"
-            )
-        if self.training_images is not None and self.training_images < 1:
-            raise BadAttackOption(f"universal: training_images start at 1, not {self.training_images}")
-        wrong = [o for o in self.objectives if o not in ("raise", "lower")]
-        if wrong:
-            raise BadAttackOption(
-                f"universal: one change for all images pushes their scores one way: objectives are 'raise' "
-                f"and 'lower', not {wrong[0]!r}"
-            )
 
     @property
     def effort(self) -> Effort:
@@ -93,10 +81,16 @@ class Universal(Attack):
             )
         if model.is_stochastic and self.eot_samples is None:
             raise AttackError(f"universal: {model.spec.name} is stochastic; set eot_samples")
-        trained = [self._train(model, images, ids, up=o == "raise", chunk=chunk) for o in self.objectives]
+        check_modes(model)
+        with torch.inference_mode(False), left_as_it_was(model):
+            own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
+            changes, training = [], Cost(0, 0, 0)
+            for objective in self.objectives:
+                change, spent = self._train(model, own, ids, up=objective == "raise", chunk=chunk)
+                changes.append(change)
+                training = training.plus(spent)
         settings = {f.name: getattr(self, f.name) for f in fields(self)}
-        training = Cost(*(sum(counts) for counts in zip(*(cost for _, cost in trained), strict=True)))
-        return TrainedUniversal(**settings, changes=tuple(change for change, _ in trained), training=training)
+        return TrainedUniversal(**settings, changes=tuple(changes), training=training)
 
     def _train(
         self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], *, up: bool, chunk: int
@@ -126,12 +120,16 @@ class Universal(Attack):
         self, model: QualityModel, images: Tensor, ids: Sequence[str], step: int, chunk: int
     ) -> Tensor:
         if not model.is_stochastic:
-            return score_and_gradient(model, images, chunk=chunk).gradients
-        seeds = [draw_seeds(self.seed, i, ("universal", step), self.eot_samples or 1) for i in ids]
-        pairs = zip(images, seeds, strict=True)
-        return torch.stack([expected_score_and_gradient(model, image, s)[1] for image, s in pairs])
+            with naming(ids):
+                return score_and_gradient(model, images, chunk=chunk).gradients
+        means = []
+        for image, image_id in zip(images, ids, strict=True):
+            seeds = draw_seeds(self.seed, image_id, ("universal", step), self.eot_samples or 1)
+            with naming([image_id]):
+                means.append(expected_score_and_gradient(model, image, seeds)[1])
+        return torch.stack(means)
 
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
+    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Refuse: what is not trained finds nothing."""
         raise AttackError("universal: train it first: attack.trained(model, images, ids).run(...)")
 
@@ -140,9 +138,9 @@ class Universal(Attack):
 class TrainedUniversal(Universal):
     """A universal perturbation with what training found."""
 
-    changes: tuple[Tensor, ...] = field(repr=False, compare=False)
+    changes: Annotated[tuple[Tensor, ...], NoSetting()] = field(repr=False, compare=False)
     """(3, H, W) an objective."""
-    training: Cost = field(compare=False)
+    training: Annotated[Cost, NoSetting()] = field(compare=False)
     """Work of the training, over all objectives."""
 
     def with_training(self, result: AttackResult) -> AttackResult:
@@ -152,38 +150,30 @@ class TrainedUniversal(Universal):
         of several runs can be put together; exactly one of them is to bear the training.
         """
         cost = {
-            (image, steps): Cost(*(a + b for a, b in zip(own, self.training, strict=True)))
-            if image == 0
-            else own
+            (image, steps): own.plus(self.training) if image == 0 else own
             for (image, steps), own in result.cost.items()
         }
         return result._replace(cost=cost)
 
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
+    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Add each change to every image; the cost is that of the images, `with_training` adds the other."""
         low, high = model.spec.score_range
         found, cost = [], {}
         for i, image in enumerate(targets.images):
             examples = []
-            for objective, change in zip(self.objectives, self.changes, strict=True):
+            for objective, change in zip(self.create_objectives(), self.changes, strict=True):
                 if change.shape != image.shape:
                     raise AttackError(
                         f"universal: trained for {change.shape[1]} x {change.shape[2]} pixels, but "
                         f"{targets.ids[i]} has {image.shape[1]} x {image.shape[2]}; crop the images to one"
                     )
                 clean = image.unsqueeze(0)
-                pixels = self.threat.admit(clean + change.to(clean), clean)
-                if draws is None:
-                    value = float(score(model, pixels, chunk=1))
-                else:
-                    seeds = draw_seeds(self.seed, targets.ids[i], (0, self.steps), draws)
-                    value = expected_score(model, pixels.squeeze(0), seeds)
-                example = Example(pixels.squeeze(0), value, 0, self.steps)
-                examples.append(example)
+                pixels = self.threat.admit(clean + change.to(clean), clean).squeeze(0)
+                value = self.score_of(model, pixels, targets.ids[i], (0, self.steps), draws)
+                examples.append(Example(pixels, value, 0, self.steps))
                 unit = (value - low) / (high - low)
-                loss = unit if objective == "raise" else -unit
-                found.append(Found(i, str(objective), self.steps, loss, example))
-            for name, end in ((LOWEST_SEEN, min), (HIGHEST_SEEN, max)):
-                found.append(Found(i, name, self.steps, None, end(examples, key=lambda e: e.score)))
+                loss = unit if objective.name == "raise" else -unit
+                found.append(Found(i, objective.name, self.steps, loss, examples[-1]))
+            found += ends(i, self.steps, examples)
             cost[i, self.steps] = Cost(len(examples) * (draws or 1), 0, 0)
         return Ascent(found, cost)

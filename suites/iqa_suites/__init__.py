@@ -1,42 +1,33 @@
 """The benchmark as data: suites in TOML, their schema and loader."""
 
 from iqa_suites.attack_settings import (
-    APGDSettings,
-    AttackSettings,
-    FGSMSettings,
-    MIFGSMSettings,
-    NoiseSettings,
+    AnyAttackSettings,
     OwnAttackSettings,
-    PGDSettings,
-    SquareSettings,
-    TorchattacksSettings,
+    Training,
     TransferSettings,
-    UniversalSettings,
+    list_kinds,
+    settings_class,
 )
 from iqa_suites.errors import BadSuite, SuiteError, UnknownSuite
 from iqa_suites.loader import LoadedSuite, list_suites, load_suite, parse_suite
-from iqa_suites.schema import EMBEDDED, DataSettings, Suite
+from iqa_suites.schema import EMBEDDED, AttackSettings, DataSettings, Suite
 
 __all__ = [
     "EMBEDDED",
-    "APGDSettings",
+    "AnyAttackSettings",
     "AttackSettings",
     "BadSuite",
     "DataSettings",
-    "FGSMSettings",
     "LoadedSuite",
-    "MIFGSMSettings",
-    "NoiseSettings",
     "OwnAttackSettings",
-    "PGDSettings",
-    "SquareSettings",
     "Suite",
     "SuiteError",
-    "TorchattacksSettings",
+    "Training",
     "TransferSettings",
-    "UniversalSettings",
     "UnknownSuite",
+    "list_kinds",
     "list_suites",
     "load_suite",
     "parse_suite",
+    "settings_class",
 ]

@@ -1,32 +1,46 @@
-"""Settings of each kind of attack, as a suite writes them."""
+"""Settings of each kind of attack, as a suite writes them: derived from the attack's own fields.
+
+An attack of the catalogue needs nothing here. Its class says what its settings are (`iqa_attacks.settings`);
+what a suite adds is the same for all: a name, radii instead of one radius, and shares of the radius.
+"""
 
 from __future__ import annotations
 
-import difflib
-from typing import Annotated, Any, Literal, Self
+import functools
+from dataclasses import MISSING
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictBool,
     StrictFloat,
-    StrictInt,
+    create_model,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from iqa_attacks import (
+    AtSomeRadii,
     Attack,
     AttackError,
+    NoKey,
     Norm,
     Pixels,
+    Setting,
+    StepSize,
     ThreatModel,
-    create_attack,
+    Universal,
     create_objective,
+    find_attack,
+    list_attacks,
+    objectives_with_settings,
     parse_epsilon,
+    settings_of,
 )
+from iqa_models.registry import did_you_mean
 
 
 def _radius(value: object) -> object:
@@ -42,14 +56,14 @@ def _radius(value: object) -> object:
 Radius = Annotated[float, BeforeValidator(_radius), Field(gt=0)]
 
 
-_TEMPERATURES = {"tau": "pairwise_inversion", "rank_temperature": "soft_spearman"}
-"""Settings that one objective alone has."""
+Share = Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
+"""A part of the radius."""
 
 
 class Settings(BaseModel):
     """A part of a suite: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
 class AnyAttackSettings(Settings):
@@ -57,13 +71,40 @@ class AnyAttackSettings(Settings):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the attack in tables."""
+    kind: str
+    """Kind of attack."""
+
+
+class TransferSettings(AnyAttackSettings):
+    """Examples found on every other model of the run, scored on this one.
+
+    Norm, radii and everything else are those of the attack it names. Results are named
+    `NAME:SURROGATE/OBJECTIVE`; as a member of the minimum, `NAME/OBJECTIVE` is the lowest of them.
+    """
+
+    kind: Literal["transfer"]
+    of: str = Field(pattern=r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
+    """Attack of the suite and the objective whose examples are tried, as attack/objective."""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Name of the attack and of the objective."""
+        name, _, objective = self.of.partition("/")
+        return name, objective
+
+
+class Training(NamedTuple):
+    """Which images an attack is trained on."""
+
+    split: str
+    images: int | None
+    """Only the first so many, None for all."""
 
 
 class OwnAttackSettings(AnyAttackSettings):
-    """An attack that is run on the model it is judged by."""
+    """An attack that is run on the model it is judged by; a subclass has the settings of its kind."""
 
-    kind: str
-    """Kind of attack."""
+    attack_class: ClassVar[type[Attack]]
     norm: Norm = "inf"
     """Norm of the ball: inf, 2, or rmse, whose radius is the root mean square change of a pixel."""
     epsilons: tuple[Radius, ...] = Field(min_length=1)
@@ -74,12 +115,6 @@ class OwnAttackSettings(AnyAttackSettings):
     """Lowest similarity (SSIM) with the clean image that an example may have, beside the ball."""
     objectives: tuple[str, ...] = Field(min_length=1)
     """What is maximised; all objectives of an attack share their gradients."""
-    batch: StrictInt = Field(default=8, ge=2)
-    """Consecutive images in a batch of pairwise_inversion or soft_spearman."""
-    tau: StrictFloat = Field(default=0.1, gt=0, allow_inf_nan=False)
-    """Temperature of pairwise_inversion, in units of the model's score range."""
-    rank_temperature: StrictFloat = Field(default=0.1, gt=0, allow_inf_nan=False)
-    """Temperature of soft_spearman, in standard deviations of the batch's scores."""
 
     @field_validator("objectives")
     @classmethod
@@ -102,37 +137,60 @@ class OwnAttackSettings(AnyAttackSettings):
 
     def attack(self, epsilon: float, seed: int, eot_samples: int | None = None) -> Attack:
         """Return the attack at one radius."""
-        return create_attack(
-            self.kind,
+        return self.attack_class(
             threat=self.threat(epsilon),
             objectives=self.objectives,
             seed=seed,
-            batch=self.batch,
-            tau=self.tau,
-            rank_temperature=self.rank_temperature,
             eot_samples=eot_samples,
-            **self.own(epsilon),
+            **{setting.name: self._value(setting, epsilon) for setting in _keys_of(self.attack_class)},
         )
 
     def threat(self, epsilon: float) -> ThreatModel:
         """Return what the adversary may do at one radius."""
         return ThreatModel(self.norm, epsilon, self.ssim_floor, self.pixels)
 
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return the settings that only this kind of attack has, at one radius."""
-        return {}
+    @property
+    def coupled_images(self) -> int | None:
+        """Images in a batch, if an objective of it looks at a whole batch; else None."""
+        if not any(create_objective(name).batch_level for name in self.objectives):
+            return None
+        return int(getattr(self, "batch"))  # noqa: B009 - a field of every derived class
 
     @property
-    def couples_images(self) -> bool:
-        """Whether an objective of it looks at a whole batch of images."""
-        return any(create_objective(name).batch_level for name in self.objectives)
+    def training(self) -> Training | None:
+        """The images it is trained on, None for an attack that needs no training."""
+        if not issubclass(self.attack_class, Universal):
+            return None
+        return Training(getattr(self, "training_split"), getattr(self, "training_images"))  # noqa: B009
+
+    def _value(self, setting: Setting, epsilon: float) -> Any:
+        """Return a setting at one radius.
+
+        Raises:
+            ValueError: a step size given twice or not at all, or radii that are not the attack's.
+        """
+        value = getattr(self, _held_as(setting.name))
+        if (step := setting.mark(StepSize)) is not None:
+            share = step.share if step.share_key is None else getattr(self, step.share_key)
+            if step.share_key is not None and (value is None) == (share is None):
+                raise ValueError(f"give exactly one of {setting.name} and {step.share_key}")
+            return value if value is not None else share * epsilon
+        if (some := setting.mark(AtSomeRadii)) is not None:
+            radii = getattr(self, some.key)
+            if radii is not None and not value:
+                raise ValueError(f"{some.key} says where {setting.name} are reported: give both, or none")
+            for radius in radii or ():
+                if radius not in self.epsilons:
+                    raise ValueError(f"{some.key}: {radius:g} is not among the attack's epsilons")
+            return value if radii is None or epsilon in radii else setting.field.default
+        return value
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:
-        for setting, objective in _TEMPERATURES.items():
+        for setting, objective in objectives_with_settings().items():
             if self._is_changed(setting) and objective not in self.objectives:
                 raise ValueError(f"{setting} is of the objective {objective!r}, which is not among these")
-        if self._is_changed("batch") and self.kind in ("square", "torchattacks"):
+        if self._is_changed("batch") and self.attack_class.image_by_image:
             raise ValueError(f"{self.kind} attacks image by image: leave batch out")
         return self
 
@@ -150,210 +208,76 @@ class OwnAttackSettings(AnyAttackSettings):
         return self
 
 
-class _GradientSettings(OwnAttackSettings):
-    jpeg_qualities: tuple[StrictInt, ...] = ()
-    """JPEG qualities over which the score is averaged while attacking (EOT), so that the example survives."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return the qualities."""
-        return {"jpeg_qualities": self.jpeg_qualities}
+def list_kinds() -> list[str]:
+    """Return the kinds of attack a suite may have, sorted."""
+    return sorted([*list_attacks(), "transfer"])
 
 
-class FGSMSettings(_GradientSettings):
-    """One step of length epsilon from the clean image."""
+def settings_class(kind: str) -> type[AnyAttackSettings]:
+    """Return the settings of a kind of attack, as its class declares them.
 
-    kind: Literal["fgsm"]
-
-
-class NoiseSettings(OwnAttackSettings):
-    """The best of some draws of noise of full size: the yardstick of every attack."""
-
-    kind: Literal["noise"]
-    samples: StrictInt = Field(default=1, ge=1)
-    """Draws an image."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return the number of draws."""
-        return {"samples": self.samples}
-
-
-class APGDSettings(_GradientSettings):
-    """Auto-PGD for scores: it chooses its own step sizes."""
-
-    kind: Literal["apgd"]
-    steps: StrictInt = Field(ge=1)
-    """Gradient steps of a restart."""
-    restarts: StrictInt = Field(default=1, ge=1)
-    """Random starts an image."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return steps and restarts."""
-        return {**super().own(epsilon), "steps": self.steps, "restarts": self.restarts}
-
-
-class SquareSettings(OwnAttackSettings):
-    """Random search with squares: no gradient, image by image."""
-
-    kind: Literal["square"]
-    queries: StrictInt = Field(ge=1)
-    """Evaluations of an objective on an image, the start included."""
-    restarts: StrictInt = Field(default=1, ge=1)
-    """Searches an image."""
-    first_area: StrictFloat | None = Field(default=None, gt=0, le=1)
-    """Share of the image that the first squares cover; .8 in norm inf, else .1."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return budget, restarts and the first squares' area."""
-        return {"queries": self.queries, "restarts": self.restarts, "first_area": self.first_area}
-
-
-class UniversalSettings(OwnAttackSettings):
-    """One perturbation for all images, trained on another split; raises or lowers every score."""
-
-    kind: Literal["universal"]
-    steps: StrictInt = Field(ge=1)
-    """Steps of the training, each on one batch of training images."""
-    step_size: Radius | None = None
-    """Length of the first step in the units of epsilon, falling to 0; a quarter of epsilon if left out."""
-    training_split: Literal["train", "val"] = "train"
-    """Split of the training images."""
-    training_images: StrictInt | None = Field(default=None, ge=1)
-    """Only the first so many of them; all if left out."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return the training."""
-        return {
-            "steps": self.steps,
-            "step_size": 0.25 * epsilon if self.step_size is None else self.step_size,
-            "training_split": self.training_split,
-            "training_images": self.training_images,
-        }
-
-
-class TorchattacksSettings(OwnAttackSettings):
-    """An attack of the torchattacks library, for the objectives raise and lower."""
-
-    kind: Literal["torchattacks"]
-    attack_name: str = Field(alias="attack")
-    """Name in torchattacks: MIFGSM, PGDL2, ..."""
-    options: dict[str, StrictInt | StrictFloat | StrictBool | str] = {}
-    """Its own settings (steps, alpha, ...); the library's defaults hold for the others."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return the library's name and options."""
-        return {"attack": self.attack_name, "options": self.options}
-
-
-class _SteppedSettings(_GradientSettings):
-    steps: StrictInt = Field(ge=1)
-    """Gradient steps of a restart."""
-    step_size: Radius | None = None
-    """Length of a step in the units of epsilon, the same at every radius."""
-    relative_step_size: StrictFloat | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Length of a step as a share of epsilon; give this or `step_size`."""
-    restarts: StrictInt = Field(default=1, ge=1)
-    """Random starts an image."""
-    random_start: StrictBool = True
-    """Start at a random point of the ball; false starts at the clean image."""
-    keep: Literal["best", "last"] = "best"
-    """Keep the best iterate, or the last one for parity with other tools."""
-    report_steps: tuple[StrictInt, ...] = ()
-    """Prefixes to report besides the full number of steps: the step sweep."""
-    falling: StrictBool = False
-    """Let the step fall linearly to 0, the given one being the first; excludes report_steps."""
-    report_epsilons: tuple[Radius, ...] | None = Field(default=None, min_length=1)
-    """Radii at which `report_steps` are reported, all if left out: every reported example is verified."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return steps, step size, starts and what is kept.
-
-        Raises:
-            ValueError: not exactly one of the two step sizes is given.
-        """
-        if (self.step_size is None) == (self.relative_step_size is None):
-            raise ValueError("give exactly one of step_size and relative_step_size")
-        if self.report_epsilons is not None and not self.report_steps:
-            raise ValueError("report_epsilons says where report_steps are reported: give both, or none")
-        for radius in self.report_epsilons or ():
-            if radius not in self.epsilons:
-                raise ValueError(f"report_epsilons: {radius:g} is not among the attack's epsilons")
-        swept = self.report_epsilons is None or epsilon in self.report_epsilons
-        step = self.step_size if self.step_size is not None else (self.relative_step_size or 0) * epsilon
-        return {
-            **super().own(epsilon),
-            "steps": self.steps,
-            "step_size": step,
-            "restarts": self.restarts,
-            "random_start": self.random_start,
-            "keep": self.keep,
-            "report_steps": self.report_steps if swept else (),
-            "falling": self.falling,
-        }
-
-
-class PGDSettings(_SteppedSettings):
-    """Projected gradient ascent with a fixed step size."""
-
-    kind: Literal["pgd"]
-
-
-class MIFGSMSettings(_SteppedSettings):
-    """The same along accumulated gradients."""
-
-    kind: Literal["mifgsm"]
-    decay: StrictFloat = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Share of the accumulated gradient that is carried on (mu)."""
-
-    def own(self, epsilon: float) -> dict[str, Any]:
-        """Return PGD's settings and the decay."""
-        return {**super().own(epsilon), "decay": self.decay}
-
-
-class TransferSettings(AnyAttackSettings):
-    """Examples found on every other model of the run, scored on this one.
-
-    Norm, radii and everything else are those of the attack it names. Results are named
-    `NAME:SURROGATE/OBJECTIVE`; as a member of the minimum, `NAME/OBJECTIVE` is the lowest of them.
+    Raises:
+        UnknownAttack: no attack of that kind.
     """
-
-    kind: Literal["transfer"]
-    of: str = Field(pattern=r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
-    """Attack of the suite and the objective whose examples are tried, as attack/objective."""
-
-    @property
-    def source(self) -> tuple[str, str]:
-        """Name of the attack and of the objective."""
-        name, _, objective = self.of.partition("/")
-        return name, objective
+    return TransferSettings if kind == "transfer" else _derived(find_attack(kind))
 
 
-AttackSettings = Annotated[
-    FGSMSettings
-    | PGDSettings
-    | MIFGSMSettings
-    | APGDSettings
-    | NoiseSettings
-    | SquareSettings
-    | UniversalSettings
-    | TorchattacksSettings
-    | TransferSettings,
-    Field(discriminator="kind"),
-]
-ATTACK_SETTINGS: dict[str, type[AnyAttackSettings]] = {
-    "fgsm": FGSMSettings,
-    "pgd": PGDSettings,
-    "mifgsm": MIFGSMSettings,
-    "apgd": APGDSettings,
-    "noise": NoiseSettings,
-    "square": SquareSettings,
-    "universal": UniversalSettings,
-    "torchattacks": TorchattacksSettings,
-    "transfer": TransferSettings,
-}
-"""Settings by kind."""
+@functools.cache
+def _derived(cls: type[Attack]) -> type[OwnAttackSettings]:
+    found: dict[str, Any] = {"kind": (Literal[cls.kind], ...)}
+    for setting in _keys_of(cls):
+        held = _held_as(setting.name)
+        found[held] = _field(setting, alias=setting.name if held != setting.name else None)
+        if (step := setting.mark(StepSize)) is not None and step.share_key is not None:
+            found[step.share_key] = (Share | None, None)
+        if (some := setting.mark(AtSomeRadii)) is not None:
+            found[some.key] = (tuple[Radius, ...] | None, Field(default=None, min_length=1))
+    made = create_model(f"{cls.__name__}Settings", __base__=OwnAttackSettings, __doc__=cls.__doc__, **found)
+    made.attack_class = cls
+    return made
 
 
-def near(name: str, known: list[str]) -> str:
-    """Return ", did you mean 'X'?" for the nearest of the known names, '' if none is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+def _field(setting: Setting, alias: str | None) -> tuple[Any, Any]:
+    """Return a setting as a field of a pydantic model."""
+    if setting.mark(StepSize) is not None:
+        return Radius | None, None
+    if setting.required:
+        return setting.hint, Field(alias=alias)
+    if setting.field.default_factory is not MISSING:
+        return setting.hint, Field(alias=alias, default_factory=setting.field.default_factory)
+    return setting.hint, Field(alias=alias, default=setting.field.default)
+
+
+def _keys_of(cls: type[Attack]) -> tuple[Setting, ...]:
+    return tuple(setting for setting in settings_of(cls) if setting.mark(NoKey) is None)
+
+
+def _held_as(name: str) -> str:
+    """Return the attribute that holds a setting: of one that a method hides, its name and `_name`."""
+    return f"{name}_name" if hasattr(OwnAttackSettings, name) else name
+
+
+def validate_attack(value: object) -> AnyAttackSettings:
+    """Return the settings of one attack of a suite, by its `kind`; pydantic gathers what is wrong with it.
+
+    Raises:
+        ValueError: no table, no kind, or one that is not known.
+        ValidationError: keys that are unknown, missing or out of range.
+    """
+    if isinstance(value, AnyAttackSettings):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticCustomError("attack_type", "an attack is a table with name, kind and its settings")
+    kind = value.get("kind")
+    if kind not in (known := list_kinds()):
+        raise PydanticCustomError(
+            "attack_kind",
+            "{what}; there are {known}",
+            {
+                "what": "kind: Field required"
+                if kind is None
+                else f"no attack {kind!r}{did_you_mean(str(kind), known)}",
+                "known": ", ".join(known),
+            },
+        )
+    return settings_class(kind).model_validate(value)

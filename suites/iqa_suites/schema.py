@@ -5,19 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    StrictFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from iqa_attacks import AttackError, Norm, check_qualities
+from iqa_models.registry import did_you_mean
 from iqa_suites.attack_settings import (
-    AttackSettings,
+    AnyAttackSettings,
     OwnAttackSettings,
     Radius,
     Settings,
     TransferSettings,
-    near,
+    validate_attack,
 )
+
+AttackSettings = Annotated[SerializeAsAny[AnyAttackSettings], BeforeValidator(validate_attack)]
+"""An attack of a suite, read by its `kind` as that attack of the catalogue declares it."""
 
 EMBEDDED = ("demo", "demo-core", "smoke")
 """Data sets that come with the harness, and so with the ends of their label scale."""
@@ -110,21 +122,15 @@ class Suite(Settings):
                     f"attacks: {attack.name!r} has norm {attack.norm!r}, the suite {self.norm!r}; "
                     "a suite is in one norm, write another for the other"
                 )
-            if self.norm != "2" and max(attack.epsilons) > 1:
+            if attack.training is not None and attack.training.split == self.data.split:
                 raise ValueError(
-                    f"attacks: {attack.name!r} has a radius of {max(attack.epsilons):g}, but pixels lie in "
-                    "[0, 1]; write grey levels as a fraction, such as '4/255'"
+                    f"attacks: {attack.name!r} would be trained on split {self.data.split!r} and tested on "
+                    "it, too; choose another training_split"
                 )
-            split = getattr(attack, "training_split", None)
-            if split == self.data.split:
-                raise ValueError(
-                    f"attacks: {attack.name!r} would be trained on split {split!r} and tested on it, too; "
-                    "choose another training_split"
-                )
-            if attack.couples_images and self.cell_images % attack.batch:
+            if attack.coupled_images and self.cell_images % attack.coupled_images:
                 raise ValueError(
                     f"cell_images: {self.cell_images} is not a multiple of the batch of {attack.name!r} "
-                    f"({attack.batch}); a batch-level objective would see other batches"
+                    f"({attack.coupled_images}); a batch-level objective would see other batches"
                 )
         return self
 
@@ -149,13 +155,13 @@ class Suite(Settings):
             if transfer.of not in own:
                 raise ValueError(
                     f"attacks: {transfer.name!r} is of {transfer.of!r}, which is no attack/objective of the "
-                    f"suite{near(transfer.of, list(own))}; there are {list(own)}"
+                    f"suite{did_you_mean(transfer.of, own)}; there are {list(own)}"
                 )
         members = {**own, **{f"{t.name}/{t.source[1]}": own[t.of] for t in self.transfers}}
         for member in self.suite_min:
             if member not in members:
-                known = list(members)
-                raise ValueError(f"suite_min: no {member!r}{near(member, known)}; there are {known}")
+                near = did_you_mean(member, members)
+                raise ValueError(f"suite_min: no {member!r}{near}; there are {list(members)}")
             chosen = members[member]
             if chosen.norm != self.norm or self.main_epsilon not in chosen.epsilons:
                 raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
-from iqa_attacks.square_moves import L2Moves, halvings
+from iqa_attacks.square import L2Moves, halvings
 from iqa_models import create_model
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
@@ -103,7 +103,7 @@ def test_shared_equals_separate_runs_whatever_the_company(norm):
     sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
     model, (images, ids, mos) = Wavy().eval(), targets(sizes)
     whole = by_key(_square(norm).run(model, images, ids, mos))
-    again = by_key(_square(norm).run(model, images, ids, mos, chunk=1, max_states=1))
+    again = by_key(_square(norm).run(model, images, ids, mos, chunk=1))
     assert all(same(found, again[key]) for key, found in whole.items())
     for objective in PER_IMAGE:
         alone = by_key(_square(norm, objectives=(objective,)).run(model, images[1:], ids[1:], mos[1:]))

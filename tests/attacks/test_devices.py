@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import ThreatModel, create_attack
-from iqa_attacks.square_moves import InfMoves, L2Moves
+from iqa_attacks.square import InfMoves, L2Moves
 from iqa_models import QualityModel, create_model
 
 _spec = importlib.util.spec_from_file_location("accelerator", Path(__file__).with_name("accelerator.py"))

@@ -11,7 +11,6 @@ Attacks that stop at, search for or return label flips cannot work on such logit
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from iqa_attacks.adapters.torchattacks_options import check_option, check_resizing, check_step
-from iqa_attacks.attack import Attack, Effort, Runtime
-from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
-from iqa_attacks.gradients import score
-from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets
+from iqa_attacks.attack import Attack, Effort
+from iqa_attacks.catalogue import register_attack
+from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack, naming
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
 from iqa_attacks.seeding import draw_seeds, seeded
 from iqa_attacks.threat_model import parse_epsilon
 from iqa_models import QualityModel
+from iqa_models.registry import did_you_mean
 
 FITTING = {
     **dict.fromkeys(
@@ -74,6 +74,7 @@ _RADIUS = {"PIFGSM": "max_epsilon", "PIFGSMPP": "max_epsilon"}
 _SCALE, _BEYOND = 10.0, 10.0
 
 
+@register_attack
 @dataclass(frozen=True, kw_only=True)
 class TorchAttack(Attack):
     """An attack of torchattacks by its name there, for the objectives `raise` and `lower`.
@@ -84,9 +85,11 @@ class TorchAttack(Attack):
     """
 
     kind = "torchattacks"
+    image_by_image = True
+    only_objectives = ("raise", "lower")
     attack: str
     """Name in torchattacks: `MIFGSM`, `PGDL2`, ..."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, int | float | bool | str] = field(default_factory=dict)
     """Its own settings (`steps`, `alpha`, ...); the library's defaults hold for the others."""
 
     def __post_init__(self) -> None:
@@ -94,17 +97,10 @@ class TorchAttack(Attack):
         if self.attack in REFUSED:
             raise BadAttackOption(f"torchattacks.{self.attack} does not fit: it {REFUSED[self.attack]}")
         if self.attack not in FITTING:
-            close = difflib.get_close_matches(self.attack, FITTING, n=1, cutoff=0.4)
-            near = f", did you mean {close[0]!r}?" if close else ""
+            near = did_you_mean(self.attack, FITTING, cutoff=0.4)
             raise UnknownAttack(f"no attack torchattacks.{self.attack}{near}; there are {sorted(FITTING)}")
         if self.threat.norm != FITTING[self.attack]:
             raise BadAttackOption(f"torchattacks.{self.attack} attacks norm {FITTING[self.attack]!r} only")
-        wrong = [o for o in self.objectives if o not in ("raise", "lower")]
-        if wrong:
-            raise BadAttackOption(
-                f"torchattacks.{self.attack} pushes a score one way: objectives are 'raise' and 'lower', "
-                f"not {wrong[0]!r}"
-            )
         known = self._settings()
         for name, value in self.options.items():
             if name not in known:
@@ -136,7 +132,7 @@ class TorchAttack(Attack):
         steps = chosen.get("steps", chosen.get("num_iter_set", 1))
         return Effort(steps, float(chosen.get("alpha", self.threat.epsilon)), 1)
 
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, runtime: Runtime) -> Ascent:
+    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Run the library on every image, once a direction."""
         if draws is not None:
             raise AttackError(
@@ -149,19 +145,21 @@ class TorchAttack(Attack):
         for i, image in enumerate(targets.images):
             total = Cost(0, 0, 0)
             examples = []
-            for objective in self.objectives:
-                up = objective == "raise"
-                example, spent = self._attack(model, image, targets.ids[i], up=up)
-                examples.append(example)
-                total = Cost(*(a + b for a, b in zip(total, spent, strict=True)))
-                value = (example.score - low) / (high - low)
-                found.append(Found(i, str(objective), steps, value if up else -value, example))
-            for name, end in ((LOWEST_SEEN, min), (HIGHEST_SEEN, max)):
-                found.append(Found(i, name, steps, None, end(examples, key=lambda e: e.score)))
+            for objective in self.create_objectives():
+                up = objective.name == "raise"
+                with naming([targets.ids[i]]):
+                    pixels, spent = self._attack(model, image, targets.ids[i], up=up)
+                value = self.score_of(model, pixels, targets.ids[i], (0, steps), None)
+                examples.append(Example(pixels, value, 0, steps))
+                total = total.plus(spent).plus(Cost(1, 0, 0))
+                unit = (value - low) / (high - low)
+                found.append(Found(i, objective.name, steps, unit if up else -unit, examples[-1]))
+            found += ends(i, steps, examples)
             cost[i, steps] = total
         return Ascent(found, cost)
 
-    def _attack(self, model: QualityModel, image: Tensor, image_id: str, *, up: bool) -> tuple[Example, Cost]:
+    def _attack(self, model: QualityModel, image: Tensor, image_id: str, *, up: bool) -> tuple[Tensor, Cost]:
+        """Return the attacked image (3, H, W), inside the threat model, and what finding it cost."""
         logits = TwoLogits(model, up=up)
         radius = {_RADIUS.get(self.attack, "eps"): self.threat.epsilon}
         chosen = self._chosen()
@@ -171,17 +169,14 @@ class TorchAttack(Attack):
         label = torch.tensor([0 if up else 1], device=image.device)
         clean = image.unsqueeze(0)
         (seed,) = draw_seeds(self.seed, image_id, ("torchattacks",), 1)
-        with seeded(seed, image.device):
-            attacked = attack(clean, label).to(clean)
+        # The caller, or a plug-in of theirs, may have switched gradients off; the library takes them as set.
+        with seeded(seed, image.device), torch.enable_grad():
+            attacked = attack(clean.clone(), label).detach().to(clean)
         if not logits.spent.backwards:
             raise AttackFailed(f"torchattacks.{self.attack} took no gradient: it attacked nothing")
         if not bool(attacked.isfinite().all()):
             raise AttackFailed(f"torchattacks.{self.attack} returned values that are not finite")
-        attacked = self.threat.admit(attacked, clean)
-        value = float(score(model, attacked, chunk=1))
-        forwards, backwards, zero = logits.spent
-        example = Example(attacked.squeeze(0).detach(), value, 0, self.effort.steps)
-        return example, Cost(forwards + 1, backwards, zero)
+        return self.threat.admit(attacked, clean).squeeze(0), logits.spent
 
 
 class TwoLogits(nn.Module):
@@ -217,7 +212,7 @@ class TwoLogits(nn.Module):
         return torch.stack([-logit, logit], dim=1)
 
     def _count(self, forwards: int = 0, backwards: int = 0, zero: int = 0) -> None:
-        self.spent = Cost(*(a + b for a, b in zip(self.spent, (forwards, backwards, zero), strict=True)))
+        self.spent = self.spent.plus(Cost(forwards, backwards, zero))
 
     def _count_gradient(self, gradient: Tensor) -> Tensor:
         if not bool(gradient.isfinite().all()):

@@ -13,13 +13,14 @@ With a fixed step size the iterate after T steps is a prefix of a longer run, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iqa_attacks.engine.states import Best, Move, Schedule, States, advance, evaluate, starts
+from iqa_attacks.engine.batches import Batched
+from iqa_attacks.engine.states import Best, Evaluated, Move, Schedule, States, advance, evaluate, starts
 from iqa_attacks.engine.updates import Control, Decision, Point
 from iqa_attacks.errors import AttackFailed
 from iqa_attacks.objectives import Objective
@@ -35,20 +36,8 @@ from iqa_attacks.results import (
 )
 from iqa_models import QualityModel
 
-
-@dataclass
-class _Lane:
-    """One objective: where it is and the best it has met, for every (restart, image)."""
-
-    objective: Objective
-    control: Control
-    at: Tensor
-    """(restarts, n) long: index of the state the lane is at."""
-    best: list[list[Example | None]]
-    best_loss: Tensor
-    """(restarts, n) float64, -inf before the first evaluation."""
-    back: list[list[Best | None]]
-    """Where an update that goes back would go: an image's own best, which need not be at its batch's best."""
+STATES_A_CHUNK = 8
+"""Starts run together, as a multiple of the images in a pass: what they hold stays near what a pass takes."""
 
 
 def ascend(
@@ -58,7 +47,6 @@ def ascend(
     schedule: Schedule,
     *,
     chunk: int,
-    max_states: int,
 ) -> Ascent:
     """Maximise every objective on every image and return the best examples found.
 
@@ -67,146 +55,207 @@ def ascend(
         targets: the images, their labels and clean scores.
         objectives: what to maximise, together.
         schedule: steps, restarts, what is kept and reported.
-        chunk: images in one forward or backward pass; changes memory and speed, not what is done.
-        max_states: starts run together; restarts beyond it run one group after another.
+        chunk: images in one forward or backward pass; restarts that are more than `STATES_A_CHUNK` times as
+            many run one group after another. Changes memory and speed, not what is done.
 
     Raises:
         AttackFailed: scores, gradients or losses that no attack can use.
     """
     best: dict[tuple[int, str, int], Found] = {}
     cost: dict[tuple[int, int], Cost] = {}
-    together = max(1, max_states // max(1, len(targets.images)))
+    together = max(1, STATES_A_CHUNK * chunk // max(1, len(targets.images)))
     for first in range(0, schedule.restarts, together):
         restarts = range(first, min(first + together, schedule.restarts))
-        for steps, found, spent in _ascend_group(model, targets, objectives, schedule, restarts, chunk):
+        for steps, found, spent in _Group(model, targets, objectives, schedule, restarts, chunk).run():
             merge(best, found)
             for image, c in enumerate(spent):
-                former = cost.get((image, steps), Cost(0, 0, 0))
-                cost[image, steps] = Cost(*(a + b for a, b in zip(former, c, strict=True)))
+                cost[image, steps] = cost.get((image, steps), Cost(0, 0, 0)).plus(c)
     return Ascent([best[key] for key in sorted(best)], cost)
 
 
-def _ascend_group(
-    model: QualityModel,
-    targets: Targets,
-    objectives: Sequence[Objective],
-    schedule: Schedule,
-    restarts: range,
-    chunk: int,
-) -> list[tuple[int, list[Found], list[Cost]]]:
-    """Run some restarts of all objectives together; one snapshot a reported number of steps."""
-    n, r = len(targets.images), len(restarts)
-    low, high = model.spec.score_range
-    clean = (targets.clean - low) / (high - low)
-    states = starts(targets, schedule, restarts)
-    lanes = [_lane(objective, schedule, r, n) for objective in objectives]
-    # By restart, as the lanes are: ties then go to the earlier restart however restarts are grouped.
-    lowest: dict[tuple[int, int], Example] = {}
-    highest: dict[tuple[int, int], Example] = {}
-    spent = torch.zeros(n, 3, dtype=torch.long)
-    snapshots = []
+class _Snapshot(NamedTuple):
+    """What a group has found and spent up to a number of steps."""
 
-    for step in range(schedule.steps + 1):
-        last = step == schedule.steps
-        at = evaluate(model, states, targets, schedule, restarts, step, chunk=chunk, gradient=not last)
-        visits = torch.bincount(states.image, minlength=n) * (schedule.draws or 1)
-        spent[:, 0] += visits
-
-        examples: dict[int, Example] = {}
-        _mark_ends(lowest, highest, examples, states, at.scores, restarts, step)
-
-        signs: list[Tensor] = []
-        decisions: list[Decision] = []
-        slopes: dict[int, Tensor] = {}
-        for lane in lanes:
-            scores = (at.scores[lane.at] - low) / (high - low)
-            loss, weight = _objective_at(lane.objective, scores, targets.mos, clean, schedule.batch)
-            sign = weight.sign().long()
-            better = loss > lane.best_loss if schedule.keep_best else torch.ones_like(loss, dtype=torch.bool)
-            for row, i in better.nonzero().tolist():
-                s = int(lane.at[row, i])
-                example = _example(examples, states, at.scores, s, restarts, step)
-                lane.best[row][i] = example
-            lane.best_loss = torch.where(better, loss, lane.best_loss)
-            signs.append(sign)
-            if last:
-                continue
-            decision = _decide(lane, step, scores, loss, targets.mos, clean, schedule.batch)
-            for row, i in decision.best.nonzero().tolist():
-                s = int(lane.at[row, i])
-                group, place_in = states.where[s]
-                slope = slopes.setdefault(s, at.slopes[group][place_in].clone())
-                example = _example(examples, states, at.scores, s, restarts, step)
-                iterate = _iterate(states, example, s)
-                lane.back[row][i] = Best(example, iterate, slope, int(sign[row, i]))
-            decisions.append(decision)
-
-        if step in schedule.report_steps:
-            found = [f for lane in lanes for f in _chosen(lane, step)]
-            for name, ends in ((LOWEST_SEEN, lowest), (HIGHEST_SEEN, highest)):
-                found += [Found(i, name, step, None, example) for (_, i), example in sorted(ends.items())]
-            snapshots.append((step, found, [Cost(*row) for row in spent.tolist()]))
-
-        if not last:
-            spent[:, 1] += visits
-            spent[:, 2] += torch.bincount(states.image[at.zero], minlength=n) * (schedule.draws or 1)
-            moves, bests = _moves(lanes, signs, decisions)
-            states = advance(states, at.slopes, moves, bests, targets, schedule, step)
-    return snapshots
+    steps: int
+    found: list[Found]
+    spent: list[Cost]
 
 
-def _lane(objective: Objective, schedule: Schedule, restarts: int, n: int) -> _Lane:
-    shape = torch.Size((restarts, n))
-    return _Lane(
-        objective,
-        schedule.update.control(shape),
-        torch.arange(restarts * n).view(shape),
-        [[None] * n for _ in range(restarts)],
-        torch.full(shape, -torch.inf, dtype=torch.float64),
-        [[None] * n for _ in range(restarts)],
-    )
+class _Group:
+    """Some restarts of all objectives, run together."""
+
+    def __init__(
+        self,
+        model: QualityModel,
+        targets: Targets,
+        objectives: Sequence[Objective],
+        schedule: Schedule,
+        restarts: range,
+        chunk: int,
+    ) -> None:
+        low, high = model.spec.score_range
+        self.model, self.targets, self.schedule, self.restarts = model, targets, schedule, restarts
+        self.chunk, self.low, self.high = chunk, low, high
+        self.states = starts(targets, schedule, restarts)
+        clean = (targets.clean - low) / (high - low)
+        shape = torch.Size((len(restarts), len(targets.images)))
+        self.lanes = [
+            _Lane(
+                Batched(objective, targets.mos, clean, schedule.batch), schedule.update.control(shape), shape
+            )
+            for objective in objectives
+        ]
+        # By restart, as the lanes are: ties then go to the earlier restart however restarts are grouped.
+        self.lowest: dict[tuple[int, int], Example] = {}
+        self.highest: dict[tuple[int, int], Example] = {}
+        self.spent = torch.zeros(len(targets.images), 3, dtype=torch.long)
+
+    def run(self) -> list[_Snapshot]:
+        """Take all steps; one snapshot a reported number of them."""
+        schedule, snapshots = self.schedule, []
+        for step in range(schedule.steps + 1):
+            last = step == schedule.steps
+            at = evaluate(
+                self.model, self.states, self.targets, schedule, self.restarts, step,
+                chunk=self.chunk, gradient=not last,
+            )  # fmt: skip
+            self._count(forwards=self.states.image)
+            moment = _Moment(self.states, at, self.restarts, step)
+            self._mark_ends(moment)
+            turns = [self._turn(lane, moment, last=last) for lane in self.lanes]
+            if step in schedule.report_steps:
+                snapshots.append(self._snapshot(step))
+            if not last:
+                self._count(backwards=self.states.image, zero=self.states.image[at.zero])
+                moves, bests = _moves(self.lanes, turns)
+                self.states = advance(self.states, at.slopes, moves, bests, self.targets, schedule, step)
+        return snapshots
+
+    def _count(self, **visits: Tensor) -> None:
+        for column, name in enumerate(("forwards", "backwards", "zero")):
+            if name in visits:
+                times = torch.bincount(visits[name], minlength=len(self.spent))
+                self.spent[:, column] += times * (self.schedule.draws or 1)
+
+    def _mark_ends(self, moment: _Moment) -> None:
+        """Keep the lowest and the highest score any objective has met, by (restart, image)."""
+        for s, value in enumerate(moment.at.scores.tolist()):
+            place = (int(moment.states.restart[s]), int(moment.states.image[s]))
+            if place not in self.lowest or value < self.lowest[place].score:
+                self.lowest[place] = moment.example(s)
+            if place not in self.highest or value > self.highest[place].score:
+                self.highest[place] = moment.example(s)
+
+    def _turn(self, lane: _Lane, moment: _Moment, *, last: bool) -> _Turn:
+        """Keep what an objective has gained here, and return where it goes; at the last iterate nowhere."""
+        scores = (moment.at.scores[lane.at] - self.low) / (self.high - self.low)
+        loss, weight = lane.batched.evaluate(scores)
+        sign = weight.sign().long()
+        better = loss > lane.best_loss if self.schedule.keep_best else torch.ones_like(loss, dtype=torch.bool)
+        for row, i in better.nonzero().tolist():
+            lane.best[row][i] = moment.example(int(lane.at[row, i]))
+        lane.best_loss = torch.where(better, loss, lane.best_loss)
+        if last:
+            return _Turn(sign, lane.stay)
+        decision = lane.decide(moment.step, Point(scores, loss))
+        for row, i in decision.best.nonzero().tolist():
+            lane.back[row][i] = moment.best(int(lane.at[row, i]), int(sign[row, i]))
+        return _Turn(sign, decision)
+
+    def _snapshot(self, step: int) -> _Snapshot:
+        found = [f for lane in self.lanes for f in lane.chosen(step, self.targets.ids)]
+        for name, ends in ((LOWEST_SEEN, self.lowest), (HIGHEST_SEEN, self.highest)):
+            found += [Found(i, name, step, None, example) for (_, i), example in sorted(ends.items())]
+        return _Snapshot(step, found, [Cost(*row) for row in self.spent.tolist()])
 
 
-def _mark_ends(
-    lowest: dict[tuple[int, int], Example],
-    highest: dict[tuple[int, int], Example],
-    examples: dict[int, Example],
-    states: States,
-    scores: Tensor,
-    restarts: range,
-    step: int,
-) -> None:
-    """Keep the lowest and the highest score any objective has met, by (restart, image)."""
-    for s, value in enumerate(scores.tolist()):
-        place = (int(states.restart[s]), int(states.image[s]))
-        if place not in lowest or value < lowest[place].score:
-            lowest[place] = _example(examples, states, scores, s, restarts, step)
-        if place not in highest or value > highest[place].score:
-            highest[place] = _example(examples, states, scores, s, restarts, step)
+class _Turn(NamedTuple):
+    """Where one objective goes from an iterate."""
+
+    sign: Tensor
+    """(restarts, n) long: sign(dL/df)."""
+    decision: Decision
 
 
-def _decide(
-    lane: _Lane, step: int, scores: Tensor, loss: Tensor, mos: Tensor, clean: Tensor, batch: int
-) -> Decision:
-    """Return what an objective does after iterate `step`, of scores and loss (R, n)."""
+class _Moment:
+    """All states of one iterate, evaluated; what is kept of one is copied out of its stack once."""
 
-    def above(former: Point) -> Tensor:
-        changed = _with_one_changed(lane.objective, scores, former.scores, mos, clean, batch)
-        return torch.where(loss == changed, loss > former.loss, loss > changed)
+    def __init__(self, states: States, at: Evaluated, restarts: range, step: int) -> None:
+        self.states, self.at, self.restarts, self.step = states, at, restarts, step
+        self._examples: dict[int, Example] = {}
+        self._slopes: dict[int, Tensor] = {}
 
-    return lane.control.decide(step, Point(scores, loss), above)
+    def example(self, s: int) -> Example:
+        """Return the example of a state."""
+        if s not in self._examples:
+            group, row = self.states.where[s]
+            pixels = self.states.shown[group][row].clone()
+            restart = self.restarts[int(self.states.restart[s])]
+            self._examples[s] = Example(pixels, float(self.at.scores[s]), restart, self.step)
+        return self._examples[s]
+
+    def best(self, s: int, sign: int) -> Best:
+        """Return a state as one to come back to; it shares the memory of its example where the two agree."""
+        group, row = self.states.where[s]
+        if s not in self._slopes:
+            self._slopes[s] = self.at.slopes[group][row].clone()
+        example = self.example(s)
+        same = self.states.shown[group] is self.states.pixels[group]
+        pixels = example.pixels if same else self.states.pixels[group][row].clone()
+        return Best(example, pixels, self._slopes[s], sign)
 
 
-def _moves(
-    lanes: Sequence[_Lane], signs: Sequence[Tensor], decisions: Sequence[Decision]
-) -> tuple[list[Move], dict[int, Best]]:
+class _Lane:
+    """One objective: where it is and the best it has met, for every (restart, image)."""
+
+    def __init__(self, batched: Batched, control: Control, shape: torch.Size) -> None:
+        rows, n = shape
+        self.batched, self.control = batched, control
+        self.at = torch.arange(rows * n).view(shape)
+        """(restarts, n) long: index of the state the lane is at."""
+        self.best: list[list[Example | None]] = [[None] * n for _ in range(rows)]
+        self.best_loss = torch.full(shape, -torch.inf, dtype=torch.float64)
+        """(restarts, n), -inf before the first evaluation."""
+        self.back: list[list[Best | None]] = [[None] * n for _ in range(rows)]
+        """Where an update that goes back would go: an image's own best, which need not be its batch's."""
+
+    @property
+    def stay(self) -> Decision:
+        """What is decided at the last iterate: nothing."""
+        return Decision(self.control.halvings, self.control.nowhere, self.control.nowhere)
+
+    def decide(self, step: int, now: Point) -> Decision:
+        """Return what the objective does after iterate `step`, which is at `now`."""
+
+        def above(former: Point) -> Tensor:
+            changed = self.batched.with_one_changed(now.scores, former.scores)
+            return torch.where(now.loss == changed, now.loss > former.loss, now.loss > changed)
+
+        return self.control.decide(step, now, above)
+
+    def chosen(self, steps: int, ids: Sequence[str]) -> list[Found]:
+        """Return, for every image and restart of the group, the best so far.
+
+        Raises:
+            AttackFailed: an image has none; left out, it would be missing from every mean.
+        """
+        found, name = [], self.batched.objective.name
+        for row, line in enumerate(self.best):
+            for i, example in enumerate(line):
+                if example is None:
+                    raise AttackFailed(f"objective {name!r}: no iterate of image {ids[i]!r} was kept")
+                found.append(Found(i, name, steps, float(self.best_loss[row, i]), example))
+        return found
+
+
+def _moves(lanes: Sequence[_Lane], turns: Sequence[_Turn]) -> tuple[list[Move], dict[int, Best]]:
     """Collect the distinct moves of all lanes and point every lane at its next state."""
     children: dict[Move, int] = {}
     bests: dict[int, Best] = {}
-    for lane, sign, decision in zip(lanes, signs, decisions, strict=True):
+    for lane, (sign, decision) in zip(lanes, turns, strict=True):
         moved = torch.empty_like(lane.at)
         columns = zip(
-            _grid(lane.at),
+            torch.cartesian_prod(*(torch.arange(size) for size in lane.at.shape)).tolist(),
             lane.at.flatten().tolist(),
             sign.flatten().tolist(),
             decision.halvings.flatten().tolist(),
@@ -223,70 +272,3 @@ def _moves(
             moved[row, i] = children.setdefault(move, len(children))
         lane.at = moved
     return list(children), bests
-
-
-def _objective_at(
-    objective: Objective, scores: Tensor, mos: Tensor, clean: Tensor, batch: int
-) -> tuple[Tensor, Tensor]:
-    """Evaluate an objective on scores (R, n), restart by restart and batch by batch: loss, weight (R, n)."""
-    losses, weights = torch.empty_like(scores), torch.empty_like(scores)
-    for row, part in _batches(objective, scores, batch):
-        losses[row, part], weights[row, part] = objective.evaluate(scores[row, part], mos[part], clean[part])
-    return losses, weights
-
-
-def _with_one_changed(
-    objective: Objective, scores: Tensor, others: Tensor, mos: Tensor, clean: Tensor, batch: int
-) -> Tensor:
-    """Return the losses (R, n) at scores (R, n), each with the image's own score taken from `others`."""
-    losses = torch.empty_like(scores)
-    for row, part in _batches(objective, scores, batch):
-        losses[row, part] = objective.with_one_changed(
-            scores[row, part], others[row, part], mos[part], clean[part]
-        )
-    return losses
-
-
-def _batches(objective: Objective, scores: Tensor, batch: int) -> Iterator[tuple[int, slice]]:
-    width = batch if objective.batch_level else scores.shape[1]
-    for row in range(scores.shape[0]):
-        for first in range(0, scores.shape[1], width):
-            yield row, slice(first, first + width)
-
-
-def _example(
-    made: dict[int, Example], states: States, scores: Tensor, s: int, restarts: range, step: int
-) -> Example:
-    """Return the example of a state, copied out of the stack once."""
-    if s not in made:
-        group, row = states.where[s]
-        pixels = states.shown[group][row].clone()
-        made[s] = Example(pixels, float(scores[s]), restarts[int(states.restart[s])], step)
-    return made[s]
-
-
-def _iterate(states: States, example: Example, s: int) -> Tensor:
-    """Return where a state is, sharing the memory of its example where the two are the same."""
-    group, row = states.where[s]
-    same = states.shown[group] is states.pixels[group]
-    return example.pixels if same else states.pixels[group][row].clone()
-
-
-def _chosen(lane: _Lane, steps: int) -> list[Found]:
-    """Return, for every image and restart of the group, the lane's best so far.
-
-    Raises:
-        AttackFailed: an image has none; left out, it would be missing from every mean.
-    """
-    found = []
-    for row, line in enumerate(lane.best):
-        for i, example in enumerate(line):
-            if example is None:
-                raise AttackFailed(f"objective {lane.objective.name!r}: no iterate of image {i} was kept")
-            found.append(Found(i, lane.objective.name, steps, float(lane.best_loss[row, i]), example))
-    return found
-
-
-def _grid(at: Tensor) -> list[tuple[int, int]]:
-    rows, columns = at.shape
-    return [(row, column) for row in range(rows) for column in range(columns)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks.engine.updates import Now, Update
+from iqa_attacks.errors import naming
 from iqa_attacks.gradients import (
     expected_score,
     expected_score_and_gradient,
@@ -114,11 +115,8 @@ class Move(NamedTuple):
 def starts(targets: Targets, schedule: Schedule, restarts: range) -> States:
     """Draw the starts: state (row, i) is restart `restarts[row]` of image i."""
     n = len(targets.images)
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for i, image in enumerate(targets.images):
-        sizes.setdefault(tuple(image.shape), []).append(i)
     groups, pixels, shown = [], [], []
-    for members in sizes.values():
+    for members in targets.by_size():
         rows, stacked = [], []
         for row, restart in enumerate(restarts):
             for i in members:
@@ -162,28 +160,29 @@ def evaluate(
     zero = torch.zeros(len(states.image), dtype=torch.bool)
     slopes = []
     for rows, pixels in zip(states.groups, states.shown, strict=True):
+        ids = [targets.ids[i] for i in states.image[rows].tolist()]
         if schedule.draws is None:
-            if not gradient:
-                scores[rows] = score(model, pixels, chunk=chunk)
-                continue
-            scores[rows], gradients = score_and_gradient(model, pixels, chunk=chunk)
+            with naming(ids):
+                if not gradient:
+                    scores[rows] = score(model, pixels, chunk=chunk)
+                    continue
+                scores[rows], gradients = score_and_gradient(model, pixels, chunk=chunk)
         else:
-            seeds = [
-                draw_seeds(
-                    schedule.seed,
-                    targets.ids[int(states.image[s])],
-                    (restarts[int(states.restart[s])], step),
-                    schedule.draws,
-                )
-                for s in rows.tolist()
-            ]
-            pairs = list(zip(pixels, seeds, strict=True))
+            means, sloping = [], []
+            for version, image_id, row in zip(pixels, ids, rows.tolist(), strict=True):
+                moment = (restarts[int(states.restart[row])], step)
+                seeds = draw_seeds(schedule.seed, image_id, moment, schedule.draws)
+                with naming([image_id]):
+                    if gradient:
+                        mean, slope = expected_score_and_gradient(model, version, seeds)
+                        sloping.append(slope)
+                    else:
+                        mean = expected_score(model, version, seeds)
+                means.append(mean)
+            scores[rows] = torch.tensor(means, dtype=torch.float64)
             if not gradient:
-                scores[rows] = torch.tensor([expected_score(model, p, s) for p, s in pairs]).double()
                 continue
-            drawn = [expected_score_and_gradient(model, p, s) for p, s in pairs]
-            scores[rows] = torch.tensor([value for value, _ in drawn], dtype=torch.float64)
-            gradients = torch.stack([g for _, g in drawn])
+            gradients = torch.stack(sloping)
         zero[rows] = (gradients.flatten(1) == 0).all(dim=1).cpu()
         slopes.append(schedule.update.slope(gradients, schedule.threat))
     return Evaluated(scores, slopes, zero)

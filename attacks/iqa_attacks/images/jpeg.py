@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.images.levels import to_8_bits
+from iqa_attacks.images.levels import nearest_levels
 from iqa_models import QualityModel
 
 _LUMA = (
@@ -91,7 +91,7 @@ class Compressed(QualityModel):
 
 def _straight(images: Tensor) -> Tensor:
     """Round to 8 bits; the gradient passes through."""
-    return _passing(to_8_bits(images.detach()), images)
+    return _passing(nearest_levels(images.detach()), images)
 
 
 def _whole(channels: Tensor) -> Tensor:

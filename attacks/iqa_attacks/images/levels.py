@@ -10,14 +10,17 @@ from iqa_attacks.errors import AttackError
 _NEAR = 1e-3  # of a grey level: what float32 makes of a whole one
 
 
-def to_8_bits(images: Tensor) -> Tensor:
-    """Return images in [0, 1] rounded to the nearest of 256 levels, in their own precision."""
+def nearest_levels(images: Tensor) -> Tensor:
+    """Return images in [0, 1] rounded to the nearest of 256 levels, in their own precision.
+
+    What a file would make of them; a change from a clean image may get longer (`to_8_bits` keeps it short).
+    """
     return (images * 255).round() / 255
 
 
 def on_levels(images: Tensor) -> bool:
     """Whether every pixel is one of the 256 levels, to the last bit."""
-    return torch.equal(images, to_8_bits(images))
+    return torch.equal(images, nearest_levels(images))
 
 
 def round_inf(images: Tensor, clean: Tensor, reach: int) -> Tensor:
@@ -51,6 +54,15 @@ def round_2(images: Tensor, clean: Tensor) -> Tensor:
     room = (size.square() - base.square()).sum(dim=1, keepdim=True) + 1e-9
     more = torch.zeros_like(base).scatter(1, order, ((rest > 0) & (price <= room)).double())
     return _pixels(at + ((base + more).view_as(change) * change.sign()), images)
+
+
+def check_levels(clean: Tensor) -> None:
+    """Refuse an image that lies between grey levels.
+
+    Raises:
+        AttackError: it is none of 8 bits.
+    """
+    _levels(clean)
 
 
 def _levels(clean: Tensor) -> Tensor:

@@ -25,6 +25,20 @@ _NEAR = 0.997  # of it that is enough
 _MARGIN = 1e-4  # of that loss: more than float32 pixels can add to it
 
 
+def check_window(images: Tensor) -> None:
+    """Refuse images (..., H, W) that no window fits in.
+
+    Raises:
+        AttackError: they are smaller than the window.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) < WINDOW:
+        raise AttackError(
+            f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, not {height} x {width}: its windows "
+            "must fit in"
+        )
+
+
 class Moments(NamedTuple):
     """Windowed moments of clean images and of changes to them, (B, C, H - 10, W - 10) float64 each."""
 
@@ -45,12 +59,7 @@ class Reference:
         Raises:
             AttackError: it is smaller than the window.
         """
-        height, width = clean.shape[-2:]
-        if min(height, width) < WINDOW:
-            raise AttackError(
-                f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, not {height} x {width}: its "
-                "windows must fit in"
-            )
+        check_window(clean)
         self.clean = clean.double()
         self._mean, square = _blur(torch.stack([self.clean, self.clean * self.clean]))
         self._variance = square - self._mean * self._mean

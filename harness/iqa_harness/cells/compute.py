@@ -294,7 +294,8 @@ def _verify(
             part = named[first : first + VERIFY_CHUNK]
             claimed = torch.stack([example.pixels for _, example in part])
             stored = threat.admit(claimed, clean.expand_as(claimed))
-            outside = threat.violation(stored, clean)
+            rounded = to_8_bits(stored, clean, threat)
+            outside = threat.violation(stored, clean) or threat.violation(rounded, clean)
             if outside is not None:
                 raise RunError(
                     f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
@@ -303,7 +304,7 @@ def _verify(
             budget = measure(stored, clean)
             moved = (stored - claimed).abs().flatten(1).amax(dim=1)
             scores = _versions(cell, model, stored, image_id)
-            scores_8bit = _versions(cell, model, to_8_bits(stored), image_id)
+            scores_8bit = _versions(cell, model, rounded, image_id)
             scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
             measured = zip(*budget, reference.ssim(stored), moved, strict=True)
             columns = zip(part, scores, scores_8bit, scores_jpeg, measured, strict=True)

@@ -12,7 +12,7 @@ from iqa_attacks import Attack, Universal
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_models import QualityModel
-from iqa_suites import Suite, UniversalSettings
+from iqa_suites import Suite
 
 ToTensor = Callable[[np.ndarray[Any, np.dtype[np.uint8]]], Tensor]
 """Turns decoded pixels (H, W, 3) into an image (3, H, W) on the run's device."""
@@ -26,16 +26,17 @@ def training_images(suite: Suite, data: ImageSet) -> dict[str, ImageSet]:
     """
     training: dict[str, ImageSet] = {}
     for settings in suite.own_attacks:
-        if isinstance(settings, UniversalSettings):
-            images = data.split(settings.training_split)
+        if settings.training is not None:
+            split, limit = settings.training
+            images = data.split(split)
             if not len(images):
                 raise RunError(
-                    f"{data.card.name!r} has no images in split {settings.training_split!r} to train "
+                    f"{data.card.name!r} has no images in split {split!r} to train "
                     f"{settings.name!r} on; choose another training_split, or other data"
                 )
-            count = min(len(images), settings.training_images or len(images))
-            if count > len(training.get(settings.training_split, ())):
-                training[settings.training_split] = images.subset(range(count))
+            count = min(len(images), limit or len(images))
+            if count > len(training.get(split, ())):
+                training[split] = images.subset(range(count))
     return training
 
 

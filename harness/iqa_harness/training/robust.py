@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import Attack, ThreatModel, create_attack, parse_epsilon
-from iqa_attacks.attack import Runtime
 from iqa_attacks.errors import AttackError
 from iqa_attacks.results import Targets
 from iqa_harness.errors import TrainingError
@@ -82,7 +81,7 @@ class Adversary:
                 clean = self._clean(model, chosen)
                 targets = Targets(list(chosen), list(ids[:count]), labels[:count].double().cpu(), clean)
                 scorer = CropScorer(model).eval()
-                found = self.attack.search(scorer, targets, None, Runtime(self.chunk, self.chunk)).found
+                found = self.attack.search(scorer, targets, None, self.chunk).found
         except AttackError as error:
             raise TrainingError(f"adversarial training: {error}") from error
         examples = chosen.clone()
