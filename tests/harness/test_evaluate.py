@@ -12,7 +12,7 @@ from PIL import Image
 
 from iqa_harness.cells.plan import Entrant
 from iqa_harness.data import open_data
-from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation import evaluate as evaluation
 from iqa_harness.evaluation.evaluate import EvaluationTable, count_images, evaluate, name_sets, trained_on
@@ -162,7 +162,7 @@ def test_a_resized_set_has_scores_of_its_own(sets, counting, tmp_path):
     store = EvaluationStore(tmp_path)
     text, images = sets[1]
     plain = run([counting], [(text, images)], store).scores
-    small = run([counting], [(text, ResizedImageSet(images, 8, 8))], store).scores
+    small = run([counting], [(text, ResizedImageSet(images, "8x8"))], store).scores
     assert Counting.seen == 24
     assert plain.column("score").to_pylist() != small.column("score").to_pylist()
 

@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 import pytest
+from iqa_harness.training.resizing import resized, target_size
 from PIL import Image
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.loop import train
 from iqa_harness.training.prefetch import Prefetched
-from iqa_harness.training.resizing import resized, target_size
 from iqa_models import load_checkpoint
 
 

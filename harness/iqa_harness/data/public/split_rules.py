@@ -19,6 +19,8 @@ from iqa_harness.errors import DataError
 SPLITS: Final = ("train", "val", "test")
 LISTS: Final = SPLITS
 """Options that name a JSON list; any of them makes the rule `lists`."""
+RULES_OF_TABLES: Final = ("official", "references", "random", "all")
+"""Rules a user's own table can have, the default first."""
 OPTIONS: Final = ("split", "split_seed", "val_share", *LISTS)
 
 
@@ -112,9 +114,13 @@ def _by_lists(listing: Listing, lists: dict[str, str], root: Path, seed: int, va
                 trouble = "names several images" if found else "is no image of the set"
                 listing.find(where, "unknown", f"{image} {trouble}")
                 continue
-            former = homes.setdefault(found[0].image_id, split)
-            if former != split:
-                listing.find(where, "leak", f"{image} is in {split} and in {former}")
+            name = found[0].image_id
+            if homes.get(name) == split:
+                listing.remark(
+                    where, "listed-twice", f"{image} stands in {path.name} before; it is taken once"
+                )
+            elif homes.setdefault(name, split) != split:
+                listing.find(where, "leak", f"{image} is in {split} and in {homes[name]}")
         words.append(f"{split} {path.name} ({len(items)} images, sha256 {file_sha256(path)[:16]})")
     if val_share is not None:
         words.append(_hold_out(homes, val_share, seed))
