@@ -31,7 +31,7 @@ def findings(text: str) -> dict[str, str]:
 
 
 def test_sound_sets_have_no_other_finding(tree: Tree) -> None:
-    """Miniatures of all layouts are sound, the originals that lie among the images included, but not whole."""
+    """Miniatures of all layouts are sound, originals among the images included, but not whole."""
     for name in ("koniq10k", "tid2013", "kadid10k", "spaq", "agiqa3k", "livec", "csiq", "bid"):
         report = check_source(f"{name}:{tree(name)}", progress=False)
         (finding,) = report.findings

@@ -150,7 +150,7 @@ def test_damage_is_never_served(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_file_under_another_name_is_never_served(tmp_path: Path) -> None:
-    """A file of the cache copied over that of another image counts as damaged: each image keeps its pixels."""
+    """A file of the cache copied over another image's counts as damaged: each image keeps its pixels."""
     images = open_data(many(tmp_path / "set", 4), progress=False)
     small = ResizedImageSet(images, "6x9", open_pixel_cache())
     plain, resized = [images.read(i) for i in range(4)], [small.read(i) for i in range(4)]

@@ -1,4 +1,4 @@
-"""Tables as people write them: spreadsheets of other countries, other names, other alphabets; and in Python."""
+"""Tables as people write them: spreadsheets of other countries, other names, and tables in Python."""
 
 import unicodedata
 from collections.abc import Callable
@@ -51,7 +51,8 @@ PLAIN = "path,mos,split\na.png,1.5,train\nb.png,2.25,val\nsub/c.png,3.0,test\n"
     [
         "path;mos;split\na.png;1,5;train\nb.png;2,25;val\nsub/c.png;3;test\n",
         "path\tmos\tsplit\na.png\t1.5\ttrain\nb.png\t2,25\tval\nsub/c.png\t3\ttest\n",
-        " path , mos\u00a0, split\n a.png\u00a0, 1.5 ,train\nb.png,\u202f2.25,\u200bval\nsub/c.png,3,test\ufeff\n",
+        " path , mos\u00a0, split\n a.png\u00a0, 1.5 ,train\n"
+        "b.png,\u202f2.25,\u200bval\nsub/c.png,3,test\ufeff\n",
         "\ufeffpath,mos,split\r\na.png,1.5,train\r\n\r\nb.png,2.25,val\r\nsub\\c.png,3,test\r\n",
         "path,dmos,mos,split\na.png,9,1.5,train\nb.png,8,2.25,val\nsub/c.png,7,3,test\n",
     ],
@@ -213,7 +214,7 @@ def test_what_a_table_lacks_is_said(root: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             open_data(frame, root=str(root), progress=False, **options)
-    with pytest.raises(DataError, match="row 2: none.png: no such file"):
+    with pytest.raises(DataError, match=r"row 2: none\.png: no such file"):
         open_data([(root / "a.png", 1), (root / "none.png", 2)], progress=False)
     for nothing in (3, [1, 2], [("a.png", 1, 2)]):
         with pytest.raises(DataError, match="is no data set"):
