@@ -204,8 +204,8 @@ def train_config(config: TrainConfig, data: ImageSet, folder: Path, how: How) ->
 
 def _train_seeds(config: TrainConfig, seeds: Sequence[int], source: Source, folder: Path, how: How) -> None:
     """Train a model a seed, in folders of their own, and print and write figures with mean and deviation."""
+    from iqa_harness.training.figures import figures_of
     from iqa_harness.training.tables import print_table, seed_table, write_table
-    from iqa_harness.training.trained import figures_of
 
     runs = []
     data = source.open(config)
