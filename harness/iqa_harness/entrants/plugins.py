@@ -40,11 +40,7 @@ def run_plugin(file: Path, name: str | None = None) -> None:
             del sys.modules[module_name]
         else:
             sys.modules[module_name] = former
-        what = (
-            f"sys.exit({error.code!r})"
-            if isinstance(error, SystemExit)
-            else f"{type(error).__name__}: {error}"
-        )
+        what = f"{type(error).__name__}: {error}"
         raise RunError(f"plugin {file}, {_place(error, file)}: {what}") from error
 
 
