@@ -211,6 +211,9 @@ class TrainConfig(Settings):
                 "as in HyperIQA's code: the optimiser is rebuilt every epoch, its head group is empty from "
                 "the second one on (the head trains in epoch 1 only), and the trunk's rate never falls"
             )
+            found.append(
+                "HyperIQA's code reports the median of ten runs on random draws of 80:20; this is one run"
+            )
         peaks = {"trunk": self.lr_trunk, "head": self.lr_head, **self.lr_groups}
         rising = [name for name, rate in peaks.items() if rate < self.eta_min]
         if rising:
