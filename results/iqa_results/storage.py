@@ -22,6 +22,7 @@ from typing import Any
 from iqa_results.errors import ResultsError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,26 @@ def write_whole(path: Location, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a folder of a store; what could leave it, or no file system takes, may not."""
+    return _NAME.fullmatch(text) is not None
+
+
+def require_name(text: str, what: str) -> str:
+    """Return a text that is to name a folder of a store.
+
+    Args:
+        text: a user's.
+        what: is named, as in ``a run``.
+
+    Raises:
+        ResultsError: it may not, see `is_name`.
+    """
+    if not is_name(text):
+        raise ResultsError(f"{what}'s name is letters, digits, '.', '_' and '-' (at most 100), not {text!r}")
+    return text
 
 
 def file_size(path: Location) -> int | None:

@@ -44,10 +44,18 @@ from iqa_results.schema import (
     ROW_SCHEMA,
     TABLE_SCHEMA,
 )
-from iqa_results.storage import Location, RemotePath, file_size, list_files, locate, write_whole
+from iqa_results.storage import (
+    Location,
+    RemotePath,
+    file_size,
+    is_name,
+    list_files,
+    locate,
+    require_name,
+    write_whole,
+)
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CELLS = b"cells_sha256"
 _SCORES = ("mos", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg", "attack_score")
 
@@ -213,11 +221,7 @@ class ResultStore:
         Raises:
             ResultsError: the name could leave the store or is not a plain file name.
         """
-        if not _RUN.fullmatch(run):
-            raise ResultsError(
-                f"a run's name is letters, digits, '.', '_' and '-' (at most 100), not {run!r}"
-            )
-        return self.root / "runs" / run
+        return self.root / "runs" / require_name(run, "a run")
 
     @contextlib.contextmanager
     def locked_run(self, run: str) -> Iterator[None]:
@@ -250,7 +254,7 @@ class ResultStore:
         """Return the names of the runs in the store, sorted."""
         ends = "/manifest.json"
         names = (name for name, _ in list_files(self.root / "runs") if name.endswith(ends))
-        return sorted(run for run in (name.removesuffix(ends) for name in names) if _RUN.fullmatch(run))
+        return sorted(run for run in (name.removesuffix(ends) for name in names) if is_name(run))
 
     def write_manifest(self, manifest: RunManifest) -> Location:
         """Write a run's manifest, replacing the former one whole.

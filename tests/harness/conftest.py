@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import sys
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from iqa_harness.cli import main
-from iqa_harness.data import DataCard, ImageRecord, ImageSet
+from iqa_harness.data import ArrayImageSet, DataCard
 from iqa_suites import parse_suite
 
 SUITE = """
@@ -46,37 +45,24 @@ batch = 4
 """
 
 
-class ArrayImageSet(ImageSet):
-    """Images held in memory."""
-
-    def __init__(self, records, pixels, card, fingerprint):
-        self.records, self.pixels, self.card, self.fingerprint = records, pixels, card, fingerprint
-
-    def read(self, index):
-        return self.pixels[index]
-
-    def subset(self, indices):
-        chosen = list(indices)
-        return ArrayImageSet(
-            [self.records[i] for i in chosen], [self.pixels[i] for i in chosen], self.card, self.fingerprint
-        )
-
-
 def make_images(test=12, val=12, size=16, seed=0):
     """Return random images whose label is their mean brightness plus noise."""
     generator = np.random.default_rng(seed)
-    records, pixels = [], []
+    pixels, mos, splits, ids = [], [], [], []
     for split, count in (("test", test), ("val", val)):
         for i in range(count):
             image = generator.integers(0, 256, (size, size, 3)) * generator.uniform(0.3, 1)
             array = image.astype(np.uint8)
-            mos = 1 + 4 * float(np.clip(array.mean() / 255 + generator.normal(0, 0.05), 0, 1))
-            digest = hashlib.sha256(array.tobytes()).hexdigest()
-            records.append(ImageRecord(f"{split}-{i}", mos, split, f"scene-{split}-{i}", None, None, digest))
+            mos.append(1 + 4 * float(np.clip(array.mean() / 255 + generator.normal(0, 0.05), 0, 1)))
             pixels.append(array)
-    card = DataCard("tiny", "pseudo-MOS", (1.0, 5.0), "random images", "made by the test")
-    text = repr([card, records]).encode()
-    return ArrayImageSet(records, pixels, card, hashlib.sha256(text).hexdigest())
+            splits.append(split)
+            ids.append(f"{split}-{i}")
+    references = [f"scene-{name}" for name in ids]
+    made = ArrayImageSet.of(
+        pixels, mos, ids=ids, references=references, splits=splits, mos_range=(1, 5), name="tiny"
+    )
+    made.card = DataCard("tiny", "pseudo-MOS", (1.0, 5.0), "random images", "made by the test")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from iqa_harness.data import open_data
-from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation import evaluate as evaluation
@@ -168,7 +168,7 @@ def test_a_resized_set_has_scores_of_its_own(sets, counting, tmp_path):
     store = EvaluationStore(tmp_path)
     text, images = sets[1]
     plain = run([counting], [(text, images)], store).scores
-    small = run([counting], [(text, ResizedImageSet(images, 8, 8))], store).scores
+    small = run([counting], [(text, ResizedImageSet(images, "8x8"))], store).scores
     assert Counting.seen == 2 * (12 + 1)
     assert plain.column("score").to_pylist() != small.column("score").to_pylist()
 

@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_harness.data.catalogue import check_source, find_layout, open_data
+from iqa_harness.data.catalogue import CheckReport, check_source, find_layout, list_layouts, open_data
 from iqa_harness.data.catalogue import list_data as _cards
 from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.data.listing import Finding
 from iqa_harness.data.public.layout import Layout
-from iqa_harness.data.public.opening import LAYOUTS
 from iqa_harness.data.public.source import find_root
-from iqa_harness.errors import DataError
 from iqa_harness.machine.terminal import progress_bar
-
-ALLOWABLE = ("palette", "opaque-alpha", "rotated", "unlabelled")
-"""Kinds of findings that do not keep a set from being opened."""
 
 
 class KnownData(NamedTuple):
@@ -41,22 +35,6 @@ class DataInfo(NamedTuple):
     """The set, None if its folder was not named."""
 
 
-class DataCheck(NamedTuple):
-    """What reading a whole set afresh found."""
-
-    images: int
-    """Rows."""
-    findings: tuple[Finding, ...]
-    """All of them."""
-    allowed: frozenset[str]
-    """Kinds that are not counted against the set."""
-
-    @property
-    def counted(self) -> list[Finding]:
-        """The findings that are counted against the set; none if it is sound."""
-        return [finding for finding in self.findings if finding.kind not in self.allowed]
-
-
 class CacheUse(NamedTuple):
     """Room that decoded images take, in bytes."""
 
@@ -72,7 +50,7 @@ def list_data() -> list[KnownData]:
     known = [KnownData(card.name, card.label, f"embedded: {card.summary}") for card in _cards()]
     known += [
         KnownData(f"{one.name}:FOLDER", one.labels[0].column, f"{one.title}, {one.images:,} images")
-        for one in LAYOUTS.values()
+        for one in list_layouts().values()
     ]
     return [
         *known,
@@ -120,25 +98,19 @@ def prepare_data(
 
 def check_data(
     data: str | Path, *, cache: Path | str | None = None, allow: Sequence[str] = (), progress: bool = True
-) -> DataCheck:
+) -> CheckReport:
     """Read every row and every image afresh and return all that is wrong.
 
     Args:
         data: the set.
         cache: root of the cache of data.
-        allow: kinds of findings that are all right, see `ALLOWABLE`.
+        allow: kinds of findings that are all right, see `iqa_harness.data.catalogue.ALLOWABLE`.
         progress: report on stderr.
 
     Raises:
         DataError: the set cannot be opened at all, or there is no such kind of finding.
     """
-    report = check_source(str(data), cache_dir=_path(cache), progress=progress)
-    unknown = set(allow) - {*ALLOWABLE, *(finding.kind for finding in report.findings)}
-    if unknown:
-        raise DataError(
-            f"--allow {sorted(unknown)[0]}: no such kind; those that make sense: {', '.join(ALLOWABLE)}"
-        )
-    return DataCheck(report.images, tuple(report.findings), frozenset(allow))
+    return check_source(data, allowed=allow, cache_dir=_path(cache), progress=progress)
 
 
 def pixel_cache(*, cache: Path | str | None = None, clear: bool = False) -> CacheUse:

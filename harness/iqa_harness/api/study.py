@@ -176,7 +176,7 @@ def _plan(
 def _run_row(row: StudyRow, folder: Path, session: TrainSession) -> RowResult:
     """Train a row's runs; one that cannot be trained is recorded, the others go on."""
     from iqa_harness.studies.table import RowResult
-    from iqa_harness.training.trained import Figures, figures_of
+    from iqa_harness.training.figures import Figures, figures_of
     from iqa_models.errors import ModelError
 
     figures: dict[int, Figures] = {}

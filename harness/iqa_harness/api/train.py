@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from iqa_harness.api.inputs import Data
+    from iqa_harness.training.figures import Figures
     from iqa_harness.training.tables import Table
-    from iqa_harness.training.trained import Figures
 
 
 class SeedTable(NamedTuple):
@@ -59,7 +59,7 @@ class Trained:
     @cached_property
     def figures(self) -> list[Figures]:
         """Clean figures of every checkpoint on val and test, read or computed and kept beside it."""
-        from iqa_harness.training.trained import figures_of
+        from iqa_harness.training.figures import figures_of
 
         session = self.session
         return [figures_of(path, session.open(config), session.device) for config, path in self.checkpoints]
@@ -186,8 +186,8 @@ def train(
 def _seed_table(
     config: TrainConfig, checkpoints: Sequence[Checkpoint], folder: Path, session: TrainSession
 ) -> SeedTable:
+    from iqa_harness.training.figures import figures_of
     from iqa_harness.training.tables import seed_table, write_table
-    from iqa_harness.training.trained import figures_of
 
     images = session.open(config)
     table = seed_table([(own.seed, figures_of(path, images, session.device)) for own, path in checkpoints])

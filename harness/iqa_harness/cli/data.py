@@ -71,7 +71,7 @@ def _tell(images: ImageSet) -> None:
     if card.split_rule:
         lines.append(f"splits       {card.split_rule}")
     lines += [f"fingerprint  {images.fingerprint}", f"source       {card.source}"]
-    lines += [f"note         {note}" for note in card.notes]
+    lines += [f"note         {note}" for note in (*card.notes, *card.remarks)]
     say("\n".join(lines))
 
 
@@ -140,7 +140,7 @@ def check_command(
 
     found = api.check_data(data, cache=cache, allow=allow or (), progress=not quiet)
     for finding in found.findings:
-        say(f"{finding.kind:12} {finding}{' (allowed)' if finding.kind in found.allowed else ''}")
+        say(f"{finding.kind:12} {finding}{' (allowed)' if finding.kind in (allow or ()) else ''}")
     kinds = Counter(finding.kind for finding in found.counted)
     summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     say(f"{found.images} rows, {kinds.total()} problem(s){': ' + summary if summary else ''}")

@@ -1,20 +1,35 @@
-"""Data sets by name: what there is, opening one, checking one."""
+"""Data sets by name or as objects: what there is, opening one, checking one."""
 
 from __future__ import annotations
 
-import difflib
 import math
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from iqa_harness.data.embedded.recipes import Recipe, core_recipe, demo_recipe, open_embedded, smoke_recipe
 from iqa_harness.data.hashing import set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageSet
 from iqa_harness.data.listing import Finding
 from iqa_harness.data.public.layout import Layout
-from iqa_harness.data.public.opening import JSON, LAYOUTS, check_files, open_files, with_range
+from iqa_harness.data.public.opening import JSON, check_files, open_files, read_source, read_table_source
+from iqa_harness.data.public.sets import LAYOUTS
 from iqa_harness.data.public.source import DataSource, parse_source
 from iqa_harness.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP: Final = "iqa_harness.data"
+"""Entry points of installed packages: a `Layout`, or a function that returns an `ImageSet`."""
+ALLOWABLE: Final = (
+    "palette", "opaque-alpha", "rotated", "unlabelled", "copy", "listed-twice", "incomplete",
+)  # fmt: skip
+"""Kinds of findings that do not keep a set from being opened."""
+
+Data: TypeAlias = "str | Path | ImageSet | pd.DataFrame | Sequence[tuple[str | Path, float]]"
+"""What `open_data` takes."""
 
 _EMBEDDED = {"demo": demo_recipe, "demo-core": core_recipe, "smoke": smoke_recipe}
 
@@ -31,12 +46,18 @@ def list_data() -> list[DataCard]:
     return [recipe.card() for recipe in recipes.values()]
 
 
+def list_layouts() -> dict[str, Layout]:
+    """Return the public sets by name, those of installed packages included."""
+    return {**LAYOUTS, **{name: made for name, made in _installed().items() if isinstance(made, Layout)}}
+
+
 def open_data(
-    name: str | Path | ImageSet,
+    source: Data,
     *,
     cache_dir: Path | None = None,
     progress: bool = True,
     mos_range: tuple[float, float] | None = None,
+    **options: str,
 ) -> ImageSet:
     """Return a data set.
 
@@ -45,27 +66,93 @@ def open_data(
     say so. A public set lies in the folder the user downloaded it to; nothing is ever fetched.
 
     Args:
-        name: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);
-            ``json:/folder?test=list.json``; or the path of a CSV file. ``?option=value&...`` may follow. An
-            open set is returned as it is.
+        source: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);
+            ``json:/folder?test=list.json``; or the path of a CSV file. ``?option=value&...`` may follow. Or
+            an `ImageSet`, which is returned as it is; a DataFrame with the columns of a CSV file; pairs of
+            a path and its MOS, all of the test split. Images in memory are an `ArrayImageSet`.
         cache_dir: Root of the cache, by default `$IQA_HARNESS_CACHE`, else the user's cache folder.
         progress: Show a bar on standard error while a set is built or read for the first time.
-        mos_range: Ends of the label scale of a CSV file; the same as its option ``mos_range=LOW,HIGH``.
+        mos_range: Ends of the label scale of a user's own images; by default the lowest and highest label.
+        **options: The same as those that may follow a name: ``path``, ``label`` and ``split`` name the
+            columns of a table, ``resize="384x512"``. Of a table in memory also ``root``, the folder that
+            paths are relative to, and ``name``.
 
     Raises:
         DataError: for an unknown name or option, a folder that does not hold the set, files with problems
             (all of them at once, by row), or a set that cannot be built or is damaged.
     """
-    if isinstance(name, ImageSet):
-        if mos_range is not None:
-            raise DataError("an image set is opened already: it has its own MOS range")
-        return name
-    source = parse(name)
-    if source.name in _EMBEDDED:
-        if mos_range is not None:
-            raise DataError(f"data set {name!r} has its own MOS range; state one for a CSV file only")
-        return open_embedded(_EMBEDDED[source.name](), cache_dir=cache_dir, progress=progress)
-    return open_files(with_range(source, mos_range), cache_dir=cache_dir, progress=progress)
+    if isinstance(source, ImageSet):
+        if options or mos_range is not None:
+            raise DataError("an image set is opened already: it takes no options and has its own MOS range")
+        return source
+    if not isinstance(source, str | Path):
+        opened = read_table_source(_as_frame(source), _with_range(options, mos_range))
+        return open_files(opened, cache_dir=cache_dir, progress=progress)
+    named = parse(source)
+    given = _with_range(named.options, mos_range)
+    for key, value in options.items():
+        if given.setdefault(key, value) != value:
+            raise DataError(f"data {str(source)!r}: option {key!r} is given twice")
+    if named.name in _EMBEDDED:
+        if given:
+            raise DataError(f"data set {named.name!r} is embedded: it has its own MOS range and no options")
+        return open_embedded(_EMBEDDED[named.name](), cache_dir=cache_dir, progress=progress)
+    layouts = list_layouts()
+    if named.name in layouts and "mos_range" in given:
+        raise DataError(f"data set {named.name!r} has its own MOS range; state one for a CSV file only")
+    named = named._replace(options=given)
+    makes = _installed().get(named.name)
+    if callable(makes) and not isinstance(makes, Layout):
+        return _made(makes, named)
+    return open_files(read_source(named, layouts.get(named.name)), cache_dir=cache_dir, progress=progress)
+
+
+def _with_range(options: dict[str, str], mos_range: tuple[float, float] | None) -> dict[str, str]:
+    """Return options with the label scale among them."""
+    if mos_range is None:
+        return dict(options)
+    if "mos_range" in options:
+        raise DataError("the MOS range is stated twice: in the name of the data set and as an option")
+    low, high = mos_range
+    return {**options, "mos_range": f"{float(low)!r},{float(high)!r}"}
+
+
+def _as_frame(source: object) -> pd.DataFrame:
+    """Return a table of what is one, or of pairs of a path and its MOS."""
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
+        return source
+    try:
+        pairs = [(str(path), mos) for path, mos in source]  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{type(source).__name__} is no data set: give a name, a path, an ImageSet, a DataFrame, or "
+            "pairs of a path and its MOS"
+        ) from error
+    return pd.DataFrame(pairs, columns=["path", "mos"])
+
+
+def _installed() -> dict[str, object]:
+    """Return what installed packages offer, by name; none takes the place of a set that ships."""
+    if not entry_points(group=GROUP):
+        return {}
+    from iqa_models.entry_points import load_group  # loads torch, for nothing if there are none
+
+    own = {*_EMBEDDED, *LAYOUTS, JSON}
+    return {name: made for name, made in load_group(GROUP).items() if name not in own}
+
+
+def _made(make: Callable[..., object], source: DataSource) -> ImageSet:
+    """Return the set that another package makes."""
+    place = {} if source.root is None else {"root": source.root}
+    try:
+        images = make(**place, **source.options)
+    except TypeError as error:
+        raise DataError(f"data set {source.name!r} cannot be made: {error}") from error
+    if not isinstance(images, ImageSet):
+        raise DataError(f"data set {source.name!r}: its package gives {type(images).__name__}, no ImageSet")
+    return images
 
 
 def parse(name: str | Path) -> DataSource:
@@ -74,37 +161,25 @@ def parse(name: str | Path) -> DataSource:
     Raises:
         DataError: none of these, or options or a folder for an embedded set, which has none.
     """
-    names = (*_EMBEDDED, *LAYOUTS, JSON)
+    names = tuple(dict.fromkeys((*_EMBEDDED, *LAYOUTS, *_installed(), JSON)))
     source = parse_source(str(name), names)
     if source.name in _EMBEDDED and (source.options or source.root):
         raise DataError(f"data set {source.name!r} is embedded: it has no folder and no options")
     path = Path(source.name)
     if source.name in names or path.suffix.lower() == ".csv" or path.is_file():
         return source
-    close = difflib.get_close_matches(source.name.partition(":")[0], names, n=1, cutoff=0.0)
+    from iqa_models.registry import did_you_mean  # loads torch, which a known name does not need
+
+    near = did_you_mean(source.name.partition(":")[0], names, cutoff=0.0)
     raise DataError(
-        f"unknown data set {source.name!r}: did you mean {close[0]!r}? "
-        f"Known: {', '.join(names)}, or the path of a CSV file"
+        f"unknown data set {source.name!r}{near} Known: {', '.join(names)}, or the path of a CSV file"
     )
 
 
 def find_layout(name: str) -> Layout | None:
     """Return the layout of a public set that was named without a place, None if it is no such set."""
     source = parse(name)
-    return LAYOUTS.get(source.name) if source.root is None else None
-
-
-def check_source(name: str, *, cache_dir: Path | None = None, progress: bool = True) -> CheckReport:
-    """Read a whole set afresh, images included, and return everything that is wrong with it.
-
-    Raises:
-        DataError: the set cannot be opened at all (no folder, no label file, bad option).
-    """
-    source = parse(name)
-    if source.name in _EMBEDDED:
-        images = open_data(name, cache_dir=cache_dir, progress=progress)
-        return CheckReport(len(images), [Finding("", "record", text) for text in check_data(images)])
-    return CheckReport(*check_files(source, progress=progress))
+    return list_layouts().get(source.name) if source.root is None else None
 
 
 class CheckReport(NamedTuple):
@@ -113,6 +188,40 @@ class CheckReport(NamedTuple):
     images: int
     """Rows of the label file."""
     findings: list[Finding]
+    """In the order of the files."""
+    counted: list[Finding]
+    """Those that are not of an allowed kind."""
+
+
+def check_source(
+    name: str | Path, *, allowed: Collection[str] = (), cache_dir: Path | None = None, progress: bool = True
+) -> CheckReport:
+    """Read a whole set afresh, images included, and return everything that is wrong with it.
+
+    Args:
+        name: as in `open_data`.
+        allowed: kinds of `ALLOWABLE` that are all right.
+        cache_dir: root of the cache.
+        progress: whether a bar is shown.
+
+    Raises:
+        DataError: the set cannot be opened at all (no folder, no label file, bad option), or a kind cannot be
+            allowed.
+    """
+    for kind in sorted(set(allowed) - set(ALLOWABLE)):
+        raise DataError(
+            f"--allow {kind}: no such kind, or one that keeps a set from being opened; those that can be "
+            f"allowed: {', '.join(ALLOWABLE)}"
+        )
+    source = parse(name)
+    layouts = list_layouts()
+    if source.name in _EMBEDDED or (source.name in _installed() and source.name not in layouts):
+        images = open_data(name, cache_dir=cache_dir, progress=progress)
+        count, findings = len(images), [Finding("", "record", text) for text in check_data(images)]
+    else:
+        opened = read_source(source, layouts.get(source.name))
+        count, findings = len(opened.listing.entries), check_files(opened, progress=progress)
+    return CheckReport(count, findings, [finding for finding in findings if finding.kind not in allowed])
 
 
 def check_data(image_set: ImageSet) -> list[str]:

@@ -52,6 +52,8 @@ class DataCard:
     """How the label became `mos` (``100 - dmos_new``); empty if it is the set's own number."""
     split_rule: str = ""
     """Who decided the splits: rule, seed, and hashes of the lists they were read from; empty if embedded."""
+    remarks: tuple[str, ...] = ()
+    """What the files of this place look like, such as columns that were not read; in no manifest."""
 
     def as_json(self) -> dict[str, str | list[float] | list[str]]:
         """Return the card as JSON values, for a manifest; the name and label stand beside it there."""

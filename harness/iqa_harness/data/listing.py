@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,11 +61,18 @@ class Listing:
     files: list[Path | None] = field(default_factory=list)
     """File of each entry, None if it could not be located."""
     findings: list[Finding] = field(default_factory=list)
+    """What keeps the set from being opened."""
+    remarks: list[Finding] = field(default_factory=list)
+    """What does not: `data check` reports it all the same."""
     _seen: dict[Path, str] = field(default_factory=dict)
 
     def find(self, where: str, kind: str, detail: str) -> None:
         """Note that something is wrong."""
         self.findings.append(Finding(where, kind, detail))
+
+    def remark(self, where: str, kind: str, detail: str) -> None:
+        """Note something to know that does not keep the set from being opened."""
+        self.remarks.append(Finding(where, kind, detail))
 
     def add(self, entry: Entry) -> None:
         """Add a row, locating its file; a file named by two rows is a finding."""
@@ -87,6 +97,26 @@ class Listing:
         self.entries = [self.entries[i] for i in chosen]
         self.files = [self.files[i] for i in chosen]
 
+    def label_range(self, stated: tuple[float, float] | None) -> tuple[float, float]:
+        """Return the ends of the label scale: as stated, else the lowest and highest label.
+
+        Labels outside a stated range, and a range that is none, are findings.
+        """
+        if stated is None:
+            finite = [entry.mos for entry in self.entries if math.isfinite(entry.mos)]
+            low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+            if low == high:
+                self.find("", "range", f"all labels are {low}: state the MOS range")
+            return low, high
+        low, high = float(stated[0]), float(stated[1])
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            self.find("", "range", f"MOS range {low}..{high}: the first end must be the lower one")
+            return low, high
+        for entry in self.entries:
+            if entry.mos < low or entry.mos > high:
+                self.find(entry.where, "range", f"mos {entry.mos} is outside the MOS range {low}..{high}")
+        return low, high
+
     def leaks(self) -> None:
         """Note each row whose reference has already been seen in another split."""
         home: dict[str, Entry] = {}
@@ -99,6 +129,26 @@ class Listing:
                     f"reference {entry.reference!r} is in {entry.split}, "
                     f"but on {first.where} in {first.split}",
                 )
+
+    def copies(self, digests: Sequence[str]) -> int:
+        """Remark on each row whose pixels stand in another split as well; return how many there are.
+
+        Args:
+            digests: pixel hash of every entry, empty where it is not known.
+        """
+        home: dict[str, Entry] = {}
+        count = 0
+        for entry, digest in zip(self.entries, digests, strict=True):
+            first = home.setdefault(digest, entry)
+            if digest and first.split != entry.split:
+                count += 1
+                self.remark(
+                    entry.where,
+                    "copy",
+                    f"{entry.path} in {entry.split} shows the pixels of {first.path} ({first.where}) "
+                    f"in {first.split}",
+                )
+        return count
 
 
 class Unlocated(Exception):
@@ -131,7 +181,7 @@ class Folder:
                 raise Unlocated("outside", "leaves the folder of the set")
             target = self.root / relative
             if not target.is_file():
-                target = self._ignoring_case(target)
+                target = self._spelt_otherwise(relative)
             resolved = target.resolve()
         except (OSError, RuntimeError) as error:  # a name of absurd length, a circle of links
             raise Unlocated("missing", f"no such file ({error})") from error
@@ -139,44 +189,85 @@ class Folder:
             raise Unlocated("outside", "leaves the folder of the set")
         return resolved
 
-    def _ignoring_case(self, target: Path) -> Path:
-        names = self._names.get(target.parent)
+    def _spelt_otherwise(self, relative: Path) -> Path:
+        """Return the file whose parts differ from a name in case, Unicode form or kind of blank only."""
+        target = self.root
+        for part in relative.parts:
+            exact = target / part
+            if part == os.pardir or exact.exists():
+                target = exact
+                continue
+            close = self._names_in(target).get(_folded(part), [])
+            if len(close) > 1:
+                raise Unlocated("missing", f"no such file, but {' and '.join(sorted(close))}: which is it?")
+            if not close:
+                raise Unlocated("missing", "no such file")
+            target /= close[0]
+        if not target.is_file():
+            raise Unlocated("missing", "no such file")
+        return target
+
+    def _names_in(self, folder: Path) -> dict[str, list[str]]:
+        """Return the names in a folder by what `_folded` makes of them; none if it cannot be read."""
+        names = self._names.get(folder)
         if names is None:
             names = {}
             try:
-                with os.scandir(target.parent) as found:
+                with os.scandir(folder) as found:
                     for item in found:
-                        names.setdefault(item.name.casefold(), []).append(item.name)
+                        names.setdefault(_folded(item.name), []).append(item.name)
             except OSError:
                 names = {}
-            self._names[target.parent] = names
-        close = names.get(target.name.casefold(), [])
-        if len(close) > 1:
-            raise Unlocated("missing", f"no such file, but {' and '.join(sorted(close))}: which is it?")
-        if not close or not (target.parent / close[0]).is_file():
-            raise Unlocated("missing", "no such file")
-        return target.parent / close[0]
+            self._names[folder] = names
+        return names
+
+    def portable(self, name: str) -> str:
+        """Return a relative path with slashes where it was written with backslashes, as on Windows."""
+        exact = "\\" not in name or os.path.isfile(self.root / name)  # noqa: PTH113 - a bad name is no error
+        return name if exact else name.replace("\\", "/")
 
     def has_folder(self, name: str) -> bool:
         """Whether there is a folder of that relative name."""
         return (self.root / name).is_dir()
 
 
-def number(text: object) -> float:
+def _folded(name: str) -> str:
+    """Return a file's name without what looks alike: case, NFC or NFD, kinds of blanks, invisible signs.
+
+    macOS writes names in NFD and a narrow blank into those of its screenshots; a table rarely does.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(sign for sign in folded if unicodedata.category(sign) != "Cf").strip()
+
+
+def number(cell: object) -> float:
     """Return the number a cell holds, NaN if it holds none."""
-    if isinstance(text, bool) or not isinstance(text, (int, float, str)):
+    if isinstance(cell, bool) or not isinstance(cell, (Real, str)):
         return math.nan
     try:
-        return float(text)
-    except ValueError:
+        return float(cell)
+    except (ValueError, OverflowError):
         return math.nan
 
 
-def refuse(path: Path, findings: Sequence[Finding], hint: str = "") -> None:
+_ROW = re.compile(r"(?:line|row|entry) (\d+)")
+
+
+def in_file_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings as a reader goes through the files: the table as a whole, its rows, all else."""
+
+    def place(finding: Finding) -> tuple[int, int]:
+        row = _ROW.fullmatch(finding.where)
+        return (1, int(row[1])) if row else (2 if finding.where else 0, 0)
+
+    return sorted(findings, key=place)
+
+
+def refuse(path: Path | str, findings: Sequence[Finding], hint: str = "") -> None:
     """Raise `DataError` with all findings (the first `SHOWN` spelled out), if there are any."""
     if not findings:
         return
-    lines = [str(finding) for finding in findings[:SHOWN]]
+    lines = [str(finding) for finding in in_file_order(findings)[:SHOWN]]
     if len(findings) > SHOWN:
         lines.append(f"and {len(findings) - SHOWN} more; `iqa-harness data check` prints them all")
     if hint:

@@ -20,7 +20,7 @@ def run_plugin(file: Path, name: str | None = None) -> None:
         name: its name without ending where it was given, if this is a copy.
 
     Raises:
-        RunError: the file is missing, or raises; the message holds what and the line.
+        RunError: the file is missing, raises or exits; the message holds what and the line.
     """
     module_name = f"iqa_plugin_{name or file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file) if file.is_file() else None
@@ -35,11 +35,24 @@ def run_plugin(file: Path, name: str | None = None) -> None:
     sys.modules[module_name] = module  # where Python looks up the source of its classes
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        if former is not None:
+    except (Exception, SystemExit) as error:
+        if former is None:
+            del sys.modules[module_name]
+        else:
             sys.modules[module_name] = former
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise RunError(f"plugin {file}, line {line}: {type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"plugin {file}, {_place(error, file)}: {what}") from error
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """Return the line of a plugin at which it failed, and the place behind that if it lies elsewhere."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):  # what it is in was not run
+        places.append((error.filename or "", error.lineno))
+    own = [line for name, line in places if Path(name).absolute() == file.absolute()]
+    name, line = places[-1]
+    elsewhere = "" if Path(name).absolute() == file.absolute() else f" ({name}, line {line})"
+    return f"line {own[-1] if own else 1}{elsewhere}"
 
 
 def need(module: str, extra: str) -> Any:

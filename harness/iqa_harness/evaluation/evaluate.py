@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import MIN_FIT, Fit, Vector, fit_logistic, krocc, plcc, srocc
+from iqa_harness.training.checkpoints import has_seen
 from iqa_models import ModelError, QualityModel
 from iqa_models.checkpoint import read_card
 
@@ -337,26 +337,8 @@ def _columns(entrant: Entrant, sha256: str, data: DataUnderTest) -> dict[str, An
 
 
 def trained_on(entrant: Entrant, images: ImageSet) -> str:
-    """Return how a set stands to what a checkpoint was trained on, as far as its card says.
-
-    `this set`: the same images, labels and splits. `this set, divided otherwise`: a set of that name, but its
-    test images may have been trained on. `another set`: the cross-data-set case. Empty: not known.
-    """
-    if entrant.checkpoint is None:
-        return ""
-    training = read_card(entrant.checkpoint).training
-    if training.get("data_fingerprint") == images.fingerprint:
-        return "this set"
-    name = training.get("data")
-    if not isinstance(name, str):
-        return ""
-    same = _family(images.card.name) == _family(name)
-    return "this set, divided otherwise" if same else "another set"
-
-
-def _family(name: str) -> str:
-    """Return the name by which sets of the same pictures go: embedded sets share their photographs."""
-    return "demo" if name in ("demo", "demo-core", "smoke") else re.split(r"[/:?@]", name)[0]
+    """Return how a set stands to what a checkpoint was trained on: see `has_seen`; empty without one."""
+    return "" if entrant.checkpoint is None else has_seen(read_card(entrant.checkpoint).training, images)
 
 
 def _agreement(

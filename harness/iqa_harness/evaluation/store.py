@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import Vector
-from iqa_models.checkpoint import write_atomically
+from iqa_results.storage import is_name, write_whole
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
 
@@ -65,7 +64,6 @@ SCORE_SCHEMA: Final = pa.schema(
 _KEPT: Final = pa.schema(
     [pa.field("image_id", _TEXT, nullable=False), pa.field("score", _NUMBER, nullable=False)]
 )
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Stored(NamedTuple):
@@ -107,7 +105,7 @@ class EvaluationStore:
         Raises:
             RunError: the name could leave the store, or is taken by the store itself.
         """
-        if not _NAME.fullmatch(name) or name == "scores":
+        if not is_name(name) or name == "scores":
             raise RunError(
                 "an evaluation's name is letters, digits, '.', '_' and '-' (at most 100), and not 'scores': "
                 f"{name!r}"
@@ -155,8 +153,7 @@ class EvaluationStore:
         return self.root / "scores" / key[:2] / f"{key}.parquet"
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_whole(path, content)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -69,7 +69,7 @@ def training_frame(folder: Path) -> pa.Table:
         try:
             entry = json.loads(line)
             epoch = int(entry.pop("epoch"))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise RunError(f"{folder / LOG}, line {number}: not an epoch's JSON ({error})") from error
         for name, value in entry.items():
             for place, one in value.items() if isinstance(value, dict) else [("", value)]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from iqa_harness.reporting.results import Identity, identify_card
-from iqa_harness.training.trained import FIGURES
+from iqa_harness.training.figures import FIGURES
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
 from iqa_reports.inputs.frames import Result

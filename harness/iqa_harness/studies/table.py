@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from iqa_harness.studies.study import StudyRow
+from iqa_harness.training.figures import Figures
 from iqa_harness.training.tables import METRICS, Spread, Table
-from iqa_harness.training.trained import Figures
 
 
 class RowResult(NamedTuple):

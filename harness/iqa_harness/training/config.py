@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -12,21 +11,35 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from iqa_harness.data.files.resized import RULES
 from iqa_harness.errors import TrainingError
+from iqa_harness.training.robust_settings import (
+    RECORDED,
+    ROBUST,
+    NotRobust,
+    Robust,
+    Settings,
+    explained,
+    nested,
+)
+from iqa_results.errors import ResultsError
+from iqa_results.storage import require_name
 
 Loss = Literal["smooth_l1_plcc", "l1", "l2", "srcc", "rank", "pairwise", "soft_spearman"]
 Schedule = Literal["one_cycle", "cosine", "multistep", "constant"]
-Robust = Literal["none", "gradient_norm", "fgsm", "pgd"]
-
-RESIZES = re.compile(r"none|keep_aspect|shorter:[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4}")
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Settings):
     """Everything that decides the weights, next to the images themselves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: str
     """Name of these settings; the checkpoint's folder carries it."""
@@ -123,26 +136,23 @@ class TrainConfig(BaseModel):
     """Of forward passes: bf16 by autocast anywhere, fp16 with loss scaling on CUDA only."""
     deterministic: bool = True
     """Deterministic kernels only; off lets CUDA choose faster ones."""
-    robust: Robust = "none"
-    """Robust training: gradient_norm, or adversarial examples by fgsm or pgd at every step."""
-    gradient_weight: float = Field(default=1e-3, gt=0)
-    """Of gradient_norm: weight of the L1 norm of the input gradient, in score ranges per pixel unit."""
-    gradient_step: float = Field(default=0.01, gt=0)
-    """Of gradient_norm: length h of the finite difference."""
-    adversarial_epsilon: str = "1/255"
-    """Of fgsm and pgd: radius of the inf ball, a number or a fraction."""
-    adversarial_steps: int = Field(default=2, ge=1)
-    """Of pgd: steps from a random start."""
-    adversarial_step_size: float = Field(default=0.75, gt=0, le=2)
-    """Of pgd: length of a step, as a share of the radius."""
-    adversarial_objective: Literal["mse", "drift", "raise", "lower", "pairwise_inversion"] = "mse"
-    """Of fgsm and pgd: what the examples maximise (drift from the clean image itself goes up)."""
-    adversarial_share: float = Field(default=1.0, gt=0, le=1)
-    """Of fgsm and pgd: share of a batch that is replaced by its adversarial examples, at least one."""
-    label_damage: float = Field(default=0.0, ge=0)
-    """Of fgsm and pgd: labels fall by this times 1 - HaarPSI(example, image), on [0, 1]; 0 keeps them."""
+    robust: Robust = NotRobust()
+    """Robust training: none, gradient_norm, fgsm or pgd, as in robust = { kind = "pgd", steps = 3 }."""
     quirks: Literal["none", "hyperiqa_author", "smart_author"] = "none"
     """Bugs of an author's code that are reproduced; set by that author's preset only (see the README)."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        try:
+            return require_name(name, "a checkpoint")
+        except ResultsError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_robust(cls, values: Any) -> Any:
+        return nested(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -154,7 +164,7 @@ class TrainConfig(BaseModel):
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         return [
-            (RESIZES.fullmatch(self.resize) is None,
+            (self.resize != "none" and RULES.fullmatch(self.resize) is None,
              f"resize: none, keep_aspect, shorter:N or HEIGHTxWIDTH, not {self.resize!r}"),
             (self.select_on == "test" and self.quirks == "none",
              "select_on: 'test' is for the authors' own presets; an epoch is chosen on val"),
@@ -168,24 +178,26 @@ class TrainConfig(BaseModel):
              "warmup_epochs: one_cycle has its own, warmup"),
             (self.warmup_epochs >= self.epochs, "warmup_epochs: leaves no epoch for the schedule"),
             (any(rate <= 0 for rate in self.lr_groups.values()), "lr_groups: rates are positive"),
-            (self.adversarial_share < 1 and self.robust in ("none", "gradient_norm"),
-             "adversarial_share: goes with robust 'fgsm' or 'pgd'"),
-            (self.label_damage > 0 and self.robust in ("none", "gradient_norm"),
-             "label_damage: goes with robust 'fgsm' or 'pgd'"),
-            (self.quirks != "none" and self.robust != "none", "robust: not with an author's quirks"),
+            (self.quirks != "none" and self.robust.kind != "none", "robust: not with an author's quirks"),
         ]  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON on one level, as a checkpoint's card holds them; see `RECORDED`."""
+        values = self.model_dump(mode="json")
+        robust = values.pop("robust")
+        values["robust"] = robust["kind"]
+        for old, (owner, field) in RECORDED.items():
+            values[old] = robust.get(field, owner.model_fields[field].default)
+        return values
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights as JSON; settings that came later are left out at their default."""
-        late = list(type(self).model_fields)
+        plain = TrainConfig(name=self.name, model=self.model, epochs=self.epochs).record()
+        late = list(plain)
         late = late[late.index("patches") :]
         return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if name not in late or getattr(self, name) != type(self).model_fields[name].get_default(
-                call_default_factory=True
-            )
-        }  # fmt: skip
+            name: value for name, value in self.record().items() if name not in late or value != plain[name]
+        }
 
     def warnings(self) -> list[str]:
         """Return what a reader of the result must know; shown at the start and kept on the card."""
@@ -198,6 +210,9 @@ class TrainConfig(BaseModel):
             found.append(
                 "as in HyperIQA's code: the optimiser is rebuilt every epoch, its head group is empty from "
                 "the second one on (the head trains in epoch 1 only), and the trunk's rate never falls"
+            )
+            found.append(
+                "HyperIQA's code reports the median of ten runs on random draws of 80:20; this is one run"
             )
         peaks = {"trunk": self.lr_trunk, "head": self.lr_head, **self.lr_groups}
         rising = [name for name, rate in peaks.items() if rate < self.eta_min]
@@ -251,19 +266,24 @@ def changed(config: TrainConfig, changes: Mapping[str, JsonValue], where: str) -
 
     Args:
         config: stays as it is.
-        changes: key to value; ``options.KEY`` and ``lr_groups.PREFIX`` change one entry of a table.
+        changes: key to value; ``options.KEY``, ``lr_groups.PREFIX`` and ``robust.KEY`` change one entry of a
+            table. Another ``robust.kind`` begins at the defaults of its own.
         where: what the changes come from, for messages.
 
     Raises:
         TrainingError: an unknown key, a bad value, or an author's quirk without the author's preset.
     """
     values = config.model_dump(mode="json")
-    for key, value in changes.items():
+    # The kind of a table comes before what stands in it.
+    for key, value in sorted(changes.items(), key=lambda change: change[0] != "robust.kind"):
         if key == "quirks" and value != config.quirks:
             raise TrainingError(f"{where}: quirks: an author's bugs come with that author's preset only")
         table, dot, entry = key.partition(".")
-        if dot and table in ("options", "lr_groups") and entry:
-            values[table] = {**values[table], entry: value}
+        if key == "robust.kind" and value != config.robust.kind:
+            values["robust"] = {"kind": value}
+        elif dot and table in ("options", "lr_groups", "robust") and entry:
+            former = values[table] if isinstance(values[table], Mapping) else {"kind": values[table]}
+            values[table] = {**former, entry: value}
         else:
             values[key] = value
     return _validate(values, where)
@@ -287,6 +307,8 @@ def read_changes(texts: Sequence[str]) -> dict[str, JsonValue]:
             changes[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             changes[key] = value.strip()
+        except RecursionError:
+            raise TrainingError(f"--set {key}: the value is nested too deeply") from None
     return changes
 
 
@@ -295,12 +317,17 @@ def documented(config: TrainConfig) -> str:
     lines = [f"# {text}" for text in config.warnings()]
     for name, field in TrainConfig.model_fields.items():
         value = getattr(config, name)
-        lines += ["", f"# {field.description}"]
+        lines.append("")
+        if name == "robust":
+            lines += [f"# {text}" for text in explained()]
+        lines.append(f"# {field.description}")
         lines.append(f"# {name} = (not set)" if value is None else f"{name} = {_toml(value)}")
     return "\n".join(lines).lstrip() + "\n"
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return _toml(value.model_dump(mode="json"))
     if isinstance(value, Mapping):
         inner = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
         return f"{{ {inner} }}" if inner else "{}"
@@ -318,6 +345,8 @@ def _parse(file: Traversable, shown: str) -> TrainConfig:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{shown}: {error}") from error
+    except RecursionError:
+        raise TrainingError(f"{shown}: values are nested too deeply") from None
     return _validate(values, shown)
 
 
@@ -330,11 +359,19 @@ def _validate(values: Mapping[str, Any], shown: str) -> TrainConfig:
             for e in error.errors()
         ]
         raise TrainingError(f"{shown}: {'; '.join(lines)}") from error
+    except RecursionError:
+        raise TrainingError(f"{shown}: values are nested too deeply") from None
 
 
 def _message(kind: str, place: Sequence[int | str], message: str) -> str:
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ")
+    key = str(place[-1])
+    if key in RECORDED:
+        owner = RECORDED[key][0]
+        kinds = " or ".join(repr(name) for name, settings in ROBUST.items() if issubclass(settings, owner))
+        return f"goes with robust {kinds}"
     from iqa_models.registry import did_you_mean
 
-    return "unknown key" + did_you_mean(str(place[0]), TrainConfig.model_fields)
+    known = TrainConfig if len(place) == 1 else ROBUST[str(place[1])]
+    return "unknown key" + did_you_mean(key, known.model_fields)

@@ -10,7 +10,7 @@ from typing import Any
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.state import EpochLog
-from iqa_models.checkpoint import write_atomically
+from iqa_results.storage import write_whole
 
 LOG = "log.jsonl"
 """Name of the log beside the checkpoint, one JSON object an epoch."""
@@ -23,7 +23,7 @@ TENSORBOARD = "tensorboard"
 def write_epochs(folder: Path, log: Sequence[EpochLog]) -> None:
     """Write `LOG` whole."""
     lines = "".join(entry.model_dump_json() + "\n" for entry in log)
-    write_atomically(folder / LOG, lines.encode())
+    write_whole(folder / LOG, lines.encode())
 
 
 class StepLog:
@@ -89,7 +89,7 @@ class StepLog:
         writer = csv.DictWriter(text, self._fields, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(path, text.getvalue().encode())
+        write_whole(path, text.getvalue().encode())
 
 
 def _tensorboard(folder: Path, done: int) -> Any:

@@ -6,19 +6,19 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import JsonValue
 from torch import Tensor
 
+from iqa_harness.data.files.resized import resized_for_now
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
-from iqa_harness.machine.provenance import installed_versions
 from iqa_harness.machine.terminal import Meter
+from iqa_harness.measures.correlation import degenerate
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
+from iqa_harness.training.checkpoints import LAST, is_finished, write_checkpoints
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.figures import split_srocc
@@ -26,29 +26,29 @@ from iqa_harness.training.logs import LOG, StepLog, write_epochs
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
-from iqa_harness.training.resizing import resized
-from iqa_harness.training.state import STATE, EpochLog, Partway, Progress, Training, load_state, save_state
+from iqa_harness.training.state import (
+    STATE,
+    EpochLog,
+    Partway,
+    Progress,
+    Training,
+    averaged,
+    load_state,
+    save_state,
+)
 from iqa_harness.training.step import NotFinite, Stepper
 from iqa_harness.wording import in_words
-from iqa_models import (
-    BadCheckpoint,
-    MissingWeights,
-    QualityModel,
-    TimmRegressor,
-    create_model,
-    load_checkpoint,
-    save_checkpoint,
-)
-from iqa_models.checkpoint import CARD, read_card, write_atomically
+from iqa_models import MissingWeights, QualityModel, TimmRegressor, create_model
+from iqa_results.storage import leftovers, write_whole
 
 __all__ = ["FAILURE", "LAST", "LOG", "RunOptions", "run_identity", "train"]
 
 PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""
-LAST = "last"
-"""Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
 FAILURE = "failure.json"
 """What is known of a step whose loss was not finite."""
+_ABANDONED = 60.0
+"""Seconds after which a file that is being written belongs to nobody any more."""
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,36 @@ def train(
         DataError: an image cannot be read.
     """
     run = run or RunOptions(progress=progress, overwrite=overwrite)
-    device = torch.device(run.device)
-    check_device(config, device)
-    train_set, val_set = data.split("train"), data.split(config.select_on)
-    for name, part in (("train", train_set), (config.select_on, val_set)):
-        if not len(part):
+    check_device(config, torch.device(run.device))
+    _check_splits(config, data)
+    identity = run_identity(config, data, backbone_weights)
+    if is_finished(out, identity, run.overwrite):
+        (out / STATE).unlink(missing_ok=True)
+    else:
+        if run.resume and not (out / STATE).exists():
+            raise TrainingError(f"{out}: no unfinished run to go on with; leave --resume out to start one")
+        out.mkdir(parents=True, exist_ok=True)
+        with repeatable(config, torch.device(run.device)):
+            _Run(config, data, out, identity, backbone_weights, run).finish()
+    for part in leftovers(out, older=_ABANDONED):  # of a run that was killed while it wrote
+        part.unlink(missing_ok=True)
+    return out
+
+
+def _check_splits(config: TrainConfig, data: ImageSet) -> None:
+    """Refuse images that leave nothing to learn from, or no epoch to choose."""
+    for name in ("train", config.select_on):
+        if not len(data.split(name)):
             raise TrainingError(
                 f"data set {data.card.name!r} has no {name} split: nothing to learn or choose from"
             )
-    identity = run_identity(config, data, backbone_weights)
-    if _is_finished(out, identity, run.overwrite):
-        (out / STATE).unlink(missing_ok=True)
-        return out
-    if run.resume and not (out / STATE).exists():
-        raise TrainingError(f"{out}: no unfinished run to go on with; leave --resume out to start one")
-    out.mkdir(parents=True, exist_ok=True)
-    with repeatable(config, device):
-        return _Run(config, train_set, val_set, out, identity, backbone_weights, run, device).finish()
+    labels = data.split(config.select_on).labels
+    reason = degenerate(labels, labels)
+    if reason and config.keep == "best":
+        raise TrainingError(
+            f"data set {data.card.name!r}: the {config.select_on} split can choose no epoch, its SROCC does "
+            f"not exist ({reason}); give it other images, or take the last epoch with keep=last"
+        )
 
 
 def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | None = None) -> str:
@@ -149,17 +162,17 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        train_set: ImageSet,
-        val_set: ImageSet,
+        data: ImageSet,
         out: Path,
         identity: str,
         backbone_weights: Path | None,
         run: RunOptions,
-        device: torch.device,
     ) -> None:
-        self.config, self.run, self.device = config, run, device
-        self.train_set, self.val_set = resized(train_set, config.resize), val_set
+        self.config, self.run, self.device = config, run, torch.device(run.device)
         self.out, self.identity = out, identity
+        train_set, self.val_set, device = data.split("train"), data.split(config.select_on), self.device
+        self.train_set = train_set
+        self.crops_of = train_set if config.resize == "none" else resized_for_now(train_set, config.resize)
         self.labels = unit_labels(train_set).to(device)
         self.model = _create(config, backbone_weights).to(device)
         self.training = Training(
@@ -177,7 +190,7 @@ class _Run:
         self.steps_per_epoch = -(-count // config.batch_size)
         self.steps = self.steps_per_epoch * config.epochs
 
-    def finish(self) -> Path:
+    def finish(self) -> None:
         """Start or resume, run the epochs that are missing, write the checkpoint."""
         config = self.config
         with Meter(config.name, self.steps, show=self.run.progress) as reporter:
@@ -197,14 +210,10 @@ class _Run:
                 log.close()
             if progress.epochs_done < config.epochs:
                 reporter.line(f"stopped early: {config.patience} epochs without a better one")
-            self._write(progress)
+            write_checkpoints(self.out, config, self.training, progress, (self.train_set, self.val_set))
             (self.out / STATE).unlink()
             (self.out / FAILURE).unlink(missing_ok=True)
-            kept = f"epoch {progress.best_epoch} is the best on {self.config.select_on}"
-            if config.keep == "last":
-                kept += f", epoch {progress.epochs_done} is kept"
-            reporter.line(f"{kept}; checkpoint in {self.out}")
-        return self.out
+            reporter.line(f"{_kept(progress, config)}; checkpoint in {self.out}")
 
     def _begin(self, reporter: Meter) -> tuple[Progress, Partway]:
         """Restore a saved state, or do what comes before the first step."""
@@ -237,7 +246,7 @@ class _Run:
             low, high = self.model.spec.score_range
             alpha = self.config.ridge_alpha if self.config.head_start == "ridge" else None
             chosen = list(dict.fromkeys(sample.image for sample in self._order(epoch=0)))
-            whole = whole_batches(self.train_set.subset(chosen), 8)
+            whole = whole_batches(self.crops_of.subset(chosen), 8)
             start_head(
                 self.model,
                 (images.to(self.device) for images in whole),
@@ -263,7 +272,7 @@ class _Run:
         epoch = progress.epochs_done + 1
         passed, rates = self._pass(progress, partway, reporter, log)
         began = time.perf_counter()
-        with self._averaged():
+        with averaged(self.training):
             value = split_srocc(self.model, self.val_set, self.device)
             means = {name: total / passed.seen for name, total in passed.totals.items()}
             entry = EpochLog(
@@ -276,7 +285,7 @@ class _Run:
                 images_per_second=round(passed.seen / max(passed.seconds, 1e-9), 2),
                 data_share=round(passed.waited / max(passed.seconds, 1e-9), 4),
             )
-            is_best = _rank(entry) > _rank(progress.log[progress.best_epoch])
+            is_best = _is_better(entry, progress.log[progress.best_epoch])
             if is_best:
                 self.training.best = _copy(self.model)
         return Progress(
@@ -340,26 +349,13 @@ class _Run:
         save_state(self.out / STATE, progress, partway, self.training)
         ids = [self.train_set.records[index].image_id for index in batch.indices]
         record = {"epoch": epoch, "step": number + 1, "error": str(error), "images": ids}
-        write_atomically(self.out / FAILURE, (json.dumps(record, indent=1) + "\n").encode())
+        write_whole(self.out / FAILURE, (json.dumps(record, indent=1) + "\n").encode())
         shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
         raise NotFinite(
             f"{self.config.name}: {error} in epoch {epoch}, step {number + 1} (images {shown}); "
             f"the state before it is in {self.out / STATE}, all names in {FAILURE}. Take lower learning "
             "rates and --overwrite, or look at the images"
         ) from error
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Evaluate the moving average inside the block, if there is one."""
-        if not self.training.average:
-            yield
-            return
-        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.training.average)
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(own)
 
     def _ids(self, epoch: int, batch: Batch) -> list[str]:
         records = self.train_set.records
@@ -374,7 +370,7 @@ class _Run:
     def _batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         config = self.config
         return train_batches(
-            self.train_set,
+            self.crops_of,
             self._order(epoch),
             seed=config.seed,
             epoch=epoch,
@@ -388,39 +384,6 @@ class _Run:
         save_state(self.out / STATE, progress, Partway(), self.training)
         write_epochs(self.out, progress.log)
 
-    def _write(self, progress: Progress) -> None:
-        config, data = self.config, self.train_set
-        trained = f"trained on {data.card.name} ({data.card.label}), {len(data)} images"
-        notes = (*self.model.spec.notes, trained, *config.warnings())
-        self.model.spec = self.model.spec.replace(notes=notes)
-        record: dict[str, JsonValue] = {
-            "identity": self.identity,
-            "config": config.model_dump(mode="json"),
-            "data": data.card.name,
-            "data_label": data.card.label,
-            "data_fingerprint": data.fingerprint,
-            "train_images": len(self.train_set),
-            "val_images": len(self.val_set),
-            "selected_on": config.select_on,
-            "warnings": list(config.warnings()),
-            "device": str(self.device),
-            "best_epoch": progress.best_epoch,
-            "log": [entry.model_dump(mode="json") for entry in progress.log],
-            "seconds": round(sum(entry.seconds for entry in progress.log), 1),
-            "packages": {**installed_versions(_PACKAGES)},
-        }
-        self.model.eval().cpu()
-        with self._averaged():
-            save_checkpoint(self.model, self.out / LAST, training={**record, "epoch": progress.epochs_done})
-            if config.keep == "last":
-                save_checkpoint(self.model, self.out, training={**record, "epoch": progress.epochs_done})
-                return
-        self.model.load_state_dict(self.training.best)
-        save_checkpoint(self.model, self.out, training={**record, "epoch": progress.best_epoch})
-
-
-_PACKAGES = ("iqa-harness", "torch", "timm", "numpy", "scipy")
-
 
 def _create(config: TrainConfig, backbone_weights: Path | None) -> QualityModel:
     options = dict(config.options)
@@ -430,31 +393,22 @@ def _create(config: TrainConfig, backbone_weights: Path | None) -> QualityModel:
     return create_model(config.model, **options)
 
 
-def _is_finished(out: Path, identity: str, overwrite: bool) -> bool:
-    if not (out / CARD).exists():
-        return False
-    try:
-        if read_card(out).training.get("identity") == identity:
-            load_checkpoint(out)  # damaged weights are told now, not when they are used
-            return True
-    except BadCheckpoint:
-        if not overwrite:
-            raise
-        return False
-    if not overwrite:
-        raise TrainingError(
-            f"{out} holds a checkpoint of other settings or images; overwrite it or train elsewhere"
-        )
-    return False
-
-
 def _copy(model: QualityModel) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def _rank(entry: EpochLog) -> float:
-    # Constant scores order nothing: worse than any order.
-    return -2.0 if entry.val_srocc is None else entry.val_srocc
+def _is_better(entry: EpochLog, best: EpochLog) -> bool:
+    """Whether an epoch takes the place of the best one; while none orders the images, the later one does."""
+    if entry.val_srocc is None or best.val_srocc is None:
+        return best.val_srocc is None
+    return entry.val_srocc > best.val_srocc
+
+
+def _kept(progress: Progress, config: TrainConfig) -> str:
+    if progress.log[progress.best_epoch].val_srocc is None:
+        return f"no epoch orders the {config.select_on} images, the last one is kept"
+    best = f"epoch {progress.best_epoch} is the best on {config.select_on}"
+    return best if config.keep == "best" else f"{best}, epoch {progress.epochs_done} is kept"
 
 
 def _is_stalled(progress: Progress, config: TrainConfig) -> bool:

@@ -14,6 +14,7 @@ from iqa_attacks.results import Targets
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import CropScorer, Draws, evaluating, score_crops, statistics_kept
+from iqa_harness.training.robust_settings import Fgsm, Pgd
 from iqa_models import QualityModel
 
 
@@ -107,27 +108,24 @@ def create_adversary(config: TrainConfig) -> Adversary | None:
     Raises:
         TrainingError: the radius is no number.
     """
-    if config.robust not in ("fgsm", "pgd"):
+    robust = config.robust
+    if not isinstance(robust, Fgsm | Pgd):
         return None
     try:
-        epsilon = parse_epsilon(config.adversarial_epsilon)
+        epsilon = parse_epsilon(robust.epsilon)
         threat = ThreatModel("inf", epsilon)
     except AttackError as error:
-        raise TrainingError(f"{config.name}: adversarial_epsilon: {error}") from error
+        raise TrainingError(f"{config.name}: robust.epsilon: {error}") from error
     settings: dict[str, object] = {
         "threat": threat,
-        "objectives": (config.adversarial_objective,),
+        "objectives": (robust.objective,),
         "batch": config.batch_size,
         "seed": config.seed,
     }
-    if config.robust == "pgd":
-        settings |= {
-            "steps": config.adversarial_steps,
-            "step_size": config.adversarial_step_size * epsilon,
-            "keep": "last",
-        }
-    attack = create_attack(config.robust, **settings)
-    return Adversary(attack, config.adversarial_share, config.label_damage, chunk=config.batch_size)
+    if isinstance(robust, Pgd):
+        settings |= {"steps": robust.steps, "step_size": robust.step_size * epsilon, "keep": "last"}
+    attack = create_attack(robust.kind, **settings)
+    return Adversary(attack, robust.share, robust.label_damage, chunk=config.batch_size)
 
 
 def damage(examples: Tensor, images: Tensor) -> Tensor:

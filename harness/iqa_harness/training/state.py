@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from iqa_harness.errors import TrainingError
-from iqa_models.checkpoint import state_sha256, write_atomically
+from iqa_models import QualityModel
+from iqa_models.checkpoint import state_sha256
+from iqa_results.storage import write_whole
 
 STATE = "training-state.safetensors"
 """Name of the file; it disappears when the checkpoint is written."""
@@ -52,7 +55,7 @@ class Progress(BaseModel):
     log: tuple[EpochLog, ...]
     """All finished epochs so far."""
     best_epoch: int
-    """Epoch with the highest SROCC on the split that chooses, the earliest of equals."""
+    """Epoch of highest SROCC on the split that chooses, the earliest of equals; the last if none has one."""
 
     @property
     def epochs_done(self) -> int:
@@ -83,7 +86,7 @@ class Partway(BaseModel):
 class Training:
     """What changes in the course of a run, restored in place."""
 
-    model: nn.Module
+    model: QualityModel
     optimiser: torch.optim.Optimizer
     best: dict[str, Tensor]
     """Weights of the best epoch, on the CPU."""
@@ -91,6 +94,21 @@ class Training:
     """Moving average of the weights, empty without."""
     device: torch.device
     scaler: torch.amp.GradScaler | None = None
+
+
+@contextmanager
+def averaged(training: Training) -> Iterator[None]:
+    """Have the model hold the moving average inside the block, if there is one."""
+    if not training.average:
+        yield
+        return
+    model = training.model
+    own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(training.average)
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
 
 
 def save_state(path: Path, progress: Progress, partway: Partway, training: Training) -> None:
@@ -114,7 +132,7 @@ def save_state(path: Path, progress: Progress, partway: Partway, training: Train
         "partway": partway.model_dump_json(),
         "sha256": state_sha256(plain),
     }
-    write_atomically(path, safetensors.torch.save(plain, metadata=metadata))
+    write_whole(path, safetensors.torch.save(plain, metadata=metadata))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from iqa_harness.training.environment import autocast
 from iqa_harness.training.forward import Draws, score_crops
 from iqa_harness.training.losses import training_loss
 from iqa_harness.training.robust import Adversary, create_adversary, gradient_norm_penalty
+from iqa_harness.training.robust_settings import GradientNorm
 from iqa_harness.training.state import Training
 from iqa_models import QualityModel
 
@@ -92,7 +93,8 @@ class Stepper:
     def _loss(self, crops: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         config, (low, high) = self.config, self.model.spec.score_range
         # Only a second pass needs the generators' state.
-        draws = Draws(self.training.device) if config.robust == "gradient_norm" else None
+        robust = config.robust
+        draws = Draws(self.training.device) if isinstance(robust, GradientNorm) else None
         with autocast(config, self.training.device):
             raw, auxiliary = score_crops(self.model, crops)
             if config.loss_scale == "unit":
@@ -100,11 +102,11 @@ class Stepper:
             else:
                 quality = training_loss(config, raw, low + (high - low) * labels, high - low)
             terms = {"quality": quality, **auxiliary}
-            if draws is not None:
+            if draws is not None and isinstance(robust, GradientNorm):
                 penalty = gradient_norm_penalty(
-                    self.model, crops, raw, step=config.gradient_step, draws=draws, span=high - low
+                    self.model, crops, raw, step=robust.step, draws=draws, span=high - low
                 )
-                terms["gradient_norm"] = config.gradient_weight * penalty
+                terms["gradient_norm"] = robust.weight * penalty
         loss = quality
         for name, value in terms.items():
             if name != "quality":

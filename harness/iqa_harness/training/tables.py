@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_harness.training.trained import Figures
+from iqa_harness.training.figures import Figures
 from iqa_models.checkpoint import write_atomically
 
 METRICS = (("test", "srocc"), ("test", "plcc"), ("test", "krocc"), ("val", "srocc"), ("val", "plcc"))

@@ -123,6 +123,7 @@ def spaq(root: Path) -> None:
 
 
 def agiqa3k(root: Path) -> None:
+    """Two images each of six prompts."""
     names = [f"midjourney_normal_{i:03}.jpg" for i in range(12)]
     for i, name in enumerate(names):
         image(root / "images" / name, i)
@@ -137,7 +138,10 @@ def agiqa3k(root: Path) -> None:
         "mos_align",
         "std_align",
     ]
-    rows = [[n, "a, comma", "x", "", "y", 0.3 * i + 0.2, 0.1, 4 - 0.3 * i, 0.1] for i, n in enumerate(names)]
+    rows = [
+        [n, f"a, comma {i // 2}", "x", "", "y", 0.3 * i + 0.2, 0.1, 4 - 0.3 * i, 0.1]
+        for i, n in enumerate(names)
+    ]
     table(root / "data.csv", header, rows)
 
 

@@ -35,7 +35,7 @@ def splits(images: ImageSet) -> dict[str, int]:
         ("tid2013", 20, (0, 9), "references: 3/1/1", {"train": 12, "val": 4, "test": 4}),
         ("kadid10k", 12, (1, 5), "references: 4/1/1", {"train": 8, "val": 2, "test": 2}),
         ("spaq", 12, (0, 100), "random: 10/1/1", {"train": 10, "val": 1, "test": 1}),
-        ("agiqa3k", 12, (0, 5), "random: 10/1/1", {"train": 10, "val": 1, "test": 1}),
+        ("agiqa3k", 12, (0, 5), "references: 4/1/1", {"train": 8, "val": 2, "test": 2}),
         ("livec", 12, (0, 100), "random: 10/1/1", {"train": 10, "val": 1, "test": 1}),
         ("csiq", 24, (0, 1), "references: 2/1/1", {"train": 12, "val": 6, "test": 6}),
         ("bid", 12, (0, 5), "random: 10/1/1", {"train": 10, "val": 1, "test": 1}),

@@ -14,8 +14,9 @@ from PIL import Image
 
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.data.files import decoding, file_set
-from iqa_harness.data.files.file_set import FileImageSet, ResizedImageSet
+from iqa_harness.data.files.file_set import FileImageSet
 from iqa_harness.data.files.pixel_cache import DEFAULT_LIMIT, HEADER, PixelCache, open_pixel_cache
+from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.errors import DataError
 
 SIDE = 16
@@ -148,6 +149,25 @@ def test_damage_is_never_served(tmp_path: Path, damage: str) -> None:
     assert np.array_equal(again.read(0), expected)
 
 
+def test_a_file_under_another_name_is_never_served(tmp_path: Path) -> None:
+    """A file of the cache copied over another image's counts as damaged: each image keeps its pixels."""
+    images = open_data(many(tmp_path / "set", 4), progress=False)
+    small = ResizedImageSet(images, "6x9", open_pixel_cache())
+    plain, resized = [images.read(i) for i in range(4)], [small.read(i) for i in range(4)]
+    held = sorted(open_pixel_cache().folder.glob("*/*.pixels"))
+    assert len(held) == 8
+    for size in {path.stat().st_size for path in held}:
+        same = [path for path in held if path.stat().st_size == size]
+        contents = [path.read_bytes() for path in same]
+        for path, content in zip(same, [*contents[1:], contents[0]], strict=True):
+            path.write_bytes(content)
+    again = open_data(tmp_path / "set" / "set.csv", progress=False)
+    small = ResizedImageSet(again, "6x9", open_pixel_cache())
+    for i in range(4):
+        assert np.array_equal(again.read(i), plain[i])
+        assert np.array_equal(small.read(i), resized[i])
+
+
 def test_reading_gives_a_fresh_array_and_a_view_none(tmp_path: Path) -> None:
     """What `read` returns may be written to without effect; a view may not."""
     images = open_data(many(tmp_path / "set", 2), progress=False)
@@ -163,14 +183,14 @@ def test_resized_images_are_kept_apart(tmp_path: Path) -> None:
     """A resize has entries of its own, as Pillow resizes; a subset follows; the original stays what it is."""
     source = open_data(many(tmp_path / "set", 4), progress=False)
     cache = PixelCache(tmp_path / "c", 10**6)
-    small: ImageSet = ResizedImageSet(source, 6, 9, cache)
+    small: ImageSet = ResizedImageSet(source, "6x9", cache)
     expected = np.array(Image.fromarray(source.read(2)).resize((9, 6), Image.Resampling.BILINEAR))
     for _ in range(2):
         assert np.array_equal(small.read(2), expected)
         assert np.array_equal(small.subset([2]).view(0), expected)
     assert cache.hits == 3
     assert small.fingerprint != source.fingerprint
-    assert small.fingerprint != ResizedImageSet(source, 9, 6, cache).fingerprint
+    assert small.fingerprint != ResizedImageSet(source, "9x6", cache).fingerprint
     assert source.read(2).shape == (SIDE, SIDE, 3)
 
 

@@ -45,7 +45,7 @@ def test_division_of_known_names() -> None:
 
 def test_too_few_contents() -> None:
     """Two contents are refused with the way out."""
-    with pytest.raises(DataError, match="split=all"):
+    with pytest.raises(DataError, match="train and val and test; take split=all"):
         divide(["a", "b", "a"], (3, 1, 1), 0)
 
 
@@ -134,3 +134,27 @@ def test_csv_can_be_divided(tmp_path: Path) -> None:
     assert images.card.mos_range == (0, 20)
     assert images.card.split_rule == "references: 4/1/1 references for train/val/test, seed 4"
     assert {r.split for r in open_data(tmp_path / "own.csv", progress=False).records} == {"test"}
+
+
+def test_shares_of_ones_own(tree: Tree) -> None:
+    """`shares=8:0:2` divides as HyperIQA's code does: four fifths for training, none for validation."""
+    images = open_data(f"koniq10k:{tree('koniq10k')}?split=random&shares=8:0:2&split_seed=3", progress=False)
+    assert Counter(record.split for record in images.records) == {"train": 10, "test": 2}
+    assert images.card.split_rule == "random: 10/0/2 images for train/val/test, seed 3"
+    whole = divide([str(i) for i in range(10_073)], (8, 0, 2), 0)
+    assert Counter(whole.values()) == {"train": 8058, "test": 2015}
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("shares=8:2&split=random", "write train, val and test in proportion"),
+        ("shares=a:0:2&split=random", "write train, val and test in proportion"),
+        ("shares=0:1:1&split=random", "write train, val and test in proportion"),
+        ("shares=8:0:2", "no effect on the split rule 'official'"),
+    ],
+)
+def test_shares_that_are_none(tree: Tree, query: str, message: str) -> None:
+    """Other than three whole numbers, none for training, or a rule that divides nothing is refused."""
+    with pytest.raises(DataError, match=message):
+        open_data(f"koniq10k:{tree('koniq10k')}?{query}", progress=False)

@@ -1,7 +1,7 @@
 """A set that is resized on reading, in workers."""
 
 from iqa_harness.cells.plan import plan
-from iqa_harness.data.files.file_set import ResizedImageSet
+from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Place
 from iqa_harness.running.executors.processes import Processes
@@ -14,8 +14,8 @@ def test_workers_resize_as_the_driver_does(tmp_path, csv_set, suite, rows, entra
     """Rows of a resized set are bit-equal in a worker process, and not those of the set itself."""
     found = {}
     for name, images, executor in (
-        ("here", ResizedImageSet(csv_set, 12, 20), None),
-        ("there", ResizedImageSet(csv_set, 12, 20), Processes((Place("cpu", 1),))),
+        ("here", ResizedImageSet(csv_set, "12x20"), None),
+        ("there", ResizedImageSet(csv_set, "12x20"), Processes((Place("cpu", 1),))),
         ("whole", csv_set, None),
     ):
         work = plan(suite, entrants, images)

@@ -6,35 +6,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
+from iqa_harness.data import ArrayImageSet, DataCard, ImageRecord
 from iqa_harness.training import TrainConfig
 
 
-class TinySet(ImageSet):
+class TinySet(ArrayImageSet):
     """Noise of known strength on grey; the label is the strength, so a model can learn it."""
-
-    def __init__(self, records, pixels):
-        self.card = DataCard(
-            name="tiny",
-            label="pseudo-MOS",
-            mos_range=(1.0, 5.0),
-            summary="noise on grey",
-            source="made here",
-        )
-        self.fingerprint = hashlib.sha256(repr(records).encode()).hexdigest()
-        self.records = records
-        self.pixels = pixels
 
     def read(self, index):
         """Return the pixels of one image, and refuse the test split."""
-        assert self.records[index].split != "test", "training must not look at the test split"
-        return self.pixels[index]
+        return super().read(self.allowed(index))
 
-    def subset(self, indices):
-        """Return some of the images with the same fingerprint."""
-        part = TinySet([self.records[i] for i in indices], [self.pixels[i] for i in indices])
-        part.fingerprint = self.fingerprint
-        return part
+    def view(self, index):
+        """Do the same read-only."""
+        return super().view(self.allowed(index))
+
+    def allowed(self, index):
+        """Return the index of an image that training may look at."""
+        assert self.records[index].split != "test", "training must not look at the test split"
+        return index
+
+
+CARD = DataCard(
+    name="tiny", label="pseudo-MOS", mos_range=(1.0, 5.0), summary="noise on grey", source="made here"
+)
 
 
 def make_set(counts, side=40):
@@ -50,7 +45,7 @@ def make_set(counts, side=40):
             digest = hashlib.sha256(image.tobytes()).hexdigest()
             records.append(ImageRecord(name, 5 - 4 * strength, split, name, "noise", 1, digest))
             pixels.append(image)
-    return TinySet(records, pixels)
+    return TinySet(records, pixels, CARD, hashlib.sha256(repr(records).encode()).hexdigest())
 
 
 @pytest.fixture

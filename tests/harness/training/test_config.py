@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, list_presets, load_preset, load_train_config
+from iqa_harness.training import TrainConfig, changed, list_presets, load_preset, load_train_config
+from iqa_harness.training.robust_settings import Fgsm, Pgd
 from iqa_models import list_models
 
 
@@ -51,6 +52,9 @@ def test_an_unknown_preset_is_answered_with_the_nearest():
             "batch_norm: Input should be 'frozen'",
         ),
         ("name = x", "line 1"),
+        ('name = "../x"\nmodel = "linear"\nepochs = 1', "name: a checkpoint's name is letters, digits"),
+        ('name = ""\nmodel = "linear"\nepochs = 1', "name: a checkpoint's name is letters, digits"),
+        ("options = " + 5000 * "[" + 5000 * "]", "nested too deeply"),
     ],
 )
 def test_a_bad_file_is_told_with_file_and_key(tmp_path, text, words):
@@ -97,3 +101,63 @@ def test_listing_presets_needs_no_torch():
         "[load_preset(n) for n in list_presets()]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+BASE = {"name": "x", "model": "linear", "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("nested", "flat"),
+    [
+        ({}, {}),
+        ({"kind": "none"}, {"robust": "none", "adversarial_steps": 2, "label_damage": 0.0}),
+        ({"kind": "pgd"}, {"robust": "pgd"}),
+        (
+            {"kind": "pgd", "steps": 3, "epsilon": "2/255", "step_size": 0.5},
+            {
+                "robust": "pgd",
+                "adversarial_steps": 3,
+                "adversarial_epsilon": "2/255",
+                "adversarial_step_size": 0.5,
+            },
+        ),
+        (
+            {"kind": "fgsm", "objective": "drift", "share": 0.5, "label_damage": 1.0},
+            {
+                "robust": "fgsm",
+                "adversarial_objective": "drift",
+                "adversarial_share": 0.5,
+                "label_damage": 1.0,
+            },
+        ),
+        (
+            {"kind": "gradient_norm", "weight": 0.05, "step": 0.1},
+            {"robust": "gradient_norm", "gradient_weight": 0.05, "gradient_step": 0.1},
+        ),
+    ],
+)
+def test_robust_training_is_known_by_the_names_that_checkpoints_record(nested, flat):
+    """Settings in a table and by their recorded names are equal, and a run's identity holds the latter.
+
+    So a checkpoint that was made before there was a table is still found to be of the same settings.
+    """
+    config = TrainConfig.model_validate({**BASE, **({"robust": nested} if nested else {})})
+    assert TrainConfig.model_validate({**BASE, **flat}) == config
+    assert TrainConfig.model_validate(config.record()) == config
+    assert config.record().items() >= {**BASE, **flat}.items()
+    plain = TrainConfig(**BASE)
+    later = {name: value for name, value in flat.items() if value != plain.record()[name]}
+    assert config.identity() == {**plain.identity(), **later}
+
+
+def test_the_kind_of_robust_training_comes_before_its_settings():
+    """Settings of a table are changed one by one, in any order; another kind begins at its defaults."""
+    config = TrainConfig(**BASE)
+    pgd = changed(config, {"robust.steps": 5, "robust.kind": "pgd"}, "here")
+    assert pgd.robust == Pgd(steps=5)
+    assert changed(pgd, {"robust.share": 0.5}, "here").robust == Pgd(steps=5, share=0.5)
+    assert changed(pgd, {"robust": "pgd", "robust.steps": 3}, "here").robust == Pgd(steps=3)
+    assert changed(pgd, {"robust.kind": "fgsm"}, "here").robust == Fgsm()
+    assert changed(pgd, {"robust.kind": "pgd"}, "here").robust == Pgd(steps=5)
+    with pytest.raises(TrainingError, match=r"robust\.none\.steps: unknown key"):
+        changed(config, {"robust.steps": 5}, "here")

@@ -180,7 +180,8 @@ def test_training_learns_and_says_how(tiny_set, config, tmp_path):
     best = max(log, key=lambda entry: (entry["val_srocc"], -entry["epoch"]))
     assert best["val_srocc"] > 0.7
     assert card.training["best_epoch"] == best["epoch"]
-    assert card.training["config"] == config.model_dump(mode="json")
+    assert card.training["config"] == config.record()
+    assert TrainConfig.model_validate(card.training["config"]) == config
     assert card.training["data_fingerprint"] == tiny_set.fingerprint
     assert card.training["packages"]["torch"] == metadata.version("torch")
     assert card.model.notes[-1] == "trained on tiny (pseudo-MOS), 12 images"
@@ -326,7 +327,7 @@ def test_training_stops_when_nothing_gets_better(tiny_set, config, tmp_path):
 def test_an_author_may_choose_on_the_test_split_and_the_card_says_so(new_set, config, tmp_path, monkeypatch):
     """Selection on test reads test and not val, and leaves a warning on the card."""
     data = new_set({"train": 8, "test": 6})
-    monkeypatch.setattr(type(data), "read", lambda self, index: self.pixels[index])
+    monkeypatch.setattr(type(data), "allowed", lambda self, index: index)
     chosen = change(config, select_on="test", quirks="smart_author", epochs=1)
     train(chosen, data, tmp_path)
     card = read_card(tmp_path)

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iqa_harness.data.files.resized import resized_for_now, target_size
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.loop import train
 from iqa_harness.training.prefetch import Prefetched
-from iqa_harness.training.resizing import resized, target_size
 from iqa_models import load_checkpoint
 
 
 @pytest.mark.parametrize(
     ("rule", "size", "expected"),
     [
-        ("none", (768, 1024), (768, 1024)),
         ("512x384", (768, 1024), (512, 384)),
         ("keep_aspect", (768, 1024), (384, 512)),
         ("shorter:512", (768, 1024), (512, 683)),
@@ -32,23 +31,22 @@ def test_the_rules_say_what_they_are(rule, size, expected):
 
 def test_resized_pixels_are_pillows_and_read_once(tiny_set, monkeypatch):
     """A resized image is Pillow's bilinear one, on the second read too, and its file is read once."""
-    small = resized(tiny_set.split("val"), "20x28")
+    small = resized_for_now(tiny_set.split("val"), "20x28")
     expected = np.array(
         Image.fromarray(tiny_set.split("val").read(2)).resize((28, 20), Image.Resampling.BILINEAR)
     )
     assert np.array_equal(small.read(2), expected)
-    monkeypatch.setattr(type(tiny_set), "read", None)
+    monkeypatch.setattr(type(tiny_set), "view", None)
     assert np.array_equal(small.read(2), expected)
-    assert small.subset([2, 0]).records[0] == small.records[2]
-    folder = small._folder
+    part = small.subset([2, 0])
+    assert part.records[0] == small.records[2]
+    assert np.array_equal(part.view(0), expected)
+    folder = small.cache.folder
     assert folder.exists()
-    small._remove()
+    del small
+    assert np.array_equal(part.view(0), expected)  # the folder goes with the last part of the set
+    del part
     assert not folder.exists()
-
-
-def test_nothing_to_resize_is_the_set_itself(tiny_set):
-    """Without a rule no copy is made."""
-    assert resized(tiny_set, "none") is tiny_set
 
 
 def test_training_sees_the_resized_images(tiny_set, config, tmp_path):

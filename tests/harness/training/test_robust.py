@@ -168,9 +168,7 @@ def test_the_penalty_draws_the_masks_of_the_scores():
 
 def test_fgsm_examples_are_the_engines():
     """On a linear model the example is the image moved by epsilon along the weights' sign, in the box."""
-    adversary = create_adversary(
-        make(robust="fgsm", adversarial_epsilon="8/255", adversarial_objective="raise")
-    )
+    adversary = create_adversary(make(robust={"kind": "fgsm", "epsilon": "8/255", "objective": "raise"}))
     model = create_model("linear").train()
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = torch.linspace(0, 1, 4)
@@ -184,7 +182,7 @@ def test_fgsm_examples_are_the_engines():
 
 def test_pgd_examples_are_those_of_an_attack_of_its_own():
     """The same attack run by itself on the evaluated model ends at the same pixels."""
-    config = make(robust="pgd", adversarial_steps=3, adversarial_epsilon="2/255", seed=4)
+    config = make(robust={"kind": "pgd", "steps": 3, "epsilon": "2/255"}, seed=4)
     model = create_model("timm_regressor", backbone="test_efficientnet", hidden=8)
     images, labels, ids = grey(3, 32), torch.tensor([0.1, 0.5, 0.9]), ["1/a/0", "1/b/0", "1/c/0"]
     examples, _ = create_adversary(config)(model, images, labels, ids)
@@ -200,7 +198,7 @@ def test_pgd_examples_are_those_of_an_attack_of_its_own():
 
 def test_random_starts_follow_the_ids():
     """The same ids give the same examples, another epoch's ids others."""
-    adversary = create_adversary(make(robust="pgd", adversarial_steps=1, adversarial_step_size=0.1))
+    adversary = create_adversary(make(robust={"kind": "pgd", "steps": 1, "step_size": 0.1}))
     model, images, labels = create_model("linear"), grey(2), torch.tensor([0.2, 0.8])
     first, again, other = (
         adversary(model, images, labels, [f"{epoch}/a/0", f"{epoch}/b/0"])[0] for epoch in (1, 1, 2)
@@ -211,7 +209,7 @@ def test_random_starts_follow_the_ids():
 
 def test_a_share_of_the_batch_stays_clean_and_labels_fall_with_the_damage():
     """Half of the batch is attacked; its labels fall by the HaarPSI damage, those of clean images stay."""
-    config = make(robust="fgsm", adversarial_share=0.5, label_damage=1.0, adversarial_epsilon="16/255")
+    config = make(robust={"kind": "fgsm", "share": 0.5, "label_damage": 1.0, "epsilon": "16/255"})
     model, images, labels = create_model("linear"), grey(4, 32), torch.full((4,), 0.6)
     examples, lowered = create_adversary(config)(model, images, labels, list("abcd"))
     assert torch.equal(examples[2:], images[2:])
@@ -233,8 +231,8 @@ def test_a_stochastic_model_is_refused():
 
 def test_a_radius_that_is_no_number_is_told():
     """The setting is named with what it may be."""
-    with pytest.raises(TrainingError, match="adversarial_epsilon: epsilon 'much'"):
-        create_adversary(make(robust="fgsm", adversarial_epsilon="much"))
+    with pytest.raises(TrainingError, match=r"robust\.epsilon: epsilon 'much'"):
+        create_adversary(make(robust={"kind": "fgsm", "epsilon": "much"}))
 
 
 def test_a_models_own_losses_are_trained_with():
@@ -260,11 +258,12 @@ def test_the_penalty_makes_the_gradient_smaller(tiny_set, config, tmp_path):
     """Trained alike, the model with the penalty ends with a smaller input gradient than the one without."""
     changes = {"epochs": 5, "keep": "last", "batch_norm": "calibrated"}
     plain = config.model_validate({**config.model_dump(), **changes})
-    robust = plain.model_validate({**plain.model_dump(), "robust": "gradient_norm", "gradient_weight": 0.05})
+    penalty = {"kind": "gradient_norm", "weight": 0.05}
+    robust = plain.model_validate({**plain.model_dump(), "robust": penalty})
     images = torch.stack([torch.from_numpy(tiny_set.split("val").read(i)) for i in range(6)])
     images = images.permute(0, 3, 1, 2) / 255
     norms = [
-        input_gradients(load_checkpoint(train(c, tiny_set, tmp_path / c.robust)), images).abs().sum()
+        input_gradients(load_checkpoint(train(c, tiny_set, tmp_path / c.robust.kind)), images).abs().sum()
         for c in (plain, robust)
     ]
     assert norms[1] < 0.8 * norms[0]

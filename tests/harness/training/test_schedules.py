@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iqa_harness.training import TrainConfig, load_preset
-from iqa_harness.training.schedules import HEAD, TRUNK, learning_rate, one_cycle
+from iqa_harness.training.optimisers import HEAD, TRUNK, learning_rate, one_cycle
 
 
 def rates(config, group, peak, steps_per_epoch=3):

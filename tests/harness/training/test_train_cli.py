@@ -26,6 +26,12 @@ crop = 32
 def folder(photographs):
     """The images, and settings beside them."""
     (photographs / "tiny.toml").write_text(SETTINGS)
+    lines = (photographs / "set.csv").read_text().splitlines()
+    val = [number for number, line in enumerate(lines) if line.endswith(",val")]
+    few = [line for number, line in enumerate(lines) if number not in val[2:]]
+    equal = [line.replace(line.split(",")[1], "3.0") if n in val else line for n, line in enumerate(lines)]
+    for name, kept in (("few.csv", few), ("equal.csv", equal)):
+        (photographs / name).write_text("\n".join(kept) + "\n")
     return photographs
 
 
@@ -72,7 +78,16 @@ def test_settings_and_size_can_be_changed_from_the_command_line(cli):
         (["--set", "schedule=multistep"], "milestones: multistep needs some"),
         (["--set", "schedule=cosine", "--set", "warmup_epochs=3"], "leaves no epoch"),
         (["--set", "eta_min=1e-9"], "eta_min: goes with schedule 'cosine'"),
-        (["--set", "label_damage=1"], "goes with robust 'fgsm' or 'pgd'"),
+        (["--set", "label_damage=1"], "label_damage: goes with robust 'fgsm' or 'pgd'"),
+        (["--set", "robust.kind=fgsm", "--set", "robust.steps=2"], "robust.fgsm.steps: unknown key"),
+        (["--set", "robust.kind=pgd", "--set", "robust.stepz=2"], "did you mean 'steps'"),
+        (["--set", "robust=pgf"], "robust: Input tag 'pgf'"),
+        (["--set", "name=../../../x"], "name: a checkpoint's name is letters, digits"),
+        (["--set", "name=/tmp/x"], "name: a checkpoint's name is letters, digits"),
+        (["--set", 'name=""'], "name: a checkpoint's name is letters, digits"),
+        (["--set", "options.deep=" + 5000 * "[" + 5000 * "]"], "nested"),
+        (["--set", "keep=best", "--data", "few.csv"], "only 2 images, at least 3 are needed"),
+        (["--data", "equal.csv"], "the val split can choose no epoch"),
         (["--set", "precision=fp16"], "fp16 needs CUDA"),
         (["--size", "tiny"], "for SMART-IQA"),
         (["--seeds", "0,0"], "different whole numbers"),

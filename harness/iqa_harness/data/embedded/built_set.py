@@ -199,7 +199,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest, None if there is none that can be read: the folder is incomplete."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
@@ -221,7 +221,7 @@ def _open_folder(folder: Path, card: DataCard) -> StoredImageSet:
         entries = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
         records = [ImageRecord(**entry) for entry in entries]
         fingerprint = set_fingerprint(card.name, card.mos_range, records)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged from error
     if fingerprint != manifest.get("fingerprint"):
         raise damaged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from iqa_harness.errors import DataError
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA"})
 _ORIENTATION: Final = 0x0112
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+_SIZ: Final = b"\xff\x4f\xff\x51"
+"""Beginning of a JPEG 2000 codestream; its components stand 38 bytes behind it, three bytes each."""
 
 
 class BadImage(DataError):
@@ -52,7 +55,8 @@ def read_image(path: Path) -> DecodedImage:
 
     The EXIF orientation is applied, as every viewer does. Grey and palette images become RGB. An
     embedded colour profile is ignored. Refused, because any conversion would be a choice of ours: an
-    alpha channel that is not opaque everywhere, CMYK, more than 8 bits a channel, several frames.
+    alpha channel that is not opaque everywhere, CMYK, other than 8 bits a channel, several frames. Of a
+    phone's JPEG with a second picture behind it (MPO) the first is read, as every JPEG reader does.
 
     Raises:
         BadImage: naming the path, if the file is missing, empty, truncated, no image of `FORMATS`,
@@ -98,12 +102,40 @@ def _refuse(path: Path, image: ImageFile.ImageFile) -> None:
         raise BadImage(
             path, "oversized", f"{image.width} x {image.height} exceeds the limit of {limit} pixels"
         )
-    # Pillow opens 16-bit RGB as mode RGB and drops the low byte; only the raw mode tells.
-    deep = any(";16" in str(tile[3]) for tile in image.tile) or image.mode.startswith("I")
-    if image.mode not in _MODES or deep:
-        kind = "16-bit" if deep else "cmyk" if image.mode == "CMYK" else "mode"
-        raise BadImage(
-            path, kind, f"{'16-bit ' if deep else ''}{image.mode} is not supported; convert it to 8-bit RGB"
-        )
-    if getattr(image, "n_frames", 1) > 1:
+    depth = _depth(path, image)
+    if image.mode not in _MODES or depth != 8:
+        kind = "16-bit" if depth > 8 else "cmyk" if image.mode == "CMYK" else "mode"
+        bits = "" if depth == 8 else f"{depth}-bit " if depth else "signed or floating-point "
+        raise BadImage(path, kind, f"{bits}{image.mode} is not supported; convert it to 8-bit RGB")
+    # The pictures after a phone's first (format MPO) are a depth map or another exposure.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImage(path, "frames", "holds several frames")
+
+
+def _depth(path: Path, image: ImageFile.ImageFile) -> int:
+    """Return the bits of a channel, 0 if they are no unsigned integers; what Pillow scales to 8 counts as 8.
+
+    Pillow opens deeper RGB as mode RGB and drops the low bits, so the mode alone does not tell.
+    """
+    if image.format == "TIFF":
+        tags: Any = image
+        if any(kind != 1 for kind in tags.tag_v2.get(_SAMPLE_FORMAT, (1,))):
+            return 0
+        return max(8, *tags.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    if image.format == "JPEG2000":
+        with path.open("rb") as file:
+            header = file.read(1 << 20)
+        at = header.find(_SIZ) + len(_SIZ) + 38
+        depths = header[at : at + 3 * int.from_bytes(header[at - 2 : at], "big") : 3]
+        if any(depth & 0x80 for depth in depths):
+            return 0
+        return max((depth + 1 for depth in depths), key=lambda bits: abs(bits - 8), default=8)
+    if image.format == "PPM":  # its arguments hold the largest value
+        return 16 if image.mode == "I" or any(_largest(tile.args) > 255 for tile in image.tile) else 8
+    deep = any(";16" in str(tile.args) for tile in image.tile) or image.mode.startswith("I")
+    return 16 if deep else 8
+
+
+def _largest(arguments: Any) -> int:
+    last = arguments[-1] if isinstance(arguments, tuple) and arguments else 0
+    return last if isinstance(last, int) else 0

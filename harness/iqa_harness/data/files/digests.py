@@ -7,12 +7,12 @@ A file counts as seen if path, size, and times of last change of content and of 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from iqa_harness.data.hashing import json_sha256
 from iqa_harness.machine.cache_folder import cache_root
+from iqa_results.storage import write_whole
 
 _FORMAT = 1
 
@@ -49,13 +49,8 @@ class DigestIndex:
         """
         if not self._changed:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
-        try:
-            part.write_text(json.dumps({"format": _FORMAT, "files": self._known}), encoding="utf-8")
-            part.replace(self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        content = json.dumps({"format": _FORMAT, "files": self._known})
+        write_whole(self._path, content.encode())
         self._changed = False
 
     def _load(self) -> dict[str, Sequence[int | str]]:
@@ -65,7 +60,7 @@ class DigestIndex:
                 return {}
             files = content["files"].items()
             return {str(name): [*map(int, entry[:3]), str(entry[3])] for name, entry in files}
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
             return {}  # none yet, or damaged: everything is hashed again
 
 

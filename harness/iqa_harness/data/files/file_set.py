@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_harness.data.files.decoding import BadImage, decode
+from iqa_harness.data.files.decoding import BadImage, Conversion, decode, read_image
 from iqa_harness.data.files.digests import DigestIndex
 from iqa_harness.data.files.pixel_cache import PixelCache
-from iqa_harness.data.hashing import json_sha256, pixel_sha256, set_fingerprint
+from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
-from iqa_harness.data.listing import Entry, Finding, Listing
+from iqa_harness.data.listing import Entry, Listing
 from iqa_harness.errors import DataError
 
 _PLAIN: Final = frozenset({".bmp", ".ppm"})
@@ -103,49 +101,31 @@ class FileImageSet(ImageSet):
         return pixels
 
 
-class ResizedImageSet(ImageSet):
-    """A set seen through a resize (bilinear, antialiased, Pillow's), each image resized once if cached.
+T = TypeVar("T")
 
-    Records are those of the images before the resize; fingerprint and `transform` name the size as well.
+
+def _on_files(
+    listing: Listing, work: Callable[[Path], T], advance: Callable[[], None]
+) -> Iterator[tuple[Entry, Path | None, T | BadImage | None]]:
+    """Yield each entry with its file and what `work` made of it: None without a file, `BadImage` if refused.
+
+    At most a few images are in memory at once.
     """
 
-    def __init__(self, source: ImageSet, height: int, width: int, cache: PixelCache | None = None) -> None:
-        self.source, self.height, self.width, self.cache = source, height, width, cache
-        note = f"Every image is resized to {height} high x {width} wide (bilinear, antialiased)."
-        self.card = replace(source.card, notes=(*source.card.notes, note))
-        self.records = source.records
-        self.transform = f"resize:{height}x{width}:bilinear"
-        self.fingerprint = json_sha256([source.fingerprint, self.transform])
+    def one(file: Path | None) -> T | BadImage | None:
+        try:
+            return None if file is None else work(file)
+        except BadImage as error:
+            return error
+        finally:
+            advance()
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return a fresh array of the pixels (height, width, 3) of image `index`."""
-        return np.array(self.view(index))
-
-    def view(self, index: int) -> NDArray[np.uint8]:
-        """Return the pixels (height, width, 3) of image `index` read-only."""
-        key = json_sha256([self.records[index].sha256, self.transform])
-        held = self.cache.get(key) if self.cache else None
-        if held is not None:
-            return held
-        from PIL import Image
-
-        image = Image.fromarray(self.source.view(index))
-        pixels = np.array(image.resize((self.width, self.height), Image.Resampling.BILINEAR))
-        if self.cache:
-            self.cache.put(key, pixels)
-        pixels.setflags(write=False)
-        return pixels
-
-    def raw_label(self, index: int) -> float:
-        """Return the label of image `index` as the set's own file has it."""
-        return self.source.raw_label(index)
-
-    def subset(self, indices: Sequence[int]) -> ResizedImageSet:
-        """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
-        part = copy.copy(self)
-        part.source = self.source.subset(indices)
-        part.records = part.source.records
-        return part
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        try:
+            yield from zip(listing.entries, listing.files, pool.map(one, listing.files), strict=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def hash_images(
@@ -153,42 +133,51 @@ def hash_images(
 ) -> list[str]:
     """Return the pixel hash of every entry, decoding files that were not seen before; '' where that fails.
 
-    Undecodable files become findings. At most a few images are in memory at once.
+    Undecodable files become findings.
     """
     index = DigestIndex(listing.folder.root, cache_dir)
 
-    def one(file: Path | None) -> tuple[str, bool, BadImage | None]:
-        try:
-            if file is None:
-                return "", False, None
-            known = index.get(file)
-            return (known, False, None) if known else (pixel_sha256(decode(file)), True, None)
-        except BadImage as error:
-            return "", False, error
-        finally:
-            advance()
+    def digest_of(file: Path) -> tuple[str, bool]:
+        known = index.get(file)
+        return (known, False) if known else (pixel_sha256(decode(file)), True)
 
     digests = []
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    try:
+        for entry, file, found in _on_files(listing, digest_of, advance):
+            digest, new = found if isinstance(found, tuple) else ("", False)
+            digests.append(digest)
+            if isinstance(found, BadImage):
+                listing.find(entry.where, found.kind, str(found))
+            elif new and file is not None:
+                index.put(file, digest)
+    finally:
         try:
-            for entry, file, (digest, new, error) in zip(
-                listing.entries, listing.files, pool.map(one, listing.files), strict=True
-            ):
-                digests.append(digest)
-                if error is not None:
-                    listing.find(entry.where, error.kind, str(error))
-                elif new and file is not None:
-                    index.put(file, digest)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            try:
-                index.save()
-            except OSError as error:
-                logging.getLogger(__name__).warning(
-                    "pixel hashes cannot be kept (%s): the next opening decodes all images again", error
-                )
+            index.save()
+        except OSError as error:
+            logging.getLogger(__name__).warning(
+                "pixel hashes cannot be kept (%s): the next opening decodes all images again", error
+            )
+    return digests
+
+
+def inspect_images(listing: Listing, advance: Callable[[], None] = lambda: None) -> list[str]:
+    """Decode every file of a listing afresh; return the pixel hash of every entry, '' where that fails.
+
+    All that is wrong or unusual becomes findings and remarks.
+    """
+
+    def look(file: Path) -> tuple[str, tuple[Conversion, ...]]:
+        image = read_image(file)
+        return pixel_sha256(image.pixels), image.conversions
+
+    digests = []
+    for entry, file, found in _on_files(listing, look, advance):
+        digest, conversions = found if isinstance(found, tuple) else ("", ())
+        digests.append(digest)
+        if isinstance(found, BadImage):
+            listing.find(entry.where, found.kind, str(found))
+        for kind, detail in conversions if file is not None else ():
+            listing.remark(entry.where, kind, f"{file.relative_to(listing.folder.root)}: {detail}")
     return digests
 
 
@@ -219,29 +208,3 @@ def make_set(
         [entry.raw for entry in listing.entries],
         cache,
     )
-
-
-def inspect_images(listing: Listing, advance: Callable[[], None] = lambda: None) -> list[Finding]:
-    """Decode every file of a listing afresh and return all that is wrong or unusual, row by row."""
-    from iqa_harness.data.files.decoding import read_image
-
-    def one(file: Path | None) -> list[tuple[str, str]]:
-        try:
-            if file is None:
-                return []
-            name = file.relative_to(listing.folder.root)
-            return [(kind, f"{name}: {detail}") for kind, detail in read_image(file).conversions]
-        except BadImage as error:
-            return [(error.kind, str(error))]
-        finally:
-            advance()
-
-    found: list[Finding] = []
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        try:
-            for entry, faults in zip(listing.entries, pool.map(one, listing.files), strict=True):
-                found += [Finding(entry.where, *fault) for fault in faults]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return found

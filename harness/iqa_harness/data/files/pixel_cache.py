@@ -1,8 +1,9 @@
 """Decoded images on disk, memory-mapped, in bounded room: what saves decoding a JPEG a second time.
 
 One file an image, named by a hash of the image's content and the transform, so nothing in it is ever
-out of date. Files are published whole under a lock, so several processes may share a cache. The limit
-holds for the sum of all files at any time.
+out of date. A file also holds a hash over its name and its pixels: under another name it counts as damaged.
+Files are published whole under a lock, so several processes may share a cache. The limit holds for the sum of
+all files at any time.
 
 What has not been used since this process began gives way to what is new, the longest unused first; what has
 been used stays. So a set larger than the limit keeps the part that fits, where the usual rule (least recently
@@ -12,6 +13,7 @@ used) would throw every image out just before its next turn.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import mmap
 import os
@@ -34,7 +36,7 @@ LIMIT: Final = "IQA_HARNESS_PIXELS"
 """Environment variable: room of the cache, such as 20G or 500M; 0 turns it off."""
 DEFAULT_LIMIT: Final = 4 * 2**30
 HEADER: Final = 64
-_MAGIC: Final = b"IQAPIX1\n"
+_MAGIC: Final = b"IQAPIX2\n"
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _KEPT: Final = 0.9
 """Share of the limit that is left full when room is made, so that room is not made for every image."""
@@ -106,7 +108,7 @@ class PixelCache:
                 if total + size > self.limit:
                     self._full = True
                     return
-                self._write(path, pixels, sha256 or pixel_sha256(pixels))
+                self._write(path, pixels, _seal(key, sha256 or pixel_sha256(pixels)))
                 self._set_total(total + size)
             self._verified.add(key)
         except OSError as error:
@@ -141,14 +143,14 @@ class PixelCache:
             return None
         pixels = np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(height, width, 3)
         if key not in self._verified:
-            if bytes.fromhex(pixel_sha256(pixels)) != mapped[24:56]:
+            if _seal(key, pixel_sha256(pixels)) != mapped[24:56]:
                 return None
             self._verified.add(key)
         return pixels
 
-    def _write(self, path: Path, pixels: NDArray[np.uint8], sha256: str) -> None:
+    def _write(self, path: Path, pixels: NDArray[np.uint8], seal: bytes) -> None:
         sides = b"".join(side.to_bytes(8, "little") for side in pixels.shape[:2])
-        header = _MAGIC + sides + bytes.fromhex(sha256)
+        header = _MAGIC + sides + seal
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
@@ -202,6 +204,11 @@ class PixelCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_verified": set()}
+
+
+def _seal(key: str, sha256: str) -> bytes:
+    """Return what binds pixels of a hash to the name of their file (32 bytes)."""
+    return hashlib.sha256(f"{key}/{sha256}".encode()).digest()
 
 
 def _touch(path: Path) -> None:

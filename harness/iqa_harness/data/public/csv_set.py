@@ -1,23 +1,27 @@
-"""A user's own images: one CSV file with a row an image."""
+"""A user's own images: one table with a row an image, in a CSV file or made in Python."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from iqa_harness.data.listing import Entry, Folder, Listing, number
-from iqa_harness.data.public.label_files import Row, require_columns
+from iqa_harness.data.public.label_files import Row, read_table, require_columns
+from iqa_harness.data.public.split_rules import RULES_OF_TABLES
 from iqa_harness.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REQUIRED: Final = ("path", "mos")
 OPTIONAL: Final = ("split", "reference", "distortion", "level")
 _SPLITS: Final = ("train", "val", "test")
 
 
-def read_csv_listing(path: Path) -> Listing:
+def read_csv_listing(path: Path, names: Mapping[str, str]) -> tuple[Listing, str]:
     """Read the rows of a CSV file.
 
     Columns: `path`, `mos` and, optional, `split`, `reference`, `distortion`, `level`.
@@ -26,85 +30,134 @@ def read_csv_listing(path: Path) -> Listing:
     the image ids. `mos` is higher for better images. `split` is train, val or test (default test),
     `level` 0..5 with 0 for an original. Other columns are ignored unless they look like a misspelling.
 
+    Args:
+        path: the file.
+        names: what a column is called instead, as in ``{"mos": "score"}``.
+
+    Returns:
+        The rows, and in words which columns were read and which were not.
+
     Raises:
         DataError: the file cannot be read, or a required column is missing; all else are findings.
     """
     listing = Listing(Folder(path.parent))
-    for row in _read_rows(path, listing):
-        listing.add(_parse(row, listing))
-    return listing
+    table = read_table(path)
+    seen = table_columns(path, table.columns, names, listing)
+    rows = []
+    for where, cells in table.rows:
+        if len(cells) != len(table.columns):
+            listing.find(where, "columns", f"expected {len(table.columns)} cells")
+        else:
+            rows.append(Row(where, dict(zip(table.columns, cells, strict=True))))
+    add_rows(listing, rows, names)
+    return listing, seen
 
 
-def label_range(listing: Listing, stated: tuple[float, float] | None) -> tuple[float, float]:
-    """Return the ends of the label scale: as stated, else the lowest and highest label.
+def read_frame_listing(
+    frame: pd.DataFrame, names: Mapping[str, str], root: Path | None
+) -> tuple[Listing, str]:
+    """Do the same for a table in memory; a missing value is an empty cell.
 
-    Labels outside a stated range, and a range that is none, are findings.
+    Args:
+        frame: with the columns of a CSV file.
+        names: what a column is called instead.
+        root: folder that paths are relative to and may not leave. Without it they are relative to the working
+            directory, may lie anywhere, and ids are relative to the folder that holds them all.
+
+    Raises:
+        DataError: a required column is missing.
     """
-    labels = [entry.mos for entry in listing.entries]
-    if stated is None:
-        finite = [label for label in labels if math.isfinite(label)]
-        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        if low == high:
-            listing.find("", "range", f"all labels are {low}: state the MOS range")
-        return low, high
-    low, high = float(stated[0]), float(stated[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        listing.find("", "range", f"MOS range {low}..{high}: the first end must be the lower one")
-        return low, high
-    for entry in listing.entries:
-        if entry.mos < low or entry.mos > high:
-            listing.find(entry.where, "range", f"mos {entry.mos} is outside the MOS range {low}..{high}")
-    return low, high
+    listing = Listing(Folder(root or Path()))
+    columns = [str(name) for name in frame.columns]
+    seen = table_columns("the table", columns, names, listing)
+    missing = frame.isna().to_numpy()
+    rows = [
+        Row(
+            f"row {number}", {n: "" if gone else v for n, v, gone in zip(columns, values, holes, strict=True)}
+        )
+        for number, (values, holes) in enumerate(
+            zip(frame.itertuples(index=False, name=None), missing, strict=True), start=1
+        )
+    ]
+    if root is None and rows:
+        key = names.get("path", "path")
+        files = [os.path.realpath(os.path.expanduser(str(row.cells[key]))) for row in rows]  # noqa: PTH111
+        home = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
+        listing.folder = Folder(Path(home))
+        for row, file in zip(rows, files, strict=True):
+            row.cells[key] = Path(file).relative_to(home).as_posix()
+    add_rows(listing, rows, names)
+    return listing, seen
 
 
-def _read_rows(path: Path, listing: Listing) -> list[Row]:
-    """Return the whole rows; what is wrong with the table itself becomes findings."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            rows = [Row(f"line {reader.line_num}", row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a UTF-8 CSV file ({error})") from error
-    require_columns(path, columns, REQUIRED)
+def table_columns(
+    path: Path | str, columns: Sequence[str], names: Mapping[str, str], listing: Listing
+) -> str:
+    """Return in words which columns of a table are read; doubtful ones become findings.
+
+    Raises:
+        DataError: a required or a chosen column is missing.
+    """
+    wanted = {name: names.get(name, name) for name in (*REQUIRED, *OPTIONAL)}
+    chosen = names.get("split")
+    if chosen is not None and chosen not in columns:
+        known = ", ".join(RULES_OF_TABLES)
+        raise DataError(f"split={chosen}: neither a rule ({known}) nor a column of {path}")
+    require_columns(path, columns, [wanted[name] for name in wanted if name in REQUIRED or name in names])
     for name in sorted({n for n in columns if columns.count(n) > 1}):
         listing.find("", "columns", f"column {name!r} appears twice")
-    for column in columns:
-        close = difflib.get_close_matches(column.strip().lower(), (*REQUIRED, *OPTIONAL), n=1, cutoff=0.8)
-        if close and column != close[0]:
-            listing.find("", "columns", f"column {column!r}: did you mean {close[0]!r}?")
-    if not rows:
+    read = [name for name in wanted.values() if name in columns]
+    ignored = [name for name in columns if name not in read]
+    absent = [name for name in wanted.values() if name not in columns]
+    for column in ignored:
+        close = _near(column.lower(), absent)
+        if close:
+            listing.find("", "columns", f"column {column!r}{close}")
+    return f"Columns read: {', '.join(read)}; not read: {', '.join(ignored) or 'none'}."
+
+
+def add_rows(listing: Listing, rows: Iterable[Row], names: Mapping[str, str]) -> None:
+    """Add the rows of a table; what is wrong becomes findings."""
+    empty = True
+    for row in rows:
+        empty = False
+        listing.add(_parse(row, names, listing))
+    if empty and not listing.findings:
         listing.find("", "columns", "no rows")
-    whole = []
-    for where, cells in rows:
-        if None in cells or None in cells.values():  # DictReader's mark of too many or too few cells
-            listing.find(where, "columns", f"expected {len(columns)} cells")
-        else:
-            whole.append(Row(where, {name: cell.strip() for name, cell in cells.items()}))
-    return whole
 
 
-def _parse(row: Row, listing: Listing) -> Entry:
+def _near(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return ""
+    from iqa_models.registry import did_you_mean  # loads torch, which a plain table does not need
+
+    return did_you_mean(name, known, cutoff=0.8).replace(", did", ": did")
+
+
+def _parse(row: Row, names: Mapping[str, str], listing: Listing) -> Entry:
     """Return the entry of a row; what is wrong becomes findings."""
-    cells = row.cells
-    mos = number(cells["mos"])
+
+    def cell(name: str) -> str:
+        return str(row.cells.get(names.get(name, name), ""))
+
+    mos = number(row.cells[names.get("mos", "mos")])
     if not math.isfinite(mos):
-        listing.find(row.where, "label", f"mos {cells['mos']!r} is not a finite number")
-    split = cells.get("split") or "test"
+        listing.find(row.where, "label", f"{names.get('mos', 'mos')} {cell('mos')!r} is not a finite number")
+    split = cell("split") or "test"
     if split not in _SPLITS:
         listing.find(row.where, "split", f"split {split!r} is none of {', '.join(_SPLITS)}")
-    level = cells.get("level") or None
-    if level is not None and level not in {"0", "1", "2", "3", "4", "5"}:
-        listing.find(row.where, "level", f"level {level!r} is not an integer from 0 to 5")
-        level = None
+    level = number(cell("level"))
+    if cell("level") and level not in range(6):
+        listing.find(row.where, "level", f"level {cell('level')!r} is not an integer from 0 to 5")
+    path = listing.folder.portable(cell("path"))
     return Entry(
         where=row.where,
-        image_id=cells["path"],
-        path=cells["path"],
+        image_id=path,
+        path=path,
         raw=mos,
         mos=mos,
-        reference=cells.get("reference") or cells["path"],
-        distortion=cells.get("distortion") or None,
-        level=None if level is None else int(level),
+        reference=cell("reference") or path,
+        distortion=cell("distortion") or None,
+        level=int(level) if level in range(6) else None,
         split=split,
     )

@@ -7,8 +7,9 @@ pickle); sizes are looked at before anything is unpacked.
 from __future__ import annotations
 
 import csv
-import difflib
+import io
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,29 +28,64 @@ class Row(NamedTuple):
     cells: dict[str, Any]
 
 
+class Table(NamedTuple):
+    """A CSV file."""
+
+    columns: list[str]
+    """Names in the header, without outer blanks."""
+    rows: list[tuple[str, list[str]]]
+    """Where each row stands, and its cells, without outer blanks; their number may be wrong."""
+
+
+_DECIMAL_COMMA: Final = re.compile(r"[-+]?\d+,\d+")
+
+
+def read_table(path: Path) -> Table:
+    """Read a UTF-8 CSV file with a header; empty lines are skipped.
+
+    Cells are divided by whichever of comma, semicolon and tab the header holds most of. Where that is no
+    comma, numbers may have a decimal comma, as spreadsheets in many languages write them.
+
+    Raises:
+        DataError: not UTF-8 or not CSV.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0]
+        divider = max(",;\t", key=first.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=divider, strict=True)
+        lines = [(f"line {reader.line_num}", [_bare(cell) for cell in cells]) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 CSV file ({error})") from error
+    columns = lines[0][1] if lines else []
+    if divider != ",":
+        lines = [
+            (where, [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells])
+            for where, cells in lines
+        ]
+    return Table(columns, lines[1:])
+
+
+def _bare(text: str) -> str:
+    """Return a text without blanks and invisible signs (zero-width, byte order marks) around it."""
+    return text.strip().strip("\u200b\u200c\u200d\u2060\ufeff").strip()
+
+
 def read_csv(path: Path, required: Sequence[str]) -> list[Row]:
-    """Read a UTF-8 CSV file with a header; cells are text without outer blanks.
+    """Read a CSV file as `read_table` does, whose rows must be whole.
 
     Raises:
         DataError: not UTF-8 or not CSV, a column missing, or a row with too many or too few cells.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [Row(f"line {reader.line_num}", dict(row)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a UTF-8 CSV file ({error})") from error
+    columns, rows = read_table(path)
     require_columns(path, columns, required)
     for where, cells in rows:
-        # DictReader's mark of too many or too few cells.
-        if None in cells or None in cells.values():
+        if len(cells) != len(columns):
             raise DataError(f"{path}, {where}: expected {len(columns)} cells")
-    return [Row(where, {name: cell.strip() for name, cell in cells.items()}) for where, cells in rows]
+    return [Row(where, dict(zip(columns, cells, strict=True))) for where, cells in rows]
 
 
-def require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+def require_columns(path: Path | str, columns: Sequence[str], required: Sequence[str]) -> None:
     """Raise `DataError` unless a table has all required columns."""
     missing = [name for name in required if name not in columns]
     if missing:
@@ -90,8 +126,9 @@ def read_mat(path: Path, variable: str) -> list[Any]:
     try:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
         if variable not in shapes:
-            close = difflib.get_close_matches(variable, shapes, n=1)
-            near = f", did you mean {close[0]!r}?" if close else ""
+            from iqa_models.registry import did_you_mean  # loads torch, which no sound file needs
+
+            near = did_you_mean(variable, shapes)
             raise DataError(f"{path}: no variable {variable!r}{near}; found: {', '.join(shapes) or 'none'}")
         count = 1
         for side in shapes[variable]:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from iqa_harness.data.files.file_set import ResizedImageSet, hash_images, inspect_images, make_set
+from iqa_harness.data.files.file_set import hash_images, inspect_images, make_set
 from iqa_harness.data.files.pixel_cache import open_pixel_cache
+from iqa_harness.data.files.resized import RULES, ResizedImageSet
 from iqa_harness.data.hashing import file_sha256
 from iqa_harness.data.image_set import DataCard, ImageSet
-from iqa_harness.data.listing import Finding, Folder, Listing, refuse
-from iqa_harness.data.public.authentic import AGIQA, BID, KONIQ, LIVE_CHALLENGE, SPAQ
-from iqa_harness.data.public.csv_set import label_range, read_csv_listing
+from iqa_harness.data.listing import Finding, Folder, Listing, in_file_order, refuse
+from iqa_harness.data.public.csv_set import read_csv_listing, read_frame_listing
 from iqa_harness.data.public.json_set import read_json_listing
 from iqa_harness.data.public.layout import Layout, Reading
+from iqa_harness.data.public.sets import LAYOUTS
 from iqa_harness.data.public.source import ROOTS, DataSource, find_root
-from iqa_harness.data.public.split_rules import LISTS, OPTIONS, apply_rule
-from iqa_harness.data.public.synthetic import CSIQ, KADID10K, LIVE, TID2013
+from iqa_harness.data.public.split_rules import LISTS, OPTIONS, RULES_OF_TABLES, apply_rule
 from iqa_harness.data.splits import seeded_order
 from iqa_harness.errors import DataError
-from iqa_harness.machine.terminal import progress_bar
+from iqa_harness.machine.terminal import progress_bar, say
 
-LAYOUTS: Final = {
-    layout.name: layout for layout in (KONIQ, TID2013, KADID10K, SPAQ, AGIQA, LIVE_CHALLENGE, CSIQ, LIVE, BID)
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["JSON", "LAYOUTS", "Opened", "check_files", "open_files", "read_source", "read_table_source"]
+
 JSON: Final = "json"
+_TABLE_OPTIONS: Final = ("mos_range", "resize", "path", "label", *OPTIONS)
 _SUFFIXES: Final = frozenset(
     {".bmp", ".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 )
@@ -41,17 +43,17 @@ class Opened:
 
     listing: Listing
     card: DataCard
-    labels: Path
+    labels: Path | str
     """The label file: what rows in findings are rows of."""
-    hint: str
+    hint: str = ""
     """What to do if files are missing; empty for a set of the user's own."""
-    unlabelled: tuple[Finding, ...] = ()
-    """Image files beside the labelled ones that no row names."""
-    size: tuple[int, int] | None = None
-    """Height and width all images are resized to, None to leave them."""
+    doubts: tuple[str, ...] = ()
+    """What speaks against using it."""
+    resize: str | None = None
+    """How all images are resized, None to leave them."""
 
 
-def open_files(source: DataSource, *, cache_dir: Path | None, progress: bool) -> ImageSet:
+def open_files(opened: Opened, *, cache_dir: Path | None, progress: bool) -> ImageSet:
     """Return the set of image files a user named.
 
     Every file not seen before is decoded once, so that whatever is wrong is known before a run starts.
@@ -60,39 +62,91 @@ def open_files(source: DataSource, *, cache_dir: Path | None, progress: bool) ->
         DataError: with all problems at once, each with its row.
     """
     cache = open_pixel_cache(cache_dir)
-    opened = read_source(source)
-    listing = opened.listing
-    with progress_bar(f"Reading {opened.card.name}", len(listing.entries), show=progress) as advance:
+    listing, card = opened.listing, opened.card
+    with progress_bar(f"Reading {card.name}", len(listing.entries), show=progress) as advance:
         digests = hash_images(listing, cache_dir, advance)
     gone = any(finding.kind == "missing" for finding in listing.findings)
     refuse(opened.labels, listing.findings, opened.hint if gone else "")
-    images = make_set(listing, opened.card, digests, cache)
-    return ResizedImageSet(images, *opened.size, cache) if opened.size else images
+    listing.copies(digests)
+    counts = Counter(remark.kind for remark in listing.remarks)
+    told = [
+        f"{counts[kind]} images {what}; data check names them."
+        for kind, what in _TOLD.items()
+        if counts[kind]
+    ]
+    told = [*opened.doubts, *told]
+    for text in told if progress else ():
+        say(f"{card.name}: {text}", err=True)
+    card = replace(card, remarks=(*card.remarks, *told))
+    images = make_set(listing, card, digests, cache)
+    return ResizedImageSet(images, opened.resize, cache) if opened.resize else images
 
 
-def check_files(source: DataSource, *, progress: bool) -> tuple[int, list[Finding]]:
-    """Decode every file of a set afresh; return the number of rows and all findings, row by row."""
-    opened = read_source(source)
+def check_files(opened: Opened, *, progress: bool) -> list[Finding]:
+    """Decode every file of a set afresh; return all findings and remarks in the order of the label file."""
     listing = opened.listing
     with progress_bar(f"Checking {opened.card.name}", len(listing.entries), show=progress) as advance:
-        faults = inspect_images(listing, advance)
-    return len(listing.entries), [*listing.findings, *faults, *opened.unlabelled]
+        listing.copies(inspect_images(listing, advance))
+    return in_file_order([*listing.findings, *listing.remarks])
 
 
-def read_source(source: DataSource) -> Opened:
+def read_source(source: DataSource, layout: Layout | None) -> Opened:
     """Read labels and splits and locate the files; what is wrong becomes findings.
+
+    Args:
+        source: what the user named.
+        layout: of the public set of that name, None for JSON lists and CSV files.
 
     Raises:
         DataError: no such folder, a label file that is missing or unreadable, or a bad option.
     """
-    size = _size(source)
-    if source.name in LAYOUTS:
-        opened = _open_layout(LAYOUTS[source.name], source)
+    resize = _resize(source)
+    if layout is not None:
+        opened = _open_layout(layout, source)
     elif source.name == JSON:
         opened = _open_json(source)
     else:
-        opened = _open_csv(Path(source.name), source)
-    return replace(opened, size=size)
+        _known_options(source, _TABLE_OPTIONS)
+        path = Path(source.name)
+        names, source = _column_names(source)
+        listing, columns = read_csv_listing(path, names)
+        opened = _own(listing, source._replace(root=path.parent), path.name, names, columns)
+        opened = replace(opened, labels=path)
+    return replace(opened, resize=resize)
+
+
+def read_table_source(frame: pd.DataFrame, options: dict[str, str]) -> Opened:
+    """Do the same for a table in memory with the columns of a CSV file.
+
+    Args:
+        frame: paths relative to `root`, else to the working directory.
+        options: those of a CSV file; `root`, a folder; `name`, of the set, default ``images``.
+
+    Raises:
+        DataError: a required column is missing, or a bad option.
+    """
+    name, root = options.get("name", "images"), options.get("root")
+    rest = {key: value for key, value in options.items() if key not in ("name", "root")}
+    source = DataSource(name, None, rest)
+    _known_options(source, _TABLE_OPTIONS)
+    names, source = _column_names(source)
+    listing, columns = read_frame_listing(frame, names, Path(root).expanduser() if root else None)
+    opened = _own(listing, source._replace(root=listing.folder.root), "the table", names, columns)
+    return replace(opened, card=replace(opened.card, name=name), resize=_resize(source))
+
+
+def _column_names(source: DataSource) -> tuple[dict[str, str], DataSource]:
+    """Return what columns are called instead, and the source without the options that said it.
+
+    ``split`` is a rule if it names one, else a column.
+    """
+    options = dict(source.options)
+    names = {
+        column: options.pop(key) for key, column in (("path", "path"), ("label", "mos")) if key in options
+    }
+    if options.get("split", RULES_OF_TABLES[0]) not in RULES_OF_TABLES:
+        names["split"] = options.pop("split")
+    return names, source._replace(options=options)
 
 
 def _open_layout(layout: Layout, source: DataSource) -> Opened:
@@ -110,11 +164,18 @@ def _open_layout(layout: Layout, source: DataSource) -> Opened:
     if any(name in source.options for name in LISTS):
         reading.options = {**source.options, "split": "lists"}
     layout.read(reading)
-    listing = reading.listing
+    listing, labels = reading.listing, reading.label_files[0]
     if not listing.entries:
         listing.find("", "columns", "no rows")
-    unlabelled = _unlabelled(listing, layout.ordinary)
+    _unlabelled(listing, layout.ordinary)
     count = len(listing.entries)
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    if count != layout.images:
+        notes = (f"{count} labelled images; the official release has {layout.images}.",)
+        cause = "the download is not whole" if count < layout.images else "it is another release"
+        doubts = (f"{count:,} labelled images of {layout.images:,}: {cause}.",)
+        listing.remark(labels.name, "incomplete", doubts[0])
     rule = ""
     if listing.entries:
         rule = apply_rule(listing, layout.splits, layout.shares, source.options, root)
@@ -129,13 +190,11 @@ def _open_layout(layout: Layout, source: DataSource) -> Opened:
         mos_range=label.mos_range,
         summary=f"{layout.title}, {len(listing.entries)} images",
         source=f"{layout.url}; terms: {layout.terms}; read from {files}",
-        notes=()
-        if count == layout.images
-        else (f"{count} labelled images; the official release has {layout.images}.",),
+        notes=notes,
         label_rule=label.rule,
         split_rule="official: koniq10k_distributions_sets.csv" if rule == "official" else rule,
     )
-    return Opened(listing, card, reading.label_files[0], layout.fetch, unlabelled)
+    return Opened(listing, card, labels, layout.fetch, doubts)
 
 
 def _open_json(source: DataSource) -> Opened:
@@ -144,55 +203,68 @@ def _open_json(source: DataSource) -> Opened:
         raise DataError("data set 'json': write json:FOLDER?test=LIST.json with the folder of the images")
     stated = _range(source)
     listing = read_json_listing(source.root, source.options)
-    low, high = label_range(listing, stated)
-    rule = apply_rule(
-        listing, (), (8, 1, 1), {n: v for n, v in source.options.items() if n in LISTS}, source.root
-    )
+    mos_range = listing.label_range(stated)
+    lists = {n: v for n, v in source.options.items() if n in LISTS}
+    rule = apply_rule(listing, (), (8, 1, 1), lists, source.root)
     card = DataCard(
         name=source.root.resolve().name,
         label="MOS",
-        mos_range=(low, high),
+        mos_range=mos_range,
         summary=f"{len(listing.entries)} images listed with their scores",
         source="lists of images and scores given by the user; licences are the user's to state",
-        notes=() if stated else (_RANGE_NOTE,),
+        notes=() if stated else (RANGE_NOTE,),
         label_rule="score",
         split_rule=rule,
     )
-    return Opened(listing, card, source.root, "")
+    return Opened(listing, card, source.root)
 
 
-def _open_csv(path: Path, source: DataSource) -> Opened:
-    _known_options(source, ("mos_range", "resize", *OPTIONS))
+def _own(listing: Listing, source: DataSource, shown: str, names: dict[str, str], columns: str) -> Opened:
+    """Return a user's own table with its scale, splits and card.
+
+    Args:
+        listing: its rows.
+        source: its options, and the folder that JSON lists are relative to.
+        shown: what the card calls the table.
+        names: what columns are called instead.
+        columns: in words, those that were read.
+    """
     stated = _range(source)
-    listing = read_csv_listing(path)
-    low, high = label_range(listing, stated)
+    mos_range = listing.label_range(stated)
     rule = "official"
     if listing.entries and source.options.keys() & set(OPTIONS):
-        allowed = ("official", "references", "random", "all")
-        rule = apply_rule(listing, allowed, (8, 1, 1), source.options, path.parent)
+        root = source.root or listing.folder.root
+        rule = apply_rule(listing, RULES_OF_TABLES, (8, 1, 1), source.options, root)
     if not listing.findings:
         listing.leaks()
     card = DataCard(
-        name=path.stem,
+        name=Path(shown).stem,
         label="MOS",
-        mos_range=(low, high),
-        summary=f"{len(listing.entries)} images listed in {path.name}",
+        mos_range=mos_range,
+        summary=f"{len(listing.entries)} images listed in {shown}",
         source="the user's own images and labels; licences are the user's to state",
-        notes=() if stated else (_RANGE_NOTE,),
-        label_rule="mos",
-        split_rule=f"as {path.name} says" if rule == "official" else rule,
+        notes=() if stated else (RANGE_NOTE,),
+        label_rule=names.get("mos", "mos"),
+        split_rule=f"as {shown} says" if rule == "official" else rule,
+        remarks=(columns,),
     )
-    return Opened(listing, card, path, "")
+    return Opened(listing, card, shown)
 
 
-_RANGE_NOTE: Final = "MOS range taken from the lowest and highest label."
+RANGE_NOTE: Final = "MOS range taken from the lowest and highest label."
+_TOLD: Final = {
+    "copy": "show the pixels of an image in another split",
+    "listed-twice": "are listed twice and taken once",
+}
+"""Remarks that everybody who opens a set is told of, in words."""
 
 
 def _known_options(source: DataSource, known: Sequence[str]) -> None:
     for option in source.options:
         if option not in known:
-            close = difflib.get_close_matches(option, known, n=1)
-            near = f", did you mean {close[0]!r}?" if close else ""
+            from iqa_models.registry import did_you_mean  # loads torch, which a sound name does not need
+
+            near = did_you_mean(option, known)
             raise DataError(
                 f"data set {source.name!r} has no option {option!r}{near}; it has {', '.join(known)}"
             )
@@ -210,42 +282,21 @@ def _range(source: DataSource) -> tuple[float, float] | None:
     return low, high
 
 
-def _size(source: DataSource) -> tuple[int, int] | None:
-    """Return the height and width that images are resized to."""
-    text = source.options.get("resize")
-    if text is None:
-        return None
-    sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
-    if sides is None:
-        raise DataError(f"resize={text}: write HEIGHTxWIDTH, such as 384x512")
-    return int(sides[1]), int(sides[2])
+def _resize(source: DataSource) -> str | None:
+    """Return how images are resized."""
+    rule = source.options.get("resize")
+    if rule is not None and RULES.fullmatch(rule) is None:
+        raise DataError(f"resize={rule}: write HEIGHTxWIDTH, such as 384x512, shorter:N or keep_aspect")
+    return rule
 
 
-def _unlabelled(listing: Listing, ordinary: Iterable[str]) -> tuple[Finding, ...]:
-    """Return a finding for each image file beside the labelled ones that has no label."""
+def _unlabelled(listing: Listing, ordinary: Iterable[str]) -> None:
+    """Remark on each image file beside the labelled ones that has no label."""
     labelled = {file for file in listing.files if file is not None}
     patterns = tuple(ordinary)
-    found = []
     for folder in sorted({file.parent for file in labelled}):
         for file in sorted(folder.iterdir()):
             name = file.relative_to(listing.folder.root).as_posix()
             known = file in labelled or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
             if file.suffix.lower() in _SUFFIXES and not known:
-                found.append(Finding(name, "unlabelled", "an image file that no label names"))
-    return tuple(found)
-
-
-def with_range(source: DataSource, mos_range: tuple[float, float] | None) -> DataSource:
-    """Return a source with its label scale stated.
-
-    Raises:
-        DataError: it is stated twice, or the set has its own.
-    """
-    if mos_range is None:
-        return source
-    if "mos_range" in source.options:
-        raise DataError("the MOS range is stated twice: in the name of the data set and as an option")
-    if source.name in LAYOUTS:
-        raise DataError(f"data set {source.name!r} has its own MOS range; state one for a CSV file only")
-    low, high = mos_range
-    return source._replace(options={**source.options, "mos_range": f"{low!r},{high!r}"})
+                listing.remark(name, "unlabelled", "an image file that no label names")

@@ -19,7 +19,9 @@ from iqa_harness.errors import DataError
 SPLITS: Final = ("train", "val", "test")
 LISTS: Final = SPLITS
 """Options that name a JSON list; any of them makes the rule `lists`."""
-OPTIONS: Final = ("split", "split_seed", "val_share", *LISTS)
+RULES_OF_TABLES: Final = ("official", "references", "random", "all")
+"""Rules a user's own table can have, the default first."""
+OPTIONS: Final = ("split", "split_seed", "shares", "val_share", *LISTS)
 
 
 def apply_rule(
@@ -34,7 +36,7 @@ def apply_rule(
     Args:
         listing: its entries' splits are set; findings are added.
         allowed: rules this set can have, the default first.
-        shares: train, val and test in proportion.
+        shares: train, val and test in proportion, unless the options say otherwise.
         options: those of `OPTIONS` that the user gave.
         root: folder that the names of JSON lists are relative to, unless they are there as given.
 
@@ -55,6 +57,10 @@ def apply_rule(
         )
     if "split_seed" in options and rule not in ("references", "random") and "val_share" not in options:
         raise DataError(f"split_seed has no effect on the split rule {rule!r}; leave it out")
+    if "shares" in options:
+        if rule not in ("references", "random"):
+            raise DataError(f"shares has no effect on the split rule {rule!r}; leave it out")
+        shares = _shares(options["shares"])
     if "val_share" in options and (rule != "lists" or "train" not in lists or "val" in lists):
         raise DataError("val_share goes with a list train=... and without val=...")
     seed = _seed(options.get("split_seed", "0"))
@@ -77,18 +83,19 @@ def apply_rule(
 
 
 def divide(names: Sequence[str], shares: tuple[int, int, int], seed: int) -> dict[str, str]:
-    """Return the split of each distinct name, in the proportions `shares`, at least one name in each.
+    """Return the split of each distinct name, in proportions, at least one where one is due.
 
     Raises:
-        DataError: fewer than three names.
+        DataError: fewer names than splits.
     """
     distinct = set(names)
-    if len(distinct) < 3:
+    wanted = [split for split, share in zip(SPLITS, shares, strict=True) if share]
+    if len(distinct) < len(wanted):
         raise DataError(
-            f"{len(distinct)} contents cannot be divided into train, val and test; take split=all"
+            f"{len(distinct)} contents cannot be divided into {' and '.join(wanted)}; take split=all"
         )
     total = sum(shares)
-    val, test = (max(1, round(len(distinct) * share / total)) for share in shares[1:])
+    val, test = (max(1, round(len(distinct) * share / total)) if share else 0 for share in shares[1:])
     train = len(distinct) - val - test
     return {
         name: "train" if place < train else "val" if place < train + val else "test"
@@ -112,9 +119,13 @@ def _by_lists(listing: Listing, lists: dict[str, str], root: Path, seed: int, va
                 trouble = "names several images" if found else "is no image of the set"
                 listing.find(where, "unknown", f"{image} {trouble}")
                 continue
-            former = homes.setdefault(found[0].image_id, split)
-            if former != split:
-                listing.find(where, "leak", f"{image} is in {split} and in {former}")
+            name = found[0].image_id
+            if homes.get(name) == split:
+                listing.remark(
+                    where, "listed-twice", f"{image} stands in {path.name} before; it is taken once"
+                )
+            elif homes.setdefault(name, split) != split:
+                listing.find(where, "leak", f"{image} is in {split} and in {homes[name]}")
         words.append(f"{split} {path.name} ({len(items)} images, sha256 {file_sha256(path)[:16]})")
     if val_share is not None:
         words.append(_hold_out(homes, val_share, seed))
@@ -142,6 +153,15 @@ def list_path(text: str, root: Path) -> Path:
     """Return the JSON list a user named: in the set's folder, else as given."""
     inside = root / text
     return inside if inside.is_file() else Path(text).expanduser()
+
+
+def _shares(text: str) -> tuple[int, int, int]:
+    """Return train, val and test in proportion, as a user writes them."""
+    parts = text.split(":")
+    if len(parts) != len(SPLITS) or not all(p.isdecimal() and len(p) < 4 for p in parts) or not int(parts[0]):
+        raise DataError(f"shares={text}: write train, val and test in proportion, as 8:1:1 or 8:0:2")
+    train, val, test = (int(part) for part in parts)
+    return train, val, test
 
 
 def _seed(text: str) -> int:

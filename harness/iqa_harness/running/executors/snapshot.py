@@ -20,8 +20,9 @@ from iqa_harness.cells.plan import Work, draws_of, remake
 from iqa_harness.cells.universal import TrainedAttacks
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.data.embedded.built_set import StoredImageSet
-from iqa_harness.data.files.file_set import FileImageSet, ResizedImageSet
+from iqa_harness.data.files.file_set import FileImageSet
 from iqa_harness.data.files.pixel_cache import PixelCache
+from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
@@ -86,7 +87,7 @@ def _data(work: Work) -> dict[str, Any]:
     parts: dict[str, ImageSet] = {"images": images, "validation": work.validation, **work.training}
     content: dict[str, Any] = {}
     if isinstance(images, ResizedImageSet):
-        content["resize"] = [images.height, images.width]
+        content["resize"] = images.rule
         parts = {name: p.source if isinstance(p, ResizedImageSet) else p for name, p in parts.items()}
         images = images.source
     content |= {"card": asdict(images.card), "fingerprint": images.fingerprint}
@@ -164,8 +165,7 @@ def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet, dict[str, I
         images = plain(part)
         if "resize" not in content:
             return images
-        height, width = content["resize"]
-        return ResizedImageSet(images, height, width, getattr(images, "cache", None))
+        return ResizedImageSet(images, content["resize"], getattr(images, "cache", None))
 
     training = {split: of(part) for split, part in content["training"].items()}
     return of(content["images"]), of(content["validation"]), training

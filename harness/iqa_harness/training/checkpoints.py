@@ -1,0 +1,139 @@
+"""The checkpoints a run leaves: written, found again, and which pictures they have seen."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue
+
+from iqa_harness.data.image_set import ImageRecord, ImageSet
+from iqa_harness.data.public.sets import LAYOUTS
+from iqa_harness.errors import TrainingError
+from iqa_harness.machine.provenance import installed_versions
+from iqa_harness.training.config import TrainConfig
+from iqa_harness.training.state import Progress, Training, averaged
+from iqa_models import BadCheckpoint, load_checkpoint, save_checkpoint
+from iqa_models.checkpoint import CARD, read_card
+
+LAST: Final = "last"
+"""Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
+_PACKAGES: Final = ("iqa-harness", "torch", "timm", "numpy", "scipy")
+_BYTES: Final = 6
+"""Of a pixel hash that a card keeps: among a million images two share them with a chance of 1 in 500."""
+_EMBEDDED: Final = ("demo", "demo-core", "smoke")
+"""Sets made of the same photographs."""
+
+
+def is_finished(out: Path, identity: str, overwrite: bool) -> bool:
+    """Return whether a folder holds the checkpoint of a run; of an unfinished run it holds none.
+
+    Raises:
+        TrainingError: it holds another run's, and may not be overwritten.
+        BadCheckpoint: it is damaged, and may not be overwritten.
+    """
+    if not (out / CARD).exists():
+        return False
+    try:
+        if read_card(out).training.get("identity") == identity:
+            load_checkpoint(out)  # damaged weights are told now, not when they are used
+            return True
+    except BadCheckpoint:
+        if not overwrite:
+            raise
+        return False
+    if not overwrite:
+        raise TrainingError(
+            f"{out} holds a checkpoint of other settings or images; overwrite it or train elsewhere"
+        )
+    return False
+
+
+def write_checkpoints(
+    out: Path,
+    config: TrainConfig,
+    training: Training,
+    progress: Progress,
+    images: tuple[ImageSet, ImageSet],
+) -> None:
+    """Write the chosen epoch and, below it, the last one.
+
+    Args:
+        out: the run's folder.
+        config: its settings.
+        training: its model, which ends in eval mode on the CPU, and the weights of its best epoch.
+        progress: its epochs.
+        images: those that were trained on, and those that chose the epoch.
+    """
+    data, chosen_on = images
+    model, warnings = training.model, list(config.warnings())
+    if config.keep == "best" and progress.log[progress.best_epoch].val_srocc is None:
+        warnings.append(f"no epoch orders the {config.select_on} images: the last one is kept")
+    trained = f"trained on {data.card.name} ({data.card.label}), {len(data)} images"
+    model.spec = model.spec.replace(notes=(*model.spec.notes, trained, *warnings))
+    record: dict[str, JsonValue] = {
+        "identity": progress.identity,
+        "config": config.record(),
+        "data": data.card.name,
+        "data_label": data.card.label,
+        "data_fingerprint": data.fingerprint,
+        "train_images": len(data),
+        "val_images": len(chosen_on),
+        "pixels": pack_pixels([*data.records, *chosen_on.records]),
+        "selected_on": config.select_on,
+        "warnings": [*warnings],
+        "device": str(training.device),
+        "best_epoch": progress.best_epoch,
+        "log": [entry.model_dump(mode="json") for entry in progress.log],
+        "seconds": round(sum(entry.seconds for entry in progress.log), 1),
+        "packages": {**installed_versions(_PACKAGES)},
+    }
+    model.eval().cpu()
+    with averaged(training):
+        save_checkpoint(model, out / LAST, training={**record, "epoch": progress.epochs_done})
+        if config.keep == "last":
+            save_checkpoint(model, out, training={**record, "epoch": progress.epochs_done})
+            return
+    model.load_state_dict(training.best)
+    save_checkpoint(model, out, training={**record, "epoch": progress.best_epoch})
+
+
+def pack_pixels(records: Iterable[ImageRecord]) -> str:
+    """Return the beginnings of the images' pixel hashes, sorted, as base64: eight signs an image."""
+    beginnings = {bytes.fromhex(record.sha256)[:_BYTES] for record in records}
+    return base64.b64encode(b"".join(sorted(beginnings))).decode()
+
+
+def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
+    """Return how images stand to those a checkpoint was made with, by its training record.
+
+    ``this set``: the same images, labels and splits. ``this set, divided otherwise``: some of their pixels,
+    or another rendition of that public or embedded set, may have been trained on. ``another set``: none were.
+    Empty: not known. Records without pixel hashes, of earlier versions, are judged by the set's name.
+    """
+    if training.get("data_fingerprint") == images.fingerprint:
+        return "this set"
+    name, packed = training.get("data"), training.get("pixels")
+    if not isinstance(name, str):
+        return ""
+    family = _family(name)
+    same = family == _family(images.card.name)
+    try:
+        seen = base64.b64decode(packed, validate=True) if isinstance(packed, str) else None
+    except binascii.Error:
+        seen = None
+    if seen is not None:
+        known = {seen[at : at + _BYTES] for at in range(0, len(seen), _BYTES)}
+        # A file's name is its owner's; a public set is one set whatever size its images have.
+        same = same and (family in _EMBEDDED or family in LAYOUTS)
+        same = same or any(bytes.fromhex(record.sha256)[:_BYTES] in known for record in images.records)
+    return "this set, divided otherwise" if same else "another set"
+
+
+def _family(name: str) -> str:
+    """Return the name by which sets of the same pictures go."""
+    return _EMBEDDED[0] if name in _EMBEDDED else re.split(r"[/:?@]", name)[0]

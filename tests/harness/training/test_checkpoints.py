@@ -1,0 +1,122 @@
+"""What a run leaves behind: a chosen epoch, the pictures it has seen, and no halves."""
+
+import os
+import time
+
+import pytest
+
+from iqa_harness.errors import TrainingError
+from iqa_harness.training import TrainConfig
+from iqa_harness.training.checkpoints import LAST, has_seen
+from iqa_harness.training.loop import train
+from iqa_models import LinearQuality, create_model, load_checkpoint, register_model, weights_sha256
+from iqa_models.checkpoint import read_card
+
+
+def content(folder):
+    """Return the hash of a checkpoint's weights."""
+    return weights_sha256(load_checkpoint(folder))
+
+
+def change(config, **values):
+    """Return other settings."""
+    return config.model_validate({**config.model_dump(), **values})
+
+
+def test_no_epoch_can_be_chosen_by_two_images(new_set, config, tmp_path):
+    """With two validation images, or equal labels, nothing is trained, unless the last epoch is wanted."""
+    few = new_set({"train": 8, "val": 2})
+    with pytest.raises(TrainingError, match=r"only 2 images.*keep=last"):
+        train(config, few, tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+    even = new_set({"train": 8, "val": 4})
+    even.records = tuple(r._replace(mos=3.0) if r.split == "val" else r for r in even.records)
+    with pytest.raises(TrainingError, match="the val split can choose no epoch"):
+        train(config, even, tmp_path / "even")
+    kept = train(change(config, keep="last"), few, tmp_path / "last")
+    assert content(kept) == content(kept / LAST)
+    assert read_card(kept).training["epoch"] == 3
+
+
+class Constant(LinearQuality):
+    """Gives every image its offset, which training moves: no epoch orders anything."""
+
+    def predict(self, images):
+        return super().predict(images) * 0 + self.pattern.mean() + 0 * images.mean(dim=(1, 2, 3))
+
+
+@register_model("constant_of_the_test")
+def constant():
+    """Return a model whose scores are all equal."""
+    base = create_model("linear", seed=3)
+    return Constant(base.spec.replace(name="constant_of_the_test", options={}), base.pattern.data, 0.5)
+
+
+def test_scores_that_order_nothing_keep_the_last_epoch_and_say_so(new_set, tmp_path, capsys):
+    """The weights of before the first step are never kept as the best ones."""
+    config = TrainConfig(name="x", model="constant_of_the_test", epochs=2, batch_size=4, crop=32)
+    data = new_set({"train": 8, "val": 4})
+    out = train(config, data, tmp_path, progress=True)
+    assert content(out) == content(out / LAST) != weights_sha256(constant())
+    card = read_card(out)
+    assert (card.training["epoch"], card.training["best_epoch"]) == (2, 2)
+    assert card.model.notes[-1] == "no epoch orders the val images: the last one is kept"
+    assert "no epoch orders the val images, the last one is kept" in capsys.readouterr().err
+    assert [entry["val_srocc"] for entry in card.training["log"]] == [None, None, None]
+
+
+def test_pictures_are_known_by_their_pixels(new_set, config, tmp_path):
+    """Not by names: the same pixels under other names count, other pixels under the same name do not."""
+    data = new_set({"train": 8, "val": 4, "test": 4})
+    record = read_card(train(change(config, epochs=1), data, tmp_path)).training
+    assert has_seen(record, data) == "this set"
+
+    def like(chosen, name, **fields):
+        part = data.subset([i for i, r in enumerate(data.records) if r.split in chosen])
+        part.records = tuple(r._replace(image_id=f"x{r.image_id}", **fields) for r in part.records)
+        part.card = data.card.__class__(**{**vars(data.card), "name": name})
+        part.fingerprint = "f" * 64
+        return part
+
+    for chosen, name, fields, expected in (
+        (("train",), "other", {}, "this set, divided otherwise"),
+        (("val",), "other", {}, "this set, divided otherwise"),
+        (("test",), "tiny", {}, "another set"),
+        (("train",), "tiny", {"sha256": "0" * 64}, "another set"),
+    ):
+        assert has_seen(record, like(chosen, name, **fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "expected"),
+    [
+        ("koniq10k", "koniq10k/MOS", "this set, divided otherwise"),
+        ("demo", "smoke", "this set, divided otherwise"),
+        ("koniq10k", "spaq", "another set"),
+        ("labels", "labels", "another set"),
+    ],
+)
+def test_a_public_set_is_one_set_in_every_size(new_set, trained, asked, expected):
+    """Resized by its authors, or cropped from the same photographs, its pixels differ and it is the same."""
+    data = new_set({"test": 3})
+    data.card = data.card.__class__(**{**vars(data.card), "name": asked})
+    record = {"data": trained, "data_fingerprint": "x", "pixels": ""}
+    assert has_seen(record, data) == expected
+    # An earlier version's record knows names alone.
+    known = {"data": trained, "data_fingerprint": "x"}
+    assert has_seen(known, data) == ("this set, divided otherwise" if trained == asked else expected)
+
+
+def test_what_a_killed_run_left_goes(tiny_set, config, tmp_path):
+    """Half-written files of a run that was killed are removed, those that are being written stay."""
+    old, new = tmp_path / ".card.json.1234.part", tmp_path / LAST / ".model.5678.part"
+    new.parent.mkdir()
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    train(change(config, epochs=1), tiny_set, tmp_path)
+    assert not old.exists()
+    assert new.exists()
+    os.utime(new, (time.time() - 3600,) * 2)
+    train(change(config, epochs=1), tiny_set, tmp_path)
+    assert not new.exists()
