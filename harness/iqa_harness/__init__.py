@@ -4,7 +4,7 @@ The verbs of the command line as functions; importing this package loads none of
 
     import iqa_harness as iqa
 
-    run = iqa.attack("smoke", ["linear", my_module], data="labels.csv")
+    run = iqa.attack("smoke", {"mine": iqa.wrap(module, score_range=(0, 100)), "linear": "linear"})
     run.table, run.verdicts
 """
 
@@ -36,10 +36,13 @@ _PLACES = {
     **dict.fromkeys(("list_models", "show_model", "import_model"), "api.models"),
     **dict.fromkeys(("list_suites", "show_suite", "validate_suite"), "api.suites"),
     **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
+    "ArrayImageSet": "data",
+    "open_data": "data",
+    "wrap": "iqa_models",
     "HarnessError": "errors",
     "IQAError": "errors",
 }
-"""Where each exported name stands."""
+"""Where each exported name stands: a module of this package, or another package."""
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605 - read from the one table of them
 
@@ -47,7 +50,10 @@ __all__ = sorted(_PLACES)  # noqa: PLE0605 - read from the one table of them
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    place = _PLACES[name]
+    return getattr(
+        importlib.import_module(place if place.startswith("iqa_") else f"{__name__}.{place}"), name
+    )
 
 
 def __dir__() -> list[str]:
