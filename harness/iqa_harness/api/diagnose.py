@@ -50,7 +50,8 @@ class Diagnosis:
     def shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return heads and texts of a short table for people."""
         attention = [row for row in self.rows if isinstance(row, Attention)]
-        return _by_thirds(attention) if attention else _by_quantity(self.rows)
+        statistics = [row for row in self.rows if isinstance(row, DiagnosticRow)]
+        return _by_thirds(attention) if attention else _by_quantity(statistics)
 
     def __repr__(self) -> str:
         return f"{self.model}\n{self.table.to_string(index=False)}"

@@ -43,15 +43,16 @@ class Evaluation:
     @property
     def table(self) -> pd.DataFrame:
         """The rows as a DataFrame."""
-        return self.rows.to_pandas()
+        frame: pd.DataFrame = self.rows.to_pandas()
+        return frame
 
     def shown(self) -> tuple[list[tuple[str, ...]], list[str]]:
         """Return the table for people, set by set, as texts under `SHOWN`, and the notes it refers to."""
         met = self.rows.column("data").to_pylist()
         listed = sorted(self.rows.to_pylist(), key=lambda row: (met.index(row["data"]), row["split"]))
         marks: dict[str, str] = {}
-        texts = []
-        former = None
+        texts: list[tuple[str, ...]] = []
+        former: tuple[str, ...] = ()
         for row in listed:
             # Calls with another --split put rows of other images of one set into one table.
             place = (row["data"], row["split"], f"{row['images']:,}")
@@ -139,8 +140,8 @@ def evaluate(
     entrants = entrants_of(models, store, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     taken = {card["name"]: card["sha256"] for card in former.manifest["data"]} if former else {}
     # A list of pairs (path, MOS) is one set.
-    several = isinstance(data, list | tuple) and not any(isinstance(item, tuple) for item in data)
-    places: list[Data] = list(data) if several else [data]
+    single = not isinstance(data, list | tuple) or any(isinstance(item, tuple) for item in data)
+    places: list[Data] = [data] if single else list(data)  # type: ignore[arg-type]
     where = None if cache is None else Path(cache)
     opened = [open_data(place, cache_dir=where, progress=progress) for place in places]
     named = [

@@ -48,7 +48,8 @@ class Profile:
     @property
     def table(self) -> pd.DataFrame:
         """One row a part and step: parameters, macs, seconds, peak_bytes."""
-        return self.costs.to_pandas()
+        frame: pd.DataFrame = self.costs.to_pandas()
+        return frame
 
     @property
     def exponents(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,7 @@ def profile(
         say(str(file))
 
 
-def _print(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from iqa_harness.cli.tables import print_table
 
     print_table(heads, rows, numeric=heads[1:])

@@ -41,9 +41,12 @@ def print_table(
     for places in _blocks([width + GAP for width in widths], console.width + GAP):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place in places:
-            side = "right" if heads[place] in numeric else "left"
+            head = heads[place]
             table.add_column(
-                Text(heads[place]), justify=side, no_wrap=heads[place] not in folded, overflow="fold"
+                Text(head),
+                justify="right" if head in numeric else "left",
+                no_wrap=head not in folded,
+                overflow="fold",
             )
         for row in rows:
             table.add_row(*(Text(plain(row[place])) for place in places))

@@ -164,7 +164,7 @@ def evaluate(
                 with in_use(entrant.model, how.device):
                     values = scorer.scores(data.evaluated)
                     validation = data.validation
-                    on_val = validation and (scorer.scores(validation), validation.labels)
+                    on_val = (scorer.scores(validation), validation.labels) if validation else None
             except NoScore as error:
                 errors[entrant.label, data.name] = str(error)
                 rows.append({**row, "undefined": str(error)})
