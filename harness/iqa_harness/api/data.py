@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_harness.data.catalogue import CheckReport, check_source, find_layout, list_layouts, open_data
+from iqa_harness.data.catalogue import CheckReport, Data, check_source, find_layout, list_layouts, open_data
 from iqa_harness.data.catalogue import list_data as _cards
 from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.image_set import ImageSet
@@ -59,22 +59,20 @@ def list_data() -> list[KnownData]:
     ]
 
 
-def describe_data(
-    data: str | Path | ImageSet, *, cache: Path | str | None = None, progress: bool = True
-) -> DataInfo:
+def describe_data(data: Data, *, cache: Path | str | None = None, progress: bool = True) -> DataInfo:
     """Return what is known of a set; an embedded one is made if it is not there.
 
     Raises:
         DataError: no such set, or files with problems.
     """
-    layout = None if isinstance(data, ImageSet) else find_layout(str(data))
+    layout = find_layout(str(data)) if isinstance(data, str | Path) else None
     if layout is not None and find_root(layout.name) is None:
         return DataInfo(layout, None)
     return DataInfo(layout, open_data(data, cache_dir=_path(cache), progress=progress))
 
 
 def prepare_data(
-    data: str | Path, *, cache: Path | str | None = None, pixels: bool = False, progress: bool = True
+    data: Data, *, cache: Path | str | None = None, pixels: bool = False, progress: bool = True
 ) -> ImageSet:
     """Make an embedded set, or read another one through once, so that later openings are quick.
 

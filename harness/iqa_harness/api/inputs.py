@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from iqa_harness.api.reading import STORE, teller
-from iqa_harness.data.catalogue import open_data
+from iqa_harness.data.catalogue import Data, open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.machine.devices import use_devices
 
 __all__ = ["Data", "Model", "entrants_of", "placed", "run_plugins", "set_up"]
-
-
-Data = str | Path | ImageSet | Any
-"""Images: a name as after ``--data``, an image set, or what else `iqa_harness.data.open_data` takes."""
 
 
 def set_up(device: str, threads: int | None, plugins: Iterable[str | Path] = ()) -> None:
@@ -31,7 +27,7 @@ def set_up(device: str, threads: int | None, plugins: Iterable[str | Path] = ())
 
 
 def placed(
-    data: Data, mos_range: tuple[float, float] | None, cache: Path | None
+    data: Data | None, mos_range: tuple[float, float] | None, cache: Path | None
 ) -> tuple[str | Path | ImageSet | None, tuple[float, float] | None]:
     """Return images as a name or an open set, and the label range that is still to be stated.
 

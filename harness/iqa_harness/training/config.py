@@ -355,7 +355,9 @@ def _validate(values: Mapping[str, Any], shown: str) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         lines = [
-            ": ".join(filter(None, (".".join(map(str, e["loc"])), _message(e["type"], e["loc"], e["msg"]))))
+            ": ".join(
+                filter(None, (".".join(map(str, e["loc"][:4])), _message(e["type"], e["loc"], e["msg"])))
+            )
             for e in error.errors()
         ]
         raise TrainingError(f"{shown}: {'; '.join(lines)}") from error
@@ -364,6 +366,8 @@ def _validate(values: Mapping[str, Any], shown: str) -> TrainConfig:
 
 
 def _message(kind: str, place: Sequence[int | str], message: str) -> str:
+    if kind == "recursion_depth_exceeded":
+        return "nested too deeply"
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ")
     key = str(place[-1])

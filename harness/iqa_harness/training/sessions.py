@@ -34,8 +34,6 @@ DEMO = "demo"
 SIZES = ("tiny", "small", "base")
 Settings = Mapping[str, JsonValue] | Sequence[str]
 """Changes to settings, key to value or as ``key=value`` texts."""
-NESTED = 32
-"""Levels of lists and tables in one value: no setting needs as many, and readers of files have limits."""
 
 
 @dataclass(frozen=True)
@@ -153,21 +151,10 @@ def read_settings(
     Raises:
         TrainingError: a text that is not ``key=value``, a key given twice, or a value nested too deeply.
     """
-    try:
-        changes = dict(settings) if isinstance(settings, Mapping) else read_changes(settings or ())
-        deep = [key for key, value in changes.items() if _is_deeper(value, NESTED)]
-    except RecursionError:  # within the reading itself
-        deep = ["a value"]
-    if deep:
-        raise TrainingError(f"--set: {deep[0]} is nested more than {NESTED} levels deep; write it flatter")
+    changes = dict(settings) if isinstance(settings, Mapping) else read_changes(settings or ())
     if data is not None:
         changes.setdefault("data", set_name(data))
     return changes
-
-
-def _is_deeper(value: JsonValue, levels: int) -> bool:
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return any(levels == 0 or _is_deeper(part, levels - 1) for part in parts)
 
 
 def set_name(data: str | Path | ImageSet) -> str:

@@ -19,7 +19,7 @@ batch_size = 3
 crop = 32
 """
 LINE = ("train", "tiny.toml", "--data", "own.csv", "--mos-range", "1", "5", "--set", "lr_head=1e-3")
-DEEP = functools.reduce(lambda value, _: [value], range(40), 1)
+DEEP = functools.reduce(lambda value, _: [value], range(300), 1)
 SAME = {"data": "own.csv", "mos_range": (1.0, 5.0), "settings": {"lr_head": 1e-3}, "progress": False}
 
 
@@ -84,7 +84,7 @@ def test_what_is_shown_is_the_commands(cli, preset):
     ("changes", "words"),
     [
         ({"settings": {"los": "l1"}}, "did you mean 'loss'"),
-        ({"settings": {"options.x": DEEP}}, "nested more than 32"),
+        ({"settings": {"options.x": DEEP}}, "nested too deeply"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": []}, "different whole numbers"),
         ({"size": "tiny"}, "for SMART-IQA"),
