@@ -141,7 +141,7 @@ def evaluate(
     taken = {card["name"]: card["sha256"] for card in former.manifest["data"]} if former else {}
     # A list of pairs (path, MOS) is one set.
     single = not isinstance(data, list | tuple) or any(isinstance(item, tuple) for item in data)
-    places: list[Data] = [data] if single else list(data)  # type: ignore[arg-type]
+    places: list[Data] = [data] if single else list(data)  # type: ignore[arg-type, list-item]
     where = None if cache is None else Path(cache)
     opened = [open_data(place, cache_dir=where, progress=progress) for place in places]
     named = [

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from iqa_harness.api.reading import STORE, teller
 from iqa_harness.data.catalogue import Data, open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.machine.devices import use_devices
+from iqa_harness.machine.terminal import say
 
 __all__ = ["Data", "Model", "entrants_of", "placed", "run_plugins", "set_up"]
 
@@ -41,7 +41,7 @@ def placed(
 
 def entrants_of(
     models: Model | Mapping[str, Any] | Iterable[Model],
-    store: Path | str = STORE,
+    store: Path | str = "iqa-store",
     *,
     backbone_weights: Path | str | None = None,
     plugins: Iterable[str | Path] = (),
@@ -55,6 +55,6 @@ def entrants_of(
     """
     weights = None if backbone_weights is None else Path(backbone_weights)
     entrants = as_entrants(models, backbone_weights=weights, plugins=tuple(Path(file) for file in plugins))
-    for note in notes_on(entrants, store):
-        teller(tell)(note)
+    for note in notes_on(entrants, store) if tell else ():
+        say(note, err=True)
     return entrants

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iqa_harness.api.inputs import Model, entrants_of, run_plugins
-from iqa_harness.entrants.naming import parse_model
+from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
 from iqa_models import ImportReport, ModelSpec, describe_model, import_checkpoint, save_checkpoint
 from iqa_models import list_models as _names
+
+if TYPE_CHECKING:
+    from iqa_harness.api.inputs import Model
 
 
 class ModelInfo(NamedTuple):
@@ -39,7 +41,8 @@ def list_models(pattern: str = "*", *, plugins: Sequence[Path | str] = ()) -> di
     Raises:
         RunError: a plugin that is missing or raises.
     """
-    run_plugins(plugins)
+    for file in plugins:
+        run_plugin(Path(file))
     return {name: describe_model(name) for name in _names(pattern)}
 
 
@@ -52,6 +55,8 @@ def show_model(
         RunError: a plugin that is missing or raises, a name that cannot be read.
         ModelError: an unknown name or option, or an unusable checkpoint.
     """
+    from iqa_harness.api.inputs import entrants_of, run_plugins
+
     run_plugins(plugins)
     (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=False)
     parameters = sum(p.numel() for p in entrant.model.parameters())
@@ -72,6 +77,8 @@ def import_model(
         RunError: `out` exists or cannot be written, or an option that cannot be read.
         ModelError: a file that is no such checkpoint.
     """
+    from iqa_harness.entrants.naming import parse_model
+
     file, out = Path(file), Path(out)
     if out.exists():
         raise RunError(f"{out} exists already; choose another --out")

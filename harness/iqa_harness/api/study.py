@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from iqa_harness.api.inputs import Data
+    from iqa_harness.data.image_set import ImageSet
     from iqa_harness.studies.table import RowResult, Worst
     from iqa_harness.training.tables import Table
 
@@ -138,7 +139,7 @@ def list_studies() -> dict[str, str]:
 def show_study(
     name: str | Path,
     *,
-    data: Data | None = None,
+    data: str | Path | ImageSet | None = None,
     settings: Settings | None = None,
     seeds: str | Sequence[int] | None = None,
     plugins: Sequence[Path | str] = (),
@@ -156,7 +157,7 @@ def show_study(
 
 def _plan(
     name: str | Path | Study,
-    data: Data | None,
+    data: str | Path | ImageSet | None,
     settings: Settings | None,
     seeds: str | Sequence[int] | None,
     suite: str | None,

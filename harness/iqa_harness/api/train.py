@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from iqa_harness.api.inputs import Data
+    from iqa_harness.data.image_set import ImageSet
     from iqa_harness.training.figures import Figures
     from iqa_harness.training.tables import Table
 
@@ -198,7 +199,7 @@ def _seed_table(
 def show_training(
     preset: str | Path | TrainConfig,
     *,
-    data: Data | None = None,
+    data: str | Path | ImageSet | None = None,
     settings: Settings | None = None,
     size: str | None = None,
 ) -> str:
