@@ -197,7 +197,7 @@ class Folder:
             if part == os.pardir or exact.exists():
                 target = exact
                 continue
-            close = self._names_in(target).get(_folded(part), [])
+            close = self._names_in(target).get(alike(part), [])
             if len(close) > 1:
                 raise Unlocated("missing", f"no such file, but {' and '.join(sorted(close))}: which is it?")
             if not close:
@@ -208,14 +208,14 @@ class Folder:
         return target
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
-        """Return the names in a folder by what `_folded` makes of them; none if it cannot be read."""
+        """Return the names in a folder by what `alike` makes of them; none if it cannot be read."""
         names = self._names.get(folder)
         if names is None:
             names = {}
             try:
                 with os.scandir(folder) as found:
                     for item in found:
-                        names.setdefault(_folded(item.name), []).append(item.name)
+                        names.setdefault(alike(item.name), []).append(item.name)
             except OSError:
                 names = {}
             self._names[folder] = names
@@ -231,8 +231,8 @@ class Folder:
         return (self.root / name).is_dir()
 
 
-def _folded(name: str) -> str:
-    """Return a file's name without what looks alike: case, NFC or NFD, kinds of blanks, invisible signs.
+def alike(name: str) -> str:
+    """Return what names have in common that look alike: no case, Unicode form, kind of blank, invisible sign.
 
     macOS writes names in NFD and a narrow blank into those of its screenshots; a table rarely does.
     """
@@ -250,15 +250,15 @@ def number(cell: object) -> float:
         return math.nan
 
 
-_ROW = re.compile(r"(?:line|row|entry) (\d+)")
+_ROW = re.compile(r"(?:(.+) )?(?:line|row|entry|item) (\d+)")
 
 
 def in_file_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings as a reader goes through the files: the table as a whole, its rows, all else."""
+    """Return findings in the order of the files: the table as a whole, its rows, other lists, all else."""
 
-    def place(finding: Finding) -> tuple[int, int]:
+    def place(finding: Finding) -> tuple[int, str, int]:
         row = _ROW.fullmatch(finding.where)
-        return (1, int(row[1])) if row else (2 if finding.where else 0, 0)
+        return (1, row[1] or "", int(row[2])) if row else (2 if finding.where else 0, "", 0)
 
     return sorted(findings, key=place)
 

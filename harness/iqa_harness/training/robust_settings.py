@@ -64,7 +64,7 @@ ROBUST: Final[dict[str, type[BaseModel]]] = {
     "none": NotRobust, "gradient_norm": GradientNorm, "fgsm": Fgsm, "pgd": Pgd,
 }  # fmt: skip
 """Settings of robust training by their kind."""
-RECORDED: Final = {
+RECORDED: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "gradient_weight": (GradientNorm, "weight"),
     "gradient_step": (GradientNorm, "step"),
     "adversarial_epsilon": (Adversarial, "epsilon"),

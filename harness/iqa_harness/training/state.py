@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iqa_harness.errors import TrainingError
 from iqa_models import QualityModel
-from iqa_models.checkpoint import state_sha256
+from iqa_models.identity import state_sha256
 from iqa_results.storage import write_whole
 
 STATE = "training-state.safetensors"

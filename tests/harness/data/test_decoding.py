@@ -1,6 +1,8 @@
 """What is in an image file is what comes out of it, or it is refused by name."""
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,29 @@ def test_of_a_phone_jpeg_the_first_picture_is_read(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "first.jpg", "JPEG", quality=90, exif=exif)
     assert np.array_equal(decode(tmp_path / "x.jpg"), decode(tmp_path / "first.jpg"))
     assert decode(tmp_path / "x.jpg").shape == (24, 20, 3)
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from iqa_harness.data.files.decoding import BadImage, decode
+decode(Path({small!r}))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000,) * 2)
+try:
+    decode(Path({large!r}))
+except BadImage as error:
+    print(error.kind, error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory in use is read from /proc")
+def test_an_image_larger_than_the_memory_is_named(tmp_path: Path) -> None:
+    """Where the memory does not suffice for an image, its path is told; a smaller one is read."""
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.new("RGB", (64, 64)).save(small)
+    Image.new("RGB", (6000, 6000)).save(large)  # 108 MB
+    code = LITTLE_MEMORY.format(path=sys.path, small=str(small), large=str(large))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"oversized {large}: too large for the memory that is left"

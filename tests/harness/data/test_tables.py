@@ -163,6 +163,20 @@ def test_an_image_listed_twice_is_told(
     assert ("test.json item 2", "listed-twice") in kinds
 
 
+def test_lists_name_images_that_look_alike(root: Path, scored_list: Callable[..., Path]) -> None:
+    """JSON lists find images whose names differ in Unicode form, as labels and as splits; exact names win."""
+    decomposed, composed = (unicodedata.normalize(form, "Größe.png") for form in ("NFD", "NFC"))
+    Image.fromarray(picture(9)).save(root / "sub" / decomposed)
+    Image.fromarray(picture(8)).save(root / "B.png")
+    path = scored_list(root / "test.json", {composed: 1, "b.png": 2, "C.png": 3})
+    images = open_data(f"json:{root}?test={path.name}&mos_range=0,5", progress=False)
+    for index, seed in enumerate((9, 1, 2)):
+        assert np.array_equal(images.read(index), picture(seed))
+    text = f"path,mos\nsub/{decomposed},1\nb.png,2\nB.png,3\nsub/c.png,4\n"
+    divided = opened(root, text, "?test=test.json")
+    assert [r.image_id for r in divided.records] == [f"sub/{decomposed}", "b.png", "sub/c.png"]
+
+
 # In Python --------------------------------------------------------------------------------------
 
 

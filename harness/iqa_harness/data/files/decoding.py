@@ -60,7 +60,7 @@ def read_image(path: Path) -> DecodedImage:
 
     Raises:
         BadImage: naming the path, if the file is missing, empty, truncated, no image of `FORMATS`,
-            refused as above, or larger than Pillow's limit against decompression bombs.
+            refused as above, larger than Pillow's limit against decompression bombs or than the memory.
     """
     try:
         if path.stat().st_size == 0:
@@ -88,8 +88,10 @@ def read_image(path: Path) -> DecodedImage:
         raise BadImage(path, "oversized", str(error)) from error
     except UnidentifiedImageError as error:
         raise BadImage(path, "unreadable", f"not an image of {', '.join(FORMATS)}") from error
-    except (BadImage, MemoryError):
+    except BadImage:
         raise
+    except MemoryError as error:
+        raise BadImage(path, "oversized", "too large for the memory that is left") from error
     except Exception as error:  # Pillow answers damage with almost any exception, TypeError included
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise BadImage(path, kind, f"cannot be decoded ({error})") from error
@@ -121,7 +123,7 @@ def _depth(path: Path, image: ImageFile.ImageFile) -> int:
         tags: Any = image
         if any(kind != 1 for kind in tags.tag_v2.get(_SAMPLE_FORMAT, (1,))):
             return 0
-        return max(8, *tags.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+        return max(8, *map(int, tags.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
     if image.format == "JPEG2000":
         with path.open("rb") as file:
             header = file.read(1 << 20)

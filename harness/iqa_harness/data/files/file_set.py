@@ -176,8 +176,9 @@ def inspect_images(listing: Listing, advance: Callable[[], None] = lambda: None)
         digests.append(digest)
         if isinstance(found, BadImage):
             listing.find(entry.where, found.kind, str(found))
-        for kind, detail in conversions if file is not None else ():
-            listing.remark(entry.where, kind, f"{file.relative_to(listing.folder.root)}: {detail}")
+        for kind, detail in conversions:
+            shown = file.relative_to(listing.folder.root) if file is not None else entry.path
+            listing.remark(entry.where, kind, f"{shown}: {detail}")
     return digests
 
 

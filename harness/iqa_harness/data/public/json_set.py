@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from iqa_harness.data.listing import Entry, Folder, Listing, number
+from iqa_harness.data.listing import Entry, Folder, Listing, alike, number
 from iqa_harness.data.public.label_files import read_scored_list
 from iqa_harness.data.public.split_rules import LISTS, list_path
 from iqa_harness.errors import DataError
@@ -32,7 +32,8 @@ def read_json_listing(root: Path, options: dict[str, str]) -> Listing:
     places = _places(listing.folder.root)
     for split, text in lists.items():
         for where, image, score in read_scored_list(list_path(text, root)):
-            found = places.get(image, [])
+            found = places.get(alike(image), [])
+            found = [place for place in found if place.rpartition("/")[2] == image] or found
             if len(found) > 1:
                 listing.find(
                     where, "duplicate", f"{image} lies in several folders: {', '.join(sorted(found))}"
@@ -46,10 +47,10 @@ def read_json_listing(root: Path, options: dict[str, str]) -> Listing:
 
 
 def _places(root: Path) -> dict[str, list[str]]:
-    """Return base name to relative paths of all files below a folder; links are not followed."""
+    """Return the relative paths of all files below a folder by `alike` base names; links are not followed."""
     places: dict[str, list[str]] = {}
     for folder, _, names in os.walk(root):
         inside = Path(folder).relative_to(root)
         for name in names:
-            places.setdefault(name, []).append((inside / name).as_posix())
+            places.setdefault(alike(name), []).append((inside / name).as_posix())
     return places

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from iqa_harness.data.hashing import file_sha256
-from iqa_harness.data.listing import Entry, Listing
+from iqa_harness.data.listing import Entry, Listing, alike
 from iqa_harness.data.public.label_files import read_scored_list
 from iqa_harness.data.splits import seeded_order
 from iqa_harness.errors import DataError
@@ -107,14 +107,15 @@ def _by_lists(listing: Listing, lists: dict[str, str], root: Path, seed: int, va
     """Take the splits from JSON lists of {image, score}; images of no list are left out."""
     by_name: dict[str, list[Entry]] = {}
     for entry in listing.entries:
-        by_name.setdefault(entry.image_id.rpartition("/")[2], []).append(entry)
+        by_name.setdefault(alike(entry.image_id.rpartition("/")[2]), []).append(entry)
     homes: dict[str, str] = {}
     words = []
     for split, text in lists.items():
         path = list_path(text, root)
         items = read_scored_list(path)
         for where, image, _ in items:
-            found = by_name.get(image, [])
+            found = by_name.get(alike(image), [])
+            found = [entry for entry in found if entry.image_id.rpartition("/")[2] == image] or found
             if len(found) != 1:
                 trouble = "names several images" if found else "is no image of the set"
                 listing.find(where, "unknown", f"{image} {trouble}")
