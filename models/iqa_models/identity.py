@@ -367,7 +367,10 @@ def _items(value: object) -> list[Any] | None:
 
 
 def _is_versioned(maker: Any) -> bool:
-    return (getattr(maker, "__module__", None) or "builtins").partition(".")[0] in VERSIONED
+    module = getattr(maker, "__module__", None)
+    if module is None:  # of C code, or of a function that was made in no module
+        return not isinstance(maker, types.FunctionType)
+    return str(module).partition(".")[0] in VERSIONED
 
 
 def _has_text(function: Callable[..., Any]) -> bool:
