@@ -19,6 +19,7 @@ SOURCE = (
 )
 
 
+# So many arguments: the registry reads the options of a model off its builder.
 @register_model("hyperiqa", random_head=True)
 def hyperiqa(
     *,

@@ -53,6 +53,7 @@ SIZES = {
 def _register(name: str) -> Callable[..., HyperQuality]:
     size = SIZES[name]
 
+    # So many arguments: the registry reads the options of a model off its builder.
     def build(
         *,
         fusion: str = "attention",

@@ -114,6 +114,7 @@ class Options(NamedTuple):
             )
 
 
+# So many arguments: the registry reads the options of a model off its builder.
 @register_model("srm", random_head=True)
 def srm(
     *,
