@@ -28,6 +28,7 @@ from iqa_models.identity import split_state, state_sha256
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model
 from iqa_models.spec import ModelSpec
+from iqa_models.state_dicts import listed, misfit
 
 CARD = "card.json"
 """Name of the card in a checkpoint's folder."""
@@ -140,7 +141,9 @@ def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
         raise BadCheckpoint(f"{folder}: a checkpoint of {card.model.name!r}, expected {expect!r}")
     state = _read_weights(Path(folder), card)
     model = _build(Path(folder), card.model)
-    _check_fit(f"{folder}: the weights do not fit {card.model.name!r}", model.state_dict(), state)
+    wrong = misfit(model.state_dict(), state, exact=True)
+    if wrong:
+        raise BadCheckpoint(f"{folder}: the weights do not fit {card.model.name!r}: {wrong}")
     _refuse_non_finite(str(folder), state)
     found = state_sha256(state)
     if found != card.weights_sha256:
@@ -174,7 +177,7 @@ def _plain_state(model: QualityModel) -> dict[str, Tensor]:
     bad = [*others, *(name for name, t in tensors.items() if t.is_quantized or t.layout is not torch.strided)]
     if bad:
         raise BadCheckpoint(
-            f"{model.spec.name}: a checkpoint holds dense tensors only, not {_some(bad)}; save the "
+            f"{model.spec.name}: a checkpoint holds dense tensors only, not {listed(bad)}; save the "
             "model before it is quantised or made sparse"
         )
     state_sha256(tensors, model.spec.name)  # refuses what has no values
@@ -188,7 +191,7 @@ def _plain_state(model: QualityModel) -> dict[str, Tensor]:
 def _refuse_non_finite(what: str, state: Mapping[str, Tensor]) -> None:
     bad = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise BadCheckpoint(f"{what}: weights that are not finite: {_some(bad)}")
+        raise BadCheckpoint(f"{what}: weights that are not finite: {listed(bad)}")
 
 
 def _read_weights(folder: Path, card: CheckpointCard) -> dict[str, Tensor]:
@@ -225,28 +228,6 @@ def _build(folder: Path, spec: ModelSpec) -> QualityModel:
                 f"{folder}: the card says {field} = {theirs!r}, {spec.name!r} is built with {ours!r}"
             )
     return model
-
-
-def _check_fit(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    surplus = sorted(found.keys() - expected.keys())
-    other = [
-        f"{name} is {_form(found[name])}, not {_form(expected[name])}"
-        for name in sorted(expected.keys() & found.keys())
-        if _form(found[name]) != _form(expected[name])
-    ]
-    parts = {"missing": missing, "unknown": surplus, "of another form": other}
-    wrong = [f"{len(names)} {kind}: {_some(names)}" for kind, names in parts.items() if names]
-    if wrong:
-        raise BadCheckpoint(f"{what}: {'; '.join(wrong)}")
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _why(error: Exception) -> str:

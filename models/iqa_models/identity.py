@@ -70,7 +70,12 @@ def weights_sha256(model: QualityModel) -> str:
 
 
 def mark_as_built(model: QualityModel) -> None:
-    """Note that what a model holds beside its weights follows from its card: the builder is ours."""
+    """Note that what a model holds beside its weights follows from its card: the builder is ours.
+
+    A model on the meta device, as one is built to count its cost, has nothing to note.
+    """
+    if any(tensor.is_meta for tensor in model.buffers()):
+        return
     walk = _Walk(model)
     walk.feed_model(split_state(model)[1])
     vars(model)["_as_built"] = walk.sha256
@@ -199,9 +204,9 @@ class _Walk:
 
     def _is_saved(self, module: nn.Module, buffer: str) -> bool:
         if module is self.model and buffer in ("_mean", "_std"):
-            card = torch.tensor(getattr(self.model.spec, buffer[1:])).view(1, 3, 1, 1)
+            card = torch.tensor(getattr(self.model.spec, buffer[1:]), device="cpu").view(1, 3, 1, 1)
             held = module._buffers[buffer]
-            return held is not None and torch.equal(held.float().cpu(), card.to(held.dtype).float())
+            return held is not None and torch.equal(held.cpu(), card.to(held.dtype))
         return buffer not in module._non_persistent_buffers_set
 
     def _named(self, items: Iterable[tuple[str, object]], where: str) -> None:
@@ -362,7 +367,10 @@ def _items(value: object) -> list[Any] | None:
 
 
 def _is_versioned(maker: Any) -> bool:
-    return (getattr(maker, "__module__", None) or "builtins").partition(".")[0] in VERSIONED
+    module = getattr(maker, "__module__", None)
+    if module is None:  # of C code, or of a function that was made in no module
+        return not isinstance(maker, types.FunctionType)
+    return str(module).partition(".")[0] in VERSIONED
 
 
 def _has_text(function: Callable[..., Any]) -> bool:

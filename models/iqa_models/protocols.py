@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from iqa_models.errors import BadInput, BadModelOption
 
-Kind = Literal["native", "centre", "random_crops", "grid"]
+Kind = Literal["native", "centre", "random_crops", "grid", "uniform"]
 Corner = tuple[int, int]
 
-PROTOCOLS = "native, centre, random_crops:COUNT[:SEED], grid:ROWSxCOLUMNS"
+PROTOCOLS = "native, centre, random_crops:COUNT[:SEED], grid:ROWSxCOLUMNS, uniform:ROWSxCOLUMNS"
 """The forms of a protocol, for messages."""
 
 AUTHOR_RESIZE = "512x384"
@@ -43,7 +43,12 @@ class InputProtocol:
     """
 
     kind: Kind
-    """native is the whole image; the others are crops of `size`."""
+    """native is the whole image; the others are crops of `size`.
+
+    A grid goes from edge to edge. uniform is pyiqa's: whole steps of (side - size) // rows from the top left
+    corner, so that the far edges are not reached; a shorter side of `size` or less is enlarged to `size` + 1,
+    bilinear, not antialiased.
+    """
     size: int
     """Side of a crop; of the whole image if `kind` is native and `multiple` is None."""
     count: int
@@ -51,7 +56,7 @@ class InputProtocol:
     seed: int | None
     """Of random crops, None otherwise."""
     grid: tuple[int, int] | None
-    """Rows and columns of a grid, None otherwise."""
+    """Rows and columns of grid and uniform, None otherwise."""
     resize: tuple[int, int] | int | None
     """(height, width), or the shorter side with the aspect kept, or None."""
     multiple: int | None
@@ -62,7 +67,7 @@ class InputProtocol:
         """The canonical form `parse_protocol` reads."""
         if self.kind == "random_crops":
             return f"random_crops:{self.count}:{self.seed}"
-        return self.kind if self.grid is None else f"grid:{self.grid[0]}x{self.grid[1]}"
+        return self.kind if self.grid is None else f"{self.kind}:{self.grid[0]}x{self.grid[1]}"
 
     @property
     def resize_text(self) -> str:
@@ -80,6 +85,8 @@ class InputProtocol:
             "random_crops": f"mean of {self.count} fixed random {self.size}x{self.size} crops, "
             f"seed {self.seed}",
             "grid": f"mean of {self.size}x{self.size} crops on a {self.text[5:]} grid",
+            "uniform": f"mean of {self.size}x{self.size} crops on {self.text[8:]} uniform steps as pyiqa "
+            f"takes them, a shorter side up to {self.size} enlarged",
         }[self.kind]
         if self.resize is None:
             return f"{crops}, no resizing"
@@ -93,7 +100,7 @@ class InputProtocol:
     @property
     def min_size(self) -> int:
         """Smallest side of an image that the protocol takes."""
-        if self.resize is not None:
+        if self.resize is not None or self.kind == "uniform":
             return 1
         return self.size if self.multiple is None else self.multiple
 
@@ -111,6 +118,9 @@ class InputProtocol:
         """
         if self.resize is not None:
             images = resize_images(images, _target(self.resize, *images.shape[-2:]))
+        if self.kind == "uniform" and min(images.shape[-2:]) <= self.size:
+            factor = (self.size + 1) / min(images.shape[-2:])
+            images = functional.interpolate(images, scale_factor=factor, mode="bilinear", align_corners=False)
         height, width = images.shape[-2:]
         if self.kind != "native":
             if min(height, width) < self.size:
@@ -134,6 +144,9 @@ class InputProtocol:
         rows, columns = height - self.size, width - self.size
         if self.kind == "centre":
             return [(round(rows / 2), round(columns / 2))]
+        if self.grid is not None and self.kind == "uniform":
+            down, right = rows // self.grid[0], columns // self.grid[1]
+            return [(i * down, j * right) for i in range(self.grid[0]) for j in range(self.grid[1])]
         if self.grid is not None:
             tops, lefts = _spread(self.grid[0], rows), _spread(self.grid[1], columns)
             return [(top, left) for top in tops for left in lefts]
@@ -158,9 +171,10 @@ def parse_protocol(
     """Read a protocol and a resize as a user writes them.
 
     Args:
-        protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]`` or ``grid:ROWSxCOLUMNS``.
-        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; None means ``none`` for native and the
-            authors' ``512x384`` for crops.
+        protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]``, ``grid:ROWSxCOLUMNS`` or
+            ``uniform:ROWSxCOLUMNS``.
+        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; None means ``none`` for native and uniform and
+            the authors' ``512x384`` for other crops.
         size: side of the network's input.
         multiple: a native image may have any sides that are multiples of this, None if only `size`.
 
@@ -255,16 +269,16 @@ def _read_protocol(text: str) -> tuple[Kind, int, int | None, tuple[int, int] | 
     random = re.fullmatch(r"random_crops:([1-9]\d{0,3})(?::(\d{1,9}))?", text)
     if random:
         return "random_crops", int(random[1]), int(random[2] or 0), None
-    grid = re.fullmatch(r"grid:([1-9]\d?)x([1-9]\d?)", text)
+    grid = re.fullmatch(r"(?:grid|uniform):([1-9]\d?)x([1-9]\d?)", text)
     if grid:
         rows, columns = int(grid[1]), int(grid[2])
-        return "grid", rows * columns, None, (rows, columns)
+        return "uniform" if text.startswith("uniform") else "grid", rows * columns, None, (rows, columns)
     raise BadModelOption(f"protocol must be one of {PROTOCOLS}, not {text!r}")
 
 
 def _read_resize(text: str | None, kind: Kind) -> tuple[int, int] | int | None:
     if text is None:
-        text = "none" if kind == "native" else AUTHOR_RESIZE
+        text = "none" if kind in ("native", "uniform") else AUTHOR_RESIZE
     if text == "none":
         return None
     if text == "keep_aspect":

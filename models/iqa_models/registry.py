@@ -103,7 +103,7 @@ def create_model(name: str, **options: object) -> QualityModel:
             f"model {name!r} takes {', '.join(silent)} and does not say so on its card, so that its results "
             "would pass for those of other values; put every option into the card's `options`"
         )
-    if builder.__module__.partition(".")[0] == __package__:
+    if (builder.__module__ or "").partition(".")[0] == __package__:
         mark_as_built(model)
     return model
 

@@ -120,16 +120,8 @@ def timm_regressor(
         MissingWeights: the pretrained weights are not here and cannot be reached.
     """
     options = {"backbone": backbone, "pretrained": pretrained, "hidden": hidden, "seed": seed}
-    return _regressor(
-        "timm_regressor",
-        options,
-        backbone,
-        pretrained,
-        hidden,
-        seed,
-        "timm backbone with pooled pyramid",
-        backbone_weights=backbone_weights,
-    )
+    summary = "timm backbone with pooled pyramid"
+    return _regressor("timm_regressor", backbone, options, summary, backbone_weights=backbone_weights)
 
 
 @register_model("demo_lite0", random_head=True)
@@ -138,11 +130,8 @@ def demo_lite0(*, pretrained: str = "wheel", hidden: int = 64, seed: int = 0) ->
     options = {"pretrained": pretrained, "hidden": hidden, "seed": seed}
     return _regressor(
         "demo_lite0",
-        options,
         "tf_efficientnet_lite0",
-        pretrained,
-        hidden,
-        seed,
+        options,
         "EfficientNet-Lite0, pooled pyramid; trained in minutes on a CPU",
         ("EfficientNet-Lite0, 1 and 2 are one family: transfer between them looks better than it is",),
     )
@@ -154,28 +143,24 @@ def demo_resnet10t(*, pretrained: str = "none", hidden: int = 64, seed: int = 0)
     options = {"pretrained": pretrained, "hidden": hidden, "seed": seed}
     return _regressor(
         "demo_resnet10t",
-        options,
         "resnet10t",
-        pretrained,
-        hidden,
-        seed,
+        options,
         "ResNet-10-T, pooled pyramid; from random weights, so weaker than a pretrained trunk",
     )
 
 
 def _regressor(
     name: str,
-    options: dict[str, Any],
     backbone: str,
-    pretrained: str,
-    hidden: int,
-    seed: int,
+    options: dict[str, Any],
     summary: str,
     notes: tuple[str, ...] = (),
     backbone_weights: str | None = None,
 ) -> TimmRegressor:
+    """Build a regressor; `options` stand on the card and hold pretrained, hidden and seed."""
     import timm  # seconds to import: only a model that is built pays
 
+    pretrained, hidden, seed = options["pretrained"], options["hidden"], options["seed"]
     _check_whole(name, "hidden", hidden, 1)
     _check_whole(name, "seed", seed, 0)
     if backbone_weights is not None and pretrained != "none":

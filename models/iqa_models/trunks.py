@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from iqa_models.errors import BadCheckpoint, BadModelOption, MissingWeights
 from iqa_models.registry import did_you_mean
+from iqa_models.state_dicts import misfit, read_state_dict, tensors_of
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four stages a trunk returns."""
@@ -181,45 +179,6 @@ def _hash_checked(path: Path) -> Path:
     return path
 
 
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Read a file of tensors, safetensors or torch's format, on the CPU; nothing in it is run.
-
-    Returns:
-        What the file holds: usually names to tensors, in some layouts a dict around that.
-
-    Raises:
-        BadCheckpoint: not readable, not a dict, or it needs pickled code.
-    """
-    if not path.is_file():
-        raise BadCheckpoint(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
-        else:
-            with warnings.catch_warnings():
-                # Warnings about pickle protocols: the file is read or refused, nothing between.
-                warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadCheckpoint(f"{path}: {_why_refused(error)}") from error
-    except Exception as error:  # damaged bytes can break a reader in any way
-        words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadCheckpoint(f"{path}: not a file of tensors: {words}") from error
-    if not isinstance(content, dict):
-        raise BadCheckpoint(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
-
-
-def _why_refused(error: Exception) -> str:
-    needed = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w.]+)", str(error))
-    if needed:
-        return (
-            f"refused, it needs pickled code ({needed[1]}) and nothing of it was run; "
-            "save the bare state dict again, as tensors only"
-        )
-    return "refused, not a pickle of tensors only and nothing of it was run; damaged, or saved by other means"
-
-
 def load_trunk_weights(trunk: FeatureTrunk, state: Mapping[str, Any], where: str) -> None:
     """Load a backbone's own weights (timm's or the original authors' layout) into a trunk.
 
@@ -227,7 +186,7 @@ def load_trunk_weights(trunk: FeatureTrunk, state: Mapping[str, Any], where: str
 
     Args:
         trunk: loaded in place.
-        state: of the whole backbone, perhaps inside ``model`` or ``state_dict``.
+        state: of the whole backbone, wrapped as `tensors_of` opens it.
         where: for messages.
 
     Raises:
@@ -238,45 +197,19 @@ def load_trunk_weights(trunk: FeatureTrunk, state: Mapping[str, Any], where: str
     # features_only writes layers_0 for layers.0: compare with both spelled alike.
     found = {_squash(name): tensor for name, tensor in tensors.items()}
     wanted = {_squash(name): name for name in own}
-    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
-    missing = [name for key, name in wanted.items() if key not in found and key not in optional]
-    shapes = [
-        f"{name} is {list(found[key].shape)}, not {list(own[name].shape)}"
-        for key, name in wanted.items()
-        if key in found and found[key].shape != own[name].shape
-    ]
+    fitting = {name: found[key] for key, name in wanted.items() if key in found}
     # A layer more inside a stage is another, deeper backbone.
     stages = tuple(f"{_squash(name)}_" for name, _ in trunk.net.named_children())
     deeper = [key for key in found if key not in wanted and key.startswith(stages)]
-    wrong = {"missing": missing, "of another shape": shapes, "of a deeper backbone": deeper}
-    parts = [f"{len(names)} {kind}: {listed(names)}" for kind, names in wrong.items() if names]
-    if parts:
-        raise BadCheckpoint(f"{where}: not the weights of {trunk.tag}: {'; '.join(parts)}")
-    trunk.net.load_state_dict({wanted[key]: found[key] for key in wanted if key in found}, strict=False)
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Return the first few names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
-    """Return names without a prefix that all of them have (``module.`` of DataParallel)."""
-    if state and all(name.startswith(prefix) for name in state):
-        return {name.removeprefix(prefix): value for name, value in state.items()}
-    return dict(state)
+    wrong = misfit(own, fitting, more={"of a deeper backbone": deeper})
+    if wrong:
+        raise BadCheckpoint(f"{where}: not the weights of {trunk.tag}: {wrong}")
+    trunk.net.load_state_dict(fitting, strict=False)
 
 
 def _backbone_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
     buffers = ("relative_position_index", "attn_mask")
-    tensors = {
-        name: value
-        for name, value in strip_prefix(state).items()
-        if isinstance(value, Tensor) and not name.endswith(buffers)
-    }
+    tensors = {name: value for name, value in tensors_of(state).items() if not name.endswith(buffers)}
     if "layers.0.downsample.reduction.weight" in tensors:
         # Swin's authors merge patches at the end of a stage, timm at the start of the next.
         tensors = {_next_stage(name): tensor for name, tensor in tensors.items()}

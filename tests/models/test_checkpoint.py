@@ -220,7 +220,7 @@ def test_a_card_that_does_not_fit_the_code_is_told(folder, model, words):
 
 
 def test_weights_of_another_shape_are_listed(folder):
-    """Missing, unknown and misshapen weights are counted and named, all in one error."""
+    """Missing, unexpected and misshapen weights are counted and named, all in one error."""
     state = dict(small().state_dict())
     del state["head.linear.bias"]
     state["head.more"] = torch.zeros(1)
@@ -230,7 +230,7 @@ def test_weights_of_another_shape_are_listed(folder):
         load_checkpoint(folder)
     message = str(caught.value)
     assert "1 missing: head.linear.bias" in message
-    assert "1 unknown: head.more" in message
+    assert "1 unexpected: head.more" in message
     assert "1 of another form: head.linear.weight is float32[1, 2], not float32[1, " in message
 
 

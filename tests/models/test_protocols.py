@@ -43,6 +43,7 @@ def images(count, height=70, width=60):
         ("random_crops:20", None, "random_crops:20:0", "512x384"),
         ("random_crops:25:7", "none", "random_crops:25:7", "none"),
         ("grid:5x5", "keep_aspect", "grid:5x5", "keep_aspect"),
+        ("uniform:5x5", None, "uniform:5x5", "none"),
     ],
 )
 def test_a_protocol_has_one_canonical_form(protocol, resize, text, resize_text):
@@ -62,6 +63,8 @@ def test_a_protocol_has_one_canonical_form(protocol, resize, text, resize_text):
         ("random_crops:5:0:0", None),
         ("grid:5", None),
         ("grid:0x5", None),
+        ("uniform:5", None),
+        ("xuniform:5x5", None),
         ("centre ", None),
         ("centre", "512"),
         ("centre", "0x384"),

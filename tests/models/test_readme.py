@@ -10,7 +10,7 @@ from iqa_models import registry
 README = Path(__file__).parents[2] / "models" / "README.md"
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_printed_example_runs(number, monkeypatch, capsys):
     """Each example in the README runs without a warning and leaves no model behind."""
     monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))

@@ -243,7 +243,7 @@ def test_weights_of_another_backbone_are_refused_and_listed(whole):
         load_trunk_weights(trunk, wide, "here")
     with torch.device("meta"):
         small, deep = create_trunk("resnet18"), timm.create_model("resnet34").state_dict()
-    with pytest.raises(BadCheckpoint, match="of a deeper backbone: layer1_2_conv1_weight"):
+    with pytest.raises(BadCheckpoint, match=r"of a deeper backbone: layer1_2_bn1_bias, .* and 88 more"):
         load_trunk_weights(small, deep, "here")
     with pytest.raises(MissingWeights, match="no file of backbone weights nowhere"):
         create_trunk(TAG, backbone_weights="nowhere")

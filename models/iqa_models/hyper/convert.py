@@ -16,7 +16,7 @@ from iqa_models.errors import BadCheckpoint
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
 from iqa_models.hyper.model import HyperQuality
 from iqa_models.registry import create_model
-from iqa_models.trunks import listed, read_state_dict, strip_prefix
+from iqa_models.state_dicts import listed, misfit, read_state_dict, tensors_of
 
 Rule = tuple[str, str]
 
@@ -52,11 +52,10 @@ _RULES: dict[str, tuple[Rule, ...]] = {
 }
 """Layout to (their name, our name); ``{-}`` counts from 0 what they count from 1."""
 
-_PYIQA: dict[str, Any] = {"protocol": "grid:5x5", "resize": "none", "score_range": (0.0, 1.0)}
-"""pyiqa trains on MOS / 100 and scores 25 crops on a uniform grid, without resizing."""
+_PYIQA: dict[str, Any] = {"protocol": "uniform:5x5", "resize": "none", "score_range": (0.0, 1.0)}
+"""pyiqa trains on MOS / 100 and scores 25 crops at uniform steps; only images too small are enlarged."""
 
 _SWIN_STAGE_3 = r"swin\.backbone\.layers_2\.blocks\.(\d+)\."
-_FILLED = "num_batches_tracked"
 
 
 class ImportReport(NamedTuple):
@@ -92,7 +91,7 @@ def import_checkpoint(path: Path | str, **options: Any) -> tuple[HyperQuality, I
         BadModelOption: the model refuses an option.
     """
     path = Path(path)
-    state = unwrap(read_state_dict(path))
+    state = tensors_of(read_state_dict(path))
     layout = layout_of(state)
     if layout is None:
         raise BadCheckpoint(
@@ -109,15 +108,6 @@ def import_checkpoint(path: Path | str, **options: Any) -> tuple[HyperQuality, I
         initial_weights=f"file:{path.name}", notes=(*model.spec.notes, f"converted from {layout}'s layout")
     )
     return model, ImportReport(layout, name, found, len(ours), filled)
-
-
-def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a file's content: out of ``params`` or ``state_dict``, without ``module.``."""
-    for wrapper in ("params", "state_dict"):
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    return strip_prefix(tensors)
 
 
 def layout_of(state: Mapping[str, Any]) -> str | None:
@@ -213,20 +203,10 @@ def _load(
     model: HyperQuality, ours: Mapping[str, Tensor], unknown: Sequence[str], where: str
 ) -> tuple[str, ...]:
     own = model.state_dict()
-    absent = [name for name in own if name not in ours]
-    filled = tuple(name for name in absent if name.endswith(_FILLED))
-    wrong = {
-        "missing": [name for name in absent if not name.endswith(_FILLED)],
-        "unexpected": [*unknown, *(name for name in ours if name not in own)],
-        "of another shape": [
-            f"{name} is {list(tensor.shape)}, not {list(own[name].shape)}"
-            for name, tensor in ours.items()
-            if name in own and tensor.shape != own[name].shape
-        ],
-    }
-    parts = [f"{len(names)} {kind}: {listed(names, most=8)}" for kind, names in wrong.items() if names]
-    if parts:
-        raise BadCheckpoint(f"{where}, but does not fit: {'; '.join(parts)}")
+    wrong = misfit(own, ours, more={"unexpected": unknown})
+    if wrong:
+        raise BadCheckpoint(f"{where}, but does not fit: {wrong}")
+    filled = tuple(name for name in own if name not in ours)
     model.load_state_dict({**{name: own[name] for name in filled}, **ours}, strict=True)
     return filled
 

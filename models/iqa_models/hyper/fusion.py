@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqa_models.errors import BadModelOption
-from iqa_models.hyper.pooling import pool_to
+from iqa_models.hyper.lda import pool_to
 
 FUSIONS = ("last", "afa", "attention")
 """Stage 4 alone; all stages pooled and concatenated; the same, weighted per image."""

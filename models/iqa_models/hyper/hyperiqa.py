@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
-from iqa_models.hyper.head import HyperHead
-from iqa_models.hyper.model import (
-    CROP_BATCH,
-    HyperQuality,
-    card,
-    check_numbers,
-    origin_of_trunk,
-    read_pretrained,
-    read_range,
-)
-from iqa_models.protocols import parse_protocol
+from iqa_models.hyper.model import CROP_BATCH, Family, Given, HyperQuality, build_hyper
 from iqa_models.registry import register_model
-from iqa_models.trunks import create_trunk, seeded
 
 TAG = "resnet50.tv_in1k"
 """torchvision's first ImageNet weights, as in the authors' code; timm's default tag is another."""
@@ -30,6 +19,7 @@ SOURCE = (
 )
 
 
+# So many arguments: the registry reads the options of a model off its builder.
 @register_model("hyperiqa", random_head=True)
 def hyperiqa(
     *,
@@ -53,8 +43,8 @@ def hyperiqa(
         afa: ``concat`` or ``project512``.
         attention_activation: ``softmax`` or ``sigmoid``.
         attention_hidden: hidden width of the attention.
-        protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]`` or ``grid:ROWSxCOLUMNS``; native
-            takes whole images with sides that are multiples of 32.
+        protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]``, ``grid:ROWSxCOLUMNS`` or
+            ``uniform:ROWSxCOLUMNS`` (pyiqa's); native takes whole images with sides that are multiples of 32.
         resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; by default ``512x384``, none for native.
         crop_batch: crops of one image scored at once; bounds memory.
         score_range: ends of the labels the weights are trained on.
@@ -67,43 +57,26 @@ def hyperiqa(
         MissingWeights: pretrained weights are neither cached nor reachable.
         BadCheckpoint: a file of backbone weights does not fit.
     """
-    from_hub = read_pretrained("hyperiqa", pretrained)
-    check_numbers("hyperiqa", seed, crop_batch)
-    parsed = parse_protocol(protocol, resize, multiple=32)
-    with seeded(seed):
-        # As the authors' random trunk: no branch of ResNet starts switched off.
-        trunk = create_trunk(
-            TAG, pretrained=from_hub, backbone_weights=backbone_weights, zero_init_last=False
-        )
-        head = HyperHead(
-            trunk.channels,
-            HIDDEN,
-            fusion=fusion,
-            afa=afa,
-            attention_activation=attention_activation,
-            attention_hidden=attention_hidden,
-        )
-        spec = card(
-            "hyperiqa",
-            {
-                "fusion": fusion,
-                "afa": afa,
-                "attention_activation": attention_activation,
-                "attention_hidden": attention_hidden,
-                "crop_batch": crop_batch,
-                "pretrained": "hub" if from_hub and backbone_weights is None else "none",
-                "seed": seed,
-            },
-            parsed,
-            tag=TAG,
-            origin=origin_of_trunk(TAG, from_hub, backbone_weights),
-            score_range=read_range("hyperiqa", score_range),
-            summary="ResNet-50 with a hyper-network that writes the regressor of each image",
-            source=SOURCE,
-            notes=(
-                "re-implemented from a description; the authors' code is MIT, the trunk's weights BSD-3",
-                "the resize to 512 high x 384 wide, as in the authors' code, makes landscape images portrait",
-                *(() if fusion == "last" else (f"fusion {fusion!r} on HyperIQA is no published variant",)),
-            ),
-        )
-        return HyperQuality(spec, trunk, head, parsed, crop_batch)
+    family = Family(
+        name="hyperiqa",
+        tag=TAG,
+        hidden=HIDDEN,
+        trunk={"zero_init_last": False},  # as the authors' random trunk: no branch starts switched off
+        multiple=32,
+        options={},
+        summary="ResNet-50 with a hyper-network that writes the regressor of each image",
+        source=SOURCE,
+        notes=(
+            "re-implemented from a description; the authors' code is MIT, the trunk's weights BSD-3",
+            "the resize to 512 high x 384 wide, as in the authors' code, makes landscape images portrait",
+            *(() if fusion == "last" else (f"fusion {fusion!r} on HyperIQA is no published variant",)),
+        ),
+    )
+    head = {
+        "fusion": fusion,
+        "afa": afa,
+        "attention_activation": attention_activation,
+        "attention_hidden": attention_hidden,
+    }
+    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
+    return build_hyper(family, head, given)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from iqa_models.hyper.pooling import pool_to
+from torch.nn import functional
 
 WIDTH = 16
 """Numbers the first three stages contribute each; the fourth fills up to `LENGTH`."""
@@ -43,3 +42,17 @@ class LocalDistortionAware(nn.Module):
         pooled = [pool_to(stage, grid) for stage, grid in zip([*reduced, maps[3]], GRIDS, strict=True)]
         parts = [linear(stage.flatten(1)) for linear, stage in zip(self.project, pooled, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def pool_to(maps: Tensor, side: int) -> Tensor:
+    """Average maps (B, C, H, W) over a grid: (B, C, side, side).
+
+    Where the grid divides the map, plain average pooling: the same numbers as adaptive pooling, which
+    has no deterministic gradient on CUDA. Other sizes take adaptive pooling.
+    """
+    height, width = maps.shape[-2:]
+    if (height, width) == (side, side):
+        return maps
+    if height % side == 0 and width % side == 0:
+        return functional.avg_pool2d(maps, (height // side, width // side))
+    return functional.adaptive_avg_pool2d(maps, side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from iqa_models.errors import BadModelOption
 from iqa_models.hyper.head import HeadTrace, HyperHead
-from iqa_models.protocols import Corner, InputProtocol, crop_scores
+from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_protocol
 from iqa_models.quality_model import QualityModel
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk
+from iqa_models.trunks import FeatureTrunk, create_trunk, seeded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -167,40 +167,86 @@ def read_range(name: str, score_range: Any) -> tuple[float, float]:
     return low, high
 
 
-def card(
-    name: str,
-    options: dict[str, JsonValue],
-    protocol: InputProtocol,
-    *,
-    tag: str,
-    origin: str,
-    score_range: tuple[float, float],
-    summary: str,
-    source: str,
-    notes: tuple[str, ...],
-) -> ModelSpec:
-    """Return the card of a hyper-network model; what both families have in common is filled in here."""
-    return ModelSpec(
+class Family(NamedTuple):
+    """What of a hyper-network model is not an option both families take."""
+
+    name: str
+    """In the registry."""
+    tag: str
+    """timm's name of the trunk with its tag of weights."""
+    hidden: tuple[int, int]
+    """Widths of the first two 1x1 convolutions of the hyper-network."""
+    trunk: Mapping[str, Any]
+    """Further options of timm's model."""
+    multiple: int | None
+    """What sides of native images are multiples of, None for one size only."""
+    options: Mapping[str, JsonValue]
+    """Further options on the card."""
+    summary: str
+    source: str
+    notes: tuple[str, ...]
+
+
+class Given(NamedTuple):
+    """Options both families take, as a builder got them."""
+
+    protocol: str
+    resize: str | None
+    crop_batch: int
+    score_range: Sequence[float]
+    pretrained: bool | str
+    backbone_weights: str | None
+    seed: int
+
+
+def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQuality:
+    """Build a hyper-network model and its card.
+
+    Args:
+        family: what it is.
+        head: options of `HyperHead`, all of which stand on the card.
+        given: the other options.
+
+    Raises:
+        BadModelOption: an option's value is refused.
+        MissingWeights: pretrained weights are neither cached nor reachable.
+        BadCheckpoint: a file of backbone weights does not fit.
+    """
+    name, tag = family.name, family.tag
+    from_hub = read_pretrained(name, given.pretrained)
+    check_numbers(name, given.seed, given.crop_batch)
+    protocol = parse_protocol(given.protocol, given.resize, multiple=family.multiple)
+    ends = read_range(name, given.score_range)
+    weights = given.backbone_weights
+    with seeded(given.seed):
+        trunk = create_trunk(tag, pretrained=from_hub, backbone_weights=weights, **family.trunk)
+        built = HyperHead(trunk.channels, family.hidden, **head)
+    spec = ModelSpec(
         name=name,
         options={
-            **options,
+            **head,
+            **family.options,
+            "crop_batch": given.crop_batch,
+            "pretrained": "hub" if from_hub and weights is None else "none",
+            "seed": given.seed,
             "protocol": protocol.text,
             "resize": protocol.resize_text,
-            "score_range": list(score_range),
+            "score_range": list(ends),
         },
-        summary=summary,
+        summary=family.summary,
         trunk=tag,
-        initial_weights=origin,
-        score_range=score_range,
+        initial_weights=origin_of_trunk(tag, from_hub, weights),
+        score_range=ends,
         input_protocol=protocol.summary,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         min_size=protocol.min_size,
         fixed_size=protocol.fixed_size,
-        source=source,
+        source=family.source,
         notes=(
-            *notes,
+            *family.notes,
             "cost is counted in multiply-adds (MACs) of one 224x224 crop, attention products included",
             "scores are unbounded, on the scale of the labels; score_range is nominal",
         ),
     )
+    return HyperQuality(spec, trunk, built, protocol, given.crop_batch)

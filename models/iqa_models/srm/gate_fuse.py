@@ -10,11 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqa_models.srm.config import SRMConfig
-from iqa_models.srm.dyt import DyT
-from iqa_models.srm.precision import critical_dtype, without_autocast
+from iqa_models.srm.tokens import critical_dtype, without_autocast
 
 CAP_EPSILON = 1e-6
 """Added to the RMS a gain cap divides by."""
+
+
+class DyT(nn.Module):
+    """Dynamic Tanh (paper 3.5): tokens (..., C) to w * tanh(a x) + b, bounded, without statistics.
+
+    a is a scalar, w and b have a value a channel. Zhu et al. 2025, "Transformers without Normalization".
+    """
+
+    def __init__(self, config: SRMConfig) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(config.dyt_alpha))
+        self.weight = nn.Parameter(torch.full((config.width,), config.dyt_weight))
+        self.bias = nn.Parameter(torch.full((config.width,), config.dyt_bias))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Bound tokens (..., C) channel by channel."""
+        return self.weight * torch.tanh(self.alpha * tokens) + self.bias
 
 
 class Fused(NamedTuple):

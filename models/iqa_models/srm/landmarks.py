@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iqa_models.srm.config import SRMConfig
-from iqa_models.srm.precision import critical_dtype, without_autocast
+from iqa_models.srm.tokens import critical_dtype, without_autocast
 
 
 @torch.no_grad()

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqa_models.srm.config import STAGES, SRMConfig
-from iqa_models.srm.dyt import DyT
-from iqa_models.srm.gate_fuse import Fused, GateFuse
+from iqa_models.srm.gate_fuse import DyT, Fused, GateFuse
 from iqa_models.srm.links import CrossLink, LinkTrace
 from iqa_models.srm.rescaler import Rescaler
 from iqa_models.srm.tokens import to_maps, to_tokens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iqa_models.srm.config import SRMConfig
-from iqa_models.srm.precision import critical_dtype
+from iqa_models.srm.tokens import critical_dtype
 
 LOG_EPSILON = 1e-6
 """Inside the logarithm of the rescaler's loss."""

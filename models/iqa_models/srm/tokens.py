@@ -1,11 +1,11 @@
-"""Maps to tokens and back, and tokens to heads and back (paper 3.2)."""
+"""Maps to tokens and back, tokens to heads and back (paper 3.2), and the precision they are computed in."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
-
-from iqa_models.srm.precision import critical_dtype
 
 NORM_EPSILON = 1e-6
 """Added to a token's length, so that a token of zeros can be divided by it."""
@@ -38,3 +38,14 @@ def normalise_tokens(tokens: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
     unit: Tensor = exact / (length + NORM_EPSILON)
     return unit.to(tokens.dtype)
+
+
+def critical_dtype(x: Tensor) -> torch.dtype:
+    """Return float32 for a half-precision tensor, else the tensor's own type (paper 3.4, step 1)."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off for the device of `x`, where it has one (the meta device has not)."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

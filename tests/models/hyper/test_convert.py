@@ -5,13 +5,15 @@ import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 
 from iqa_models import BadCheckpoint, create_model
 from iqa_models.hyper import import_checkpoint
-from iqa_models.hyper.convert import identify, layout_of, translate, unwrap
+from iqa_models.hyper.convert import identify, layout_of, translate
+from iqa_models.state_dicts import tensors_of
 
 SWIN = {
     "smart_iqa_tiny": ("swin_tiny_patch4_window7_224", "SWIN_T"),
@@ -130,11 +132,13 @@ def test_hyperiqa_scores_as_its_tensors_say(hyperiqa, form, folder):
 
 
 def test_each_layouts_own_protocol_is_the_default(hyperiqa, folder):
-    """Pyiqa's models score a uniform grid of 25 crops without resizing; the authors', 25 random crops."""
+    """Pyiqa's models score 25 crops at uniform steps without resizing; the authors', 25 random crops."""
     head, trunk, _, _ = hyperiqa
     model, report = import_checkpoint(write({"params": pyiqa_names(head, trunk)}, folder / "a.pth"))
-    assert model.spec.input_protocol == "mean of 224x224 crops on a 5x5 grid, no resizing"
-    assert report.options["protocol"] == "grid:5x5"
+    assert model.spec.input_protocol.startswith(
+        "mean of 224x224 crops on 5x5 uniform steps as pyiqa takes them"
+    )
+    assert report.options["protocol"] == "uniform:5x5"
 
 
 @pytest.mark.parametrize("fusion", ["last", "afa", "attention"])
@@ -227,9 +231,77 @@ def test_a_pickled_object_is_refused_and_nothing_runs(folder):
     assert not trace.exists()
 
 
-def test_wrappers_and_prefixes_are_taken_off():
-    """Params and state_dict are opened, module. is cut, and what is no tensor is left out."""
-    tensor = torch.zeros(1)
-    assert unwrap({"params": {"module.a": tensor, "module.b": tensor}}) == {"a": tensor, "b": tensor}
-    assert unwrap({"state_dict": {"a": tensor}, "epoch": 3}) == {"a": tensor}
-    assert unwrap({"module.a": tensor, "b": tensor, "best": 0.9}) == {"module.a": tensor, "b": tensor}
+TENSORS = {"a.weight": torch.zeros(1), "b": torch.ones(1)}
+PREFIXED = {f"module.module.{name}": value for name, value in TENSORS.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"params": TENSORS, "params_ema": {"c": torch.zeros(1)}},
+        {"params_ema": TENSORS},
+        {"state_dict": TENSORS, "epoch": 3},
+        {"model": TENSORS, "optimizer": {"state": {}}},
+        {"net": TENSORS},
+        {"model_state_dict": TENSORS, "loss": torch.zeros(1)},
+        {"model": {"state_dict": TENSORS}},
+        PREFIXED,
+        {"model": PREFIXED},
+        {"state_dict": {f"model.{name}": value for name, value in TENSORS.items()}},
+        {f"_orig_mod.module.{name}": value for name, value in TENSORS.items()},
+        {**TENSORS, "best": 0.9},
+    ],
+)
+def test_wrappers_and_prefixes_are_taken_off(content):
+    """What training code writes around a state dict is opened, what all names begin with is cut."""
+    assert tensors_of(content) == TENSORS
+
+
+def test_a_prefix_that_not_all_names_have_stays():
+    """It is part of the names."""
+    state = {"module.a": torch.zeros(1), "b": torch.ones(1)}
+    assert tensors_of(state) == state
+    assert tensors_of({}) == {}
+
+
+def test_a_wrapped_file_scores_as_the_bare_one(hyperiqa, folder):
+    """Import and backbone weights take the same wrappers."""
+    head, trunk, image, score = hyperiqa
+    state = {f"module.module.{k}": v for k, v in author_names(head, trunk, "res", "").items()}
+    model, _ = import_checkpoint(write({"model_state_dict": state}, folder / "a.pth"), protocol="native")
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), score, rtol=1e-5, atol=1e-5)
+    whole = {f"module.{name}": value for name, value in trunk.items()}
+    path = write({"net": whole}, folder / "trunk.pth")
+    loaded = create_model("hyperiqa", backbone_weights=str(path)).trunk.net.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in trunk.items())
+
+
+def enlarged(image, factor):
+    """Bilinear by its formula in float64: pixel centres, the factor as given, edges repeated."""
+    pixels = image[0].double().numpy()
+    for axis in (1, 2):
+        size = pixels.shape[axis]
+        at = np.clip((np.arange(int(np.floor(size * factor))) + 0.5) / factor - 0.5, 0, None)
+        low = np.minimum(np.floor(at).astype(int), size - 1)
+        high = np.minimum(low + 1, size - 1)
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        share = (at - low).reshape(shape)
+        pixels = np.take(pixels, low, axis) * (1 - share) + np.take(pixels, high, axis) * share
+    return torch.from_numpy(pixels)[None].float()
+
+
+@pytest.mark.parametrize("size", [(224, 224), (225, 300), (100, 341), (229, 228), (384, 512), (300, 224)])
+def test_pyiqas_crops_are_the_ones_that_are_scored(hyperiqa, folder, size):
+    """25 crops (side - 224) // 5 apart from the top left corner; a side of 224 or less becomes 225 first."""
+    head, trunk, _, _ = hyperiqa
+    model, _ = import_checkpoint(write({"params": pyiqa_names(head, trunk)}, folder / "a.pth"))
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(3))
+    whole = enlarged(image, 225 / min(size)) if min(size) <= 224 else image
+    down, right = (whole.shape[2] - 224) // 5, (whole.shape[3] - 224) // 5
+    crops = [
+        whole[..., i * down : i * down + 224, j * right : j * right + 224] for i in range(5) for j in range(5)
+    ]
+    with torch.no_grad():
+        expected = torch.stack([model.score_patches(crop)[0] for crop in crops]).mean()
+        torch.testing.assert_close(model(image)[0], expected, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from iqa_models import BadModelOption
 from iqa_models.hyper import HyperHead, LocalDistortionAware, target_network
-from iqa_models.hyper.pooling import pool_to
+from iqa_models.hyper.lda import pool_to
 
 SMALL = (2, 3, 4, 5)
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iqa_models.srm import SRMConfig
-from iqa_models.srm.dyt import DyT
-from iqa_models.srm.gate_fuse import GateFuse, balance_loss, cap_gain, entropy_loss, map_rms
+from iqa_models.srm.gate_fuse import DyT, GateFuse, balance_loss, cap_gain, entropy_loss, map_rms
 from iqa_models.srm.rescaler import Rescaler, scale_loss, vector_rms
 from iqa_models.srm.tokens import merge_heads, normalise_tokens, split_heads, to_maps, to_tokens
 
