@@ -1,11 +1,10 @@
 """The engine against a model whose optimum is known, and against runs of one objective at a time."""
 
-import importlib.util
-import itertools
-from pathlib import Path
-
 import pytest
 import torch
+from attack_cases import ALL, SIZES, Wavy
+from attack_cases import by_key as _by_key
+from attack_cases import targets as _targets
 from torch import Tensor
 
 from iqa_attacks import (
@@ -17,15 +16,8 @@ from iqa_attacks import (
     ThreatModel,
     UnknownAttack,
     create_attack,
-    measure,
 )
 from iqa_models import create_model
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-ALL, SIZES, Wavy = shared.ALL, shared.SIZES, shared.Wavy
-_targets, _by_key, _same = shared.targets, shared.by_key, shared.same
 
 
 def _pgd(norm="inf", epsilon=4 / 255, **settings):
@@ -80,19 +72,6 @@ def test_mse_and_drift_take_the_farther_end():
         assert (found[i, "mse", 6].example.score > float(clean[i])) == (float(mos[i]) == 0.0)
 
 
-@pytest.mark.parametrize("norm", ["inf", "2"])
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_shared_equals_separate_runs(norm, keep):
-    """A run of five objectives gives, bit for bit, what five runs of one objective give."""
-    model, targets = Wavy().eval(), _targets()
-    settings = {"epsilon": 0.05 if norm == "inf" else 0.5, "keep": keep, "report_steps": (1, 3)}
-    together = _by_key(_pgd(norm, **settings).run(model, *targets))
-    for objective in ALL:
-        alone = _by_key(_pgd(norm, **settings, objectives=(objective,)).run(model, *targets))
-        for i, steps in itertools.product(range(len(SIZES)), (1, 3, 6)):
-            assert _same(together[i, objective, steps], alone[i, objective, steps])
-
-
 def test_sharing_saves_gradients():
     """Five objectives cost far less than five runs: at most two points an image and restart after a step."""
     model, targets = Wavy().eval(), _targets()
@@ -102,55 +81,6 @@ def test_sharing_saves_gradients():
     assert separate == 5 * 6 * 2
     assert all(together.cost[i, 6].backwards <= 0.5 * separate for i in range(len(SIZES)))
     assert together.cost[0, 6].forwards > together.cost[0, 6].backwards
-
-
-def test_prefixes_equal_shorter_runs():
-    """What is reported after T steps is what a run of T steps gives."""
-    model, targets = Wavy().eval(), _targets()
-    long = _by_key(_pgd(report_steps=(1, 2, 4)).run(model, *targets))
-    for steps in (1, 2, 4):
-        short = _by_key(_pgd(steps=steps).run(model, *targets))
-        assert short.keys() <= long.keys()
-        assert all(_same(found, long[key]) for key, found in short.items())
-
-
-def test_results_do_not_depend_on_chunk_grouping_or_company():
-    """Chunk size, restarts run together or apart, and which other batches are in the run change nothing."""
-    model, (images, ids, mos) = Wavy().eval(), _targets([(8, 8)] * 16)
-    attack = _pgd(restarts=3)
-    whole = _by_key(attack.run(model, images, ids, mos))
-    for chunk in (1, 5, 64):
-        other = _by_key(attack.run(model, images, ids, mos, chunk=chunk))
-        assert all(_same(found, other[key]) for key, found in whole.items())
-    second = _by_key(attack.run(model, images[8:], ids[8:], mos[8:]))
-    assert all(_same(found, whole[i + 8, o, s]) for (i, o, s), found in second.items())
-
-
-def test_image_sizes_may_differ():
-    """Images of several sizes, in any order, give what they give alone."""
-    sizes = [(8, 8), (6, 9), (8, 8), (10, 5), (6, 9)]
-    model, (images, ids, mos) = Wavy().eval(), _targets(sizes)
-    per_image = ("mse", "drift", "raise", "lower")
-    mixed = _by_key(_pgd(objectives=per_image).run(model, images, ids, mos))
-    for i in range(len(sizes)):
-        alone = _by_key(
-            _pgd(objectives=per_image).run(model, images[i : i + 1], ids[i : i + 1], mos[i : i + 1])
-        )
-        assert all(_same(found, mixed[i, o, s]) for (_, o, s), found in alone.items())
-
-
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_everything_found_is_admissible_and_scored_as_stored(norm):
-    """Every example lies in ball and box, and its score is the model's own."""
-    model, (images, ids, mos) = Wavy().eval(), _targets()
-    epsilon = 0.05 if norm == "inf" else 0.5
-    for found in _pgd(norm, epsilon, report_steps=(1, 2)).run(model, images, ids, mos).found:
-        pixels = found.example.pixels.unsqueeze(0)
-        budget = measure(pixels, images[found.image].unsqueeze(0))
-        assert float(budget.linf if norm == "inf" else budget.l2) <= epsilon * (1 + 1e-9)
-        assert pixels.min() >= 0
-        assert pixels.max() <= 1
-        assert found.example.score == model(pixels).item()
 
 
 def test_the_best_iterate_is_the_best_of_a_replay():
@@ -208,15 +138,6 @@ def test_pairwise_inversion_keeps_one_moment_for_a_batch():
     assert len(set(moments.values())) == 3
 
 
-def test_seen_ends_hold_everything():
-    """The lowest and highest seen scores enclose every example of every objective and prefix."""
-    model, targets = Wavy().eval(), _targets()
-    found = _by_key(_pgd(report_steps=(2,)).run(model, *targets))
-    for (i, _, steps), entry in found.items():
-        low, high = found[i, LOWEST_SEEN, steps], found[i, HIGHEST_SEEN, steps]
-        assert low.example.score <= entry.example.score <= high.example.score
-
-
 def test_zero_gradients_are_counted_not_hidden():
     """A model that ignores its input through the graph shows as many zero gradients as gradients."""
 
@@ -264,7 +185,7 @@ def test_unusable_targets_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "start at 1"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
         ({"step_size": 0.0}, "step_size"),
         ({"step_size": 1}, "more than twice the radius .* write grey levels as a fraction"),
         ({"step_size": float("nan")}, "step_size"),

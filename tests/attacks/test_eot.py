@@ -1,18 +1,11 @@
 """EOT as facts: seeded draws, averaged; independent of batch, company and the caller's own randomness."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from attack_cases import ALL, Wavy, by_key, same, targets
 from torch import Tensor
 
 from iqa_attacks import AttackError, ThreatModel, create_attack, stored_score
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-ALL, Wavy, targets, by_key, same = shared.ALL, shared.Wavy, shared.targets, shared.by_key, shared.same
 
 
 class Noisy(Wavy):
@@ -37,7 +30,7 @@ def _attack(kind="pgd", **settings):
 @pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
 def test_results_repeat_whatever_the_company(kind):
     """The same numbers in every chunk and grouping, alone or shared; the caller's generator is left alone."""
-    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 9)
+    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 10)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     whole = by_key(_attack(kind).run(model, images, ids, mos))
@@ -47,7 +40,7 @@ def test_results_repeat_whatever_the_company(kind):
     assert all(same(found, again[key]) for key, found in whole.items())
     for objective in ALL:
         alone = by_key(_attack(kind, objectives=(objective,)).run(model, images, ids, mos))
-        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(9))
+        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(10))
     last = by_key(_attack(kind).run(model, images[8:], ids[8:], mos[8:]))
     assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in last.items())
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iqa_attacks import AttackError, BadAttackOption, ThreatModel, measure, to_8_bits
+from iqa_attacks import AttackError, BadAttackOption, ThreatModel, measure, nearest_levels
 
 
 def _pair(seed, dtype=torch.float32, spread=0.05):
@@ -27,7 +27,7 @@ def test_what_is_admitted_survives_an_8_bit_file(seed, norm, levels, dtype):
     size = levels / 255 * (11 if norm == "2" else 1)
     threat = ThreatModel(norm, size, pixels="8bit")
     admitted = threat.admit(images, clean)
-    assert torch.equal(admitted, to_8_bits(admitted))
+    assert torch.equal(admitted, nearest_levels(admitted))
     assert threat.violation(admitted, clean) is None
     assert (threat.size(measure(admitted, clean)) <= size + 1e-6).all()
     assert torch.equal(threat.admit(admitted, clean), admitted)
@@ -52,7 +52,7 @@ def test_in_norm_2_a_change_below_half_a_level_is_not_lost():
     change = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     change = change / change.abs().max() * 0.49 / 255
     threat = ThreatModel("2", float(change.norm()), pixels="8bit")
-    assert torch.equal(to_8_bits(clean + change), clean)
+    assert torch.equal(nearest_levels(clean + change), clean)
     kept = threat.admit(clean + change, clean) - clean
     assert float(kept.norm()) == pytest.approx(float(change.norm()), rel=0.01)
     assert float((kept * change).sum() / kept.norm() / change.norm()) > 0.3  # a sparse one of that length
