@@ -226,7 +226,7 @@ class Overwriting(Wavy):
 @pytest.mark.parametrize("how", ["in place", "data"])
 @every_case
 def test_a_model_that_writes_into_its_input_writes_into_nobody_s_images(name, how):
-    """Neither the caller's images nor what is kept moves: all is in the ball around the images as they were."""
+    """The images stay, and all that is kept is in the ball around them."""
     attack, on = CASES[name].attack(CASES[name].norms[0]), _on()
     images = [image.clone() for image in on[0]]
     found = run(attack, Overwriting(how).eval(), on).found

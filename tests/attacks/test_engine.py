@@ -1,8 +1,10 @@
 """The engine against a model whose optimum is known, and against runs of one objective at a time."""
 
+import itertools
+
 import pytest
 import torch
-from attack_cases import ALL, SIZES, Wavy
+from attack_cases import ALL, SIZES, Counting, Wavy
 from attack_cases import by_key as _by_key
 from attack_cases import targets as _targets
 from torch import Tensor
@@ -17,6 +19,7 @@ from iqa_attacks import (
     UnknownAttack,
     create_attack,
 )
+from iqa_attacks.engine.batches import batches
 from iqa_models import create_model
 
 
@@ -210,3 +213,104 @@ def test_unknown_attack_names_the_nearest():
         create_attack("pdg")
     with pytest.raises(BadAttackOption, match="missing"):
         create_attack("pgd", threat=ThreatModel("inf", 0.1))
+
+
+@pytest.mark.parametrize("objective", ["pairwise_inversion", "soft_spearman"])
+@pytest.mark.parametrize("kind", ["pgd", "apgd"])
+def test_an_image_left_alone_joins_the_batch_before_it(kind, objective):
+    """Of nine images in batches of eight the ninth is attacked, as in one of nine; of ten two are a batch."""
+    settings = {"steps": 4, "restarts": 2, **({"step_size": 0.01} if kind == "pgd" else {})}
+    model, nine = Wavy().eval(), _targets([(8, 8)] * 9)
+    threat = ThreatModel("inf", 4 / 255)
+
+    def attack(batch):
+        return create_attack(kind, threat=threat, objectives=(objective,), batch=batch, **settings)
+
+    found, whole = (_by_key(attack(batch).run(model, *nine)) for batch in (8, 9))
+    assert all(torch.equal(f.example.pixels, whole[key].example.pixels) for key, f in found.items())
+    ninth = found[8, objective, 4]
+    assert ninth.loss != 0
+    assert ninth.loss == found[0, objective, 4].loss
+    ten = _by_key(attack(8).run(model, *_targets([(8, 8)] * 10)))
+    assert ten[8, objective, 4].loss == ten[9, objective, 4].loss != ten[7, objective, 4].loss
+
+
+def test_batches_hold_every_image_once_and_none_alone():
+    for count, size in itertools.product(range(2, 40), range(2, 10)):
+        parts = batches(count, size)
+        assert [i for part in parts for i in range(count)[part]] == list(range(count))
+        lengths = [part.stop - part.start for part in parts]
+        assert min(lengths) >= 2
+        assert set(lengths[:-1]) <= {size}
+        assert lengths[-1] <= size + 1
+
+
+def test_one_image_alone_has_none_to_be_compared_with():
+    """A loss of a batch would leave it where it is: it is refused, not passed for robust."""
+    model, (images, ids, mos) = Wavy().eval(), _targets()
+    with pytest.raises(AttackError, match="'image-0' is the only one: attack two or more together"):
+        _pgd().run(model, images[:1], ids[:1], mos[:1])
+    with pytest.raises(AttackError, match="no images"):
+        _pgd().run(model, [], [], torch.empty(0))
+
+
+def test_an_image_too_small_for_an_ssim_floor_is_named_before_the_attack():
+    model, on = Counting().eval(), _targets([(24, 24), (10, 24)])
+    threat = ThreatModel("inf", 0.05, ssim_floor=0.9)
+    attack = create_attack("pgd", threat=threat, objectives=("raise",), steps=3, step_size=0.02)
+    with pytest.raises(AttackError, match="image 'image-1': SSIM needs images of at least 11 x 11 pixels"):
+        attack.run(model, *on)
+    assert model.forwards == 0
+
+
+@pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16])
+def test_a_model_that_cannot_mix_its_precision_with_the_images_says_so(weights):
+    """One error that names both; what the model itself converts is taken."""
+
+    class Net(Wavy):
+        def __init__(self, converts: bool) -> None:
+            super().__init__()
+            self.linear.float()
+            self.net, self.converts = torch.nn.Conv2d(3, 1, 3).to(weights), converts
+
+        def predict(self, images: Tensor) -> Tensor:
+            scores = self.net(images.to(weights) if self.converts else images).mean((1, 2, 3))
+            return scores.double()
+
+    pixels, ids, mos = _targets()
+    on = [image.float() for image in pixels], ids, mos
+    attack = _pgd(objectives=("raise",))
+    message = f"weights are {weights} and torch.float32, the images torch.float32, and it cannot mix them"
+    with pytest.raises(AttackFailed, match=message):
+        attack.run(Net(converts=False).eval(), *on)
+    assert attack.run(Net(converts=True).eval(), *on).found
+
+
+def test_dropout_of_a_stochastic_model_may_stay_in_training_mode():
+    """It keeps no state; of a model that says it is deterministic it is refused."""
+
+    class Dropping(Wavy):
+        def __init__(self, **card) -> None:
+            super().__init__(**card)
+            self.drop = torch.nn.Dropout(0.2)
+
+        def train(self, mode: bool = True):
+            super().train(mode)
+            if hasattr(self, "drop"):
+                self.drop.train()
+            return self
+
+        def predict(self, images: Tensor) -> Tensor:
+            return super().predict(self.drop(images).clamp(0, 1))
+
+    on = _targets()
+    assert _pgd(eot_samples=2).run(Dropping(is_stochastic=True).eval(), *on).found
+    with pytest.raises(AttackError, match=r"'drop' \(Dropout\) is in training mode"):
+        _pgd(eot_samples=2).run(Dropping().eval(), *on)
+
+
+def test_a_model_made_under_inference_mode_says_what_is_wrong():
+    with torch.inference_mode():
+        model = Wavy().eval()
+    with pytest.raises(AttackError, match=r"made under torch.inference_mode\(\)"):
+        _pgd().run(model, *_targets())

@@ -5,7 +5,7 @@ import torch
 from attack_cases import ALL, Wavy, by_key, same, targets
 from torch import Tensor
 
-from iqa_attacks import AttackError, ThreatModel, create_attack, stored_score
+from iqa_attacks import AttackError, ThreatModel, create_attack, draw_seeds, expected_score, stored_score
 
 
 class Noisy(Wavy):
@@ -98,3 +98,15 @@ def test_a_stochastic_model_without_eot_is_refused():
     """Its numbers would overstate robustness; the message names the setting."""
     with pytest.raises(AttackError, match="set eot_samples"):
         _attack(eot_samples=None).run(Noisy().eval(), *targets())
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_every_mean_is_kept_in_float64(keep):
+    """Also that of the last iterate, of which no gradient is taken."""
+    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 3)
+    found = _attack(objectives=("raise", "lower"), keep=keep).run(model, images, ids, mos).found
+    for each in found:
+        moment = (each.example.restart, each.example.step)
+        seeds = draw_seeds(7, ids[each.image], moment, 3)
+        assert each.example.score == expected_score(model, each.example.pixels, seeds)
+    assert {4} <= {each.example.step for each in found}

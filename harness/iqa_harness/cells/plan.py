@@ -341,7 +341,7 @@ def _require_sizes(entrants: Sequence[Entrant], images: ImageSet) -> None:
     """
     for i, record in enumerate(images.records):
         try:
-            height, width = images.view(i).shape[:2]
+            height, width = images.read(i).shape[:2]
         except DataError:
             continue
         wrong = f"SSIM needs at least {WINDOW} pixels a side" if min(height, width) < WINDOW else None

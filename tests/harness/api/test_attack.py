@@ -33,9 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder, cache):
     """A run of two named models on six images, made in Python."""
-    return iqa.attack(
-        "smoke", MODELS, limit=6, run="r", store=folder / "store", cache=cache, progress=False
-    )
+    return iqa.attack("smoke", MODELS, limit=6, run="r", store=folder / "store", cache=cache, progress=False)
 
 
 def test_the_command_line_makes_the_same_rows(run, cli, folder):
