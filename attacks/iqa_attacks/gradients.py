@@ -70,14 +70,14 @@ def _evaluate(model: QualityModel, images: Tensor) -> Tensor:
     try:
         scores: Tensor = model(images)
     except RuntimeError as error:
-        of_weights = next((w.dtype for w in model.parameters() if w.is_floating_point()), images.dtype)
-        if of_weights == images.dtype or not any(
-            word in str(error) for word in ("dtype", "type (", "scalar type")
-        ):
+        of_weights = {str(w.dtype) for w in model.parameters() if w.is_floating_point()}
+        about_types = any(words in str(error) for words in ("dtype", "type (", "scalar type"))
+        if of_weights <= {str(images.dtype)} or not about_types:
             raise
+        held = " and ".join(sorted(of_weights))
         raise AttackFailed(
-            f"{model.spec.name}: its weights are {of_weights}, the images {images.dtype}, and it cannot "
-            f"mix them ({error}); call .to({images.dtype}) on the model, or convert the images in predict()"
+            f"{model.spec.name}: its weights are {held}, the images {images.dtype}, and it cannot mix them "
+            f"({error}); call .to({images.dtype}) on the model, or convert the images in predict()"
         ) from error
     return scores
 

@@ -266,10 +266,11 @@ def to_8_bits(images: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
         AttackError: the clean image is none of 8 bits: then it is not known what file holds it.
     """
     rounded = _rounded_in_ball(images, clean, threat)
-    floor = threat.ssim_floor
+    if threat.ssim_floor is None:
+        return rounded
     for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0):
-        below = ssim(rounded, clean) < (floor or -1)
-        if floor is None or not bool(below.any()):
+        below = ssim(rounded, clean) < threat.ssim_floor
+        if not bool(below.any()):
             break
         shorter = _rounded_in_ball(clean + share * (images - clean), clean, threat)
         rounded = torch.where(below.to(images.device).view(-1, 1, 1, 1), shorter, rounded)

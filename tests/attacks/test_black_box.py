@@ -1,25 +1,15 @@
 """Square attack as facts: inside, seeded, shared, published schedule, far beyond noise."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from attack_cases import EPSILON, PER_IMAGE, Wavy, by_key, same, targets
 from torch import Tensor
 
 from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
 from iqa_attacks.square import L2Moves, halvings
 from iqa_models import create_model
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
-PER_IMAGE = ("mse", "drift", "raise", "lower")
-
-
-EPSILON = {"inf": 0.05, "2": 0.5, "rmse": 0.03}
 
 
 def _square(norm="inf", **settings):
@@ -97,35 +87,6 @@ def test_it_reaches_nearly_the_optimum_of_a_linear_model(box):
             assert (noise[i, objective, 0].example.score - clean) / reach < 0.5
 
 
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_shared_equals_separate_runs_whatever_the_company(norm):
-    """Objectives together or alone, chunks, sizes and other images change nothing, bit for bit."""
-    sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
-    model, (images, ids, mos) = Wavy().eval(), targets(sizes)
-    whole = by_key(_square(norm).run(model, images, ids, mos))
-    again = by_key(_square(norm).run(model, images, ids, mos, chunk=1))
-    assert all(same(found, again[key]) for key, found in whole.items())
-    for objective in PER_IMAGE:
-        alone = by_key(_square(norm, objectives=(objective,)).run(model, images[1:], ids[1:], mos[1:]))
-        assert all(same(alone[i, objective, 60], whole[i + 1, objective, 60]) for i in range(3))
-
-
-def test_everything_found_is_admissible_and_scored_as_stored():
-    """Every example lies in ball and box, its score is the model's own, and the seen ends hold them all."""
-    model, (images, ids, mos) = Wavy().eval(), targets()
-    result = _square().run(model, images, ids, mos)
-    found = by_key(result)
-    for (i, _, steps), entry in found.items():
-        pixels = entry.example.pixels.unsqueeze(0)
-        assert float(measure(pixels, images[i].unsqueeze(0)).linf) <= 0.05 * (1 + 1e-9)
-        assert pixels.min() >= 0
-        assert pixels.max() <= 1
-        assert entry.example.score == model(pixels).item()
-        low, high = found[i, "lowest_seen", steps], found[i, "highest_seen", steps]
-        assert low.example.score <= entry.example.score <= high.example.score
-    assert result.cost[0, 60] == (2 * (1 + 59 * 4), 0, 0)
-
-
 def test_queries_and_restarts_never_hurt():
     """More restarts can only raise a loss, and one query is the stripes."""
     model, (images, ids, mos) = Wavy().eval(), targets()
@@ -167,7 +128,7 @@ def test_a_stochastic_model_is_searched_on_mean_scores():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"queries": 0}, "start at 1"),
+        ({"queries": 0}, "queries: Input should be greater than or equal to 1, not 0"),
         ({"first_area": 0}, "first_area"),
         ({"objectives": ("pairwise_inversion",)}, "a loss of a batch"),
         ({"steps": 5}, "no setting 'steps'"),

@@ -1,20 +1,13 @@
 """No attack mixes tensors of two devices: each finds on a GPU that is not there what it finds on the CPU."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from accelerator import Accelerator, away, home
 from torch import Tensor
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.square import InfMoves, L2Moves
 from iqa_models import QualityModel, create_model
-
-_spec = importlib.util.spec_from_file_location("accelerator", Path(__file__).with_name("accelerator.py"))
-accelerator = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(accelerator)
-Accelerator, away, home = accelerator.Accelerator, accelerator.away, accelerator.home
 
 EPSILON = {"inf": 4 / 255, "2": 0.5, "rmse": 2 / 255}
 ASCENT = ("mse", "raise", "pairwise_inversion")

@@ -1,11 +1,12 @@
 """The engine against a model whose optimum is known, and against runs of one objective at a time."""
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
+from attack_cases import ALL, SIZES, Counting, Wavy
+from attack_cases import by_key as _by_key
+from attack_cases import targets as _targets
 from torch import Tensor
 
 from iqa_attacks import (
@@ -17,15 +18,9 @@ from iqa_attacks import (
     ThreatModel,
     UnknownAttack,
     create_attack,
-    measure,
 )
+from iqa_attacks.engine.batches import batches
 from iqa_models import create_model
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-ALL, SIZES, Wavy = shared.ALL, shared.SIZES, shared.Wavy
-_targets, _by_key, _same = shared.targets, shared.by_key, shared.same
 
 
 def _pgd(norm="inf", epsilon=4 / 255, **settings):
@@ -80,19 +75,6 @@ def test_mse_and_drift_take_the_farther_end():
         assert (found[i, "mse", 6].example.score > float(clean[i])) == (float(mos[i]) == 0.0)
 
 
-@pytest.mark.parametrize("norm", ["inf", "2"])
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_shared_equals_separate_runs(norm, keep):
-    """A run of five objectives gives, bit for bit, what five runs of one objective give."""
-    model, targets = Wavy().eval(), _targets()
-    settings = {"epsilon": 0.05 if norm == "inf" else 0.5, "keep": keep, "report_steps": (1, 3)}
-    together = _by_key(_pgd(norm, **settings).run(model, *targets))
-    for objective in ALL:
-        alone = _by_key(_pgd(norm, **settings, objectives=(objective,)).run(model, *targets))
-        for i, steps in itertools.product(range(len(SIZES)), (1, 3, 6)):
-            assert _same(together[i, objective, steps], alone[i, objective, steps])
-
-
 def test_sharing_saves_gradients():
     """Five objectives cost far less than five runs: at most two points an image and restart after a step."""
     model, targets = Wavy().eval(), _targets()
@@ -102,55 +84,6 @@ def test_sharing_saves_gradients():
     assert separate == 5 * 6 * 2
     assert all(together.cost[i, 6].backwards <= 0.5 * separate for i in range(len(SIZES)))
     assert together.cost[0, 6].forwards > together.cost[0, 6].backwards
-
-
-def test_prefixes_equal_shorter_runs():
-    """What is reported after T steps is what a run of T steps gives."""
-    model, targets = Wavy().eval(), _targets()
-    long = _by_key(_pgd(report_steps=(1, 2, 4)).run(model, *targets))
-    for steps in (1, 2, 4):
-        short = _by_key(_pgd(steps=steps).run(model, *targets))
-        assert short.keys() <= long.keys()
-        assert all(_same(found, long[key]) for key, found in short.items())
-
-
-def test_results_do_not_depend_on_chunk_grouping_or_company():
-    """Chunk size, restarts run together or apart, and which other batches are in the run change nothing."""
-    model, (images, ids, mos) = Wavy().eval(), _targets([(8, 8)] * 16)
-    attack = _pgd(restarts=3)
-    whole = _by_key(attack.run(model, images, ids, mos))
-    for chunk in (1, 5, 64):
-        other = _by_key(attack.run(model, images, ids, mos, chunk=chunk))
-        assert all(_same(found, other[key]) for key, found in whole.items())
-    second = _by_key(attack.run(model, images[8:], ids[8:], mos[8:]))
-    assert all(_same(found, whole[i + 8, o, s]) for (i, o, s), found in second.items())
-
-
-def test_image_sizes_may_differ():
-    """Images of several sizes, in any order, give what they give alone."""
-    sizes = [(8, 8), (6, 9), (8, 8), (10, 5), (6, 9)]
-    model, (images, ids, mos) = Wavy().eval(), _targets(sizes)
-    per_image = ("mse", "drift", "raise", "lower")
-    mixed = _by_key(_pgd(objectives=per_image).run(model, images, ids, mos))
-    for i in range(len(sizes)):
-        alone = _by_key(
-            _pgd(objectives=per_image).run(model, images[i : i + 1], ids[i : i + 1], mos[i : i + 1])
-        )
-        assert all(_same(found, mixed[i, o, s]) for (_, o, s), found in alone.items())
-
-
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_everything_found_is_admissible_and_scored_as_stored(norm):
-    """Every example lies in ball and box, and its score is the model's own."""
-    model, (images, ids, mos) = Wavy().eval(), _targets()
-    epsilon = 0.05 if norm == "inf" else 0.5
-    for found in _pgd(norm, epsilon, report_steps=(1, 2)).run(model, images, ids, mos).found:
-        pixels = found.example.pixels.unsqueeze(0)
-        budget = measure(pixels, images[found.image].unsqueeze(0))
-        assert float(budget.linf if norm == "inf" else budget.l2) <= epsilon * (1 + 1e-9)
-        assert pixels.min() >= 0
-        assert pixels.max() <= 1
-        assert found.example.score == model(pixels).item()
 
 
 def test_the_best_iterate_is_the_best_of_a_replay():
@@ -208,15 +141,6 @@ def test_pairwise_inversion_keeps_one_moment_for_a_batch():
     assert len(set(moments.values())) == 3
 
 
-def test_seen_ends_hold_everything():
-    """The lowest and highest seen scores enclose every example of every objective and prefix."""
-    model, targets = Wavy().eval(), _targets()
-    found = _by_key(_pgd(report_steps=(2,)).run(model, *targets))
-    for (i, _, steps), entry in found.items():
-        low, high = found[i, LOWEST_SEEN, steps], found[i, HIGHEST_SEEN, steps]
-        assert low.example.score <= entry.example.score <= high.example.score
-
-
 def test_zero_gradients_are_counted_not_hidden():
     """A model that ignores its input through the graph shows as many zero gradients as gradients."""
 
@@ -264,7 +188,7 @@ def test_unusable_targets_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "start at 1"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
         ({"step_size": 0.0}, "step_size"),
         ({"step_size": 1}, "more than twice the radius .* write grey levels as a fraction"),
         ({"step_size": float("nan")}, "step_size"),
@@ -289,3 +213,104 @@ def test_unknown_attack_names_the_nearest():
         create_attack("pdg")
     with pytest.raises(BadAttackOption, match="missing"):
         create_attack("pgd", threat=ThreatModel("inf", 0.1))
+
+
+@pytest.mark.parametrize("objective", ["pairwise_inversion", "soft_spearman"])
+@pytest.mark.parametrize("kind", ["pgd", "apgd"])
+def test_an_image_left_alone_joins_the_batch_before_it(kind, objective):
+    """Of nine images in batches of eight the ninth is attacked, as in one of nine; of ten two are a batch."""
+    settings = {"steps": 4, "restarts": 2, **({"step_size": 0.01} if kind == "pgd" else {})}
+    model, nine = Wavy().eval(), _targets([(8, 8)] * 9)
+    threat = ThreatModel("inf", 4 / 255)
+
+    def attack(batch):
+        return create_attack(kind, threat=threat, objectives=(objective,), batch=batch, **settings)
+
+    found, whole = (_by_key(attack(batch).run(model, *nine)) for batch in (8, 9))
+    assert all(torch.equal(f.example.pixels, whole[key].example.pixels) for key, f in found.items())
+    ninth = found[8, objective, 4]
+    assert ninth.loss != 0
+    assert ninth.loss == found[0, objective, 4].loss
+    ten = _by_key(attack(8).run(model, *_targets([(8, 8)] * 10)))
+    assert ten[8, objective, 4].loss == ten[9, objective, 4].loss != ten[7, objective, 4].loss
+
+
+def test_batches_hold_every_image_once_and_none_alone():
+    for count, size in itertools.product(range(2, 40), range(2, 10)):
+        parts = batches(count, size)
+        assert [i for part in parts for i in range(count)[part]] == list(range(count))
+        lengths = [part.stop - part.start for part in parts]
+        assert min(lengths) >= 2
+        assert set(lengths[:-1]) <= {size}
+        assert lengths[-1] <= size + 1
+
+
+def test_one_image_alone_has_none_to_be_compared_with():
+    """A loss of a batch would leave it where it is: it is refused, not passed for robust."""
+    model, (images, ids, mos) = Wavy().eval(), _targets()
+    with pytest.raises(AttackError, match="'image-0' is the only one: attack two or more together"):
+        _pgd().run(model, images[:1], ids[:1], mos[:1])
+    with pytest.raises(AttackError, match="no images"):
+        _pgd().run(model, [], [], torch.empty(0))
+
+
+def test_an_image_too_small_for_an_ssim_floor_is_named_before_the_attack():
+    model, on = Counting().eval(), _targets([(24, 24), (10, 24)])
+    threat = ThreatModel("inf", 0.05, ssim_floor=0.9)
+    attack = create_attack("pgd", threat=threat, objectives=("raise",), steps=3, step_size=0.02)
+    with pytest.raises(AttackError, match="image 'image-1': SSIM needs images of at least 11 x 11 pixels"):
+        attack.run(model, *on)
+    assert model.forwards == 0
+
+
+@pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16])
+def test_a_model_that_cannot_mix_its_precision_with_the_images_says_so(weights):
+    """One error that names both; what the model itself converts is taken."""
+
+    class Net(Wavy):
+        def __init__(self, converts: bool) -> None:
+            super().__init__()
+            self.linear.float()
+            self.net, self.converts = torch.nn.Conv2d(3, 1, 3).to(weights), converts
+
+        def predict(self, images: Tensor) -> Tensor:
+            scores = self.net(images.to(weights) if self.converts else images).mean((1, 2, 3))
+            return scores.double()
+
+    pixels, ids, mos = _targets()
+    on = [image.float() for image in pixels], ids, mos
+    attack = _pgd(objectives=("raise",))
+    message = f"weights are {weights} and torch.float32, the images torch.float32, and it cannot mix them"
+    with pytest.raises(AttackFailed, match=message):
+        attack.run(Net(converts=False).eval(), *on)
+    assert attack.run(Net(converts=True).eval(), *on).found
+
+
+def test_dropout_of_a_stochastic_model_may_stay_in_training_mode():
+    """It keeps no state; of a model that says it is deterministic it is refused."""
+
+    class Dropping(Wavy):
+        def __init__(self, **card) -> None:
+            super().__init__(**card)
+            self.drop = torch.nn.Dropout(0.2)
+
+        def train(self, mode: bool = True):
+            super().train(mode)
+            if hasattr(self, "drop"):
+                self.drop.train()
+            return self
+
+        def predict(self, images: Tensor) -> Tensor:
+            return super().predict(self.drop(images).clamp(0, 1))
+
+    on = _targets()
+    assert _pgd(eot_samples=2).run(Dropping(is_stochastic=True).eval(), *on).found
+    with pytest.raises(AttackError, match=r"'drop' \(Dropout\) is in training mode"):
+        _pgd(eot_samples=2).run(Dropping().eval(), *on)
+
+
+def test_a_model_made_under_inference_mode_says_what_is_wrong():
+    with torch.inference_mode():
+        model = Wavy().eval()
+    with pytest.raises(AttackError, match=r"made under torch.inference_mode\(\)"):
+        _pgd().run(model, *_targets())

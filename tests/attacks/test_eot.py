@@ -1,18 +1,11 @@
 """EOT as facts: seeded draws, averaged; independent of batch, company and the caller's own randomness."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from attack_cases import ALL, Wavy, by_key, same, targets
 from torch import Tensor
 
-from iqa_attacks import AttackError, ThreatModel, create_attack, stored_score
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-ALL, Wavy, targets, by_key, same = shared.ALL, shared.Wavy, shared.targets, shared.by_key, shared.same
+from iqa_attacks import AttackError, ThreatModel, create_attack, draw_seeds, expected_score, stored_score
 
 
 class Noisy(Wavy):
@@ -37,7 +30,7 @@ def _attack(kind="pgd", **settings):
 @pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
 def test_results_repeat_whatever_the_company(kind):
     """The same numbers in every chunk and grouping, alone or shared; the caller's generator is left alone."""
-    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 9)
+    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 10)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     whole = by_key(_attack(kind).run(model, images, ids, mos))
@@ -47,7 +40,7 @@ def test_results_repeat_whatever_the_company(kind):
     assert all(same(found, again[key]) for key, found in whole.items())
     for objective in ALL:
         alone = by_key(_attack(kind, objectives=(objective,)).run(model, images, ids, mos))
-        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(9))
+        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(10))
     last = by_key(_attack(kind).run(model, images[8:], ids[8:], mos[8:]))
     assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in last.items())
 
@@ -105,3 +98,15 @@ def test_a_stochastic_model_without_eot_is_refused():
     """Its numbers would overstate robustness; the message names the setting."""
     with pytest.raises(AttackError, match="set eot_samples"):
         _attack(eot_samples=None).run(Noisy().eval(), *targets())
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_every_mean_is_kept_in_float64(keep):
+    """Also that of the last iterate, of which no gradient is taken."""
+    model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 3)
+    found = _attack(objectives=("raise", "lower"), keep=keep).run(model, images, ids, mos).found
+    for each in found:
+        moment = (each.example.restart, each.example.step)
+        seeds = draw_seeds(7, ids[each.image], moment, 3)
+        assert each.example.score == expected_score(model, each.example.pixels, seeds)
+    assert {4} <= {each.example.step for each in found}

@@ -1,5 +1,6 @@
 """Objectives as facts, against closed forms."""
 
+import copy
 import math
 
 import pytest
@@ -149,12 +150,13 @@ class FarFromMiddle(Objective):
 
 def test_an_objective_of_ones_own_is_taken_by_name(monkeypatch):
     """Registered once, under a free name, creatable without arguments; then it is one of the catalogue."""
-    monkeypatch.setattr("iqa_attacks.objectives._OBJECTIVES", dict(objectives._OBJECTIVES))
-    register_objective(FarFromMiddle)
+    monkeypatch.setattr("iqa_attacks.objectives._OBJECTIVES", copy.deepcopy(objectives._OBJECTIVES))
+    assert register_objective(FarFromMiddle) is FarFromMiddle
+    register_objective(FarFromMiddle)  # the same class again is the same
     weight = create_objective("far_from_middle").evaluate(F, Y, CLEAN).weight
     assert torch.allclose(weight, 3 * (F - 0.5) ** 2 * (F - 0.5).sign())
     with pytest.raises(BadAttackOption, match="taken"):
-        register_objective(FarFromMiddle)
+        register_objective(type("Twin", (FarFromMiddle,), {}))
     for name, message in (("Bad Name", "lower case"), ("mse", "taken"), ("lowest_seen", "taken")):
         with pytest.raises(BadAttackOption, match=message):
             register_objective(type("Named", (FarFromMiddle,), {"name": name}))

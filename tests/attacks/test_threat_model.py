@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from iqa_attacks import BadAttackOption, ThreatModel, UnknownAttack, measure, parse_epsilon
+from iqa_attacks import AttackError, BadAttackOption, ThreatModel, UnknownAttack, measure, parse_epsilon
 
 
 def _pair(seed: int, spread: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,6 +50,7 @@ def test_projection_leaves_what_is_inside(norm):
 def test_projection_lands_in_ball_and_box(seed, norm, epsilon):
     """Whatever goes in, what comes out is within the radius and within [0, 1]."""
     images, clean = _pair(seed, spread=2.0)
+    epsilon = min(epsilon, 1.0) if norm == "inf" else epsilon
     out = ThreatModel(norm, epsilon).project(images, clean)
     size = measure(out, clean).linf if norm == "inf" else measure(out, clean).l2
     assert (size <= epsilon * (1 + 1e-12)).all()
@@ -160,3 +161,47 @@ def test_unknown_norm_is_refused():
     """Only norms that exist can be asked for."""
     with pytest.raises(UnknownAttack, match="no norm '1'"):
         ThreatModel("1", 0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", ["inf", "rmse"])
+def test_grey_levels_written_as_a_radius_are_refused(norm):
+    """Pixels lie in [0, 1]: 8 would be every image there is. A norm of a whole image may be more than 1."""
+    with pytest.raises(BadAttackOption, match="such as '8/255'"):
+        ThreatModel(norm, 8)
+    assert ThreatModel(norm, 1).epsilon == 1
+    assert ThreatModel("2", 8).epsilon == 8
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    norm=st.sampled_from(["inf", "2", "rmse"]),
+    epsilon=st.floats(1e-3, 0.3),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16]),
+)
+@settings(max_examples=60, deadline=None)
+def test_half_precision_stays_in_ball_and_box(seed, norm, epsilon, dtype):
+    """Every pixel is the nearest one of its precision, or the next towards the clean image."""
+    images, clean = (pair.clamp(0, 1) for pair in _pair(seed))
+    coarse = clean.to(dtype)
+    threat = ThreatModel(norm, epsilon)
+    out = threat.project(images.to(dtype), coarse)
+    exact = threat.project(images.to(dtype).double(), coarse.double())
+    assert out.dtype == dtype
+    assert (threat.size(measure(out, coarse)) <= epsilon * (1 + 1e-12)).all()
+    assert ((out >= 0) & (out <= 1)).all()
+    assert ((out.double() - coarse.double()).abs() <= (exact - coarse.double()).abs()).all()
+    assert ((out.double() - exact).abs() <= torch.finfo(dtype).eps * exact.clamp_min(1e-5)).all()
+
+
+def test_an_image_that_a_threat_model_has_no_meaning_for_is_refused():
+    """Too small for an SSIM floor, between grey levels, or of half precision where either is asked."""
+    floor, levels = ThreatModel("inf", 0.1, ssim_floor=0.9), ThreatModel("inf", 0.1, pixels="8bit")
+    with pytest.raises(AttackError, match="at least 11 x 11 pixels, not 10 x 30"):
+        floor.check_image(torch.zeros(3, 10, 30))
+    with pytest.raises(AttackError, match="multiples of 1/255"):
+        levels.check_image(torch.full((3, 12, 12), 0.5))
+    for threat in (floor, levels):
+        threat.check_image(torch.zeros(3, 12, 12))
+        with pytest.raises(AttackError, match=r"float32 or float64, not torch\.float16"):
+            threat.check_image(torch.zeros(3, 12, 12, dtype=torch.float16))
+    ThreatModel("inf", 0.1).check_image(torch.zeros(3, 2, 2, dtype=torch.float16))

@@ -1,6 +1,5 @@
 """The torchattacks catalogue: what fits moves every score both ways, what cannot says why; parity."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchattacks
+from attack_cases import BOTH, Wavy, by_key, same, targets
 from torch import Tensor, nn
 
 from iqa_attacks import (
@@ -21,13 +21,6 @@ from iqa_attacks import (
 )
 from iqa_attacks.adapters.torchattacks import FITTING, REFUSED, TwoLogits
 from iqa_models import QualityModel, create_model
-
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
-
-BOTH = ("raise", "lower")
 
 
 class Hundred(QualityModel):

@@ -1,24 +1,19 @@
 """MI-FGSM, APGD, noise, list-wise and own objectives: the engine's properties hold for all of them."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
+import attack_cases
 import pytest
 import torch
+from attack_cases import Wavy, by_key, targets
 
 from iqa_attacks import BadAttackOption, Objective, ThreatModel, create_attack, measure
 from iqa_attacks.engine.updates import checkpoints
 from iqa_models import create_model
 
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-Wavy, targets, by_key, same = shared.Wavy, shared.targets, shared.by_key, shared.same
-ALL = (*shared.ALL, "soft_spearman")
+ALL = (*attack_cases.ALL, "soft_spearman")
 EPSILON = {"inf": 0.05, "2": 0.5}
-KINDS = ("mifgsm", "apgd", "noise", "falling")
 
 
 def _attack(kind, norm="inf", epsilon=None, **settings):
@@ -33,59 +28,6 @@ def _attack(kind, norm="inf", epsilon=None, **settings):
     threat = ThreatModel(norm, epsilon)
     kind = "pgd" if kind == "falling" else kind
     return create_attack(kind, threat=threat, **{"objectives": ALL, "seed": 7, **defaults, **settings})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_shared_equals_separate_runs(kind, norm):
-    """A run of six objectives gives, bit for bit, what six runs of one objective give."""
-    model, on = Wavy().eval(), targets()
-    attack = _attack(kind, norm)
-    together = by_key(attack.run(model, *on))
-    for objective in ALL:
-        alone = by_key(_attack(kind, norm, objectives=(objective,)).run(model, *on))
-        for i in range(len(on[0])):
-            key = (i, objective, attack.effort.steps)
-            assert same(together[key], alone[key])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_results_do_not_depend_on_chunk_grouping_or_company(kind):
-    """Chunk size, restarts run together or apart, and the other batches of a run change nothing."""
-    model, (images, ids, mos) = Wavy().eval(), targets([(8, 8)] * 16)
-    attack = _attack(kind)
-    whole = by_key(attack.run(model, images, ids, mos))
-    for chunk in (1, 5, 64):
-        other = by_key(attack.run(model, images, ids, mos, chunk=chunk))
-        assert all(same(found, other[key]) for key, found in whole.items())
-    second = by_key(attack.run(model, images[8:], ids[8:], mos[8:]))
-    assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in second.items())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_image_sizes_may_differ(kind):
-    """Images of several sizes, in any order, give what they give alone."""
-    sizes = [(8, 8), (6, 9), (8, 8), (10, 5)]
-    model, (images, ids, mos) = Wavy().eval(), targets(sizes)
-    attack = _attack(kind, objectives=("mse", "drift", "raise", "lower"))
-    mixed = by_key(attack.run(model, images, ids, mos))
-    for i in range(len(sizes)):
-        alone = by_key(attack.run(model, images[i : i + 1], ids[i : i + 1], mos[i : i + 1]))
-        assert all(same(found, mixed[i, o, s]) for (_, o, s), found in alone.items())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_everything_found_is_admissible_and_scored_as_stored(kind, norm):
-    """Every example lies in ball and box, and its score is the model's own."""
-    model, (images, ids, mos) = Wavy().eval(), targets()
-    for found in _attack(kind, norm).run(model, images, ids, mos).found:
-        pixels = found.example.pixels.unsqueeze(0)
-        budget = measure(pixels, images[found.image].unsqueeze(0))
-        assert float(budget.linf if norm == "inf" else budget.l2) <= EPSILON[norm] * (1 + 1e-9)
-        assert pixels.min() >= 0
-        assert pixels.max() <= 1
-        assert found.example.score == model(pixels).item()
 
 
 @pytest.mark.parametrize("box", ["inactive", "active"])
@@ -429,7 +371,7 @@ def test_soft_spearman_lowers_the_order_of_a_whole_batch():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("apgd", {"steps": 0}, "start at 1"),
+        ("apgd", {"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
         ("apgd", {"step_size": 0.1}, "no setting 'step_size'"),
         ("mifgsm", {"decay": -1}, "decay"),
         ("pgd", {"falling": True, "report_steps": (1,)}, "fixed step size"),

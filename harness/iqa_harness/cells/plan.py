@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from iqa_attacks import Attack, Universal
+from iqa_attacks.images.similarity import WINDOW
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.errors import RunError
+from iqa_harness.errors import DataError, RunError
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION
 from iqa_suites import OwnAttackSettings, Suite
@@ -139,7 +140,8 @@ def plan(
 
     Raises:
         RunError: no model, two models of one name, a split without enough images, a transfer with one
-            model, a stochastic model in a suite without EOT, or a selection of images that are not there.
+            model, a stochastic model in a suite without EOT, a selection of images that are not there, or an
+            image of a size that a model cannot take.
     """
     if not entrants:
         raise RunError("no model to attack; name at least one with --model")
@@ -149,7 +151,9 @@ def plan(
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
     _require_possible(suite, entrants)
     rivals = [Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
-    return plan_rivals(suite, rivals, data, selection)
+    work = plan_rivals(suite, rivals, data, selection)
+    _require_sizes(entrants, work.images)
+    return work
 
 
 def plan_rivals(
@@ -196,7 +200,7 @@ def list_cells(
         validation: those the logistic is fitted on.
         trained: trains attacks that need it; without it such a cell cannot be computed.
     """
-    ranges = {"val": _Ranges(suite, validation), suite.data.split: _Ranges(suite, images)}
+    ranges = {s: _Ranges(suite, i, s) for s, i in (("val", validation), (suite.data.split, images))}
     cells: list[Cell] = []
     for rival in rivals:
         clean = _Row(suite, rival, "clean", None)
@@ -238,7 +242,7 @@ def remake(
     attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
     rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
     row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
-    cell = row.cell(_Ranges(suite, images), wanted.split, wanted.first)
+    cell = row.cell(_Ranges(suite, images, wanted.split), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
             f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
@@ -327,18 +331,49 @@ def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
             )
 
 
+def _require_sizes(entrants: Sequence[Entrant], images: ImageSet) -> None:
+    """Refuse images that a model, or the similarity measured of every example, has no use for.
+
+    What cannot be read is left to its cell, which fails alone.
+
+    Raises:
+        RunError: an image is too small, or of another size than a model's only one; it is named.
+    """
+    for i, record in enumerate(images.records):
+        try:
+            height, width = images.read(i).shape[:2]
+        except DataError:
+            continue
+        wrong = f"SSIM needs at least {WINDOW} pixels a side" if min(height, width) < WINDOW else None
+        for entrant in entrants:
+            least, only = entrant.model.spec.min_size, entrant.model.spec.fixed_size
+            if only is not None and (height, width) != (only, only):
+                wrong = f"{entrant.label} takes {only} x {only} pixels only"
+            elif min(height, width) < least:
+                wrong = f"{entrant.label} needs at least {least} pixels a side"
+        if wrong:
+            raise RunError(
+                f"image {record.image_id!r} is {height} high and {width} wide, but {wrong}; leave it out, or "
+                "resize the images"
+            )
+
+
 class _Ranges:
     """The images of a split, cut into cells; what keys say of them is written once for all models."""
 
-    def __init__(self, suite: Suite, images: ImageSet) -> None:
+    def __init__(self, suite: Suite, images: ImageSet, split: str) -> None:
         self.images, self.size = images, suite.cell_images
         self.firsts = range(0, len(images), suite.cell_images)
+        coupled = split == suite.data.split and any(own.coupled_images for own in suite.own_attacks)
+        if coupled and len(self.firsts) > 1 and len(images) - self.firsts[-1] == 1:
+            # As in the attack's own batches: one image alone has none to be compared with.
+            self.firsts = self.firsts[:-1]
         self.data = _canonical([images.card.name, images.fingerprint, images.card.mos_range])
         self._texts: dict[int, str] = {}
 
     def count(self, first: int) -> int:
         """Return the number of images in the range that begins at `first`."""
-        return min(self.size, len(self.images) - first)
+        return len(self.images) - first if first == self.firsts[-1] else self.size
 
     def text(self, first: int) -> str:
         """Return the images of a range as they stand in a key."""
