@@ -306,7 +306,7 @@ def test_report_shows_the_worst_images_with_the_scores_of_the_run(cli, smoke, tm
     assert code == 0
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6
-    rows = [r for r in smoke.read_intervals("first").to_pylist() if r["model"] == "a_seed0"]
+    rows = [r for r in smoke.read_table("first", "intervals").to_pylist() if r["model"] == "a_seed0"]
     at = smoke.read_manifest("first").main_epsilon
     scores = {f"{r['composed_srocc']:.3f}" for r in rows if r["epsilon"] == at}
     assert any(f"→ {score}, label" in page for score in scores)

@@ -160,13 +160,13 @@ def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suit
     store = ResultStore(tmp_path)
     manifest = run_suite(plan(suite, both, images), both, RunConfig("r", suite_text), store)
     robustness_table(store, manifest).write(store, "r")
-    flags = store.read_flags("r").to_pylist()
+    flags = store.read_table("r", "flags").to_pylist()
     raised = [(f["model"], f["flag"]) for f in flags if f["raised"]]
     assert ("c", "constant_predictor") in raised
-    store.write_flags("r", [f | {"raised": False} for f in flags])
-    differences = store.read_differences("r").to_pylist()
+    store.write_table("r", [f | {"raised": False} for f in flags], "flags")
+    differences = store.read_table("r", "differences").to_pylist()
     differences[0]["tied"] = not differences[0]["tied"]
-    store.write_differences("r", differences)
+    store.write_table("r", differences, "differences")
     findings = verify_run(store, manifest, [], None).findings
     assert [f.where for f in findings[:-1]] == [f"flags, {model}, {flag}" for model, flag in raised]
     assert {f.detail for f in findings[:-1]} == {"raised: False is stored, the rows give True"}

@@ -23,8 +23,6 @@ from iqa_harness.measures.correlation import (
 )
 from iqa_results import RunManifest
 
-Record = dict[str, Any]
-
 
 class AttackKey(NamedTuple):
     """What names the result of one attack in a table."""
