@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from iqa_reports import text
 from iqa_reports.inputs.merge import Triptych
-from iqa_reports.inputs.run_view import Flag
 from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import TableView
+from iqa_results import Flag
 
 PANEL = ("steps", "radius", "reach", "scatter")
 """Kinds of figures that stand in a model's own panel."""
