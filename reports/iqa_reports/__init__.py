@@ -5,7 +5,7 @@ from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
 from iqa_reports.formats.page import html_report, html_table
-from iqa_reports.formats.terminal import print_report
+from iqa_reports.formats.terminal import print_report, print_table
 from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
 from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
 from iqa_reports.inputs.run_view import ModelCost, RunView, view_run
@@ -49,6 +49,7 @@ __all__ = [
     "markdown_report",
     "markdown_table",
     "print_report",
+    "print_table",
     "render_report",
     "rows_of",
     "view_run",

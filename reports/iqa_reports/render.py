@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report
 from iqa_reports.formats.page import html_report
 from iqa_reports.report import Report
+from iqa_results import write_whole
 
 FORMATS = ("html", "markdown", "csv", "latex", "svg", "png")
 """What `render_report` can write."""
@@ -46,7 +46,7 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
         svgs = {d.name: inline_svg(d.figure, d.name, d.caption) for d in drawn}
         files[out / "index.html"] = html_report(report, svgs).encode()
     for path, content in files.items():
-        write_file(path, content)
+        write_whole(path, content)
     _remove_stale(out, files)
     return [*reversed(files)]
 
@@ -59,7 +59,7 @@ def _remove_stale(out: Path, files: Collection[Path]) -> None:
         old = out / name
         if name not in names and old.resolve().is_relative_to(out.resolve()):
             old.unlink(missing_ok=True)
-    write_file(listing, json.dumps(names, indent=0).encode())
+    write_whole(listing, json.dumps(names, indent=0).encode())
 
 
 def _former(listing: Path) -> list[str]:
@@ -68,14 +68,3 @@ def _former(listing: Path) -> list[str]:
     except (FileNotFoundError, ValueError):
         return []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write beside `path` under a name of our own, then rename into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -145,9 +145,9 @@ def test_a_changed_table_is_found(run):
 def test_every_stored_table_is_compared(run, name, column, value, where):
     """Not only the values: ranges, flags, measures and fits must follow from the rows, too."""
     store, manifest = run
-    rows = getattr(store, f"read_{name}")("r").to_pylist()
+    rows = store.read_table("r", name).to_pylist()
     rows[0][column] = not rows[0][column] if value is None else value
-    getattr(store, f"write_{name}")("r", rows)
+    store.write_table("r", rows, name)
     (finding,) = verify_run(store, manifest, [], None).findings
     assert finding.what == "table"
     assert finding.where.startswith(where)

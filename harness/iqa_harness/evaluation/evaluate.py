@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,7 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation.store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore
+from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluation, EvaluationStore, ImageScore
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import MIN_FIT, Fit, Vector, fit_logistic, krocc, plcc, srocc
 from iqa_models import ModelError, QualityModel
@@ -131,8 +131,8 @@ def evaluate(
         DataError: an image cannot be read.
     """
     _refuse(entrants, draws)
-    rows: list[dict[str, Any]] = []
-    scores: list[pa.Table] = []
+    rows: list[Evaluation] = []
+    scores: list[ImageScore] = []
     errors: dict[tuple[str, str], str] = {}
     for entrant in entrants:
         model = entrant.model.to(device).eval()
@@ -140,7 +140,7 @@ def evaluate(
         wanted = draws if model.is_stochastic else None
         scorer = _Scorer(model, sha256, entrant.label, device, wanted, seed, store, on_image)
         for data in sets:
-            row = {**_columns(entrant, sha256, data), **_NOTHING}
+            row = _row(entrant, sha256, data)
             try:
                 values = scorer.scores(data.evaluated, data.name)
                 validation = data.validation
@@ -149,15 +149,11 @@ def evaluate(
                 )
             except (ModelError, AttackError) as error:
                 errors[entrant.label, data.name] = str(error)
-                rows.append({**row, "undefined": str(error)})
+                rows.append(row._replace(undefined=str(error)))
                 continue
-            rows.append({**row, **_agreement(values, data.evaluated, on_val, seed)})
-            scores.append(_score_table(entrant.label, data, values))
-    return EvaluationTable(
-        pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA),
-        pa.concat_tables(scores) if scores else SCORE_SCHEMA.empty_table(),
-        errors,
-    )
+            rows.append(row._replace(**_agreement(values, data.evaluated, on_val, seed)))
+            scores += _scores(entrant.label, data, values)
+    return EvaluationTable(EVALUATION.to_table(rows), SCORE.to_table(scores), errors)
 
 
 class _Scorer(NamedTuple):
@@ -224,26 +220,17 @@ def _refuse(entrants: Sequence[Entrant], draws: int | None) -> None:
             )
 
 
-_NOTHING: Final[dict[str, Any]] = dict.fromkeys(
-    (
-        "srocc", "srocc_low", "srocc_high", "plcc", "plcc_low", "plcc_high", "plcc_unmapped", "krocc",
-        "undefined",
+def _row(entrant: Entrant, sha256: str, data: DataUnderTest) -> Evaluation:
+    return Evaluation(
+        model=entrant.label,
+        data=data.name,
+        split=data.split,
+        images=len(data.evaluated),
+        label=data.images.card.label,
+        trained_on=trained_on(entrant, data.images),
+        model_sha256=sha256,
+        data_sha256=data.images.fingerprint,
     )
-) | {"mapping": "none", "interval": ""}  # fmt: skip
-
-
-def _columns(entrant: Entrant, sha256: str, data: DataUnderTest) -> dict[str, Any]:
-    card = data.images.card
-    return {
-        "model": entrant.label,
-        "data": data.name,
-        "split": data.split,
-        "images": len(data.evaluated),
-        "label": card.label,
-        "trained_on": trained_on(entrant, data.images),
-        "model_sha256": sha256,
-        "data_sha256": data.images.fingerprint,
-    }
 
 
 def trained_on(entrant: Entrant, images: ImageSet) -> str:
@@ -301,20 +288,11 @@ def _agreement(
     }
 
 
-def _score_table(label: str, data: DataUnderTest, values: Vector) -> pa.Table:
+def _scores(label: str, data: DataUnderTest, values: Vector) -> Iterator[ImageScore]:
     part = data.evaluated
-    return pa.Table.from_pydict(
-        {
-            "model": [label] * len(part),
-            "data": [data.name] * len(part),
-            "split": [record.split for record in part.records],
-            "image_id": [record.image_id for record in part.records],
-            "mos": [record.mos for record in part.records],
-            "raw_label": [part.raw_label(index) for index in range(len(part))],
-            "score": values,
-        },
-        schema=SCORE_SCHEMA,
-    )
+    for index, (record, score) in enumerate(zip(part.records, values, strict=True)):
+        place = (label, data.name, record.split, record.image_id)
+        yield ImageScore(*place, record.mos, part.raw_label(index), float(score))
 
 
 def describe(
