@@ -13,6 +13,7 @@ from iqa_harness.api.reading import aggregate, gather
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.reporting.runs import FoundRun, read_run
 from iqa_reports import build_report, html_table, print_report
 from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest
 
@@ -159,7 +160,8 @@ class Run:
         return Run(self.store, aggregate(self.store, self.name), self._entrants, self._data, self._asked)
 
     def _leaderboard(self) -> Report:
-        return build_report(replace(gather(self.store, [self.manifest]), figures=False))
+        stored = replace(read_run(FoundRun(self.store, self.name)), manifest=self.manifest)
+        return build_report(replace(gather(self.store, [stored]), figures=False))
 
     def __repr__(self) -> str:
         from rich.console import Console

@@ -21,6 +21,8 @@ from iqa_results import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from iqa_harness.tables.robustness import RobustnessTable
+
 MANIFEST = "manifest.json"
 
 
@@ -79,6 +81,19 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table(),
         flags,
         model_costs(MEASURE.rows(measures)) if measures is not None else {},
+        (),
+        store.root.name,
+    )
+
+
+def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
+    """Return a run with tables as they were just computed from its rows, stored or not."""
+    return StoredRun(
+        manifest,
+        tables.table,
+        tables.intervals,
+        tables.flags,
+        model_costs(MEASURE.rows(tables.measures)),
         (),
         store.root.name,
     )

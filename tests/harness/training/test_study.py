@@ -214,8 +214,8 @@ def test_a_spread_is_undefined_if_a_value_is():
 def test_a_wide_table_goes_on_below(capsys, monkeypatch):
     """In a narrow terminal no value is broken: columns that do not fit stand below, under the same rows."""
     monkeypatch.setenv("COLUMNS", "60")
-    texts = [(label, *(f"0.{n}234 ± 0.0567" for n in range(7))) for label in ("first", "second")]
-    entries = tuple((label(label), *(Entry(text, "number") for text in row)) for label, *row in texts)
+    texts = [(name, *(f"0.{n}234 ± 0.0567" for n in range(7))) for name in ("first", "second")]
+    entries = tuple((label(name), *(Entry(text, "number") for text in row)) for name, *row in texts)
     groups = tuple(columns(f"column {n}") for n in range(7))
     table = Table([], TableView("wide", "", stub("row"), groups, entries, ()))
     print_table("wide", table)
