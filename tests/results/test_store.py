@@ -20,6 +20,8 @@ from iqa_results import (
     ResultsError,
     ResultStore,
     is_made_from,
+    whole_file,
+    write_whole,
 )
 
 Rows = list[dict[str, Any]]
@@ -322,6 +324,25 @@ def _fail_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(iqa_results.storage.os, "fsync", flush)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without room")
+def test_a_full_disk_is_named_with_the_path(tmp_path: Path) -> None:
+    """A write for which there is no room names what was to be written, and keeps what was there."""
+    path = tmp_path / "x.json"
+    write_whole(path, b"old")
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"), whole_file(path) as part:
+        part.symlink_to("/dev/full")
+        part.write_bytes(b"new")
+    assert (path.read_bytes(), [file.name for file in tmp_path.iterdir()]) == (b"old", ["x.json"])
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    """Not the name of the fragment, which is gone."""
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"'{tmp_path}/x.json'$"):
+        write_whole(tmp_path / "x.json", b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_fragment_left_by_a_kill_is_no_cell(store: ResultStore, key: str, rows: Rows) -> None:

@@ -265,7 +265,7 @@ def _agreement(
     mapped = fit.logistic(values) if fit.logistic else values
     measured = {
         "srocc": srocc(values, labels),
-        "plcc": plcc(mapped, labels),
+        "plcc": plcc(mapped, labels, mapped=fit.logistic is not None),
         "plcc_unmapped": plcc(values, labels),
         "krocc": krocc(values, labels),
     }
