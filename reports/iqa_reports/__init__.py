@@ -5,10 +5,10 @@ from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
 from iqa_reports.formats.page import html_report, html_table
-from iqa_reports.formats.terminal import print_report
+from iqa_reports.formats.terminal import print_report, print_table, table_text
 from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
 from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.inputs.run_view import Estimate, Flag, ModelCost, Reach, RunView, view_run
+from iqa_reports.inputs.run_view import ModelCost, RunView, view_run
 from iqa_reports.papers.published import load_published
 from iqa_reports.render import FORMATS, render_report
 from iqa_reports.report import Inputs, Report, build_report
@@ -22,13 +22,10 @@ __all__ = [
     "BadPublished",
     "Comparable",
     "Entry",
-    "Estimate",
-    "Flag",
     "Group",
     "InconsistentRun",
     "Inputs",
     "ModelCost",
-    "Reach",
     "Report",
     "ReportsError",
     "RunView",
@@ -52,8 +49,10 @@ __all__ = [
     "markdown_report",
     "markdown_table",
     "print_report",
+    "print_table",
     "render_report",
     "rows_of",
+    "table_text",
     "view_run",
     "why_apart",
 ]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.sax.saxutils import quoteattr
 
+from iqa_reports.text import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -109,7 +111,9 @@ def _save(figure: Figure, kind: Literal["svg", "png"], **options: Any) -> bytes:
         # A model's name may use a script that matplotlib's own font lacks: boxes, not a failure.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format=kind, dpi=160, metadata=dict.fromkeys(stamps), **options)
-    return buffer.getvalue()
+    if kind == "png":
+        return buffer.getvalue()
+    return visible(buffer.getvalue().decode()).encode()  # XML has no control signs
 
 
 def panel(title: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:

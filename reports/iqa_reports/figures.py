@@ -19,7 +19,8 @@ from iqa_reports.drawing import (
     short,
     style,
 )
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, Reach
+from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint
+from iqa_results import Reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,15 +8,15 @@ from iqa_reports import text
 from iqa_reports.formats.markdown import escape, markdown_table
 from iqa_reports.formats.page import html_report
 from iqa_reports.inputs.merge import describe_run
-from iqa_reports.render import write_file
 from iqa_reports.report import Report, Section
+from iqa_results import write_whole
 
 
 def write_leaderboard(report: Report, out: Path) -> list[Path]:
     """Write leaderboard.md and leaderboard.html below `out`, each replaced whole; return the page first."""
     page, markdown = out / "leaderboard.html", out / "leaderboard.md"
-    write_file(markdown, leaderboard_markdown(report).encode())
-    write_file(page, html_report(report, {}).encode())
+    write_whole(markdown, leaderboard_markdown(report).encode())
+    write_whole(page, html_report(report, {}).encode())
     return [page, markdown]
 
 

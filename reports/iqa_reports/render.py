@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
 from iqa_reports.drawing import inline_svg, save_figure
+from iqa_reports.errors import ReportsError
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report
 from iqa_reports.formats.page import html_report
 from iqa_reports.report import Report
+from iqa_results import write_whole
 
 FORMATS = ("html", "markdown", "csv", "latex", "svg", "png")
 """What `render_report` can write."""
@@ -26,6 +27,9 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
 
     index.html, report.md, report.tex, tables/*.csv, tables/*.tex, figures/*.svg and figures/*.png. Each file
     is replaced whole; the page comes last, so that a page there is a page finished.
+
+    Raises:
+        ReportsError: a folder stands where one of the files goes; nothing is written then.
     """
     files: dict[Path, bytes] = {}
     drawn = report.all_figures()
@@ -45,8 +49,11 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
     if "html" in formats:
         svgs = {d.name: inline_svg(d.figure, d.name, d.caption) for d in drawn}
         files[out / "index.html"] = html_report(report, svgs).encode()
+    for path in (*files, out / LISTING):
+        if path.is_dir():
+            raise ReportsError(f"{path} is a folder where a file of the report goes; choose another folder")
     for path, content in files.items():
-        write_file(path, content)
+        write_whole(path, content)
     _remove_stale(out, files)
     return [*reversed(files)]
 
@@ -57,9 +64,9 @@ def _remove_stale(out: Path, files: Collection[Path]) -> None:
     listing = out / LISTING
     for name in _former(listing):
         old = out / name
-        if name not in names and old.resolve().is_relative_to(out.resolve()):
-            old.unlink(missing_ok=True)
-    write_file(listing, json.dumps(names, indent=0).encode())
+        if name not in names and old.is_file() and old.resolve().is_relative_to(out.resolve()):
+            old.unlink()
+    write_whole(listing, json.dumps(names, indent=0).encode())
 
 
 def _former(listing: Path) -> list[str]:
@@ -67,15 +74,5 @@ def _former(listing: Path) -> list[str]:
         names = json.loads(listing.read_bytes())
     except (FileNotFoundError, ValueError):
         return []
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write beside `path` under a name of our own, then rename into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    known = names if isinstance(names, list) else []
+    return [name for name in known if isinstance(name, str) and "\0" not in name]

@@ -102,6 +102,21 @@ def measured(value: float | None, write: Callable[[float], str], notes: Notes, r
     return Entry(write(value), "number", number=value)
 
 
+def label(words: str | None) -> Entry:
+    """Return a word, or an empty entry for what is unknown."""
+    return Entry(words or "", "label")
+
+
+def columns(*labels: str, numeric: bool = True, group: str = "") -> Group:
+    """Return columns under one label, all of numbers or all of words."""
+    return Group(group, tuple(Heading(label, numeric) for label in labels))
+
+
+def stub(*labels: str) -> tuple[Heading, ...]:
+    """Return columns of words that say what a row is about."""
+    return tuple(Heading(label, numeric=False) for label in labels)
+
+
 def with_best(
     rows: Iterable[Sequence[Entry]], columns: Iterable[int], *, lowest: bool = False
 ) -> tuple[tuple[Entry, ...], ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Estimate, Flag, Member, Metric, RunView, same
+from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, with_best
+from iqa_results import Estimate, Flag
 
 _DROP = Heading("drop", numeric=True)
 _8BIT = Heading("8-bit", numeric=True)

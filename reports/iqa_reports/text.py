@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 
 from iqa_results import ModelRecord, RunManifest
@@ -11,9 +12,17 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EM DASH}"
 
 
-def number(value: float) -> str:
-    """Write a correlation with three decimals and a true minus sign; no minus before zero."""
-    text = f"{value:.3f}"
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def visible(words: str) -> str:
+    """Return words without what a terminal obeys and no page may hold: control signs, lone surrogates."""
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", words)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a correlation with some decimals and a true minus sign; no minus before zero."""
+    text = f"{value:.{digits}f}"
     if float(text) == 0:
         text = text.removeprefix("-")
     return text.replace("-", MINUS)
@@ -25,9 +34,9 @@ def signed(value: float) -> str:
     return f"+{text}" if float(f"{value:.3f}") > 0 else text
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float, high: float, digits: int = 3) -> str:
     """Write an interval."""
-    return f"[{number(low)}, {number(high)}]"
+    return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
 def radius(epsilon: float) -> str:

@@ -1,6 +1,6 @@
 """A baseline: what a run's models scored, image by image, small enough to be kept beside the code.
 
-A folder with two files, each written whole or not at all::
+A folder with two files, each written whole or not at all, the record with a hash of the scores::
 
     baseline.json     Baseline: suite, data, models, noise floors
     scores.parquet    BASELINE_SCHEMA: one row a (model, row, attack, objective, image)
@@ -8,20 +8,25 @@ A folder with two files, each written whole or not at all::
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from iqa_results.errors import BadManifest
+from iqa_results.errors import BadManifest, BadPart
 from iqa_results.manifest import Provenance
-from iqa_results.schema import BASELINE_SCHEMA
+from iqa_results.manifest_file import load_json, validated
+from iqa_results.parquet import read_parquet, write_parquet
+from iqa_results.schema import BASELINE, BASELINE_SCHEMA
 from iqa_results.storage import write_whole
-from iqa_results.store import read_parquet, write_parquet
 
 BASELINE_FORMAT: Literal[1] = 1
+
+SCORES = "scores.parquet"
 
 
 class _Record(BaseModel):
@@ -89,16 +94,20 @@ class Baseline(_Record):
     """Measured noise floors; empty until calibrated."""
     provenance: Provenance
     """Where and with what the run was made."""
+    scores_sha256: str | None = None
+    """Hash of scores.parquet; None in a baseline of the first edition, whose two files nothing ties."""
 
 
-def save_baseline(folder: Path, baseline: Baseline, rows: list[dict[str, Any]] | None) -> None:
+def save_baseline(folder: Path, baseline: Baseline, rows: Iterable[Any] | None) -> None:
     """Write a baseline; without rows only its record (after a calibration).
 
     Raises:
         BadPart: the rows do not fit BASELINE_SCHEMA.
     """
     if rows is not None:
-        write_parquet(folder / "scores.parquet", rows, BASELINE_SCHEMA, f"baseline {baseline.name}")
+        table = BASELINE.to_table(rows, f"baseline {baseline.name}")
+        scores = write_parquet(folder / SCORES, table)
+        baseline = baseline.model_copy(update={"scores_sha256": _hash(scores)})
     text = json.dumps(baseline.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
     write_whole(folder / "baseline.json", text.encode())
 
@@ -108,15 +117,19 @@ def load_baseline(folder: Path) -> tuple[Baseline, pa.Table]:
 
     Raises:
         BadManifest: no baseline there, or its record is damaged or of another format.
-        BadPart: its scores are damaged.
+        BadPart: its scores are damaged, or are not those the record was saved with.
     """
     path = folder / "baseline.json"
     if not path.is_file():
         raise BadManifest(f"{path}: no such baseline; `iqa-harness baseline save` makes one")
-    try:
-        baseline = Baseline.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadManifest(f"{path}: {where}: {first['msg']}") from error
-    return baseline, read_parquet(folder / "scores.parquet", BASELINE_SCHEMA)
+    baseline = validated(Baseline, load_json(path.read_bytes(), str(path)), str(path))
+    scores = read_parquet(folder / SCORES, BASELINE_SCHEMA)
+    if baseline.scores_sha256 not in (None, _hash(folder / SCORES)):
+        raise BadPart(
+            f"{folder / SCORES}: not the scores that {path} was saved with; save the baseline again"
+        )
+    return baseline, scores
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

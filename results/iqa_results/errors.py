@@ -2,6 +2,7 @@
 
 ResultsError
 ├── BadPart        a Parquet part that is damaged or of another schema
+│   └── OtherVersion   whole, but another version of iqa-harness wrote it
 ├── BadManifest    a manifest that is damaged or of another format
 └── UnknownRun     no run of that name in the store
 """
@@ -17,8 +18,12 @@ class BadPart(ResultsError):
     """A Parquet part is damaged, or its schema is not the one this version writes."""
 
 
+class OtherVersion(BadPart):
+    """A Parquet part is whole, and another version wrote it: that one can still read it."""
+
+
 class BadManifest(ResultsError):
-    """A run's manifest is damaged, or its format is not the one this version writes."""
+    """A manifest or baseline record is damaged, changed by hand, or of another format."""
 
 
 class UnknownRun(ResultsError):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 MANIFEST_FORMAT: Literal[1] = 1
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_WORDS = re.compile(
+    r"(?:the first (\d+) images|(\d+) chosen images \((.*)\)) of the (\d+) that the suite names", re.DOTALL
+)
+
+
+def selection_words(chosen: Selection, images: int, of: int | None) -> str:
+    """Say which images were chosen: so many of those that the suite names."""
+    named = ", ".join(chosen.images)
+    which = f"{images} chosen images ({named})" if named else f"the first {images} images"
+    return f"{which} of the {of} that the suite names"
 
 
 class PluginRecord(_Record):
@@ -51,6 +65,16 @@ class ModelRecord(_Record):
     """Wall time of all its done cells."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Fewer images than the suite names, as asked for on the command line."""
+
+    limit: int | None = None
+    """Only the first so many."""
+    images: tuple[str, ...] = ()
+    """Only these ids; all if empty. They are attacked in the set's order."""
+
+
 class DataRecord(_Record):
     """The images and labels, as the run saw them."""
 
@@ -66,8 +90,31 @@ class DataRecord(_Record):
     """Human opinion, or a computed stand-in."""
     card: dict[str, JsonValue]
     """The data set's card in full."""
-    selection: str | None = None
-    """Which images were chosen on the command line, in words; None for all that the suite names."""
+    chosen: Selection | None = None
+    """How images were chosen on the command line; None for all that the suite names."""
+    chosen_from: int | None = None
+    """Number of images they were chosen from."""
+
+    @property
+    def selection(self) -> str | None:
+        """Which images were chosen, in words; None for all that the suite names."""
+        return None if self.chosen is None else selection_words(self.chosen, self.images, self.chosen_from)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_first_edition(cls, fields: Any) -> Any:
+        """Read the choice of images from its words, which is all that the first edition wrote down."""
+        if not isinstance(fields, dict) or "selection" not in fields:
+            return fields
+        rest = {name: value for name, value in fields.items() if name != "selection"}
+        if fields["selection"] is None:
+            return rest
+        found = _WORDS.fullmatch(str(fields["selection"]))
+        if found is None:
+            raise ValueError("the selection of images is worded as no edition words it")
+        count, ids = int(found[1] or found[2]), tuple(found[3].split(", ")) if found[3] else ()
+        limit = None if ids and len(ids) <= count else count
+        return rest | {"chosen": Selection(limit, ids), "chosen_from": int(found[4])}
 
 
 class CellRecord(_Record):

@@ -1,375 +1,361 @@
-"""The columns of what is stored, one documented record a column."""
+"""What is stored: a record a table, each field with its meaning; schemas and columns.md follow from them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
-import pyarrow as pa
+from iqa_results.table_schema import TableSchema
 
 SCHEMA_VERSION = 2
 """Part of every cell's key: a change of the rows' meaning makes every cell missing, never mixed."""
 
 
-class Column(NamedTuple):
-    """One column of a stored table."""
+class Row(NamedTuple):
+    """One score of one image: a row an (image, attack, objective, steps)."""
 
-    name: str
-    type: pa.DataType
-    nullable: bool
-    doc: str
-
-
-def _schema(columns: tuple[Column, ...], version: int) -> pa.Schema:
-    return pa.schema(
-        [pa.field(c.name, c.type, nullable=c.nullable, metadata={"doc": c.doc}) for c in columns],
-        metadata={"schema_version": str(version)},
-    )
-
-
-_S, _F, _I = pa.string(), pa.float64(), pa.int64()
-
-ROW_COLUMNS: tuple[Column, ...] = (
-    Column("cell", _S, False, "key of the cell that wrote the row"),
-    Column("model", _S, False, "name the run gave the model"),
-    Column("model_sha256", _S, False, "hash of the model's card and weights"),
-    Column("data", _S, False, "name of the image set"),
-    Column("data_sha256", _S, False, "fingerprint of the image set"),
-    Column("split", _S, False, "split of the image: train, val or test"),
-    Column("image_id", _S, False, "id of the image in its set"),
-    Column("position", _I, False, "place of the image in the evaluated order, from 0"),
-    Column("reference", _S, False, "content the image shows"),
-    Column("distortion", _S, True, "type of distortion, null if unknown"),
-    Column("level", _I, True, "strength of the distortion, 0 for an original, null if unknown"),
-    Column("mos", _F, False, "label on the set's own scale, higher is better"),
-    Column(
-        "attack",
-        _S,
-        False,
-        "name of the attack in the suite; 'clean' for scores without attack; 'NAME:SURROGATE' for examples "
-        "of another model of the run",
-    ),
-    Column(
-        "kind",
-        _S,
-        False,
+    cell: Annotated[str, "key of the cell that wrote the row"]
+    model: Annotated[str, "name the run gave the model"]
+    model_sha256: Annotated[str, "hash of the model's card and weights"]
+    data: Annotated[str, "name of the image set"]
+    data_sha256: Annotated[str, "fingerprint of the image set"]
+    split: Annotated[str, "split of the image: train, val or test"]
+    image_id: Annotated[str, "id of the image in its set"]
+    position: Annotated[int, "place of the image in the evaluated order, from 0"]
+    reference: Annotated[str, "content the image shows"]
+    distortion: Annotated[str | None, "type of distortion, null if unknown"]
+    level: Annotated[int | None, "strength of the distortion, 0 for an original, null if unknown"]
+    mos: Annotated[float, "label on the set's own scale, higher is better"]
+    attack: Annotated[
+        str,
+        "name of the attack in the suite; 'clean' for scores without attack; 'NAME:SURROGATE' for "
+        "examples of another model of the run",
+    ]
+    kind: Annotated[
+        str,
         "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, torchattacks, transfer",
-    ),
-    Column(
-        "objective",
-        _S,
-        False,
+    ]
+    objective: Annotated[
+        str,
         "what was maximised; 'lowest_seen' and 'highest_seen' are the ends of all scores the cell's "
         "attack met on this image; 'none' for clean",
-    ),
-    Column("norm", _S, False, "norm of the ball: inf, 2 or rmse; 'none' for clean"),
-    Column("epsilon", _F, False, "radius of the ball on pixels in [0, 1]; 0 for clean"),
-    Column(
-        "threat",
-        _S,
-        False,
+    ]
+    norm: Annotated[str, "norm of the ball: inf, 2 or rmse; 'none' for clean"]
+    epsilon: Annotated[float, "radius of the ball on pixels in [0, 1]; 0 for clean"]
+    threat: Annotated[
+        str,
         "what an example must be beside in the ball: 'ball' for nothing more, 'ssim>=0.95' for that "
         "similarity, '8bit' for whole grey levels; 'none' for clean",
-    ),
-    Column(
-        "steps",
-        _I,
-        False,
+    ]
+    steps: Annotated[
+        int,
         "gradient steps (of `square`: queries) after which this example was the best; prefix of the run",
-    ),
-    Column("final", pa.bool_(), False, "True for the attack's full number of steps, False for a prefix"),
-    Column(
-        "step_size", _F, False, "step size at the beginning, on pixels in [0, 1]; 0 for attacks without steps"
-    ),
-    Column(
-        "restarts", _I, False, "random starts (or draws of `noise`) the example was chosen from; 0 for clean"
-    ),
-    Column("seed", _I, False, "seed of the suite; starts are drawn from (seed, image_id, restart)"),
-    Column(
-        "clean_score",
-        _F,
-        False,
+    ]
+    final: Annotated[bool, "True for the attack's full number of steps, False for a prefix"]
+    step_size: Annotated[
+        float,
+        "step size at the beginning, on pixels in [0, 1]; 0 for attacks without steps",
+    ]
+    restarts: Annotated[int, "random starts (or draws of `noise`) the example was chosen from; 0 for clean"]
+    seed: Annotated[int, "seed of the suite; starts are drawn from (seed, image_id, restart)"]
+    clean_score: Annotated[
+        float,
         "score of the unattacked image, higher is better; of a stochastic model the mean of its draws",
-    ),
-    Column("adv_score", _F, False, "score of the stored example, re-computed by the harness"),
-    Column("adv_score_8bit", _F, False, "score of the stored example rounded to 8 bits a channel"),
-    Column(
-        "adv_score_jpeg",
-        _F,
-        True,
+    ]
+    adv_score: Annotated[float, "score of the stored example, re-computed by the harness"]
+    adv_score_8bit: Annotated[float, "score of the stored example rounded to 8 bits a channel"]
+    adv_score_jpeg: Annotated[
+        float | None,
         "mean score of the stored example written as JPEG files of the suite's `jpeg_qualities` and read "
         "again; of a clean row that of the clean image; null if the suite names none",
-    ),
-    Column(
-        "attack_score",
-        _F,
-        False,
+    ]
+    attack_score: Annotated[
+        float,
         "score the attack itself saw for this example; of a transfer the surrogate's",
-    ),
-    Column("loss", _F, True, "the objective's value for this example; null for clean and seen ends"),
-    Column("best_restart", _I, False, "restart that found the example"),
-    Column("best_step", _I, False, "iterate of that restart, 0 for its start"),
-    Column("linf", _F, False, "largest absolute pixel change of the example, measured"),
-    Column("l2", _F, False, "Euclidean norm of the pixel change, measured"),
-    Column("rmse", _F, False, "root mean square pixel change, measured"),
-    Column(
-        "ssim",
-        _F,
-        False,
-        "structural similarity with the clean image, measured: mean over channels, Gaussian windows of "
-        "11 x 11, sigma 1.5; 1 for clean",
-    ),
-    Column("projection_moved", _F, False, "largest pixel change made when the harness projected again"),
-    Column(
-        "forwards",
-        _I,
-        False,
+    ]
+    loss: Annotated[float | None, "the objective's value for this example; null for clean and seen ends"]
+    best_restart: Annotated[int, "restart that found the example"]
+    best_step: Annotated[int, "iterate of that restart, 0 for its start"]
+    linf: Annotated[float, "largest absolute pixel change of the example, measured"]
+    l2: Annotated[float, "Euclidean norm of the pixel change, measured"]
+    rmse: Annotated[float, "root mean square pixel change, measured"]
+    ssim: Annotated[
+        float,
+        "structural similarity with the clean image, measured: mean over channels, Gaussian windows of 11"
+        " x 11, sigma 1.5; 1 for clean",
+    ]
+    projection_moved: Annotated[float, "largest pixel change made when the harness projected again"]
+    forwards: Annotated[
+        int,
         "model evaluations on this image up to `steps`, shared by all objectives; the first image of a "
         "universal attack pays for its training; 0 for a transfer, whose examples are paid for in the "
         "surrogate's own cell",
-    ),
-    Column("backwards", _I, False, "of them with a gradient, shared by all objectives of the cell"),
-    Column(
-        "zero_gradients",
-        _I,
-        False,
+    ]
+    backwards: Annotated[int, "of them with a gradient, shared by all objectives of the cell"]
+    zero_gradients: Annotated[
+        int,
         "gradients that were exactly zero in every pixel: a masked gradient moves no attack",
-    ),
-    Column(
-        "gradient_l1",
-        _F,
-        True,
-        "of clean rows of the evaluated split: sum of the absolute input gradient, in units of the card's "
-        "score range for a change of every pixel by 1; null in other rows and where it is not finite",
-    ),
-    Column("seconds", _F, False, "wall time of the cell divided by its images"),
-    Column("device", _S, False, "device the cell ran on"),
-    Column("harness", _S, False, "version and commit of the code that computed the row"),
-)
+    ]
+    gradient_l1: Annotated[
+        float | None,
+        "of clean rows of the evaluated split: sum of the absolute input gradient, in units of the card's"
+        " score range for a change of every pixel by 1; null in other rows and where it is not finite",
+    ]
+    seconds: Annotated[float, "wall time of the cell divided by its images"]
+    device: Annotated[str, "device the cell ran on"]
+    harness: Annotated[str, "version and commit of the code that computed the row"]
 
-ROW_SCHEMA = _schema(ROW_COLUMNS, SCHEMA_VERSION)
-"""One row an (image, attack, objective, steps)."""
 
-TABLE_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name the run gave the model"),
-    Column("data", _S, False, "name of the image set"),
-    Column("split", _S, False, "evaluated split"),
-    Column(
-        "images", _I, False, "images the value was computed from, 0 if it is undefined for want of images"
-    ),
-    Column(
-        "row",
-        _S,
-        False,
+class Estimate(NamedTuple):
+    """A value of a run: a row a (model, kind of row, attack, objective, norm, epsilon, steps, metric)."""
+
+    model: Annotated[str, "name the run gave the model"]
+    data: Annotated[str, "name of the image set"]
+    split: Annotated[str, "evaluated split"]
+    images: Annotated[int, "images the value was computed from, 0 if it is undefined for want of images"]
+    row: Annotated[
+        str,
         "clean | attack | suite_min | composed: what the value is; attack rows name attack and objective",
-    ),
-    Column("attack", _S, False, "attack of an attack row; the member that gave a suite_min; else ''"),
-    Column("objective", _S, False, "objective of an attack row; that of the suite_min's member; else ''"),
-    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean"),
-    Column("steps", _I, False, "steps of the prefix; 0 for clean"),
-    Column("final", pa.bool_(), False, "True for full strength, False for a point of the step sweep"),
-    Column("metric", _S, False, "srocc | plcc"),
-    Column("clean", _F, True, "the metric on the clean scores of the same images; null if undefined"),
-    Column("value", _F, True, "the metric on the attacked scores; null if undefined"),
-    Column("low", _F, True, "lower end of the 95 % bootstrap interval of `value`; null if undefined"),
-    Column("high", _F, True, "upper end of it"),
-    Column("drop", _F, True, "value - clean, negative where the attack hurts; null if either is undefined"),
-    Column("drop_low", _F, True, "lower end of the paired 95 % bootstrap interval of `drop`"),
-    Column("drop_high", _F, True, "upper end of it"),
-    Column(
-        "interval",
-        _S,
-        False,
+    ]
+    attack: Annotated[str, "attack of an attack row; the member that gave a suite_min; else ''"]
+    objective: Annotated[str, "objective of an attack row; that of the suite_min's member; else ''"]
+    norm: Annotated[str, "norm of the ball; 'none' for clean"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean"]
+    steps: Annotated[int, "steps of the prefix; 0 for clean"]
+    final: Annotated[bool, "True for full strength, False for a point of the step sweep"]
+    metric: Annotated[str, "srocc | plcc"]
+    clean: Annotated[
+        float | None,
+        "the metric on the clean scores of the same images; null if undefined",
+    ] = None
+    value: Annotated[float | None, "the metric on the attacked scores; null if undefined"] = None
+    low: Annotated[
+        float | None,
+        "lower end of the 95 % bootstrap interval of `value`; null if undefined",
+    ] = None
+    high: Annotated[float | None, "upper end of it"] = None
+    drop: Annotated[
+        float | None,
+        "value - clean, negative where the attack hurts; null if either is undefined",
+    ] = None
+    drop_low: Annotated[float | None, "lower end of the paired 95 % bootstrap interval of `drop`"] = None
+    drop_high: Annotated[float | None, "upper end of it"] = None
+    interval: Annotated[
+        str,
         "how intervals were made: 'BCa over images', 'percentile over references', ...; '' without one",
-    ),
-    Column("units", _I, False, "number of images or references that are drawn again; 0 without an interval"),
-    Column("value_8bit", _F, True, "`value` after rounding the images to 8 bits; null if not defined"),
-    Column("undefined", _S, True, "why `value` or `clean` is undefined; null if both are defined"),
-    Column(
-        "mapping",
-        _S,
-        False,
+    ] = ""
+    units: Annotated[int, "number of images or references that are drawn again; 0 without an interval"] = 0
+    value_8bit: Annotated[
+        float | None,
+        "`value` after rounding the images to 8 bits; null if not defined",
+    ] = None
+    undefined: Annotated[str | None, "why `value` or `clean` is undefined; null if both are defined"] = None
+    mapping: Annotated[
+        str,
         "map before plcc: 'logistic on val', 'logistic on the attacked ... images, clean' or 'none'",
-    ),
-    Column(
-        "fit",
-        _S,
-        True,
-        "of plcc: 'ok', or 'failed: ...' where no logistic could be fitted and raw scores were used; "
-        "null for srocc",
-    ),
-    Column(
-        "ties_with",
-        _S,
-        True,
+    ] = "none"
+    fit: Annotated[
+        str | None,
+        "of plcc: 'ok', or 'failed: ...' where no logistic could be fitted and raw scores were used; null"
+        " for srocc",
+    ] = None
+    ties_with: Annotated[
+        str | None,
         "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
         "clean rows and of suite_min and composed at the main radius; null where nothing was compared",
-    ),
-    Column(
-        "verdict",
-        _S,
-        False,
+    ] = None
+    verdict: Annotated[
+        str,
         "of the model: sound | suspect | incomplete | invalid; '' where it was not judged",
-    ),
-    Column("flags", _S, False, "names of the model's raised flags, joined by ', '"),
-)
+    ] = ""
+    flags: Annotated[str, "names of the model's raised flags, joined by ', '"] = ""
 
-TABLE_SCHEMA = _schema(TABLE_COLUMNS, SCHEMA_VERSION)
-"""One row a (model, kind of row, attack, objective, norm, epsilon, steps, metric)."""
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """Models this value is not told apart from."""
+        return tuple(name.strip() for name in (self.ties_with or "").split(",") if name.strip())
 
-INTERVAL_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name the run gave the model"),
-    Column("norm", _S, False, "norm of the ball"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]"),
-    Column("image_id", _S, False, "id of the image in its set"),
-    Column("mos", _F, False, "label"),
-    Column("clean", _F, False, "clean score"),
-    Column("s_min", _F, False, "lowest score of any admissible image that any attack found"),
-    Column("s_max", _F, False, "highest one"),
-    Column("composed_srocc", _F, False, "score the composed worst case of SROCC chose"),
-    Column("composed_plcc", _F, False, "score the composed worst case of PLCC chose"),
-)
 
-INTERVAL_SCHEMA = _schema(INTERVAL_COLUMNS, SCHEMA_VERSION)
-"""One row a (model, norm, epsilon, image): what an adversary can reach."""
+class Reach(NamedTuple):
+    """What an adversary can reach on one image: a row a (model, norm, epsilon, image)."""
 
-FLAG_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name the run gave the model"),
-    Column("flag", _S, False, "name of the flag; `iqa-harness verify --explain NAME` says what it means"),
-    Column("value", _F, True, "what was measured; null if it could not be"),
-    Column("threshold", _F, False, "the bound it is held against"),
-    Column("raised", pa.bool_(), False, "whether the value is on the wrong side of it"),
-    Column("measured", pa.bool_(), False, "False if the run has nothing to measure it on; never raised then"),
-    Column("severity", _S, False, "what a raised flag makes of the verdict: invalid | incomplete | suspect"),
-    Column("detail", _S, False, "what was compared, in words; why it was not measured"),
-)
+    model: Annotated[str, "name the run gave the model"]
+    norm: Annotated[str, "norm of the ball"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]"]
+    image_id: Annotated[str, "id of the image in its set"]
+    mos: Annotated[float, "label"]
+    clean: Annotated[float, "clean score"]
+    s_min: Annotated[float, "lowest score of any admissible image that any attack found"]
+    s_max: Annotated[float, "highest one"]
+    composed_srocc: Annotated[float, "score the composed worst case of SROCC chose"]
+    composed_plcc: Annotated[float, "score the composed worst case of PLCC chose"]
 
-FLAG_SCHEMA = _schema(FLAG_COLUMNS, SCHEMA_VERSION)
-"""One row a (model, flag): is the number to be believed?"""
 
-DIFFERENCE_COLUMNS: tuple[Column, ...] = (
-    Column("model_a", _S, False, "one model, in the manifest's order"),
-    Column("model_b", _S, False, "a later one"),
-    Column("row", _S, False, "clean | suite_min | composed"),
-    Column("attack", _S, False, "attack that gave the suite_min if it is the same for both; else ''"),
-    Column("objective", _S, False, "its objective if it is the same for both; else ''"),
-    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean"),
-    Column("metric", _S, False, "srocc | plcc"),
-    Column("difference", _F, True, "value of model_a minus value of model_b; null if either is undefined"),
-    Column("low", _F, True, "lower end of the paired 95 % bootstrap interval of it"),
-    Column("high", _F, True, "upper end of it"),
-    Column("images", _I, False, "images both were judged on"),
-    Column("interval", _S, False, "how the interval was made, as in the table"),
-    Column("tied", pa.bool_(), False, "True if the interval holds 0, or there is none"),
-)
+class Flag(NamedTuple):
+    """Is the number to be believed? A row a (model, flag)."""
 
-DIFFERENCE_SCHEMA = _schema(DIFFERENCE_COLUMNS, SCHEMA_VERSION)
-"""One row a (pair of models, kind of row, metric), at the main radius."""
+    model: Annotated[str, "name the run gave the model"]
+    flag: Annotated[str, "name of the flag; `iqa-harness verify --explain NAME` says what it means"]
+    value: Annotated[float | None, "what was measured; null if it could not be"]
+    threshold: Annotated[float, "the bound it is held against"]
+    raised: Annotated[bool, "whether the value is on the wrong side of it"]
+    measured: Annotated[bool, "False if the run has nothing to measure it on; never raised then"]
+    severity: Annotated[str, "what a raised flag makes of the verdict: invalid | incomplete | suspect"]
+    detail: Annotated[str, "what was compared, in words; why it was not measured"]
 
-MEASURE_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name the run gave the model"),
-    Column("attack", _S, False, "attack of the suite; 'clean' for what needs none"),
-    Column("objective", _S, False, "objective; 'none' for clean, 'all' for what objectives share"),
-    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean; of `drift_auc` the largest one"),
-    Column("steps", _I, False, "steps of the prefix; 0 for clean"),
-    Column("final", pa.bool_(), False, "True for full strength"),
-    Column(
-        "measure",
-        _S,
-        False,
-        "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median | "
-        "r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
+
+class Difference(NamedTuple):
+    """Are two models told apart? A row a (pair of models, kind of row, metric), at the main radius."""
+
+    model_a: Annotated[str, "one model, in the manifest's order"]
+    model_b: Annotated[str, "a later one"]
+    row: Annotated[str, "clean | suite_min | composed"]
+    attack: Annotated[str, "attack that gave the suite_min if it is the same for both; else ''"]
+    objective: Annotated[str, "its objective if it is the same for both; else ''"]
+    norm: Annotated[str, "norm of the ball; 'none' for clean"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean"]
+    metric: Annotated[str, "srocc | plcc"]
+    difference: Annotated[
+        float | None,
+        "value of model_a minus value of model_b; null if either is undefined",
+    ]
+    low: Annotated[float | None, "lower end of the paired 95 % bootstrap interval of it"]
+    high: Annotated[float | None, "upper end of it"]
+    images: Annotated[int, "images both were judged on"]
+    interval: Annotated[str, "how the interval was made, as in the table"]
+    tied: Annotated[bool, "True if the interval holds 0, or there is none"]
+
+
+class Measure(NamedTuple):
+    """Any number but a correlation: a row a (model, attack, objective, norm, epsilon, steps, measure)."""
+
+    model: Annotated[str, "name the run gave the model"]
+    attack: Annotated[str, "attack of the suite; 'clean' for what needs none"]
+    objective: Annotated[str, "objective; 'none' for clean, 'all' for what objectives share"]
+    norm: Annotated[str, "norm of the ball; 'none' for clean"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean; of `drift_auc` the largest one"]
+    steps: Annotated[int, "steps of the prefix; 0 for clean"]
+    final: Annotated[bool, "True for full strength"]
+    measure: Annotated[
+        str,
+        "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median "
+        "| r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
         "drift_auc | gradient_l1 | forwards | backwards | seconds; their formulas are in the harness's "
-        "measures.py",
-    ),
-    Column("value", _F, True, "the value; null if undefined"),
-    Column("undefined", _S, True, "why it is undefined; null if it is not"),
-)
-
-MEASURE_SCHEMA = _schema(MEASURE_COLUMNS, SCHEMA_VERSION)
-"""One row a (model, attack, objective, norm, epsilon, steps, measure)."""
-
-FIT_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name the run gave the model"),
-    Column("split", _S, False, "split of the clean scores it was fitted on"),
-    Column("images", _I, False, "number of them"),
-    *(
-        Column(f"b{i}", _F, True, f"parameter {i} of the logistic on scores as stored; null if it failed")
-        for i in range(1, 6)
-    ),
-    Column("residual", _F, True, "root mean square residual on the label scale; null if it failed"),
-    Column("status", _S, False, "ok | failed"),
-    Column("detail", _S, False, "starts that converged; why it failed"),
-)
-
-FIT_SCHEMA = _schema(FIT_COLUMNS, SCHEMA_VERSION)
-"""One row a model: q -> b1 (1/2 - 1 / (1 + exp(b2 (q - b3)))) + b4 q + b5."""
-
-BASELINE_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "name of the model"),
-    Column("row", _S, False, "clean | attack | composed"),
-    Column("attack", _S, False, "attack of an attack row; else ''"),
-    Column("objective", _S, False, "its objective; 'srocc' or 'plcc' for the choice of composed; else ''"),
-    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]: the main one; 0 for clean"),
-    Column("image_id", _S, False, "id of the image in its set"),
-    Column("reference", _S, False, "content the image shows"),
-    Column("mos", _F, False, "label"),
-    Column("score", _F, False, "score of the image, attacked at full strength unless clean"),
-    Column("mapped", _F, False, "the same through the model's frozen logistic; the score itself without one"),
-)
-
-BASELINE_SCHEMA = _schema(BASELINE_COLUMNS, SCHEMA_VERSION)
-"""One row a (model, row, attack, objective, image)."""
+        "measures/robustness.py",
+    ]
+    value: Annotated[float | None, "the value; null if undefined"]
+    undefined: Annotated[str | None, "why it is undefined; null if it is not"]
 
 
-EXAMPLE_COLUMNS: tuple[Column, ...] = (
-    Column("cell", _S, False, "key of the cell whose attack found the example"),
-    Column("image_id", _S, False, "id of the image in its set"),
-    Column("image", _I, False, "place of the image in its cell, from 0"),
-    Column("height", _I, False, "pixels from top to bottom"),
-    Column("width", _I, False, "pixels from left to right"),
-    Column("score", _F, False, "score the attack saw for it"),
-    Column("restart", _I, False, "restart that found it"),
-    Column("step", _I, False, "iterate of that restart, 0 for its start"),
-    Column(
-        "uses",
-        pa.list_(
-            pa.struct(
-                [("place", _I), ("objective", _S), ("steps", _I), ("loss", _F)],
-            )
-        ),
-        False,
+class LogisticFit(NamedTuple):
+    """The logistic of PLCC, a row a model: q -> b1 (1/2 - 1 / (1 + exp(b2 (q - b3)))) + b4 q + b5."""
+
+    model: Annotated[str, "name the run gave the model"]
+    split: Annotated[str, "split of the clean scores it was fitted on"]
+    images: Annotated[int, "number of them"]
+    b1: Annotated[float | None, "parameter 1 of the logistic on scores as stored; null if it failed"]
+    b2: Annotated[float | None, "parameter 2 of the logistic on scores as stored; null if it failed"]
+    b3: Annotated[float | None, "parameter 3 of the logistic on scores as stored; null if it failed"]
+    b4: Annotated[float | None, "parameter 4 of the logistic on scores as stored; null if it failed"]
+    b5: Annotated[float | None, "parameter 5 of the logistic on scores as stored; null if it failed"]
+    residual: Annotated[float | None, "root mean square residual on the label scale; null if it failed"]
+    status: Annotated[str, "ok | failed"]
+    detail: Annotated[str, "starts that converged; why it failed"]
+
+
+class BaselineScore(NamedTuple):
+    """What a gate compares, in `scores.parquet`: a row a (model, row, attack, objective, image)."""
+
+    model: Annotated[str, "name of the model"]
+    row: Annotated[str, "clean | attack | composed"]
+    attack: Annotated[str, "attack of an attack row; else ''"]
+    objective: Annotated[str, "its objective; 'srocc' or 'plcc' for the choice of composed; else ''"]
+    norm: Annotated[str, "norm of the ball; 'none' for clean"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]: the main one; 0 for clean"]
+    image_id: Annotated[str, "id of the image in its set"]
+    reference: Annotated[str, "content the image shows"]
+    mos: Annotated[float, "label"]
+    score: Annotated[float, "score of the image, attacked at full strength unless clean"]
+    mapped: Annotated[float, "the same through the model's frozen logistic; the score itself without one"]
+
+
+class Use(NamedTuple):
+    """For what a kept example was chosen."""
+
+    place: int
+    objective: str
+    steps: int
+    loss: float | None
+
+
+class KeptExample(NamedTuple):
+    """A row a distinct attacked image.
+
+    The file's metadata `result` holds the cell's clean scores and costs as JSON. To decode a value: take what
+    `nearest` says, XOR its bits with `pixels`.
+    """
+
+    cell: Annotated[str, "key of the cell whose attack found the example"]
+    image_id: Annotated[str, "id of the image in its set"]
+    image: Annotated[int, "place of the image in its cell, from 0"]
+    height: Annotated[int, "pixels from top to bottom"]
+    width: Annotated[int, "pixels from left to right"]
+    score: Annotated[float, "score the attack saw for it"]
+    restart: Annotated[int, "restart that found it"]
+    step: Annotated[int, "iterate of that restart, 0 for its start"]
+    uses: Annotated[
+        Sequence[Use],
         "for what it was chosen: place in the attack's own list, objective, number of steps, loss",
-    ),
-    Column("epsilon", _F, False, "radius around the clean image that `nearest` speaks of"),
-    Column(
-        "nearest",
-        pa.binary(),
-        False,
-        "int8 (3, height, width): what the value is nearest to, 0 the clean image (uint8 / 255 in float32), "
-        "1 or -1 clean + epsilon or clean - epsilon, clipped to [0, 1]",
-    ),
-    Column(
-        "pixels",
-        pa.binary(),
-        False,
-        "float32 (3, height, width) in [0, 1], each value's bits XOR those of what it is nearest to: first "
-        "all lowest bytes, then the next, up to the highest",
-    ),
-)
-
-EXAMPLE_SCHEMA = _schema(EXAMPLE_COLUMNS, 1)
-"""One row a distinct example; the file's metadata `result` holds clean scores and costs as JSON."""
+    ]
+    epsilon: Annotated[float, "radius around the clean image that `nearest` speaks of"]
+    nearest: Annotated[
+        bytes,
+        "int8 (3, height, width): what the value is nearest to, 0 the clean image (uint8 / 255 in "
+        "float32), 1 or -1 clean + epsilon or clean - epsilon, clipped to [0, 1]",
+    ]
+    pixels: Annotated[
+        bytes,
+        "float32 (3, height, width) in [0, 1], each value's bits XOR those of what it is nearest to: "
+        "first all lowest bytes, then the next, up to the highest",
+    ]
 
 
-def describe(columns: tuple[Column, ...]) -> str:
-    """Return the columns as a Markdown table: name, type, meaning."""
-    lines = ["| column | type | meaning |", "|---|---|---|"]
-    for c in columns:
-        kind = f"{c.type} or null" if c.nullable else str(c.type)
-        meaning = c.doc.replace("|", "\\|")  # a bare one would end the cell
-        lines.append(f"| `{c.name}` | {kind} | {meaning} |")
-    return "\n".join(lines)
+_VERSION = {"schema_version": str(SCHEMA_VERSION)}
+
+ROW = TableSchema(Row, _VERSION)
+TABLE = TableSchema(Estimate, _VERSION)
+INTERVAL = TableSchema(Reach, _VERSION)
+FLAG = TableSchema(Flag, _VERSION)
+DIFFERENCE = TableSchema(Difference, _VERSION)
+MEASURE = TableSchema(Measure, _VERSION)
+FIT = TableSchema(LogisticFit, _VERSION)
+BASELINE = TableSchema(BaselineScore, _VERSION)
+EXAMPLE = TableSchema(KeptExample, {"schema_version": "1"})
+
+RUN_TABLES = {
+    "table": TABLE,
+    "intervals": INTERVAL,
+    "flags": FLAG,
+    "differences": DIFFERENCE,
+    "measures": MEASURE,
+    "fits": FIT,
+}
+"""The tables of a run by the names of their files."""
+
+ROW_SCHEMA, TABLE_SCHEMA, INTERVAL_SCHEMA = ROW.arrow, TABLE.arrow, INTERVAL.arrow
+FLAG_SCHEMA, DIFFERENCE_SCHEMA, MEASURE_SCHEMA = FLAG.arrow, DIFFERENCE.arrow, MEASURE.arrow
+FIT_SCHEMA, BASELINE_SCHEMA, EXAMPLE_SCHEMA = FIT.arrow, BASELINE.arrow, EXAMPLE.arrow
+
+
+def columns_page() -> str:
+    """Return the text of columns.md."""
+    parts = [
+        "# Columns of everything stored",
+        "Rows of cells come first; the tables of a run lie in `runs/<run>/NAME.parquet` and are read by "
+        "`ResultStore.read_table(run, NAME)`.\nEach column's meaning stands in the files' own metadata too.",
+    ]
+    places = {f"{name}.parquet": schema for name, schema in RUN_TABLES.items()}
+    for place, schema in ({"cells/": ROW} | places | {"examples/": EXAMPLE, "A baseline": BASELINE}).items():
+        parts += [f"## {place}", inspect.getdoc(schema.record) or "", schema.markdown()]
+    return "\n\n".join(parts) + "\n"

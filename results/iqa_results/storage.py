@@ -10,6 +10,7 @@ object store it is sent in one piece, and an object is visible only after all of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -126,7 +127,7 @@ def write_whole(path: Location, content: bytes) -> None:
     """Write a file whole or not at all, over a former one; of two writers the later one wins whole.
 
     Raises:
-        OSError: no room, no permission, no connection; a former file is still there.
+        OSError: no room, no permission, no connection; it names the path, and a former file is still there.
     """
     if isinstance(path, RemotePath):
         adapter = getattr(path.filesystem, "handler", None)
@@ -136,14 +137,31 @@ def write_whole(path: Location, content: bytes) -> None:
         with path.filesystem.open_output_stream(path.key) as stream:
             stream.write(content)
         return
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield where to write a local file, which takes its place at the end of the block, whole or not at all.
+
+    Its folder is made. For content that is too large to be held; `write_whole` is for the rest.
+
+    Raises:
+        OSError: as `write_whole` does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        # A write that fails for want of room names no file by itself, a rename two.
+        if error.errno is None or error.filename not in (None, str(part), part):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,16 +1,11 @@
-"""Parquet parts and manifests: each written whole or not at all, on disk or on an object store.
+"""A store: Parquet parts and manifests, each written whole or not at all, on disk or on an object store.
 
 Layout under the store's root::
 
     cells/<first two digits of key>/<key>.parquet   one part a cell (ROW_SCHEMA)
     examples/<first two digits of key>/<key>.parquet  attacked images of a cell (EXAMPLE_SCHEMA), if kept
     runs/<run>/manifest.json                        RunManifest
-    runs/<run>/table.parquet                        TABLE_SCHEMA
-    runs/<run>/intervals.parquet                    INTERVAL_SCHEMA
-    runs/<run>/flags.parquet                        FLAG_SCHEMA
-    runs/<run>/differences.parquet                  DIFFERENCE_SCHEMA
-    runs/<run>/measures.parquet                     MEASURE_SCHEMA
-    runs/<run>/fits.parquet                         FIT_SCHEMA
+    runs/<run>/<name>.parquet                       a table of the run, one of RUN_TABLES
 
 Cells belong to no run: two runs that need the same cell share its part.
 """
@@ -19,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -29,21 +23,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from iqa_results.errors import BadManifest, BadPart, ResultsError, UnknownRun
+from iqa_results.errors import BadPart, ResultsError, UnknownRun
 from iqa_results.manifest import RunManifest
-from iqa_results.schema import (
-    DIFFERENCE_SCHEMA,
-    EXAMPLE_SCHEMA,
-    FIT_SCHEMA,
-    FLAG_SCHEMA,
-    INTERVAL_SCHEMA,
-    MEASURE_SCHEMA,
-    ROW_SCHEMA,
-    TABLE_SCHEMA,
-)
+from iqa_results.manifest_file import manifest_bytes, parse_manifest
+from iqa_results.parquet import EXAMPLE_ROOM, read_parquet, write_parquet
+from iqa_results.schema import EXAMPLE_SCHEMA, ROW, ROW_SCHEMA, RUN_TABLES
 from iqa_results.storage import (
     Location,
     RemotePath,
@@ -119,9 +104,9 @@ class ResultStore:
             raise BadPart(f"cell {key[:12]}: no rows to write")
         if any(row.get("cell") != key for row in rows):
             raise BadPart(f"cell {key[:12]}: a row carries another cell's key")
-        table = _as_table(rows, ROW_SCHEMA, f"cell {key[:12]}")
+        table = ROW.to_table(rows, f"cell {key[:12]}")
         _require_numbers(table, f"cell {key[:12]}")
-        return _write_table(self.cell_path(key), table)
+        return write_parquet(self.cell_path(key), table)
 
     def read_cell(self, key: str) -> pa.Table:
         """Read one part, verified against its page checksums, its schema and its key.
@@ -131,8 +116,8 @@ class ResultStore:
                 not finite.
         """
         path = self.cell_path(key)
-        table = _read_table(path, ROW_SCHEMA)
-        if set(table.column("cell").unique().to_pylist()) != {key}:
+        table = read_parquet(path, ROW_SCHEMA)
+        if table.column("cell").unique().to_pylist() != [key]:
             raise BadPart(f"{path}: holds rows of another cell; delete the file and run again")
         _require_numbers(table, str(path))
         return table
@@ -199,7 +184,7 @@ class ResultStore:
         """
         if not table.schema.equals(EXAMPLE_SCHEMA) or set(table.column("cell").to_pylist()) != {key}:
             raise BadPart(f"examples of cell {key[:12]}: another schema, or rows of another cell")
-        return _write_table(self.examples_path(key), table)
+        return write_parquet(self.examples_path(key), table)
 
     def read_examples(self, key: str) -> pa.Table:
         """Read the attacked images of a cell, verified as `read_cell` does.
@@ -208,7 +193,7 @@ class ResultStore:
             BadPart: missing, damaged, of another schema, or another cell's.
         """
         path = self.examples_path(key)
-        table = _read_table(path, EXAMPLE_SCHEMA)
+        table = read_parquet(path, EXAMPLE_SCHEMA, room=EXAMPLE_ROOM)
         if set(table.column("cell").to_pylist()) != {key}:
             raise BadPart(f"{path}: holds examples of another cell; delete the file and run again")
         return table
@@ -260,14 +245,10 @@ class ResultStore:
         """Write a run's manifest, replacing the former one whole.
 
         Raises:
-            BadManifest: it holds NaN or an infinity, which JSON has no word for.
+            BadManifest: it holds NaN, an infinity or text that is not UTF-8, which no reader would take.
         """
         path = self.run_folder(manifest.run) / "manifest.json"
-        try:
-            text = _as_json(manifest)
-        except ValueError as error:
-            raise BadManifest(f"{path}: {error}") from error
-        write_whole(path, f"{text}\n".encode())
+        write_whole(path, manifest_bytes(manifest, str(path)))
         return path
 
     def read_manifest(self, run: str) -> RunManifest:
@@ -275,18 +256,13 @@ class ResultStore:
 
         Raises:
             UnknownRun: no such run in this store.
-            BadManifest: the file is damaged or of another format.
+            BadManifest: the file is damaged, changed by hand, or of another format.
         """
         path = self.run_folder(run) / "manifest.json"
         if not path.is_file():
             known = ", ".join(self.list_runs()) or "none"
             raise UnknownRun(f"no run {run!r} in {self.root}; runs there: {known}")
-        try:
-            return RunManifest.model_validate_json(path.read_bytes(), strict=False)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise BadManifest(f"{path}: {where}: {first['msg']}") from error
+        return parse_manifest(path.read_bytes(), str(path))
 
     def read_run_files(self, run: str) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the tables of a run, as they are."""
@@ -295,63 +271,49 @@ class ResultStore:
             if name.endswith(".parquet") and "/" not in name:
                 yield name, (folder / name).read_bytes()
 
+    def table_path(self, run: str, name: str = "table") -> Location:
+        """Return where a table of a run (one of RUN_TABLES) is or will be."""
+        if name not in RUN_TABLES:
+            raise ResultsError(f"a run has no table {name!r}; there are {', '.join(RUN_TABLES)}")
+        return self.run_folder(run) / f"{name}.parquet"
+
     def write_table(
-        self, run: str, rows: Sequence[dict[str, Any]], cells: Iterable[str] | None = None
+        self,
+        run: str,
+        rows: Iterable[Any],
+        name: str = "table",
+        *,
+        cells: Iterable[str] | None = None,
     ) -> Location:
-        """Write a run's table of metrics (TABLE_SCHEMA), with a hash of the keys of the cells it is from."""
-        table = _as_table(rows, TABLE_SCHEMA, f"run {run}")
-        if cells is not None:
-            table = table.replace_schema_metadata({**TABLE_SCHEMA.metadata, _CELLS: _hash_keys(cells)})
-        return _write_table(self.run_folder(run) / "table.parquet", table)
+        """Write a table of a run, whole or not at all.
 
-    def read_table(self, run: str) -> pa.Table:
-        """Read a run's table of metrics."""
-        return _read_table(self.run_folder(run) / "table.parquet", TABLE_SCHEMA)
+        Args:
+            run: its name.
+            rows: an Arrow table, or records or mappings of the columns' names.
+            name: one of RUN_TABLES; the table of metrics if left out.
+            cells: keys of the cells it is made from, of which it keeps a hash.
 
-    def write_intervals(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's reachable intervals (INTERVAL_SCHEMA)."""
-        table = _as_table(rows, INTERVAL_SCHEMA, f"run {run}")
-        return _write_table(self.run_folder(run) / "intervals.parquet", table)
+        Raises:
+            BadPart: the rows do not fit the table's columns.
+        """
+        path, schema = self.table_path(run, name), RUN_TABLES[name]
+        table = rows if isinstance(rows, pa.Table) else schema.to_table(rows, f"run {run}, {name}")
+        if not table.schema.equals(schema.arrow):
+            raise BadPart(f"run {run}, {name}: other columns than {name}.parquet has")
+        metadata = schema.arrow.metadata | ({} if cells is None else {_CELLS: _hash_keys(cells)})
+        return write_parquet(path, table.replace_schema_metadata(metadata))
 
-    def read_intervals(self, run: str) -> pa.Table:
-        """Read a run's reachable intervals."""
-        return _read_table(self.run_folder(run) / "intervals.parquet", INTERVAL_SCHEMA)
+    def has_table(self, run: str, name: str = "table") -> bool:
+        """Whether a table of a run is there."""
+        return self.table_path(run, name).is_file()
 
-    def write_flags(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's what speaks against its numbers (FLAG_SCHEMA)."""
-        table = _as_table(rows, FLAG_SCHEMA, f"run {run}")
-        return _write_table(self.run_folder(run) / "flags.parquet", table)
+    def read_table(self, run: str, name: str = "table") -> pa.Table:
+        """Read a table of a run.
 
-    def read_flags(self, run: str) -> pa.Table:
-        """Read a run's what speaks against its numbers."""
-        return _read_table(self.run_folder(run) / "flags.parquet", FLAG_SCHEMA)
-
-    def write_differences(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's paired differences between its models (DIFFERENCE_SCHEMA)."""
-        table = _as_table(rows, DIFFERENCE_SCHEMA, f"run {run}")
-        return _write_table(self.run_folder(run) / "differences.parquet", table)
-
-    def read_differences(self, run: str) -> pa.Table:
-        """Read a run's paired differences between its models."""
-        return _read_table(self.run_folder(run) / "differences.parquet", DIFFERENCE_SCHEMA)
-
-    def write_measures(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's measures besides the correlations (MEASURE_SCHEMA)."""
-        table = _as_table(rows, MEASURE_SCHEMA, f"run {run}")
-        return _write_table(self.run_folder(run) / "measures.parquet", table)
-
-    def read_measures(self, run: str) -> pa.Table:
-        """Read a run's measures besides the correlations."""
-        return _read_table(self.run_folder(run) / "measures.parquet", MEASURE_SCHEMA)
-
-    def write_fits(self, run: str, rows: Sequence[dict[str, Any]]) -> Location:
-        """Write a run's logistic fits (FIT_SCHEMA)."""
-        table = _as_table(rows, FIT_SCHEMA, f"run {run}")
-        return _write_table(self.run_folder(run) / "fits.parquet", table)
-
-    def read_fits(self, run: str) -> pa.Table:
-        """Read a run's logistic fits."""
-        return _read_table(self.run_folder(run) / "fits.parquet", FIT_SCHEMA)
+        Raises:
+            BadPart: missing, damaged or of another schema.
+        """
+        return read_parquet(self.table_path(run, name), RUN_TABLES[name].arrow)
 
 
 def is_made_from(table: pa.Table, cells: Iterable[str]) -> bool | None:
@@ -364,50 +326,6 @@ def _hash_keys(keys: Iterable[str]) -> bytes:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest().encode()
 
 
-def _as_json(manifest: RunManifest) -> str:
-    """Return a manifest as JSON for people too: a field a line, of the cells a cell a line."""
-    fields = manifest.model_dump(mode="json")
-    cells = ",\n  ".join(json.dumps(cell, allow_nan=False) for cell in fields.pop("cells"))
-    text = json.dumps(fields, indent=1, allow_nan=False)
-    return f'{text[:-2]},\n "cells": [\n  {cells}\n ]\n}}'
-
-
-def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> Path:
-    """Write rows as one Parquet file, whole or not at all; `what` names them in messages.
-
-    Raises:
-        BadPart: the rows do not fit the schema.
-    """
-    _write_table(path, _as_table(rows, schema, what))
-    return path
-
-
-def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file, verified against its page checksums and the schema.
-
-    Raises:
-        BadPart: missing, damaged or of another schema.
-    """
-    return _read_table(path, schema)
-
-
-def _as_table(rows: Sequence[dict[str, Any]], schema: pa.Schema, what: str) -> pa.Table:
-    for row in rows:
-        unknown = set(row) - set(schema.names)
-        missing = set(schema.names) - set(row)
-        if unknown or missing:
-            raise BadPart(f"{what}: columns missing {sorted(missing)}, unknown {sorted(unknown)}")
-    try:
-        table = pa.Table.from_pylist(list(rows), schema=schema)
-        # from_pylist accepts null anywhere; validate() does not look at nullability either.
-        for field in schema:
-            if not field.nullable and table.column(field.name).null_count:
-                raise BadPart(f"{what}: column {field.name!r} holds null")
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError) as error:
-        raise BadPart(f"{what}: {error}") from error
-    return table
-
-
 def _require_numbers(table: pa.Table, where: str) -> None:
     """Refuse rows of a cell with a label or score that is NaN or infinite: no order exists among those."""
     for name in _SCORES:
@@ -418,29 +336,3 @@ def _require_numbers(table: pa.Table, where: str) -> None:
             raise BadPart(
                 f"{where}: {name} of image {image!r} (row {row}) is not finite; delete the file and run again"
             )
-
-
-def _write_table(path: Location, table: pa.Table) -> Location:
-    whole = pa.BufferOutputStream()
-    pq.write_table(table, whole, compression="zstd", write_page_checksum=True)
-    write_whole(path, whole.getvalue().to_pybytes())
-    return path
-
-
-def _read_table(path: Location, schema: pa.Schema) -> pa.Table:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise BadPart(f"{path}: no such file") from error
-    try:
-        part = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        table = part.read()
-    except (pa.ArrowException, OSError, UnicodeError) as error:  # UnicodeError: a damaged column name
-        raise BadPart(f"{path}: damaged ({error}); delete the file and run again") from error
-    # Checksums cover pages, not the footer: a row group's damaged count would give fewer rows in silence.
-    if table.num_rows != part.metadata.num_rows:
-        raise BadPart(f"{path}: damaged (row counts disagree); delete the file and run again")
-    version = (table.schema.metadata or {}).get(b"schema_version")
-    if not table.schema.equals(schema) or version != schema.metadata[b"schema_version"]:
-        raise BadPart(f"{path}: written by another version of iqa-harness (schema differs)")
-    return table

@@ -186,7 +186,7 @@ def test_pairs_of_which_one_has_no_value_have_a_row(two):
     ties = places(made.table, "model", "ties_with", row="suite_min", final=True, epsilon=MAIN)
     assert ties == {("m10", None), ("m11", None)}
     nobody = difference_rows({Place("clean", "none", 0.0, "srocc"): []}, ["a", "b", "c"])
-    assert [(r["model_a"], r["model_b"]) for r in nobody] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [(r.model_a, r.model_b) for r in nobody] == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 @pytest.mark.parametrize("metric", ["srocc", "plcc"])

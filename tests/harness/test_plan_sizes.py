@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from tests.harness.conftest import ArrayImageSet, make_images
 
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_models import create_model
 from iqa_suites import parse_suite
-from tests.harness.conftest import ArrayImageSet, make_images
 
 
 def _entrant(**card):
@@ -26,7 +26,7 @@ def _with_one_of(images, height, width):
 @pytest.mark.parametrize(
     ("card", "size", "message"),
     [
-        ({"min_size": 16}, (15, 40), "'test-5' is 15 high and 40 wide, but mine needs at least 16 pixels a side"),
+        ({"min_size": 16}, (15, 40), "'test-5' is 15 high and 40 wide, but mine needs at least 16 pixels"),
         ({"fixed_size": 16}, (16, 17), "'test-5' is 16 high and 17 wide, but mine takes 16 x 16 pixels only"),
         ({}, (10, 40), "'test-5' is 10 high and 40 wide, but SSIM needs at least 11 pixels a side"),
     ],
@@ -38,7 +38,7 @@ def test_an_image_of_no_use_to_a_model_is_named_before_anything_runs(images, sui
 
 
 def test_an_image_left_alone_joins_the_cell_before_it(suite_text):
-    """Of thirteen images in cells of four; not where nothing couples images, and not in the validation split."""
+    """Of thirteen images in cells of four; not where nothing couples images, nor in the validation split."""
     text = suite_text.replace("images = 12\n", "")
     suites = {True: parse_suite(text, "tiny")}
     alone = text.replace('"pairwise_inversion", ', "").replace(', "pgd/pairwise_inversion"', "")

@@ -24,7 +24,7 @@ from iqa_harness.reporting.worst_images import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
 from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
-from iqa_results import ResultStore
+from iqa_results import Measure, ResultStore
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
@@ -81,16 +81,15 @@ def test_a_run_that_was_never_aggregated_says_how_to(smoke, tmp_path):
 def test_costs_add_up_over_attacks_and_are_shared_by_objectives(smoke):
     """Each attack and radius counts once, whatever the number of its objectives."""
     rows = [
-        {"model": "m", "attack": a, "objective": o, "norm": "inf", "epsilon": e, "final": final,
-         "measure": "backwards", "value": value}
-        for a, o, e, final, value in (
+        Measure("m", attack, objective, "inf", epsilon, 3, final, "backwards", value, None)
+        for attack, objective, epsilon, final, value in (
             ("pgd", "all", 0.1, True, 40.0),
             ("pgd", "mse", 0.1, True, 40.0),
             ("pgd", "all", 0.2, True, 30.0),
             ("pgd", "all", 0.2, False, 99.0),
             ("fgsm", "all", 0.1, True, None),
         )
-    ]  # fmt: skip
+    ]
     assert model_costs(rows)["m"].gradients == 70.0
     stored = read_run(FoundRun(smoke, "first"))
     assert set(stored.costs) == {"a_seed0", "a_seed1"}
@@ -306,7 +305,7 @@ def test_report_shows_the_worst_images_with_the_scores_of_the_run(cli, smoke, tm
     assert code == 0
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6
-    rows = [r for r in smoke.read_intervals("first").to_pylist() if r["model"] == "a_seed0"]
+    rows = [r for r in smoke.read_table("first", "intervals").to_pylist() if r["model"] == "a_seed0"]
     at = smoke.read_manifest("first").main_epsilon
     scores = {f"{r['composed_srocc']:.3f}" for r in rows if r["epsilon"] == at}
     assert any(f"→ {score}, label" in page for score in scores)

@@ -19,7 +19,7 @@ from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.stores.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
 from iqa_models import create_model
-from iqa_results import BadManifest, BadPart, ResultStore
+from iqa_results import BadManifest, BadPart, ResultStore, Selection
 from iqa_suites import parse_suite
 
 _spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
@@ -319,7 +319,7 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
     suite = parse_suite(tiny.SUITE, "tiny")
     run_suite(plan(suite, entrants, images), entrants, RunConfig("r", tiny.SUITE), third)
     for changes, words in (
-        ({"selection": "the first 2 images"}, "of the first 2 images .* here and of all"),
+        ({"chosen": Selection(limit=2), "images": 2}, "of the first 2 images .* here and of all"),
         ({"split": "val"}, "val split"),
     ):
         manifest = here.read_manifest("r")

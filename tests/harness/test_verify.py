@@ -145,9 +145,9 @@ def test_a_changed_table_is_found(run):
 def test_every_stored_table_is_compared(run, name, column, value, where):
     """Not only the values: ranges, flags, measures and fits must follow from the rows, too."""
     store, manifest = run
-    rows = getattr(store, f"read_{name}")("r").to_pylist()
+    rows = store.read_table("r", name).to_pylist()
     rows[0][column] = not rows[0][column] if value is None else value
-    getattr(store, f"write_{name}")("r", rows)
+    store.write_table("r", rows, name)
     (finding,) = verify_run(store, manifest, [], None).findings
     assert finding.what == "table"
     assert finding.where.startswith(where)
@@ -160,13 +160,13 @@ def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suit
     store = ResultStore(tmp_path)
     manifest = run_suite(plan(suite, both, images), both, RunConfig("r", suite_text), store)
     robustness_table(store, manifest).write(store, "r")
-    flags = store.read_flags("r").to_pylist()
+    flags = store.read_table("r", "flags").to_pylist()
     raised = [(f["model"], f["flag"]) for f in flags if f["raised"]]
     assert ("c", "constant_predictor") in raised
-    store.write_flags("r", [f | {"raised": False} for f in flags])
-    differences = store.read_differences("r").to_pylist()
+    store.write_table("r", [f | {"raised": False} for f in flags], "flags")
+    differences = store.read_table("r", "differences").to_pylist()
     differences[0]["tied"] = not differences[0]["tied"]
-    store.write_differences("r", differences)
+    store.write_table("r", differences, "differences")
     findings = verify_run(store, manifest, [], None).findings
     assert [f.where for f in findings[:-1]] == [f"flags, {model}, {flag}" for model, flag in raised]
     assert {f.detail for f in findings[:-1]} == {"raised: False is stored, the rows give True"}

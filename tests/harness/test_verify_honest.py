@@ -197,7 +197,7 @@ def test_a_selection_is_read_from_its_words(tmp_path, images, suite, suite_text,
     known = tiny.ArrayImageSet(records, images.pixels[:5], images.card, "0" * 64)
     small = parse_suite(suite_text.replace("images = 12", ""), "small")
     work = plan(small, entrants, known, selection)
-    data = {"images": len(work.images), "label": "pseudo-MOS", "selection": work.selection}
+    data = {"images": len(work.images), "label": "pseudo-MOS", "chosen": work.chosen and vars(work.chosen)}
     manifest = run_suite(
         work, entrants, RunConfig("r", suite_text, only=("none",)), ResultStore(tmp_path), Runtime()
     )

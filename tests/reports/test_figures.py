@@ -23,7 +23,7 @@ from iqa_reports.figures import (
     transfer_figure,
 )
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, Reach
+from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint
 from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
@@ -36,6 +36,7 @@ from iqa_reports.papers.study_figures import (
     training_figure,
 )
 from iqa_reports.report import study_figures
+from iqa_results import Reach
 
 Frames = dict[str, pa.Table]
 
@@ -45,7 +46,18 @@ POINTS = tuple(RadiusPoint(e, 0.8 - 90 * e, 0.7 - 90 * e, 0.9 - 90 * e) for e in
 def reach(count: int) -> list[Reach]:
     """Images whose clean score follows the label and whose worst case turns it around."""
     return [
-        Reach(f"i{i}", i / count, i / count, i / count - 0.3, i / count + 0.2, 1 - i / count)
+        Reach(
+            "m",
+            "inf",
+            0.01,
+            f"i{i}",
+            i / count,
+            i / count,
+            i / count - 0.3,
+            i / count + 0.2,
+            1 - i / count,
+            0.5,
+        )
         for i in range(count)
     ]
 

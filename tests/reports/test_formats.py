@@ -27,6 +27,7 @@ from iqa_reports.drawing import INK, inline_svg, save_figure
 from iqa_reports.figures import steps_figure
 from iqa_reports.formats.markdown import escape, markdown_table
 from iqa_reports.inputs.run_view import Line
+from iqa_results import Selection
 
 Make = Callable[..., Any]
 
@@ -122,7 +123,8 @@ def test_a_complete_run_shows_no_warning(make_run: Make) -> None:
 def test_a_limited_run_is_told_before_any_value(make_run: Make, status: str) -> None:
     """Complete or not, few images are not the suite's: said above the leaderboard in every format."""
     words = "the first 3 images of the 40 that the suite names"
-    data = make_run().manifest.data.model_copy(update={"images": 3, "selection": words})
+    update = {"images": 3, "chosen": Selection(limit=3), "chosen_from": 40}
+    data = make_run().manifest.data.model_copy(update=update)
     run = make_run(status=status, data=data)
     report = run.report(figures=False)
     page = Page(html_report(report, {})).text

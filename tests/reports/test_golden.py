@@ -14,8 +14,7 @@ import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
-from iqa_reports import Entry, Report, TableView, latex_table, markdown_table, print_report
-from iqa_reports.formats import csv_table
+from iqa_reports import Entry, Report, TableView, csv_table, latex_table, markdown_table, print_report
 from iqa_reports.table_view import VALUE, Group, Heading
 from iqa_reports.text import number
 

@@ -11,6 +11,7 @@ import pytest
 
 from iqa_reports import Inputs, StoredRun, build_report, group_runs, why_apart
 from iqa_reports.leaderboard import leaderboard_markdown, write_leaderboard
+from iqa_results import Selection
 
 Make = Callable[..., Any]
 
@@ -95,7 +96,8 @@ def test_a_limited_run_never_replaces_a_full_one(make_run: Make) -> None:
     full = make_run().stored
     few = later(make_run)
     words = "the first 3 images of the 40 that the suite names"
-    few = changed(few, data=few.manifest.data.model_copy(update={"images": 3, "selection": words}))
+    update = {"images": 3, "chosen": Selection(limit=3), "chosen_from": 40}
+    few = changed(few, data=few.manifest.data.model_copy(update=update))
     groups = group_runs([full, few])
     assert [group.merged.manifest.run for group in groups] == ["first", "second"]
     assert why_apart(groups) == [f"Not comparable with first in store: second in store (only {words})."]
@@ -146,9 +148,9 @@ def test_the_leaderboard_names_every_run_and_what_was_left_out(make_run: Make, t
 def test_the_leaderboard_warns_once(make_run: Make) -> None:
     """A run of chosen images notes what the warning says too; other notes stay."""
     run = make_run().stored
-    data = run.manifest.data.model_copy(update={"selection": "the first 3 images"})
-    notes = ("computed from the first 3 images: not the suite's numbers", "no validation images")
+    data = run.manifest.data.model_copy(update={"chosen": Selection(3), "chosen_from": 40})
+    notes = (f"computed from {data.selection}: not the suite's numbers", "no validation images")
     report = build_report(Inputs([changed(run, data=data, notes=notes)], papers=False, figures=False))
     words = leaderboard_markdown(report).replace("\\", "")
-    assert words.casefold().count("computed from the first 3 images: not the suite's numbers") == 1
+    assert words.casefold().count(notes[0]) == 1
     assert "> no validation images" in words

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from iqa_reports import (
-    Estimate,
     InconsistentRun,
     ModelCost,
     TableView,
@@ -278,11 +277,6 @@ def test_every_caption_says_what_the_labels_are(make_run: Callable[..., Any]) ->
 
 
 # Selection ------------------------------------------------------------------------------------------
-
-
-def test_estimates_have_the_columns_of_the_table() -> None:
-    """The typed row and the stored schema name the same columns in the same order."""
-    assert list(Estimate._fields) == TABLE_SCHEMA.names
 
 
 def test_the_step_sweep_runs_up_to_full_strength(run: Any) -> None:

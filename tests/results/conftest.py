@@ -8,24 +8,24 @@ import pyarrow as pa
 import pytest
 
 from iqa_results import (
-    INTERVAL_COLUMNS,
-    ROW_COLUMNS,
-    TABLE_COLUMNS,
+    INTERVAL,
+    ROW,
+    TABLE,
     CellRecord,
-    Column,
     DataRecord,
     ModelRecord,
     Provenance,
     ResultStore,
     RunManifest,
+    TableSchema,
 )
 
 KEY = "0123456789abcdef" * 4
 
 
-def _plain(columns: tuple[Column, ...]) -> dict[str, Any]:
+def _plain(schema: TableSchema[Any]) -> dict[str, Any]:
     values = {pa.string(): "x", pa.bool_(): True, pa.int64(): 1, pa.float64(): 0.5}
-    return {c.name: values[c.type] for c in columns}
+    return {c.name: values[c.type] for c in schema.columns}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def key() -> str:
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     """Twenty rows of one cell, nulls where nulls may be."""
-    base = {**_plain(ROW_COLUMNS), "cell": KEY}
+    base = {**_plain(ROW), "cell": KEY}
     made = [{**base, "image_id": f"image-{i}", "position": i, "adv_score": i / 7} for i in range(20)]
     made[3] |= {"distortion": None, "level": None, "loss": None}
     return made
@@ -46,7 +46,7 @@ def rows() -> list[dict[str, Any]]:
 @pytest.fixture
 def table_rows() -> list[dict[str, Any]]:
     """Two rows of a run's table, one of them undefined."""
-    base = _plain(TABLE_COLUMNS)
+    base = _plain(TABLE)
     nothing = dict.fromkeys(("clean", "value", "low", "high", "value_8bit"))
     return [{**base, "undefined": None}, {**base, **nothing, "undefined": "constant scores"}]
 
@@ -54,7 +54,7 @@ def table_rows() -> list[dict[str, Any]]:
 @pytest.fixture
 def interval_rows() -> list[dict[str, Any]]:
     """Two reachable intervals."""
-    base = _plain(INTERVAL_COLUMNS)
+    base = _plain(INTERVAL)
     return [base, {**base, "image_id": "y", "s_min": -1.5}]
 
 
@@ -126,5 +126,5 @@ def readme_store(
     store.write_manifest(manifest())
     worst = {"row": "suite_min", "metric": "srocc", "epsilon": manifest().main_epsilon}
     store.write_table("first", [table_rows[0] | worst, *table_rows[1:]])
-    store.write_intervals("first", interval_rows)
+    store.write_table("first", interval_rows, "intervals")
     return store.root

@@ -8,21 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import iqa_results.storage
 from iqa_results import (
-    DIFFERENCE_COLUMNS,
-    FIT_COLUMNS,
-    FLAG_COLUMNS,
-    MEASURE_COLUMNS,
     ROW_SCHEMA,
+    RUN_TABLES,
     BadPart,
-    Column,
     ResultsError,
     ResultStore,
     is_made_from,
+    whole_file,
+    write_whole,
 )
 
 Rows = list[dict[str, Any]]
@@ -63,14 +62,14 @@ def test_tables_and_intervals_are_equal_after_a_round_trip(
 ) -> None:
     """A run's metrics and reachable intervals read back as written."""
     store.write_table("first", table_rows)
-    store.write_intervals("first", interval_rows)
+    store.write_table("first", interval_rows, "intervals")
     assert store.read_table("first").to_pylist() == table_rows
-    assert store.read_intervals("first").to_pylist() == interval_rows
+    assert store.read_table("first", "intervals").to_pylist() == interval_rows
 
 
 def test_a_table_says_which_cells_it_is_of(store: ResultStore, table_rows: Rows) -> None:
     """Their keys in any order, no fewer and no more; one written without them says nothing."""
-    store.write_table("first", table_rows, ["a" * 64, "b" * 64])
+    store.write_table("first", table_rows, cells=["a" * 64, "b" * 64])
     table = store.read_table("first")
     assert table.to_pylist() == table_rows
     assert is_made_from(table, ["b" * 64, "a" * 64]) is True
@@ -80,25 +79,31 @@ def test_a_table_says_which_cells_it_is_of(store: ResultStore, table_rows: Rows)
     assert is_made_from(store.read_table("first"), ["a" * 64]) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "columns"),
-    [
-        ("flags", FLAG_COLUMNS),
-        ("differences", DIFFERENCE_COLUMNS),
-        ("measures", MEASURE_COLUMNS),
-        ("fits", FIT_COLUMNS),
-    ],
-)
-def test_every_other_table_is_equal_after_a_round_trip(
-    store: ResultStore, name: str, columns: tuple[Column, ...]
-) -> None:
-    """Flags, differences, measures and fits read back as written, nulls included."""
+@pytest.mark.parametrize("name", RUN_TABLES)
+def test_every_table_is_equal_after_a_round_trip(store: ResultStore, name: str) -> None:
+    """Mappings, records and an Arrow table are written alike and read back as written, nulls included."""
+    schema = RUN_TABLES[name]
     values = {"string": "x", "bool": True, "int64": 1, "double": 0.5}
-    whole = {c.name: values[str(c.type)] for c in columns}
-    holes = {c.name: None for c in columns if c.nullable}
-    rows = [whole, whole | holes]
-    getattr(store, f"write_{name}")("first", rows)
-    assert getattr(store, f"read_{name}")("first").to_pylist() == rows
+    whole = {c.name: values[str(c.type)] for c in schema.columns}
+    rows = [whole, whole | {c.name: None for c in schema.columns if c.nullable}]
+    for given in (rows, [schema.record(**row) for row in rows], pa.Table.from_pylist(rows, schema.arrow)):
+        store.write_table("first", given, name)
+        found = store.read_table("first", name)
+        assert found.to_pylist() == rows
+        assert schema.rows(found) == [schema.record(**row) for row in rows]
+        assert found.schema.equals(schema.arrow, check_metadata=True)
+    assert store.has_table("first", name)
+
+
+def test_a_table_that_no_run_has_is_refused(store: ResultStore) -> None:
+    """Another name is no path, and the message says which there are."""
+    for use in (store.read_table, store.has_table):
+        with pytest.raises(ResultsError, match=r"no table '../x'; there are table, intervals"):
+            use("first", "../x")
+    with pytest.raises(BadPart, match=r"other columns than flags.parquet has"):
+        store.write_table("first", RUN_TABLES["fits"].arrow.empty_table(), "flags")
+    with pytest.raises(BadPart, match="run first, flags: columns missing"):
+        store.write_table("first", [{"model": "m"}], "flags")
 
 
 def test_many_cells_are_read_in_the_order_asked(store: ResultStore, rows: Rows) -> None:
@@ -319,6 +324,25 @@ def _fail_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(iqa_results.storage.os, "fsync", flush)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without room")
+def test_a_full_disk_is_named_with_the_path(tmp_path: Path) -> None:
+    """A write for which there is no room names what was to be written, and keeps what was there."""
+    path = tmp_path / "x.json"
+    write_whole(path, b"old")
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"), whole_file(path) as part:
+        part.symlink_to("/dev/full")
+        part.write_bytes(b"new")
+    assert (path.read_bytes(), [file.name for file in tmp_path.iterdir()]) == (b"old", ["x.json"])
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    """Not the name of the fragment, which is gone."""
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"'{tmp_path}/x.json'$"):
+        write_whole(tmp_path / "x.json", b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_fragment_left_by_a_kill_is_no_cell(store: ResultStore, key: str, rows: Rows) -> None:

@@ -105,7 +105,7 @@ def test_an_attack_that_is_registered_is_taken_by_suites(probing):
     assert stated.attack(1 / 255, 0).stride == stated.attack(2 / 255, 0).reach == 1 / 255
 
 
-TWO = TWO + ""
+TWO = "rounds = 3\nrelative_stride = 0.1\n"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from iqa_harness.api.reading import STORE, aggregate, opened, readable, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
-from iqa_harness.cells.plan import Cell, Selection, Work
+from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.plan import plan as plan_work
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.entrants.entrant import Entrant
@@ -24,7 +24,7 @@ from iqa_harness.running.executors import Executor, make_executor
 from iqa_harness.running.manifest import RunConfig, replaced_models
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.wording import in_words
-from iqa_results import ResultStore
+from iqa_results import ResultStore, Selection
 from iqa_suites import LoadedSuite, Suite, load_suite
 from iqa_suites.schema import EMBEDDED
 

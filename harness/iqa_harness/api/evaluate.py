@@ -14,15 +14,13 @@ from iqa_harness.data.catalogue import open_data
 from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images, describe, name_sets
 from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
 from iqa_harness.evaluation.store import EvaluationStore
+from iqa_harness.evaluation.table import evaluation_view
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import progress_bar
+from iqa_reports import TableView, html_table, table_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SHOWN = {"data": "data", "split": "split", "images": "n", "model": "model", "srocc": "SROCC", "95 %": "95 %",
-         "plcc": "PLCC", "krocc": "KROCC"}  # fmt: skip
-"""Columns for people, and their heads."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,45 +44,16 @@ class Evaluation:
         frame: pd.DataFrame = self.rows.to_pandas()
         return frame
 
-    def shown(self) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Return the table for people, set by set, as texts under `SHOWN`, and the notes it refers to."""
-        met = self.rows.column("data").to_pylist()
-        listed = sorted(self.rows.to_pylist(), key=lambda row: (met.index(row["data"]), row["split"]))
-        marks: dict[str, str] = {}
-        texts: list[tuple[str, ...]] = []
-        former: tuple[str, ...] = ()
-        for row in listed:
-            # Calls with another --split put rows of other images of one set into one table.
-            place = (row["data"], row["split"], f"{row['images']:,}")
-            mark = "".join(marks.setdefault(note, f"({len(marks) + 1})") for note in _notes(row))
-            low, high = row["srocc_low"], row["srocc_high"]
-            texts.append(
-                (
-                    *(place if place != former else ("", "", "")),
-                    f"{row['model']} {mark}".rstrip(),
-                    _figure(row["srocc"]),
-                    "" if low is None else f"{_figure(low)} .. {_figure(high)}",
-                    _figure(row["plcc"]),
-                    _figure(row["krocc"]),
-                )
-            )
-            former = place
-        return texts, [f"{mark} {note}" for note, mark in marks.items()]
+    @property
+    def view(self) -> TableView:
+        """The table as people see it, set by set, with what its numbers must not be taken for."""
+        return evaluation_view(self.rows)
 
     def __repr__(self) -> str:
-        texts, notes = self.shown()
-        widths = [max(map(len, column)) for column in zip(SHOWN.values(), *texts, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (tuple(SHOWN.values()), *texts)]
-        return "\n".join([*lines, *notes])
+        return table_text(self.view)
 
     def _repr_html_(self) -> str:
-        import html
-
-        import pandas as pd
-
-        texts, notes = self.shown()
-        frame = pd.DataFrame(texts, columns=list(SHOWN.values()))
-        return frame.to_html(index=False) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+        return html_table(self.view)
 
 
 def evaluate(
@@ -155,26 +124,3 @@ def evaluate(
     joined, folder = add_to_store(found, describe(entrants, sets, how), evaluations, name)
     stored = joined.stored
     return Evaluation(stored.rows, stored.scores, found.errors, joined.left_out, folder)
-
-
-def _notes(row: dict[str, object]) -> list[str]:
-    """Return what must be said about a row."""
-    notes = []
-    if row["label"] == "pseudo-MOS":
-        notes.append("labels are pseudo-MOS: for comparing models on equal terms, no human quality")
-    if row["trained_on"] == "this set, divided otherwise":
-        notes.append("trained on the same pictures divided otherwise: some of these may have been trained on")
-    if row["trained_on"] == "this set" and row["split"] != "test":
-        notes.append("images of this split were used in training")
-    mapping = str(row["mapping"])
-    if mapping.startswith("none"):
-        notes.append("PLCC of raw scores: no logistic could be fitted")
-    elif mapping != "logistic on val":
-        notes.append("the logistic of PLCC was fitted on the evaluated images themselves")
-    if row["undefined"]:
-        notes.append(f"undefined: {row['undefined']}")
-    return notes
-
-
-def _figure(value: object) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

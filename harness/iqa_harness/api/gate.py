@@ -102,6 +102,8 @@ def gate(
     found = find_regressions(
         before, after, tolerance=tolerance, metrics=metrics_of(metrics), every_attack=every_attack
     )
+    if before.record.scores_sha256 is None:
+        found.notes.append("the baseline is of the first edition, nothing ties its two files: save it again")
     return Outcome(found, before, after)
 
 

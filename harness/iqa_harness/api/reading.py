@@ -11,11 +11,11 @@ from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
-from iqa_harness.reporting.runs import FoundRun, read_run
+from iqa_harness.reporting.runs import computed_run
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.manifest import refreshed
 from iqa_harness.tables.robustness import robustness_table
-from iqa_reports import Inputs, rows_of
+from iqa_reports import Inputs, StoredRun, rows_of
 from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import BadManifest, ResultStore, RunManifest
 
@@ -30,14 +30,21 @@ def opened(store: str | Path | ResultStore) -> ResultStore:
 
 def aggregate(store: ResultStore, run: str) -> RunManifest:
     """Compute a run's tables from its rows and store them; return its manifest as the store has it now."""
+    return aggregated(store, run).manifest
+
+
+def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> StoredRun:
+    """Compute a run's tables from its rows, `keep` them in the store, and return the run with them."""
     manifest = refreshed(store, store.read_manifest(run))
-    robustness_table(store, manifest).write(store, run)
-    return manifest
+    tables = robustness_table(store, manifest)
+    if keep:
+        tables.write(store, run)
+    return computed_run(store, manifest, tables)
 
 
 def gather(
     store: ResultStore,
-    manifests: Sequence[RunManifest],
+    runs: Sequence[StoredRun],
     inputs: Sequence[Path] = (),
     *,
     published: bool = False,
@@ -45,8 +52,8 @@ def gather(
     cache: Path | None = None,
     plugged: bool = False,
 ) -> Inputs:
-    """Read everything a report shows: runs, other commands' files, worst images; plugins were run before."""
-    stored = [dataclasses.replace(read_run(FoundRun(store, m.run)), manifest=m) for m in manifests]
+    """Return everything a report shows: runs, other files, worst images; plugins were run before."""
+    stored = list(runs)
     frames = read_inputs(inputs)
     if images:
         check_count(images, stored)

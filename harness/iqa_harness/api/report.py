@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_harness.api.reading import STORE, aggregate, explanations, gather, opened, report_folder
+from iqa_harness.api.reading import STORE, aggregated, explanations, gather, opened, report_folder
 from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
@@ -88,14 +88,18 @@ def report(
     if out is None and len(names) != 1:
         raise RunError("several runs or none have no folder of their own: say where with --out")
     results = opened(store)
-    if names:
-        require_folder(str(results.root), "--store")  # their tables are written there
+    keep = bool(names)
+    try:
+        require_folder(str(results.root) if names else None, "--store")  # the runs' tables are written there
+    except RunError:
+        if out is None:
+            raise
+        keep = False
     folder = Path(out) if out is not None else report_folder(results, names[0])
     require_folder(folder, "--out")
     plugged = bool(run_plugins(plugins))
-    manifests = [aggregate(results, name) for name in names]
     made = gather(
-        results, manifests, [Path(file) for file in inputs],
+        results, [aggregated(results, name, keep=keep) for name in names], [Path(file) for file in inputs],
         published=published, images=images, cache=Path(cache) if cache else None, plugged=plugged,
     )  # fmt: skip
     built = build_report(made)

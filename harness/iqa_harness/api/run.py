@@ -13,6 +13,7 @@ from iqa_harness.api.reading import aggregate, gather
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.reporting.runs import FoundRun, read_run
 from iqa_reports import build_report, html_table, print_report
 from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest
 
@@ -48,11 +49,11 @@ class Run:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a (model, kind of row, attack, objective, norm, radius, steps, metric); `TABLE_COLUMNS`."""
+        """One row a (model, kind of row, attack, objective, norm, radius, steps, metric); `TABLE_SCHEMA`."""
         return self.store.read_table(self.name).to_pandas()
 
     def rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return the per-image rows of the cells that are done: `ROW_COLUMNS`, one row an example.
+        """Return the per-image rows of the cells that are done: `ROW_SCHEMA`, one row an example.
 
         Args:
             columns: only these; all if left out.
@@ -85,18 +86,18 @@ class Run:
 
     @cached_property
     def flags(self) -> pd.DataFrame:
-        """One row a (model, flag): what was measured, the bound, whether it is raised; `FLAG_COLUMNS`."""
-        return self.store.read_flags(self.name).to_pandas()
+        """One row a (model, flag): what was measured, the bound, whether it is raised; `FLAG_SCHEMA`."""
+        return self.store.read_table(self.name, "flags").to_pandas()
 
     @cached_property
     def measures(self) -> pd.DataFrame:
-        """One row a (model, attack, measure): gains, robustness scores, costs; `MEASURE_COLUMNS`."""
-        return self.store.read_measures(self.name).to_pandas()
+        """One row a (model, attack, measure): gains, robustness scores, costs; `MEASURE_SCHEMA`."""
+        return self.store.read_table(self.name, "measures").to_pandas()
 
     @cached_property
     def intervals(self) -> pd.DataFrame:
-        """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_COLUMNS`."""
-        return self.store.read_intervals(self.name).to_pandas()
+        """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_SCHEMA`."""
+        return self.store.read_table(self.name, "intervals").to_pandas()
 
     @property
     def models(self) -> list[str]:
@@ -131,7 +132,7 @@ class Run:
                 raise RunError(f"run {self.name!r} has no model {name!r}; it has {', '.join(self.models)}")
         if a == b:
             raise RunError(f"compare two models, not {a!r} with itself")
-        frame = self.store.read_differences(self.name).to_pandas()
+        frame = self.store.read_table(self.name, "differences").to_pandas()
         found = frame[frame["model_a"].isin((a, b)) & frame["model_b"].isin((a, b))].copy()
         if self.models.index(a) > self.models.index(b):
             found["difference"] *= -1
@@ -159,7 +160,8 @@ class Run:
         return Run(self.store, aggregate(self.store, self.name), self._entrants, self._data, self._asked)
 
     def _leaderboard(self) -> Report:
-        return build_report(replace(gather(self.store, [self.manifest]), figures=False))
+        stored = replace(read_run(FoundRun(self.store, self.name)), manifest=self.manifest)
+        return build_report(replace(gather(self.store, [stored]), figures=False))
 
     def __repr__(self) -> str:
         from rich.console import Console

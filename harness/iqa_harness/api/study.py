@@ -13,6 +13,7 @@ from iqa_harness.machine.terminal import say
 from iqa_harness.studies.study import Study, StudyRow, load_study, study_rows
 from iqa_harness.studies.study import list_studies as _names
 from iqa_harness.training.sessions import Settings, TrainSession, read_seeds, read_settings
+from iqa_reports import TableView, html_table, table_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class Studied:
     folder: Path
     """Of the runs and the table."""
     shown: Table
-    """The table as plain values and as texts."""
+    """The table as plain values, and as people see it."""
     failures: dict[tuple[str, int], str]
     """(row, seed) to why there is no checkpoint."""
     files: tuple[Path, ...]
@@ -48,13 +49,18 @@ class Studied:
         """One row a point: settings, mean and deviation of every figure over seeds, seconds, status."""
         import pandas as pd
 
-        return pd.DataFrame(self.shown.rows, columns=list(self.shown.columns))
+        return pd.DataFrame(self.shown.rows)
+
+    @property
+    def view(self) -> TableView:
+        """The table as people see it."""
+        return self.shown.view._replace(caption=self.title)
 
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.table.to_string(index=False)}"
+        return table_text(self.view)
 
     def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False))
+        return html_table(self.view)
 
 
 def study(

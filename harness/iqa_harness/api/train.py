@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from iqa_harness.data.image_set import ImageSet
     from iqa_harness.training.figures import Figures
     from iqa_harness.training.tables import Table
+    from iqa_reports import TableView
 
 
 class SeedTable(NamedTuple):
@@ -41,6 +42,11 @@ class SeedTable(NamedTuple):
     """A row a seed, then mean and deviation."""
     files: tuple[Path, ...]
     """The same as CSV, Parquet and Markdown."""
+
+    @property
+    def view(self) -> TableView:
+        """The table as people see it."""
+        return self.table.view._replace(caption=self.title)
 
 
 @dataclass(frozen=True, repr=False)

@@ -67,7 +67,7 @@ def run_cell(
     runtime: Runtime,
     crafted: Crafted = lambda cell: None,
 ) -> list[dict[str, Any]]:
-    """Compute the rows of a cell (columns of `iqa_results.ROW_COLUMNS`).
+    """Compute the rows of a cell (columns of `iqa_results.ROW`).
 
     Args:
         cell: what to compute.

@@ -15,8 +15,10 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError, RunError
 from iqa_models.registry import did_you_mean
-from iqa_results import SCHEMA_VERSION
+from iqa_results import SCHEMA_VERSION, Selection, selection_words
 from iqa_suites import OwnAttackSettings, Suite
+
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True)
@@ -75,46 +77,24 @@ class Cell:
         return self.attack_name.partition(":")[0]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Fewer images than the suite names, as asked for on the command line."""
+def choose(images: ImageSet, selection: Selection) -> ImageSet:
+    """Return the chosen images.
 
-    limit: int | None = None
-    """Only the first so many."""
-    images: tuple[str, ...] = ()
-    """Only these ids; all if empty. They are attacked in the set's order."""
-
-    def of(self, images: ImageSet) -> ImageSet:
-        """Return the chosen images.
-
-        Raises:
-            RunError: an id that is not among them, twice the same, or a limit below 1.
-        """
-        if self.images:
-            place = {record.image_id: i for i, record in enumerate(images.records)}
-            for image_id in self.images:
-                if image_id not in place:
-                    near = did_you_mean(image_id, list(place))
-                    raise RunError(f"no image {image_id!r} among the {len(images)} of the suite{near}")
-            images = images.subset(sorted({place[image_id] for image_id in self.images}))
-        if self.limit is not None:
-            if self.limit < 1:
-                raise RunError(f"a limit of images must be at least 1, not {self.limit}")
-            images = images.subset(range(min(self.limit, len(images))))
-        return images
-
-    def words(self, chosen: int, total: int) -> str | None:
-        """Say what was chosen, None if it is everything."""
-        if chosen == total:
-            return None
-        named = ", ".join(self.images)
-        which = f"{chosen} chosen images ({named})" if named else f"the first {chosen} images"
-        return f"{which} of the {total} that the suite names"
-
-
-def chosen_by_id(words: str | None) -> bool:
-    """Whether `Selection.words` says that images were named: others may be as many."""
-    return words is not None and not words.startswith("the first ")
+    Raises:
+        RunError: an id that is not among them, or a limit below 1.
+    """
+    if selection.images:
+        place = {record.image_id: i for i, record in enumerate(images.records)}
+        for image_id in selection.images:
+            if image_id not in place:
+                near = did_you_mean(image_id, list(place))
+                raise RunError(f"no image {image_id!r} among the {len(images)} of the suite{near}")
+        images = images.subset(sorted({place[image_id] for image_id in selection.images}))
+    if selection.limit is not None:
+        if selection.limit < 1:
+            raise RunError(f"a limit of images must be at least 1, not {selection.limit}")
+        images = images.subset(range(min(selection.limit, len(images))))
+    return images
 
 
 @dataclass(frozen=True)
@@ -127,14 +107,22 @@ class Work:
     validation: ImageSet
     """The images the logistic of PLCC is fitted on; may be empty."""
     cells: tuple[Cell, ...]
-    selection: str | None = None
-    """Which of the suite's images these are, in words; None for all."""
+    chosen: Selection | None = None
+    """How they were chosen from the suite's images; None for all."""
+    chosen_from: int | None = None
+    """Number of the suite's images."""
     training: Mapping[str, ImageSet] = field(default_factory=dict)
     """By split, the images that attacks are trained on."""
 
+    @property
+    def selection(self) -> str | None:
+        """Which of the suite's images these are, in words; None for all."""
+        chosen = self.chosen
+        return chosen and selection_words(chosen, len(self.images), self.chosen_from)
+
 
 def plan(
-    suite: Suite, entrants: Sequence[Entrant], data: ImageSet, selection: Selection = Selection()
+    suite: Suite, entrants: Sequence[Entrant], data: ImageSet, selection: Selection = EVERYTHING
 ) -> Work:
     """List the cells of a suite for some models.
 
@@ -157,7 +145,7 @@ def plan(
 
 
 def plan_rivals(
-    suite: Suite, rivals: Sequence[Rival], data: ImageSet, selection: Selection = Selection()
+    suite: Suite, rivals: Sequence[Rival], data: ImageSet, selection: Selection = EVERYTHING
 ) -> Work:
     """List the cells of a suite for models that need not be at hand, as their records name them.
 
@@ -172,7 +160,7 @@ def plan_rivals(
                 f"{data.card.name!r} has {len(images)}"
             )
         images = images.subset(range(suite.data.images))
-    total, images = len(images), selection.of(images)
+    total, images = len(images), choose(images, selection)
     if len(images) < 3:
         raise RunError(
             f"{data.card.name!r} has {len(images)} images in split {suite.data.split!r}; "
@@ -181,7 +169,8 @@ def plan_rivals(
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
     training = training_images(suite, data)
     cells = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
-    return Work(suite, images, validation, tuple(cells), selection.words(len(images), total), training)
+    chosen = None if len(images) == total else selection
+    return Work(suite, images, validation, tuple(cells), chosen, total, training)
 
 
 def list_cells(

@@ -10,16 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_harness.cells.plan import Selection
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.errors import DataError
-from iqa_results import RunManifest
+from iqa_results import RunManifest, Selection
 from iqa_suites import Suite, parse_suite
 
-_MOVED = re.compile(r'# data\.name = ("(?:[^"\\]|\\.)*"), all images, by the command line')
-_CHOSEN = re.compile(r"(\d+) chosen images \((.*)\) of the \d+ that the suite names", re.DOTALL)
-
 _RANGE = re.compile(r"[?&]mos_range=([-+.\deE]+),([-+.\deE]+)(?:&|$)")
+_MOVED = re.compile(r'# data\.name = ("(?:[^"\\]|\\.)*"), all images, by the command line')
+"""First line of a suite that the first edition moved to other images."""
 
 
 def recorded_suite(manifest: RunManifest) -> Suite:
@@ -32,16 +30,18 @@ def recorded_suite(manifest: RunManifest) -> Suite:
     moved = _MOVED.match(manifest.suite_text)
     if moved is None or suite.sha256 == manifest.suite_sha256:
         return suite
-    # Runs of an older version: a suite moved by --data says so in its first line alone, and not with
-    # which label range. The hash tells which of the two it was.
-    ends = manifest.data.card.get("mos_range")
-    stated = (float(str(ends[0])), float(str(ends[1]))) if isinstance(ends, list) and len(ends) == 2 else None
-    for mos_range in (None, stated):
+    # First edition: only that line says so, and not with which label range. The hash tells.
+    for mos_range in (None, _mos_range(manifest)):
         new = {"name": json.loads(moved[1]), "images": None, "mos_range": mos_range}
         other = suite.model_copy(update={"data": suite.data.model_copy(update=new)})
         if other.sha256 == manifest.suite_sha256:
             return other
     return suite
+
+
+def _mos_range(manifest: RunManifest) -> tuple[float, float] | None:
+    ends = manifest.data.card.get("mos_range")
+    return (float(str(ends[0])), float(str(ends[1]))) if isinstance(ends, list) and len(ends) == 2 else None
 
 
 def recorded_data(manifest: RunManifest, cache: Path | None, *, name: str | None = None) -> ImageSet:
@@ -75,36 +75,16 @@ def recorded_selection(
     """Return the choice of images a run was made with.
 
     Args:
-        manifest: the run's, which has it in words.
+        manifest: the run's.
         data: the images it was chosen from.
-        stored: ids in the run's rows, for words that name no ids.
+        stored: ids in the run's rows, for a manifest of the first edition: it joined ids by ', ', which
+            an id may hold itself.
     """
-    words = manifest.data.selection
-    if words is None:
-        return Selection()
-    chosen = _CHOSEN.fullmatch(words)
-    if chosen is None:
-        return Selection(limit=manifest.data.images)
+    chosen = manifest.data.chosen or Selection()
     known = {record.image_id for record in data.split(manifest.data.split).records}
-    named = _split_ids(chosen[2], known)
-    if not named:
-        return Selection(images=tuple(sorted(known & set(stored))))
-    count = int(chosen[1])
-    return Selection(limit=count if count < len(named) else None, images=named)
-
-
-def _split_ids(text: str, known: Collection[str]) -> tuple[str, ...]:
-    """Read ids joined by ', ', which an id may hold itself; () if some are not known."""
-    if set(named := text.split(", ")) <= set(known):
-        return tuple(named)
-    found = []
-    while text:
-        fitting = [name for name in known if text == name or text.startswith(name + ", ")]
-        if not fitting:
-            return ()
-        found.append(max(fitting, key=len))
-        text = text[len(found[-1]) + 2 :]
-    return tuple(found)
+    if known.issuperset(chosen.images):
+        return chosen
+    return Selection(images=tuple(sorted(known.intersection(stored))))
 
 
 class RememberedImages(ImageSet):
@@ -140,7 +120,6 @@ def remembered_images(manifest: RunManifest, split: str, parts: Iterable[pa.Tabl
             if 0 <= position < count and not records[position].image_id:
                 image_id, mos, reference, distortion, level = rest
                 records[position] = ImageRecord(image_id, mos, split, reference, distortion, level, "")
-    ends = manifest.data.card.get("mos_range")
-    low, high = (float(str(end)) for end in ends) if isinstance(ends, list) and len(ends) == 2 else (0.0, 1.0)
+    low, high = _mos_range(manifest) or (0.0, 1.0)
     card = DataCard(manifest.data.name, manifest.data.label, (low, high), "", "")
     return RememberedImages(records, card, manifest.data.sha256)

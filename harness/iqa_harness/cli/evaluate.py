@@ -55,7 +55,7 @@ def evaluate(
     earlier calls with this --name stay in the table.
     """
     from iqa_harness.api import evaluate as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_view
     from iqa_harness.machine.terminal import say
 
     found = api.evaluate(
@@ -63,10 +63,7 @@ def evaluate(
         eot_samples=eot_samples, seed=seed, cache=cache, backbone_weights=backbone_weights,
         plugins=plugin or (), progress=not quiet,
     )  # fmt: skip
-    texts, notes = found.shown()
-    numeric = ("n", "SROCC", "PLCC", "KROCC")
-    print_table(tuple(api.SHOWN.values()), texts, numeric=numeric, folded=("data", "model"))
-    say("\n".join([*notes, ""]))
+    print_view(found.view)
     say(f"table.csv, table.parquet, scores.parquet and manifest.json are in {found.folder}")
     for (label, where), reason in found.errors.items():
         say(f"no scores of {label} on {where}: {reason}", err=True)

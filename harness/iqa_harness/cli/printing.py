@@ -62,9 +62,10 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from iqa_harness.gate.formats import sentence, terminal_table
+    from iqa_harness.gate.formats import comparison_view, sentence
+    from iqa_reports import print_table
 
-    console().print(terminal_table(found.gated))
+    print_table(comparison_view(found.gated), console())
     for note in found.gated.notes:
         say(f"note: {note}")
     say(found.headline())

@@ -53,7 +53,7 @@ def study(
 ) -> None:
     """Train every point of a study on every seed and print one table; finished runs are kept."""
     from iqa_harness.api import study as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_view
     from iqa_harness.machine.terminal import say
 
     plugins = plugin or ()
@@ -68,6 +68,6 @@ def study(
         cache=cache, backbone_weights=backbone_weights, plugins=plugins, device=device,
         save_every=save_every, suite=suite, no_attack=no_attack, progress=not quiet,
     )  # fmt: skip
-    print_table(found.shown.shown, found.shown.texts, title=found.title, folded=("status",))
+    print_view(found.view)
     say("\n".join(map(str, found.files)))
     raise typer.Exit(ExitCode.PARTIAL if found.failures else ExitCode.OK)

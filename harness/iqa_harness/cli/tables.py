@@ -1,8 +1,14 @@
-"""Tables on the terminal."""
+"""Tables on the terminal: lists of names as texts, results as the view that every format shares."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from iqa_harness.machine.terminal import console, plain
+
+if TYPE_CHECKING:
+    from iqa_reports import TableView
 
 GAP = 2
 """Blanks between columns."""
@@ -25,20 +31,17 @@ def print_table(
         numeric: heads of columns that are flush right.
         folded: heads of columns of words, which are folded rather than moved below.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from iqa_harness.machine.terminal import plain
-
-    console = Console()
+    terminal = console()
     widths = [
         len(head) if head in folded else max(map(len, column))
         for head, *column in zip(heads, heads, *rows, strict=True)
     ]
     if title:
-        console.print(Text(plain(title), style="bold"))
-    for places in _blocks([width + GAP for width in widths], console.width + GAP):
+        terminal.print(Text(plain(title), style="bold"))
+    for places in _blocks([width + GAP for width in widths], terminal.width + GAP):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place in places:
             head = heads[place]
@@ -50,7 +53,14 @@ def print_table(
             )
         for row in rows:
             table.add_row(*(Text(plain(row[place])) for place in places))
-        console.print(table)
+        terminal.print(table)
+
+
+def print_view(view: TableView) -> None:
+    """Print a table of results."""
+    from iqa_reports import print_table as show
+
+    show(view, console())
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:

@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Train models; what is trained already is kept, what was interrupted goes on."""
     from iqa_harness.api import train as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_view
     from iqa_harness.machine.terminal import say
 
     if show:
@@ -70,5 +70,5 @@ def train(
         tensorboard=tensorboard, progress=not quiet,
     )  # fmt: skip
     say("\n".join(map(str, found.folders)))
-    for title, table, _ in found.seeds:
-        print_table(table.shown, table.texts, title=title)
+    for seeds_table in found.seeds:
+        print_view(seeds_table.view)

@@ -26,7 +26,7 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation.store import EVALUATION_SCHEMA, SCORE_SCHEMA, EvaluationStore, Stored
+from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluation, EvaluationStore, ImageScore, Stored
 from iqa_harness.evaluation.table import Joined, join
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import collect_provenance
@@ -153,13 +153,13 @@ def evaluate(
     """
     how = how or Scoring()
     refuse_unusable(entrants, how.draws)
-    rows: list[dict[str, Any]] = []
-    scores: list[pa.Table] = []
+    rows: list[Evaluation] = []
+    scores: list[ImageScore] = []
     errors: dict[tuple[str, str], str] = {}
     for entrant in entrants:
         scorer = _Scorer(entrant.model, entrant.sha256, how, store, on_image)
         for data in sets:
-            row = {**_columns(entrant, scorer.sha256, data), **_NOTHING}
+            row = _row(entrant, scorer.sha256, data)
             try:
                 with in_use(entrant.model, how.device):
                     values = scorer.scores(data.evaluated)
@@ -167,15 +167,11 @@ def evaluate(
                     on_val = (scorer.scores(validation), validation.labels) if validation else None
             except NoScore as error:
                 errors[entrant.label, data.name] = str(error)
-                rows.append({**row, "undefined": str(error)})
+                rows.append(row._replace(undefined=str(error)))
                 continue
-            rows.append({**row, **_agreement(values, data.evaluated, on_val, how.seed)})
-            scores.append(_score_table(entrant.label, data, values))
-    return EvaluationTable(
-        pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA),
-        pa.concat_tables(scores) if scores else SCORE_SCHEMA.empty_table(),
-        errors,
-    )
+            rows.append(row._replace(**_agreement(values, data.evaluated, on_val, how.seed)))
+            scores += _scores(entrant.label, data, values)
+    return EvaluationTable(EVALUATION.to_table(rows), SCORE.to_table(scores), errors)
 
 
 @contextmanager
@@ -314,26 +310,17 @@ def refuse_unusable(entrants: Sequence[Entrant], draws: int | None) -> None:
             )
 
 
-_NOTHING: Final[dict[str, Any]] = dict.fromkeys(
-    (
-        "srocc", "srocc_low", "srocc_high", "plcc", "plcc_low", "plcc_high", "plcc_unmapped", "krocc",
-        "undefined",
+def _row(entrant: Entrant, sha256: str, data: DataUnderTest) -> Evaluation:
+    return Evaluation(
+        model=entrant.label,
+        data=data.name,
+        split=data.split,
+        images=len(data.evaluated),
+        label=data.images.card.label,
+        trained_on=trained_on(entrant, data.images),
+        model_sha256=sha256,
+        data_sha256=data.images.fingerprint,
     )
-) | {"mapping": "none", "interval": ""}  # fmt: skip
-
-
-def _columns(entrant: Entrant, sha256: str, data: DataUnderTest) -> dict[str, Any]:
-    card = data.images.card
-    return {
-        "model": entrant.label,
-        "data": data.name,
-        "split": data.split,
-        "images": len(data.evaluated),
-        "label": card.label,
-        "trained_on": trained_on(entrant, data.images),
-        "model_sha256": sha256,
-        "data_sha256": data.images.fingerprint,
-    }
 
 
 def trained_on(entrant: Entrant, images: ImageSet) -> str:
@@ -350,7 +337,7 @@ def _agreement(
     mapped = fit.logistic(values) if fit.logistic else values
     measured = {
         "srocc": srocc(values, labels),
-        "plcc": plcc(mapped, labels),
+        "plcc": plcc(mapped, labels, mapped=fit.logistic is not None),
         "plcc_unmapped": plcc(values, labels),
         "krocc": krocc(values, labels),
     }
@@ -373,20 +360,11 @@ def _agreement(
     }
 
 
-def _score_table(label: str, data: DataUnderTest, values: Vector) -> pa.Table:
+def _scores(label: str, data: DataUnderTest, values: Vector) -> Iterator[ImageScore]:
     part = data.evaluated
-    return pa.Table.from_pydict(
-        {
-            "model": [label] * len(part),
-            "data": [data.name] * len(part),
-            "split": [record.split for record in part.records],
-            "image_id": [record.image_id for record in part.records],
-            "mos": [record.mos for record in part.records],
-            "raw_label": [part.raw_label(index) for index in range(len(part))],
-            "score": values,
-        },
-        schema=SCORE_SCHEMA,
-    )
+    for index, (record, score) in enumerate(zip(part.records, values, strict=True)):
+        place = (label, data.name, record.split, record.image_id)
+        yield ImageScore(*place, record.mos, part.raw_label(index), float(score))
 
 
 def describe(entrants: Sequence[Entrant], sets: Sequence[DataUnderTest], how: Scoring) -> dict[str, Any]:

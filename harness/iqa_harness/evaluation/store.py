@@ -14,56 +14,64 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import Vector
-from iqa_results.storage import is_name, write_whole
+from iqa_reports.formats.csv_table import write_csv
+from iqa_results import ResultsError, TableSchema, read_parquet, write_parquet, write_whole
+from iqa_results.storage import is_name
 
-_TEXT, _NUMBER = pa.string(), pa.float64()
 
-EVALUATION_SCHEMA: Final = pa.schema(
-    [
-        pa.field("model", _TEXT, nullable=False),
-        pa.field("data", _TEXT, nullable=False),
-        pa.field("split", _TEXT, nullable=False),  # train, val, test or all
-        pa.field("images", pa.int64(), nullable=False),
-        pa.field("label", _TEXT, nullable=False),  # MOS or pseudo-MOS
-        pa.field("trained_on", _TEXT, nullable=False),  # see `evaluation.trained_on`
-        pa.field("srocc", _NUMBER),
-        pa.field("srocc_low", _NUMBER),  # ends of the 95 % interval of `interval`
-        pa.field("srocc_high", _NUMBER),
-        pa.field("plcc", _NUMBER),  # after the logistic of `mapping`
-        pa.field("plcc_low", _NUMBER),
-        pa.field("plcc_high", _NUMBER),
-        pa.field("plcc_unmapped", _NUMBER),  # of raw scores, as papers without a logistic report it
-        pa.field("krocc", _NUMBER),
-        pa.field("mapping", _TEXT, nullable=False),  # what the logistic was fitted on, or none and why
-        pa.field("interval", _TEXT, nullable=False),  # how intervals are made, and over what
-        pa.field("undefined", _TEXT),  # why a value is missing
-        pa.field("model_sha256", _TEXT, nullable=False),
-        pa.field("data_sha256", _TEXT, nullable=False),
-    ]
-)
-SCORE_SCHEMA: Final = pa.schema(
-    [
-        pa.field("model", _TEXT, nullable=False),
-        pa.field("data", _TEXT, nullable=False),
-        pa.field("split", _TEXT, nullable=False),
-        pa.field("image_id", _TEXT, nullable=False),
-        pa.field("mos", _NUMBER, nullable=False),  # higher is better
-        pa.field("raw_label", _NUMBER, nullable=False),  # as the set's own file has it
-        pa.field("score", _NUMBER, nullable=False),
-    ]
-)
-_KEPT: Final = pa.schema(
-    [pa.field("image_id", _TEXT, nullable=False), pa.field("score", _NUMBER, nullable=False)]
-)
+class Evaluation(NamedTuple):
+    """One model on one set."""
+
+    model: Annotated[str, "name of the model"]
+    data: Annotated[str, "name of the image set"]
+    split: Annotated[str, "train, val, test or all"]
+    images: Annotated[int, "number of images"]
+    label: Annotated[str, "MOS or pseudo-MOS"]
+    trained_on: Annotated[str, "how the set stands to what the checkpoint was trained on; '' if not known"]
+    srocc: Annotated[float | None, "of raw scores; null if undefined"] = None
+    srocc_low: Annotated[float | None, "lower end of its 95 % interval"] = None
+    srocc_high: Annotated[float | None, "upper end of it"] = None
+    plcc: Annotated[float | None, "after the logistic of `mapping`; null if undefined"] = None
+    plcc_low: Annotated[float | None, "lower end of its 95 % interval"] = None
+    plcc_high: Annotated[float | None, "upper end of it"] = None
+    plcc_unmapped: Annotated[float | None, "of raw scores, as papers without a logistic report it"] = None
+    krocc: Annotated[float | None, "of raw scores; null if undefined"] = None
+    mapping: Annotated[str, "what the logistic was fitted on, or none and why"] = "none"
+    interval: Annotated[str, "how intervals are made, and over what; '' without one"] = ""
+    undefined: Annotated[str | None, "why a value is missing"] = None
+    model_sha256: Annotated[str, "hash of card and weights"] = ""
+    data_sha256: Annotated[str, "fingerprint of the image set"] = ""
+
+
+class ImageScore(NamedTuple):
+    """The score of one image by one model."""
+
+    model: Annotated[str, "name of the model"]
+    data: Annotated[str, "name of the image set"]
+    split: Annotated[str, "split of the image"]
+    image_id: Annotated[str, "id of the image in its set"]
+    mos: Annotated[float, "label, higher is better"]
+    raw_label: Annotated[float, "label as the set's own file has it"]
+    score: Annotated[float, "score, higher is better"]
+
+
+class _Kept(NamedTuple):
+    image_id: Annotated[str, "id of the image in its set"]
+    score: Annotated[float, "score, higher is better"]
+
+
+EVALUATION: Final = TableSchema(Evaluation)
+SCORE: Final = TableSchema(ImageScore)
+EVALUATION_SCHEMA: Final = EVALUATION.arrow
+SCORE_SCHEMA: Final = SCORE.arrow
+_KEPT: Final = TableSchema(_Kept)
 
 
 class Stored(NamedTuple):
@@ -86,18 +94,16 @@ class EvaluationStore:
     def read_scores(self, key: str) -> Vector | None:
         """Return kept scores (n,), None if there are none or the file is damaged: they are computed again."""
         try:
-            table = pq.read_table(self._scores(key), page_checksum_verification=True)
-        except (OSError, pa.ArrowException):
-            return None
-        if not table.schema.equals(_KEPT):
+            table = read_parquet(self._scores(key), _KEPT.arrow)
+        except (OSError, ResultsError):
             return None
         scores: Vector = table.column("score").to_numpy()
         return scores if np.isfinite(scores).all() else None
 
     def write_scores(self, key: str, image_ids: Sequence[str], scores: Vector) -> None:
         """Keep the scores (n,) of images."""
-        table = pa.Table.from_pydict({"image_id": list(image_ids), "score": scores}, schema=_KEPT)
-        self._write(self._scores(key), _parquet(table))
+        rows = [_Kept(*row) for row in zip(image_ids, scores, strict=True)]
+        write_parquet(self._scores(key), _KEPT.to_table(rows))
 
     def folder(self, name: str) -> Path:
         """Return the folder of an evaluation.
@@ -122,15 +128,11 @@ class EvaluationStore:
         if not any((folder / file).exists() for file in ("manifest.json", "table.parquet", "scores.parquet")):
             return None
         try:
-            rows, scores = (
-                pq.read_table(folder / file, page_checksum_verification=True)
-                for file in ("table.parquet", "scores.parquet")
-            )
+            rows = read_parquet(folder / "table.parquet", EVALUATION_SCHEMA)
+            scores = read_parquet(folder / "scores.parquet", SCORE_SCHEMA)
             manifest = json.loads((folder / "manifest.json").read_bytes())
-            if not (rows.schema.equals(EVALUATION_SCHEMA) and scores.schema.equals(SCORE_SCHEMA)):
-                raise ValueError("the columns are another version's")
             return Stored(rows, scores, {**manifest, "models": manifest["models"], "data": manifest["data"]})
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        except (OSError, ResultsError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"the former evaluation in {folder} cannot be read ({error}), and would be lost; choose "
                 "another --name, or remove that folder: the scores behind it are kept elsewhere"
@@ -140,23 +142,14 @@ class EvaluationStore:
         """Write an evaluation, replacing a former one of that name file by file; return its folder."""
         folder = self.folder(name)
         rows, scores, manifest = stored
-        text = io.BytesIO()
-        pacsv.write_csv(rows, text)
-        self._write(folder / "scores.parquet", _parquet(scores))
-        self._write(folder / "table.parquet", _parquet(rows))
-        self._write(folder / "table.csv", text.getvalue())
+        text = io.StringIO()
+        write_csv(text, [EVALUATION.names, *EVALUATION.rows(rows)])
+        write_parquet(folder / "scores.parquet", scores)
+        write_parquet(folder / "table.parquet", rows)
+        write_whole(folder / "table.csv", text.getvalue().encode())
         content = json.dumps(manifest, indent=1, allow_nan=False)
-        self._write(folder / "manifest.json", f"{content}\n".encode())
+        write_whole(folder / "manifest.json", f"{content}\n".encode())
         return folder
 
     def _scores(self, key: str) -> Path:
         return self.root / "scores" / key[:2] / f"{key}.parquet"
-
-    def _write(self, path: Path, content: bytes) -> None:
-        write_whole(path, content)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, write_page_checksum=True)
-    return buffer.getvalue()

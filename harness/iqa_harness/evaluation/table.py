@@ -1,4 +1,4 @@
-"""One table over several calls of `evaluate`: what a new evaluation leaves of the former ones of its name."""
+"""One table over several calls of `evaluate`: what a new call leaves of former ones, and how it is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from iqa_harness.evaluation.store import EVALUATION_SCHEMA, Stored
+from iqa_harness.evaluation.store import EVALUATION, Evaluation, Stored
+from iqa_reports import Entry, TableView, text
+from iqa_reports.table_view import Notes, columns, label, stub
 
 _KEY: Final = ("model", "data", "split")
 _CALL: Final = ("written", "eot_samples", "seed", "provenance")
@@ -51,7 +53,7 @@ def join(former: Stored | None, new: Stored) -> Joined:
         kept.append(own.pop(_key(row), row))
     kept += own.values()
     stored = Stored(
-        pa.Table.from_pylist(kept, schema=EVALUATION_SCHEMA),
+        EVALUATION.to_table(kept),
         _scores(former.scores, new.scores, earlier),
         _manifest(former.manifest, new.manifest, earlier),
     )
@@ -106,3 +108,50 @@ def _calls(former: Mapping[str, Any], earlier: list[tuple[str, ...]]) -> list[di
     calls = [*before, {**last, "rows": [list(key) for key in earlier if key not in said]}]
     left = [{**call, "rows": [key for key in call["rows"] if tuple(key) in earlier]} for call in calls]
     return [call for call in left if call["rows"]]
+
+
+def evaluation_view(table: pa.Table) -> TableView:
+    """Return an evaluation as people see it, set by set, with what its numbers must not be taken for."""
+    met = table.column("data").to_pylist()
+    listed = sorted(EVALUATION.rows(table), key=lambda row: (met.index(row.data), row.split))
+    notes, entries = Notes(), []
+    former = None
+    for row in listed:
+        # Calls with another --split put rows of other images of one set into one table.
+        place = (row.data, row.split, f"{row.images:,}")
+        shown = place if place != former else ("", "", "")
+        former = place
+        ends = None if row.srocc_low is None or row.srocc_high is None else (row.srocc_low, row.srocc_high)
+        interval = "" if ends is None else text.interval(*ends, digits=4)
+        marks = "".join(f"({notes.mark(note)})" for note in _notes(row))
+        values = [_figure(value) for value in (row.srocc, row.plcc, row.krocc)]
+        values[0] = values[0]._replace(interval=interval, bounds=ends)
+        entries.append((*map(label, shown), Entry(f"{row.model} {marks}".strip(), "header"), *values))
+    groups = (columns("SROCC [95 %]", "PLCC", "KROCC"),)
+    heads = stub("data", "split", "images", "model")
+    noted = tuple((f"({mark})", note) for mark, note in notes.listed())
+    return TableView("evaluation", "", heads, groups, tuple(entries), noted)
+
+
+def _figure(value: float | None) -> Entry:
+    if value is None:
+        return Entry("undefined", "undefined")
+    return Entry(text.number(value, 4), "number", number=value)
+
+
+def _notes(row: Evaluation) -> list[str]:
+    """Return what must be said about a row."""
+    notes = []
+    if row.label == "pseudo-MOS":
+        notes.append("labels are pseudo-MOS: for comparing models on equal terms, no human quality")
+    if row.trained_on == "this set, divided otherwise":
+        notes.append("trained on the same pictures divided otherwise: some of these may have been trained on")
+    if row.trained_on == "this set" and row.split != "test":
+        notes.append("images of this split were used in training")
+    if row.mapping.startswith("none"):
+        notes.append("PLCC of raw scores: no logistic could be fitted")
+    elif row.mapping != "logistic on val":
+        notes.append("the logistic of PLCC was fitted on the evaluated images themselves")
+    if row.undefined:
+        notes.append(f"undefined: {row.undefined}")
+    return notes

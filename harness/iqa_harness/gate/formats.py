@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from iqa_harness.gate.regressions import Comparison, Gated, Regression
+from iqa_reports import Entry, TableView, markdown_table
+from iqa_reports.formats.markdown import escape
+from iqa_reports.table_view import columns, label, stub
 from iqa_results import Baseline
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SHOWN = ("clean", "suite_min", "composed", "verdict")
 """Rows that are always shown; single attacks only if they changed."""
@@ -34,36 +34,26 @@ def sentence(regression: Regression) -> str:
     return f"{regression.name}{where}{metric}: {regression.reason}"
 
 
-def terminal_table(gated: Gated) -> Table:
-    """Return the comparisons as a table for a terminal."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "value", "metric"):
-        table.add_column(heading)
-    for heading in ("before", "after", "change", "95 % of the change"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for c in _shown(gated):
-        table.add_row(*_cells(c))
-    return table
+def comparison_view(gated: Gated) -> TableView:
+    """Return the comparisons as a table for every format; single attacks only if they changed."""
+    shown = [c for c in gated.comparisons if c.row in SHOWN or c.gated or c.outcome != "ok"]
+    groups = (columns("before", "after", "change [95 %]"), columns("", numeric=False))
+    heads = stub("model", "value", "metric")
+    return TableView("gate", "", heads, groups, tuple(map(_entries, shown)), ())
 
 
 def markdown(gated: Gated, before: Baseline, after: Baseline) -> str:
     """Return a summary for a pull request's comment."""
     mark = "\N{CROSS MARK}" if gated.regressions else "\N{WHITE HEAVY CHECK MARK}"
-    lines = [f"### {mark} Robustness: {headline(gated, before, after)}", ""]
-    lines += [f"- **{sentence(r)}**" for r in gated.regressions]
-    lines += [""] if gated.regressions else []
-    lines += ["| model | value | metric | before | after | change | 95 % of the change | |"]
-    lines += ["|---|---|---|---:|---:|---:|---:|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(c)) + " |" for c in _shown(gated)]
+    parts = [f"### {mark} Robustness: {escape(headline(gated, before, after))}"]
+    parts += ["\n".join(f"- **{escape(sentence(r))}**" for r in gated.regressions)] * bool(gated.regressions)
+    parts.append(markdown_table(comparison_view(gated)))
     tolerances = sorted({c.tolerance for c in gated.comparisons if c.metric})
     if tolerances:
         span = f"{tolerances[0]:.3g}" + (f" to {tolerances[-1]:.3g}" if len(tolerances) > 1 else "")
-        lines += ["", f"Worse means: fell by more than {span}, and by more than chance (paired bootstrap)."]
-    lines += [f"Note: {note}." for note in gated.notes]
-    return "\n".join(lines) + "\n"
+        parts.append(f"Worse means: fell by more than {span}, and by more than chance (paired bootstrap).")
+    parts += [f"Note: {escape(note)}." for note in gated.notes]
+    return "\n\n".join(parts) + "\n"
 
 
 def junit(gated: Gated, before: Baseline) -> str:
@@ -104,26 +94,21 @@ def as_json(gated: Gated, before: Baseline, after: Baseline) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _shown(gated: Gated) -> list[Comparison]:
-    return [c for c in gated.comparisons if c.row in SHOWN or c.gated or c.outcome != "ok"]
-
-
-def _cells(c: Comparison) -> tuple[str, ...]:
+def _entries(c: Comparison) -> tuple[Entry, ...]:
     value = f"{c.row} ({c.attack}/{c.objective})" if c.attack else c.row
+    head = (label(c.model), label(value), label(c.metric))
     if c.row == "verdict":
-        return (c.model, value, "", *c.reason.split(" -> ", 1), "", "", c.outcome)
+        before, _, after = c.reason.partition(" -> ")
+        return (*head, label(before), label(after), label(""), label(c.outcome))
+    numbers = (_number(c.before), _number(c.after))
+    if c.difference is None:
+        return (*head, *numbers, label(""), label(c.reason))
     span = "" if c.low is None or c.high is None else f"[{c.low:+.3f}, {c.high:+.3f}]"
-    return (
-        c.model,
-        value,
-        c.metric,
-        _number(c.before),
-        _number(c.after),
-        "" if c.difference is None else f"{c.difference:+.3f}",
-        span,
-        c.outcome if c.difference is not None else c.reason,
-    )
+    change = Entry(f"{c.difference:+.3f}", "number", span, number=c.difference)
+    return (*head, *numbers, change, label(c.outcome))
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _number(value: float | None) -> Entry:
+    if value is None:
+        return Entry("undefined", "undefined")
+    return Entry(f"{value:.3f}", "number", number=value)

@@ -20,8 +20,9 @@ from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.evidence.flags import VERDICTS
 from iqa_harness.gate.baselines import Standpoint
 from iqa_harness.gate.side import norms_of, require_whole
-from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates, lowest
+from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates
 from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
+from iqa_harness.tables.minima import is_member, lowest_member
 from iqa_results import Baseline, NoiseFloor
 
 TOLERANCE = 0.01
@@ -288,27 +289,16 @@ def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) 
         replicates = bootstrap.replicates(point, values, metric)
         named = ("", "") if row == "composed" else (str(attack), str(objective))
         found[str(row), *named] = _Value(replicates, named, len(mos), bootstrap.label())
-    members = _members(side, found)
-    if members:
-        least = min(members, key=_height)
-        every = lowest([m.replicates for m in members])
-        found["suite_min", "", ""] = _Value(every, least.member, len(mos), bootstrap.label(every.method))
-    return found
-
-
-def _height(value: _Value) -> float:
-    point = value.replicates.point.value
-    return np.inf if point is None else point
-
-
-def _members(side: Standpoint, found: dict[Place, _Value]) -> list[_Value]:
-    wanted = [tuple(name.split("/")) for name in side.record.suite_min]
-    return [
-        value
+    wanted = side.record.suite_min
+    members = {
+        place: value.replicates
         for place, value in found.items()
-        if place[0] == "attack"
-        and any(place[2] == o and (place[1] == a or place[1].startswith(f"{a}:")) for a, o in wanted)
-    ]
+        if place[0] == "attack" and any(is_member(*place[1:], member) for member in wanted)
+    }
+    if members:
+        least, every = lowest_member(members)
+        found["suite_min", "", ""] = _Value(every, least[1:], len(mos), bootstrap.label(every.method))
+    return found
 
 
 def _vector(group: pd.DataFrame, metric: Metric) -> Vector:

@@ -60,10 +60,17 @@ def krocc(scores: Vector, mos: Vector) -> Value:
     return Value.none(reason) if reason else Value.of(float(kendalltau(scores, mos).statistic))
 
 
-def plcc(mapped: Vector, mos: Vector) -> Value:
-    """Pearson's correlation of mapped scores (n,) with labels (n,); map them with `Logistic` first."""
-    reason = degenerate(mapped, mos)
-    return Value.none(reason) if reason else Value.of(_pearson(mapped, mos))
+def plcc(scores: Vector, mos: Vector, *, mapped: bool = False) -> Value:
+    """Pearson's correlation of scores (n,) with labels (n,).
+
+    Args:
+        scores: map them with `Logistic` first.
+        mos: labels.
+        mapped: whether they were: the reason of an undefined value says so, as different scores may be mapped
+            to one.
+    """
+    reason = degenerate(scores, mos, "mapped scores" if mapped else "scores")
+    return Value.none(reason) if reason else Value.of(_pearson(scores, mos))
 
 
 def _pearson(a: Vector, b: Vector) -> float:
@@ -71,8 +78,8 @@ def _pearson(a: Vector, b: Vector) -> float:
     return float((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b)))
 
 
-def degenerate(scores: Vector, mos: Vector) -> str | None:
-    """Return why no correlation of these vectors exists, or None."""
+def degenerate(scores: Vector, mos: Vector, called: str = "scores") -> str | None:
+    """Return why no correlation of these vectors exists, or None; `called` names the scores in words."""
     if len(scores) != len(mos):
         raise ValueError(f"{len(scores)} scores and {len(mos)} labels")
     if len(scores) < 3:
@@ -83,7 +90,7 @@ def degenerate(scores: Vector, mos: Vector) -> str | None:
         return "all labels are equal"
     # Four units in the last place of a float32 score: spread below that is rounding, not an order.
     if np.ptp(scores) <= 4 * np.finfo(np.float32).eps * float(np.abs(scores).max()):
-        return "all scores are equal"
+        return f"all {called} are equal"
     return None
 
 

@@ -23,8 +23,6 @@ from iqa_harness.measures.correlation import (
 )
 from iqa_results import RunManifest
 
-Record = dict[str, Any]
-
 
 class AttackKey(NamedTuple):
     """What names the result of one attack in a table."""
@@ -98,8 +96,9 @@ class Judged:
 
     def value(self, scores: Vector, metric: Metric) -> Value:
         """Return the metric of raw scores (n,)."""
-        measure = srocc if metric == "srocc" else plcc
-        return measure(self.mapped(scores, metric), self.mos)
+        if metric == "srocc":
+            return srocc(scores, self.mos)
+        return plcc(self.mapped(scores, metric), self.mos, mapped=self.fit.logistic is not None)
 
     def estimate(self, scores: Vector, metric: Metric) -> Estimated:
         """Return the metric of raw scores (n,) and its replicates."""

@@ -42,7 +42,7 @@ def write_diagnostics(
     """
     import pyarrow as pa
 
-    from iqa_results.store import write_parquet
+    from iqa_results import write_parquet
 
     schema = pa.schema(
         [
@@ -55,4 +55,4 @@ def write_diagnostics(
         ],
         metadata={"schema_version": str(SCHEMA_VERSION), **dict(context)},
     )
-    return write_parquet(path, [row._asdict() for row in rows], schema, "diagnostics")
+    return write_parquet(path, pa.Table.from_pylist([row._asdict() for row in rows], schema))

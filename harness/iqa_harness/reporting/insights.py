@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from iqa_harness.cells.compute import to_tensor
@@ -16,7 +15,7 @@ from iqa_models import QualityModel
 from iqa_models.hyper.model import HyperQuality
 from iqa_reports import make_frame
 from iqa_reports.inputs.frames import Attention, Feature
-from iqa_reports.render import write_file
+from iqa_results import write_parquet
 
 
 def attention_frame(model: QualityModel, label: str, images: ImageSet, device: str = "cpu") -> pa.Table:
@@ -84,7 +83,4 @@ def by_quality(images: ImageSet, count: int) -> list[int]:
 
 def write_frame(path: Path, frame: pa.Table) -> Path:
     """Write a frame as Parquet, whole or not at all."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(frame, sink, compression="zstd", write_page_checksum=True)
-    write_file(path, sink.getvalue().to_pybytes())
-    return path
+    return write_parquet(path, frame)

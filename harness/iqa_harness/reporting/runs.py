@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_harness.errors import RunError
 from iqa_reports import ModelCost, StoredRun
-from iqa_results import INTERVAL_SCHEMA, ResultsError, ResultStore, RunManifest, is_made_from
+from iqa_results import (
+    INTERVAL_SCHEMA,
+    MEASURE,
+    Measure,
+    ResultsError,
+    ResultStore,
+    RunManifest,
+    is_made_from,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from iqa_harness.tables.robustness import RobustnessTable
 
 MANIFEST = "manifest.json"
 
@@ -56,20 +66,34 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     """
     store, run = found
     manifest = store.read_manifest(run)
-    if not (store.run_folder(run) / "table.parquet").is_file():
+    if not store.has_table(run):
         raise RunError(
             f"run {run!r} in {store.root} has no table yet; make it by "
             f"`iqa-harness report {run} --store {store.root}`"
         )
-    folder = store.run_folder(run)
     table = store.read_table(run)
-    has = {name: (folder / f"{name}.parquet").is_file() for name in ("flags", "measures")}
+    flags, measures = (
+        store.read_table(run, name) if store.has_table(run, name) else None for name in ("flags", "measures")
+    )
     return StoredRun(
         _as_stored(store, manifest, table),
         table,
-        store.read_intervals(run) if intervals else INTERVAL_SCHEMA.empty_table(),
-        store.read_flags(run) if has["flags"] else None,
-        model_costs(store.read_measures(run).to_pylist()) if has["measures"] else {},
+        store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table(),
+        flags,
+        model_costs(MEASURE.rows(measures)) if measures is not None else {},
+        (),
+        store.root.name,
+    )
+
+
+def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
+    """Return a run with tables as they were just computed from its rows, stored or not."""
+    return StoredRun(
+        manifest,
+        tables.table,
+        tables.intervals,
+        tables.flags,
+        model_costs(MEASURE.rows(tables.measures)),
         (),
         store.root.name,
     )
@@ -109,17 +133,17 @@ def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[lis
     return runs, unread
 
 
-def model_costs(measures: Sequence[dict[str, Any]]) -> dict[str, ModelCost]:
-    """Return what one image of each model cost in all attacks, from rows of MEASURE_SCHEMA at full strength.
+def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:
+    """Return what one image of each model cost in all attacks, at full strength.
 
     Objectives of one attack share their gradients: an attack at one radius counts once, by its largest value.
     """
     names = ("backwards", "forwards", "seconds")
     largest: dict[tuple[str, str, str, str, float], float] = {}
     for row in measures:
-        if row["measure"] in names and row["final"] and row["value"] is not None:
-            key = (row["model"], row["measure"], row["attack"], row["norm"], row["epsilon"])
-            largest[key] = max(largest.get(key, 0.0), row["value"])
+        if row.measure in names and row.final and row.value is not None:
+            key = (row.model, row.measure, row.attack, row.norm, row.epsilon)
+            largest[key] = max(largest.get(key, 0.0), row.value)
     totals: dict[str, dict[str, float]] = {}
     for (model, measure, *_), value in largest.items():
         own = totals.setdefault(model, dict.fromkeys(names, 0.0))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from iqa_harness.cells.plan import Work, chosen_by_id
+from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import UNTRAINED
 from iqa_harness.errors import RunError
 from iqa_harness.machine.provenance import collect_provenance
@@ -68,8 +68,8 @@ def former_manifest(store: ResultStore, work: Work, config: RunConfig) -> RunMan
             f"run {run!r} in {store.root} holds {former.data.images} images, more than the "
             f"{len(work.images)} of this call; choose another --run name"
         )
-    words = (work.selection, former.data.selection)
-    if words[0] != words[1] and any(map(chosen_by_id, words)):
+    by_id = any(each and each.images for each in (work.chosen, former.data.chosen))
+    if by_id and work.selection != former.data.selection:
         raise RunError(
             f"run {run!r} in {store.root} holds {former.data.selection or 'all images'}; choose another "
             "--run name for others"
@@ -190,7 +190,8 @@ class ManifestLog:
                     images=len(work.images),
                     label=card.label,
                     card=card.as_json(),
-                    selection=work.selection,
+                    chosen=work.chosen,
+                    chosen_from=work.chosen_from,
                 ),
                 "cells": cells,
                 "status": status,

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import csv
+import lzma
+import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.running.manifest import refreshed
 from iqa_harness.running.merge import joined
+from iqa_reports.formats.csv_table import write_csv
 from iqa_results import (
-    EXAMPLE_SCHEMA,
-    ROW_SCHEMA,
     BadPart,
     CellRecord,
-    RemotePath,
+    OtherVersion,
     ResultStore,
     RunManifest,
     leftovers,
+    manifest_bytes,
+    whole_file,
 )
 
 
@@ -63,8 +65,7 @@ def check_runs(store: ResultStore, runs: Sequence[str]) -> Iterator[Problem]:
                 try:
                     store.read_examples(cell.key)
                 except BadPart as error:
-                    kind = _unreadable(store.examples_path(cell.key), EXAMPLE_SCHEMA)
-                    yield Problem(run, cell.key, kind, str(error), examples=True)
+                    yield Problem(run, cell.key, _kind(error), str(error), examples=True)
 
 
 def discard(store: ResultStore, problem: Problem) -> bool:
@@ -89,7 +90,7 @@ def _check_cell(
     try:
         part = store.read_cell(cell.key)
     except BadPart as error:
-        return _unreadable(store.cell_path(cell.key), ROW_SCHEMA), str(error)
+        return _kind(error), str(error)
     expected = {
         "model": cell.model,
         "model_sha256": hashes[cell.model],
@@ -107,15 +108,9 @@ def _check_cell(
     return None
 
 
-def _unreadable(path: Path | RemotePath, schema: pa.Schema) -> str:
+def _kind(error: BadPart) -> str:
     """Return the kind of a file that could not be read: `version` if every page of it is whole."""
-    try:
-        content = pa.BufferReader(path.read_bytes())
-        found = pq.ParquetFile(content, page_checksum_verification=True).read().schema
-    except (pa.ArrowException, OSError, UnicodeError):
-        return "damaged"
-    version = (found.metadata or {}).get(b"schema_version")
-    return "damaged" if version in (None, schema.metadata[b"schema_version"]) else "version"
+    return "version" if isinstance(error, OtherVersion) else "damaged"
 
 
 class Waste(NamedTuple):
@@ -160,8 +155,9 @@ def export_run(store: ResultStore, run: str, out: Path) -> int:
     Args:
         store: where the run is.
         run: its name.
-        out: ``.parquet`` or ``.csv`` for one table of all rows; ``.zip`` for a store of its own, with
-            manifest, tables, parts and kept images, which `merge_run` reads.
+        out: ``.parquet`` or ``.csv`` for one table of all rows (in CSV a text that begins like a formula has
+            an apostrophe before it); ``.zip`` for a store of its own, with manifest, tables, parts and kept
+            images, which `merge_run` reads.
 
     Raises:
         RunError: another ending, or no cell of the run is stored.
@@ -173,17 +169,10 @@ def export_run(store: ResultStore, run: str, out: Path) -> int:
         raise RunError(f"run {run!r} has no stored cell to export")
     if out.suffix not in (".parquet", ".csv", ".zip"):
         raise RunError(f"{out}: the ending says what to write: .parquet, .csv or .zip")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    try:
+    with whole_file(out) as part:
         if out.suffix == ".zip":
-            rows = _export_zip(store, manifest, keys, part)
-        else:
-            rows = _export_table(store, keys, part, out.suffix)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-    return rows
+            return _export_zip(store, manifest, keys, part)
+        return _export_table(store, keys, part, out.suffix)
 
 
 def _export_table(store: ResultStore, keys: Sequence[str], out: Path, suffix: str) -> int:
@@ -198,13 +187,11 @@ def _export_table(store: ResultStore, keys: Sequence[str], out: Path, suffix: st
                 rows += part.num_rows
         return rows
     with out.open("w", encoding="utf-8", newline="") as file:
-        writer_ = csv.writer(file)
-        writer_.writerow(first.schema.names)
+        write_csv(file, [first.schema.names])
         for key in keys:
-            columns = store.read_cell(key).to_pydict().values()
-            for row in zip(*columns, strict=True):
-                writer_.writerow(row)  # a float as its shortest text that reads back equal
-                rows += 1
+            part = store.read_cell(key)
+            write_csv(file, zip(*part.to_pydict().values(), strict=True))
+            rows += part.num_rows
     return rows
 
 
@@ -212,7 +199,7 @@ def _export_zip(store: ResultStore, manifest: RunManifest, keys: Sequence[str], 
     rows = 0
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # Parquet is compressed already
         folder = f"runs/{manifest.run}"
-        archive.writestr(f"{folder}/manifest.json", manifest.model_dump_json(indent=1))
+        archive.writestr(f"{folder}/manifest.json", manifest_bytes(manifest))
         for name, content in store.read_run_files(manifest.run):
             archive.writestr(f"{folder}/{name}", content)
         for key in keys:
@@ -228,20 +215,13 @@ def open_source(source: str) -> Iterator[ResultStore]:
     """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
 
     Raises:
-        RunError: no such store, none with a run in it, or an archive with a path that leads out of it.
+        RunError: no such store, none with a run in it, or an archive that is damaged, encrypted, far larger
+            inside than it is, or has a path that leads out of it.
     """
     path = Path(source)
     if path.suffix == ".zip" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    for name in archive.namelist():
-                        parts = PurePosixPath(name).parts
-                        if name.startswith("/") or ".." in parts or "\\" in name or parts[:1] not in _TOP:
-                            raise RunError(f"{path}: {name!r} is no part of a store")
-                    archive.extractall(folder)
-            except zipfile.BadZipFile as error:
-                raise RunError(f"{path}: not a whole zip file ({error})") from error
+            _unpack(path, folder)
             yield _with_runs(ResultStore(folder), source)
         return
     store = ResultStore(source)
@@ -253,6 +233,45 @@ def open_source(source: str) -> Iterator[ResultStore]:
         )
         raise RunError(f"{source}: {what}")
     yield _with_runs(store, source)
+
+
+_NEEDED = re.compile(r"runs/[^/]+/manifest\.json|(cells|examples)/[0-9a-f]{2}/[0-9a-f]{64}\.parquet")
+_ROOM, _GROWTH = 64 << 20, 10
+"""Bytes that any archive may hold, and how many times its size a larger one: parts are compressed already."""
+
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
+
+
+def _unpack(path: Path, folder: str) -> None:
+    """Unpack manifests, cells and kept images; all else in an archive is of no use, and stays in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wanted = []
+            for info in archive.infolist():
+                name = info.filename.removeprefix("./")
+                parts = PurePosixPath(name).parts
+                if name.startswith("/") or ".." in parts or "\\" in name or parts[:1] not in _TOP:
+                    raise RunError(f"{path}: {info.filename!r} is no part of a store")
+                if _NEEDED.fullmatch(name):
+                    wanted.append(info)
+            # More than the stated size is never unpacked: a false one is a damaged member.
+            size = sum(info.file_size for info in wanted)
+            if size > max(_ROOM, _GROWTH * path.stat().st_size):
+                raise RunError(f"{path}: {size:,} bytes packed into far fewer: no archive of `runs export`")
+            if any(info.flag_bits & 1 for info in wanted):
+                raise RunError(f"{path}: is encrypted; unpack it and merge the folder")
+            for info in wanted:
+                archive.extract(info, folder)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        ValueError,
+    ) as error:
+        raise RunError(f"{path}: not a whole zip file ({error})") from error
 
 
 def _with_runs(store: ResultStore, source: str) -> ResultStore:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from iqa_harness.studies.study import StudyRow
 from iqa_harness.training.figures import Figures
-from iqa_harness.training.tables import METRICS, Spread, Table
+from iqa_harness.training.tables import METRICS, Spread, Table, metric_columns
+from iqa_reports import Entry, TableView
+from iqa_reports.table_view import columns, label, stub
 
 
 class RowResult(NamedTuple):
@@ -36,47 +38,44 @@ def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Wo
     """
     names = list(dict.fromkeys(name for values in worst.values() for name in values))
     published = list(dict.fromkeys(name for result in results for name in result.row.published))
+    failed = any(result.failures for result in results)
     rows: list[dict[str, object]] = []
-    texts = []
+    entries = []
     for result in results:
+        point = result.row.label
         spreads = {f"{s}_{m}": _over_seeds(result, s, m) for s, m in METRICS}
         for name in names:
-            values = [worst.get((result.row.label, seed), {}).get(name) for seed in result.row.configs]
+            values = [worst.get((point, seed), {}).get(name) for seed in result.row.configs]
             spreads[name] = Spread.of([] if result.failures else values)
+        printed = {name: result.row.published.get(name) for name in published}
         seconds = sum(figures.seconds for figures in result.figures.values())
         status = "; ".join(f"seed {seed}: {why}" for seed, why in result.failures.items()) or "ok"
         row: dict[str, object] = {
-            "label": result.row.label,
+            "label": point,
             "settings": json.dumps(result.row.settings, sort_keys=True),
             "seeds": len(result.figures),
         }
         for name, spread in spreads.items():
             row |= {name: spread.mean, f"{name}_std": spread.std}
-        row |= {f"published_{name}": result.row.published.get(name) for name in published}
+        row |= {f"published_{name}": value for name, value in printed.items()}
         rows.append({**row, "seconds": seconds, "status": status})
-        texts.append(
+        entries.append(
             (
-                result.row.label,
-                str(len(result.figures)),
-                *(spread.text for spread in spreads.values()),
-                *(_published(result.row.published.get(name)) for name in published),
-                f"{seconds:.0f}",
-                *(() if status == "ok" else (status,)),
+                label(point),
+                label(str(len(result.figures))),
+                *(spread.entry for spread in spreads.values()),
+                *(label("") if v is None else Spread(v, None).entry for v in printed.values()),
+                Entry(f"{seconds:.0f}", "number", number=seconds),
+                *([label(status)] if failed else []),
             )
         )
-    heads = ["row", "seeds", *(f"{s} {m.upper()}" for s, m in METRICS), *names]
-    heads += [f"{name} (published)" for name in published] + ["seconds"]
-    if any(result.failures for result in results):
-        heads.append("status")
-        texts = [text if len(text) == len(heads) else (*text, "ok") for text in texts]
-    return Table(tuple(rows[0]), rows, tuple(heads), texts)
+    groups = [*metric_columns(), *(columns("", group=name) for name in names)]
+    groups += [columns("", group=f"{name} (published)") for name in published] + [columns("seconds")]
+    groups += [columns("status", numeric=False)] if failed else []
+    return Table(rows, TableView("study", "", stub("row", "seeds"), tuple(groups), tuple(entries), ()))
 
 
 def _over_seeds(result: RowResult, split: str, metric: str) -> Spread:
     if result.failures:
         return Spread(None, None)
     return Spread.of([figures.value(split, metric) for figures in result.figures.values()])
-
-
-def _published(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

@@ -9,11 +9,12 @@ import pandas as pd
 
 from iqa_harness.measures import robustness as m
 from iqa_harness.measures.correlation import Value, Vector, krocc, srocc
-from iqa_harness.measures.model_scores import NOTHING, Attacked, AttackKey, Judged, Record, column
+from iqa_harness.measures.model_scores import NOTHING, Attacked, AttackKey, Judged, column
+from iqa_results import Measure
 
 
-def measure_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Record]:
-    """Return the rows (columns of MEASURE_COLUMNS) of one model; the ends of all scores are left out."""
+def measure_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
+    """Return the rows of one model; the ends of all scores are left out."""
     rows = [_row(judged, NOTHING._replace(attack="clean", objective="none"), True, *pair)
             for pair in _clean_measures(judged)]  # fmt: skip
     for key, found in attacked.items():
@@ -64,9 +65,9 @@ def _agreement(judged: Judged, score: Vector) -> Iterator[tuple[str, Value]]:
     yield "rmse_score", m.rmse_score(mapped, judged.mos)
 
 
-def _cost_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Record]:
+def _cost_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
     """Cost an image of each attack and radius at full strength; its objectives share it."""
-    rows: list[Record] = []
+    rows: list[Measure] = []
     seen = set()
     for key, found in attacked.items():
         if not found.final or key[:1] + key[2:] in seen:
@@ -82,7 +83,7 @@ def _cost(rows: pd.DataFrame) -> Iterator[tuple[str, Value]]:
         yield name, m.mean_of(column(rows, name), name)
 
 
-def _curve_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Record]:
+def _curve_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
     """Area under the drift of every attack and objective with several radii, at full strength."""
     low, high = judged.score_range
     curves: dict[tuple[str, str, str], dict[float, tuple[int, float]]] = {}
@@ -100,12 +101,5 @@ def _curve_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[
     return rows
 
 
-def _row(judged: Judged, key: AttackKey, final: bool, measure: str, value: Value) -> Record:
-    return {
-        "model": judged.model,
-        **key._asdict(),
-        "final": final,
-        "measure": measure,
-        "value": value.value,
-        "undefined": value.undefined,
-    }
+def _row(judged: Judged, key: AttackKey, final: bool, measure: str, value: Value) -> Measure:
+    return Measure(judged.model, *key, final, measure, value.value, value.undefined)

@@ -2,86 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from iqa_harness.measures.bootstrap import Replicates, lowest
 from iqa_harness.measures.composed import Composed, composed_worst_case
-from iqa_harness.measures.correlation import METRICS, Metric, Vector
-from iqa_harness.measures.model_scores import Attacked, AttackKey, Hole, Judged, Record
+from iqa_harness.measures.correlation import METRICS, Metric
+from iqa_harness.measures.model_scores import Attacked, AttackKey, Hole, Judged
 from iqa_harness.tables.expected import cells_at
-from iqa_harness.tables.rows import defined_row, undefined_row, undefined_rows
-from iqa_results import RunManifest
+from iqa_harness.tables.rows import RowMaker, Scores
+from iqa_results import Estimate, Reach
 
 Found = Mapping[AttackKey, Attacked]
-Holes = Mapping[AttackKey, Hole]
 Ball = tuple[str, float]
 """Norm and radius."""
+Member = TypeVar("Member")
+
+
+class Attacks(NamedTuple):
+    """What the attacks on one model came to."""
+
+    found: Found
+    """Those on all images."""
+    holes: Mapping[AttackKey, Hole]
+    """Those on some of the images."""
+
+    def is_final(self, key: AttackKey) -> bool:
+        """Whether a result is one of full strength."""
+        return (self.found.get(key) or self.holes[key]).final
+
+    def reason(self, key: AttackKey) -> str:
+        """Say which attack leaves a hole, and why."""
+        return f"{key.attack}/{key.objective}: {self.holes[key].reason}"
 
 
 class WorstRow(NamedTuple):
     """A row of the table and the replicates of its value, None where it is undefined."""
 
-    row: Record
+    row: Estimate
     replicates: Replicates | None
-
-
-def suite_min_rows(
-    manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes, balls: Iterable[Ball]
-) -> list[WorstRow]:
-    """Minimise over the suite's members at every radius, and at every prefix all members share.
-
-    The interval takes the minimum anew in every draw, so that the choice of the member is part of it.
-
-    Args:
-        manifest: the run's.
-        judged: the model.
-        attacked: its attacks on all images.
-        holes: those on some of the images.
-        balls: every norm and radius that was attacked, or was to be.
-    """
-    members: list[tuple[str, str]] = [(a, o) for a, _, o in (m.partition("/") for m in manifest.suite_min)]
-    keys = [*attacked, *holes]
-    is_final = {k: a.final for k, a in attacked.items()} | {k: h.final for k, h in holes.items()}
-    made: list[WorstRow] = []
-    for norm, epsilon in balls:
-        at = [k for k in keys if (k.norm, k.epsilon) == (norm, epsilon)]
-        by_member = {m: [k for k in at if _is_member(k, *m)] for m in members}
-        planned = cells_at(manifest, judged.model, epsilon)
-        wanted = {
-            (a, o): {name for name in planned if is_of(name, a)} | {k.attack for k in by_member[a, o]}
-            for a, o in members
-        }
-        if not all(wanted.values()) and epsilon != manifest.main_epsilon:
-            # Not a radius of every member: the minimum is not defined there and no row pretends it is.
-            continue
-        # At the main radius the members exist by the suite's own rules. One without its full strength, or a
-        # transfer without one of its surrogates, would leave a minimum over less than was planned.
-        lost = sorted(
-            f"{name}/{o}"
-            for (a, o), names in wanted.items()
-            for name in names or {a}
-            if not any(is_final[k] for k in by_member[a, o] if k.attack == name)
-        )
-        if lost:
-            reason = f"no results of {', '.join(lost)} (cells failed or not run)"
-            key = AttackKey("", "", norm, epsilon, 0)
-            made += _undefined(undefined_rows(manifest, judged, "suite_min", reason, METRICS, key))
-            continue
-        whole = [k for found in by_member.values() for k in found if is_final[k]]
-        full = max(k.steps for k in whole)
-        prefixes = set.intersection(*({k.steps for k in found} for found in by_member.values()))
-        for steps in sorted({s for s in prefixes if s < full} | {full}):
-            final = steps == full
-            chosen = whole if final else [k for f in by_member.values() for k in f if k.steps == steps]
-            made += [_minimum(manifest, judged, attacked, holes, chosen, steps, final, m) for m in METRICS]
-    return made
-
-
-def _undefined(rows: Iterable[Record]) -> list[WorstRow]:
-    return [WorstRow(row, None) for row in rows]
 
 
 def is_of(name: str, attack: str) -> bool:
@@ -89,45 +51,106 @@ def is_of(name: str, attack: str) -> bool:
     return name == attack or name.startswith(f"{attack}:")
 
 
-def _is_member(key: AttackKey, attack: str, objective: str) -> bool:
-    """Whether results belong to a member."""
-    return key.objective == objective and is_of(key.attack, attack)
+def is_member(attack: str, objective: str, member: str) -> bool:
+    """Whether results of an attack and objective belong to a member of a minimum, ATTACK/OBJECTIVE."""
+    name, _, aim = member.partition("/")
+    return objective == aim and is_of(attack, name)
+
+
+def lowest_member(members: Mapping[Member, Replicates]) -> tuple[Member, Replicates]:
+    """Return the member with the lowest value, and the minimum over all of them.
+
+    The minimum is taken anew in every draw, so that the choice of the member is part of its interval; it is
+    undefined if one of them is.
+    """
+    values = {member: each.point.value for member, each in members.items()}
+    least = min(values, key=lambda m: math.inf if (value := values[m]) is None else value)
+    return least, lowest(list(members.values()))
+
+
+def suite_min_rows(make: RowMaker, attacks: Attacks, balls: Iterable[Ball]) -> list[WorstRow]:
+    """Minimise over the suite's members at every radius, and at every prefix all members share.
+
+    Args:
+        make: of the model.
+        attacks: on it, without the ends of all scores.
+        balls: every norm and radius that was attacked, or was to be.
+    """
+    made: list[WorstRow] = []
+    for norm, epsilon in balls:
+        at = [k for k in (*attacks.found, *attacks.holes) if (k.norm, k.epsilon) == (norm, epsilon)]
+        members = {m: [k for k in at if is_member(k.attack, k.objective, m)] for m in make.manifest.suite_min}
+        lost = _lost(make, attacks, members, epsilon)
+        if lost:
+            reason = f"no results of {', '.join(lost)} (cells failed or not run)"
+            made += _undefined(make.undefined("suite_min", reason, AttackKey("", "", norm, epsilon, 0)))
+        elif lost is not None:
+            made += _minima(make, attacks, members)
+    return made
+
+
+def _lost(
+    make: RowMaker, attacks: Attacks, members: Mapping[str, Sequence[AttackKey]], epsilon: float
+) -> list[str] | None:
+    """Name what a minimum at a radius lacks; None if it is not a radius of every member.
+
+    At the main radius the members exist by the suite's own rules. One without its full strength, or a
+    transfer without one of its surrogates, would leave a minimum over less than was planned.
+    """
+    planned = cells_at(make.manifest, make.judged.model, epsilon)
+    lost: set[str] = set()
+    for member, keys in members.items():
+        attack, _, objective = member.partition("/")
+        wanted = {name for name in planned if is_of(name, attack)} | {k.attack for k in keys}
+        if not wanted and epsilon != make.manifest.main_epsilon:
+            return None
+        whole = {k.attack for k in keys if attacks.is_final(k)}
+        lost |= {f"{name}/{objective}" for name in (wanted or {attack}) - whole}
+    return sorted(lost)
+
+
+def _minima(
+    make: RowMaker, attacks: Attacks, members: Mapping[str, Sequence[AttackKey]]
+) -> Iterator[WorstRow]:
+    """Yield the minimum at full strength, and before it those of the prefixes that all members share."""
+    every = [k for keys in members.values() for k in keys]
+    whole = [k for k in every if attacks.is_final(k)]
+    full = max(k.steps for k in whole)
+    shared = set.intersection(*({k.steps for k in keys} for keys in members.values()))
+    for steps in sorted(s for s in shared if s < full):
+        prefix = [k for k in every if k.steps == steps]
+        yield from (_minimum(make, attacks, prefix, (steps, False), m) for m in METRICS)
+    yield from (_minimum(make, attacks, whole, (full, True), m) for m in METRICS)
 
 
 def _minimum(
-    manifest: RunManifest,
-    judged: Judged,
-    attacked: Found,
-    holes: Holes,
-    members: Sequence[AttackKey],
-    steps: int,
-    final: bool,
-    metric: Metric,
+    make: RowMaker, attacks: Attacks, members: Sequence[AttackKey], at: tuple[int, bool], metric: Metric
 ) -> WorstRow:
+    """Return the minimum over members at a number of steps, which may be the full one."""
+    steps, final = at
     place = members[0]._replace(attack="", objective="", steps=steps)
-    lost = next((k for k in members if k in holes), None)
-    if lost is not None:
-        reason = f"{lost.attack}/{lost.objective}: {holes[lost].reason}"
-        row = undefined_row(manifest, judged, "suite_min", metric, reason, key=place, final=final)
-        return WorstRow(row, None)
-    estimates = {k: judged.estimate(attacked[k].score, metric) for k in members}
-    undefined = next((k for k, e in estimates.items() if e.value.value is None), None)
-    if undefined is not None:
-        reason = f"{undefined.attack}/{undefined.objective}: {estimates[undefined].value.undefined}"
-        row = undefined_row(manifest, judged, "suite_min", metric, reason, key=place, final=final)
-        return WorstRow(row, None)
-    least = min(members, key=lambda k: estimates[k].value.value or 0.0)
-    replicates = lowest([e.replicates for e in estimates.values()])
-    row = defined_row(
-        manifest, judged, "suite_min", metric, attacked[least].score, attacked[least].score_8bit,
-        key=least._replace(steps=steps), final=final, replicates=replicates,
-    )  # fmt: skip
-    return WorstRow(row, replicates)
+    hole = next((k for k in members if k in attacks.holes), None)
+    reason = None if hole is None else attacks.reason(hole)
+    if reason is None:
+        found = {k: make.judged.estimate(attacks.found[k].score, metric).replicates for k in members}
+        undefined = (f"{k.attack}/{k.objective}: {e.point.undefined}" for k, e in found.items()
+                     if e.point.value is None)  # fmt: skip
+        reason = next(undefined, None)
+    if reason is not None:
+        return _undefined(make.undefined("suite_min", reason, place, final=final, metrics=[metric]))[0]
+    least, minimum = lowest_member(found)
+    scores, key = Scores.of(attacks.found[least]), least._replace(steps=steps)
+    row = make.defined("suite_min", metric, scores, key, final=final, replicates=minimum)
+    return WorstRow(row, minimum)
+
+
+def _undefined(rows: Iterable[Estimate]) -> list[WorstRow]:
+    return [WorstRow(row, None) for row in rows]
 
 
 def composed_rows(
-    manifest: RunManifest, judged: Judged, attacked: Found, holes: Holes, balls: Iterable[Ball]
-) -> tuple[list[WorstRow], list[Record]]:
+    make: RowMaker, attacks: Attacks, balls: Iterable[Ball]
+) -> tuple[list[WorstRow], list[Reach]]:
     """Compose the worst case at every radius, and at the main one for every number of steps of the sweep.
 
     The interval takes the adversary's choice as fixed: searching anew in every draw would cost a
@@ -135,57 +158,53 @@ def composed_rows(
     `suite_min_rows`, the ends of all scores among the attacks.
     """
     made: list[WorstRow] = []
-    intervals: list[Record] = []
+    intervals: list[Reach] = []
+    manifest, judged = make.manifest, make.judged
     for norm, epsilon in balls:
         # What was found in a smaller ball of the same norm lies in this one too.
-        inside = {k: a for k, a in attacked.items() if k.norm == norm and k.epsilon <= epsilon}
+        inside = {k: a for k, a in attacks.found.items() if k.norm == norm and k.epsilon <= epsilon}
         sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
         full = max((k.steps for k in inside), default=0)
-        reason = _not_composed(manifest, judged, inside, holes, norm, epsilon)
+        key = AttackKey("", "", norm, epsilon, full)
+        reason = _not_composed(make, inside, attacks, norm, epsilon)
         if reason:
-            key = AttackKey("", "", norm, epsilon, full)
-            made += _undefined(undefined_rows(manifest, judged, "composed", reason, METRICS, key))
+            made += _undefined(make.undefined("composed", reason, key))
             continue
         # The sweep is shown at the main radius; elsewhere full strength is what counts.
         swept = sweep if epsilon == manifest.main_epsilon else set()
         for steps in sorted(swept | {full}):
             upto = [a for k, a in inside.items() if k.steps <= steps]
-            key = AttackKey("", "", norm, epsilon, steps)
             composed = {m: _compose(judged, upto, m) for m in METRICS}
-            for metric, (scores, scores_8bit) in composed.items():
-                row = defined_row(
-                    manifest, judged, "composed", metric, scores, scores_8bit, key=key, final=steps == full
-                )
-                made.append(WorstRow(row, judged.estimate(scores, metric).replicates))
+            for metric, scores in composed.items():
+                at = key._replace(steps=steps)
+                row = make.defined("composed", metric, scores, at, final=steps == full)
+                made.append(WorstRow(row, judged.estimate(scores.full, metric).replicates))
             if steps == full:
-                intervals += _interval_rows(judged, upto, norm, epsilon, composed)
+                intervals += _reached(judged, upto, (norm, epsilon), composed)
     return made, intervals
 
 
-def _not_composed(
-    manifest: RunManifest, judged: Judged, inside: Found, holes: Holes, norm: str, epsilon: float
-) -> str:
+def _not_composed(make: RowMaker, inside: Found, attacks: Attacks, norm: str, epsilon: float) -> str:
     """Say why there is no composed worst case in a ball, '' if there is one.
 
     The adversary of fewer attacks is a weaker one: its value would look like robustness.
     """
-    planned = [
-        c for c in manifest.cells if c.model == judged.model and c.attack != "clean" and c.epsilon <= epsilon
-    ]
+    mine = (c for c in make.manifest.cells if c.model == make.judged.model and c.attack != "clean")
+    planned = [c for c in mine if c.epsilon <= epsilon]
     lost = [c for c in planned if c.status != "done"]
     if lost:
         names = ", ".join(sorted({c.attack for c in lost}))
         return f"{len(lost)} cells of {names} at this radius or below failed or were not run"
-    hole = next((k for k in holes if k.norm == norm and k.epsilon <= epsilon), None)
+    hole = next((k for k in attacks.holes if k.norm == norm and k.epsilon <= epsilon), None)
     if hole is not None:
-        return f"{hole.attack}/{hole.objective}: {holes[hole].reason}"
+        return f"{hole.attack}/{hole.objective}: {attacks.holes[hole].reason}"
     whole = {(k.attack, k.epsilon) for k, a in inside.items() if a.final}
     weak = sorted({c.attack for c in planned if (c.attack, c.epsilon) not in whole})
     return f"no results at full strength of {', '.join(weak)} at this radius or below" if weak else ""
 
 
-def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> tuple[Vector, Vector]:
-    """Return the scores of the composed choice, in full precision and after 8 bits."""
+def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> Scores:
+    """Return the scores of the composed choice."""
     scores = np.stack([judged.clean, *(a.score for a in attacked)])
     scores_8bit = np.stack([judged.clean, *(a.score_8bit for a in attacked)])
     mapped = judged.mapped(scores, metric)
@@ -195,29 +214,13 @@ def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> tu
     starts = [np.array([inverse[i][row] for i in images], dtype=np.intp) for row in range(len(scores))]
     found: Composed = composed_worst_case([values for values, _ in distinct], judged.mos, metric, starts)
     rows = [distinct[i][1][k] for i, k in zip(images, found.choice, strict=True)]
-    return scores[rows, images], scores_8bit[rows, images]
+    return Scores(scores[rows, images], scores_8bit[rows, images])
 
 
-def _interval_rows(
-    judged: Judged,
-    attacked: Sequence[Attacked],
-    norm: str,
-    epsilon: float,
-    composed: Mapping[Metric, tuple[Vector, Vector]],
-) -> list[Record]:
-    reached = np.stack([judged.clean, *(a.score for a in attacked)])
-    columns: Iterable[tuple[Any, ...]] = zip(
-        judged.ids,
-        judged.mos,
-        judged.clean,
-        reached.min(axis=0),
-        reached.max(axis=0),
-        composed["srocc"][0],
-        composed["plcc"][0],
-        strict=True,
-    )
-    names = ("image_id", "mos", "clean", "s_min", "s_max", "composed_srocc", "composed_plcc")
-    return [
-        {"model": judged.model, "norm": norm, "epsilon": epsilon, **dict(zip(names, row, strict=True))}
-        for row in columns
-    ]
+def _reached(
+    judged: Judged, attacked: Sequence[Attacked], ball: Ball, composed: Mapping[Metric, Scores]
+) -> Iterator[Reach]:
+    scores = np.stack([judged.clean, *(a.score for a in attacked)])
+    ends = (scores.min(axis=0), scores.max(axis=0), composed["srocc"].full, composed["plcc"].full)
+    for row in zip(judged.ids, judged.mos, judged.clean, *ends, strict=True):
+        yield Reach(judged.model, *ball, *row)

@@ -6,7 +6,7 @@ A value is computed from all evaluated images or not at all: a missing or failed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,72 +16,61 @@ from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
 from iqa_harness.evidence.flags import Flag, verdict_of
 from iqa_harness.evidence.judgement import Completeness, check_results, flags_without_scores
 from iqa_harness.measures.bootstrap import RESAMPLES, Replicates
-from iqa_harness.measures.correlation import METRICS, Metric
+from iqa_harness.measures.correlation import METRICS
 from iqa_harness.measures.model_scores import (
     NOTHING,
     AttackKey,
     Hole,
     Judged,
-    Record,
     attack_vectors,
     judge,
     lost_images,
 )
-from iqa_harness.tables.expected import planned_attacks
+from iqa_harness.tables.expected import Planned, planned_attacks
 from iqa_harness.tables.measure_rows import measure_rows
-from iqa_harness.tables.minima import WorstRow, composed_rows, suite_min_rows
-from iqa_harness.tables.rows import defined_row, undefined_row, undefined_rows
-from iqa_harness.tables.ties import Place, Standing, difference_rows, mark_ties
+from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, suite_min_rows
+from iqa_harness.tables.rows import RowMaker, Scores, missing_rows
+from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
 from iqa_results import (
-    DIFFERENCE_SCHEMA,
-    FIT_SCHEMA,
-    FLAG_SCHEMA,
-    INTERVAL_SCHEMA,
-    MEASURE_SCHEMA,
     ROW_SCHEMA,
-    TABLE_SCHEMA,
+    RUN_TABLES,
+    Estimate,
+    LogisticFit,
+    Measure,
     ModelRecord,
+    Reach,
     ResultStore,
     RunManifest,
 )
+from iqa_results import Flag as FlagRow
 
 ENDS = (LOWEST_SEEN, HIGHEST_SEEN)
 
 
 class RobustnessTable(NamedTuple):
-    """What a run amounts to."""
+    """What a run amounts to: the tables of `iqa_results.RUN_TABLES`."""
 
     table: pa.Table
-    """TABLE_SCHEMA."""
     intervals: pa.Table
-    """INTERVAL_SCHEMA."""
     flags: pa.Table
-    """FLAG_SCHEMA."""
     differences: pa.Table
-    """DIFFERENCE_SCHEMA."""
     measures: pa.Table
-    """MEASURE_SCHEMA."""
     fits: pa.Table
-    """FIT_SCHEMA."""
     cells: tuple[str, ...]
     """Keys of the cells all of it was made from."""
 
     def write(self, store: ResultStore, run: str) -> None:
         """Write every table into the run's folder."""
-        store.write_table(run, self.table.to_pylist(), self.cells)
-        store.write_intervals(run, self.intervals.to_pylist())
-        store.write_flags(run, self.flags.to_pylist())
-        store.write_differences(run, self.differences.to_pylist())
-        store.write_measures(run, self.measures.to_pylist())
-        store.write_fits(run, self.fits.to_pylist())
+        for name in RUN_TABLES:
+            store.write_table(run, getattr(self, name), name, cells=self.cells if name == "table" else None)
 
 
 class _ModelTables(NamedTuple):
-    table: list[Record]
-    intervals: list[Record]
-    flags: list[Record]
-    measures: list[Record]
-    fits: list[Record]
+    table: list[Estimate]
+    intervals: list[Reach]
+    flags: list[FlagRow]
+    measures: list[Measure]
+    fits: list[LogisticFit]
     standings: list[tuple[Place, Standing]]
 
 
@@ -104,27 +93,20 @@ def robustness_table(
     compared = _compared(manifest)
     # Every place that was planned, also where no model has a value.
     standings: dict[Place, list[Standing]] = {
-        Place(row["row"], row["norm"], row["epsilon"], row["metric"]): []
-        for row in table
-        if row["final"] and (row["row"], row["epsilon"]) in compared
+        Place.of(row): [] for row in table if row.final and (row.row, row.epsilon) in compared
     }
     for model in made:
         for place, standing in model.standings:
             standings[place].append(standing)
     differences = difference_rows(standings, [record.name for record in manifest.models])
-    mark_ties(table, differences)
-
-    def joined(name: str, schema: pa.Schema) -> pa.Table:
-        return pa.Table.from_pylist([row for model in made for row in getattr(model, name)], schema=schema)
-
+    joined = {
+        name: [row for model in made for row in getattr(model, name)]
+        for name in ("intervals", "flags", "measures", "fits")
+    }
+    rows = {"table": with_ties(table, differences), "differences": differences, **joined}
     return RobustnessTable(
-        pa.Table.from_pylist(table, schema=TABLE_SCHEMA),
-        joined("intervals", INTERVAL_SCHEMA),
-        joined("flags", FLAG_SCHEMA),
-        pa.Table.from_pylist(differences, schema=DIFFERENCE_SCHEMA),
-        joined("measures", MEASURE_SCHEMA),
-        joined("fits", FIT_SCHEMA),
-        tuple(cell.key for cell in manifest.cells if cell.status == "done"),
+        **{name: schema.to_table(rows[name], name) for name, schema in RUN_TABLES.items()},
+        cells=tuple(cell.key for cell in manifest.cells if cell.status == "done"),
     )
 
 
@@ -135,7 +117,7 @@ def _compared(manifest: RunManifest) -> set[tuple[str, float]]:
 
 
 def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
-    """Return all stored rows of one model of a run (columns of ROW_COLUMNS)."""
+    """Return all stored rows of one model of a run (columns of ROW_SCHEMA)."""
     done = [c.key for c in manifest.cells if c.model == model and c.status == "done"]
     table = store.read_cells(done) if done else ROW_SCHEMA.empty_table()
     frame: pd.DataFrame = table.to_pandas()
@@ -146,89 +128,80 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
     expected, model = manifest.data.images, record.name
     clean = rows[(rows["attack"] == "clean") & (rows["split"] == manifest.data.split)]
     if len(clean) != expected:
-        return _without_scores(
-            record,
-            manifest,
-            f"{expected - len(clean)} of {expected} images have no clean score (cells missing)",
-        )
+        lost = expected - len(clean)
+        reason = f"{lost} of {expected} images have no clean score (cells missing)"
+        return _without_scores(record, manifest, reason)
     judged = judge(model, clean.sort_values("position"), rows, manifest, resamples=resamples)
-    everything, every_hole = attack_vectors(rows[rows["attack"] != "clean"], judged.ids)
+    make, plan = RowMaker(manifest, judged), planned_attacks(manifest, model)
+    every = Attacks(*attack_vectors(rows[rows["attack"] != "clean"], judged.ids))
     # The ends of all scores are candidates of the composed worst case, no attacks of their own.
-    attacked = {k: a for k, a in everything.items() if k.objective not in ENDS}
-    holes = {k: hole for k, hole in every_hole.items() if k.objective not in ENDS}
-    plan = planned_attacks(manifest, model)
-    nowhere = Hole(lost_images(expected, expected), True)
-    absent = {
-        k: nowhere._replace(final=final)
-        for k, final in plan.keys.items()
-        if k not in attacked and k not in holes
-    }
-    table = [defined_row(manifest, judged, "clean", m, judged.clean, judged.clean) for m in METRICS]
-    for key, found in attacked.items():
-        table += [
-            defined_row(
-                manifest, judged, "attack", m, found.score, found.score_8bit, key=key, final=found.final
-            )
-            for m in METRICS
-        ]
-    for key, hole in (holes | absent).items():
-        table += undefined_rows(manifest, judged, "attack", hole.reason, METRICS, key, final=hole.final)
-    # Radii of which nothing was stored are those of the plan; their norm is the suite's.
-    places = {(k.norm, k.epsilon) for k in (*everything, *every_hole, *absent)}
+    attacks = Attacks(
+        {k: found for k, found in every.found.items() if k.objective not in ENDS},
+        {k: hole for k, hole in every.holes.items() if k.objective not in ENDS},
+    )
+    nowhere = lost_images(expected, expected)
+    absent = {k: Hole(nowhere, final) for k, final in plan.keys.items()
+              if k not in attacks.found and k not in attacks.holes}  # fmt: skip
+    balls = _balls(manifest, model, (*every.found, *every.holes, *absent), plan)
+    # A prefix of the minimum needs every member; a hole of an attack is one of its ends, too.
+    composed, intervals = composed_rows(make, every, balls)
+    worst = [*suite_min_rows(make, attacks, balls), *composed]
+    flags = check_results(record, judged, every.found, _completeness(manifest, model, worst))
+    table = [*_plain_rows(make, attacks, absent), *(w.row for w in worst)]
+    return _ModelTables(
+        _judged_rows(table, flags),
+        intervals,
+        [FlagRow(model, *flag) for flag in flags],
+        measure_rows(judged, attacks.found),
+        [_fit_row(judged)],
+        list(_standings(make, worst)),
+    )
+
+
+def _plain_rows(make: RowMaker, attacks: Attacks, absent: dict[AttackKey, Hole]) -> Iterator[Estimate]:
+    """Yield the rows without attack and of every attack; of what has holes or is not there, why."""
+    clean = Scores(make.judged.clean, make.judged.clean)
+    yield from (make.defined("clean", metric, clean) for metric in METRICS)
+    for key, found in attacks.found.items():
+        for metric in METRICS:
+            yield make.defined("attack", metric, Scores.of(found), key, final=found.final)
+    for key, hole in ({**attacks.holes} | absent).items():
+        yield from make.undefined("attack", hole.reason, key, final=hole.final)
+
+
+def _balls(manifest: RunManifest, model: str, keys: Iterable[AttackKey], plan: Planned) -> list[Ball]:
+    """Return every norm and radius; where nothing is stored those of the plan, in the suite's norm."""
+    places = {(k.norm, k.epsilon) for k in keys}
     norm = plan.norm or next((norm for norm, _ in sorted(places)), None)
     if norm is not None:
         places |= {(norm, c.epsilon) for c in manifest.cells if c.model == model and c.attack != "clean"}
-    balls = sorted(places)
-    # A prefix of the minimum needs every member; a hole of an attack is one of its ends, too.
-    least = suite_min_rows(manifest, judged, attacked, holes, balls)
-    composed, intervals = composed_rows(manifest, judged, everything, every_hole, balls)
-    worst = [*least, *composed]
-    table += [w.row for w in worst]
-    flags = check_results(record, judged, everything, _completeness(manifest, model, worst))
-    _judge_rows(table, flags)
-    standings = [_standing(judged, "clean", metric) for metric in METRICS]
-    standings += [
-        _standing(judged, w.row["row"], w.row["metric"], w.row, w.replicates)
-        for w in worst
-        if w.replicates and w.row["final"] and w.row["epsilon"] == manifest.main_epsilon
-    ]
-    return _ModelTables(
-        table,
-        intervals,
-        [{"model": model, **flag._asdict()} for flag in flags],
-        measure_rows(judged, attacked),
-        [_fit_row(judged)],
-        standings,
-    )
+    return sorted(places)
 
 
 def _without_scores(record: ModelRecord, manifest: RunManifest, reason: str) -> _ModelTables:
     """Return the tables of a model without clean scores: everything it was planned for is undefined."""
     model = record.name
     plan = planned_attacks(manifest, model)
-    main = manifest.main_epsilon
     places: list[tuple[str, AttackKey, bool]] = [("clean", NOTHING, True)]
     places += [("attack", key, final) for key, final in plan.keys.items()]
     if plan.norm is not None:
-        ball = AttackKey("", "", plan.norm, main, 0)
+        ball = AttackKey("", "", plan.norm, manifest.main_epsilon, 0)
         places += [(row, ball, True) for row in ("suite_min", "composed")]
     table = [
-        undefined_row(manifest, model, row, metric, reason, key=key, final=final)
+        line
         for row, key, final in places
-        for metric in METRICS
+        for line in missing_rows(manifest, model, row, reason, key, final=final)
     ]
     flags = flags_without_scores(record, _completeness(manifest, model, []), reason)
-    _judge_rows(table, flags)
-    fit = {"model": model, "split": "", "images": 0, "status": "failed", "detail": reason}
-    nothing = dict.fromkeys(("b1", "b2", "b3", "b4", "b5", "residual"))
-    made = [{"model": model, **flag._asdict()} for flag in flags]
-    return _ModelTables(table, [], made, [], [fit | nothing], [])
+    fit = LogisticFit(model, "", 0, *[None] * 6, "failed", reason)
+    return _ModelTables(
+        _judged_rows(table, flags), [], [FlagRow(model, *flag) for flag in flags], [], [fit], []
+    )
 
 
-def _judge_rows(table: Sequence[Record], flags: list[Flag]) -> None:
+def _judged_rows(table: Sequence[Estimate], flags: list[Flag]) -> list[Estimate]:
     verdict, raised = verdict_of(flags)
-    for row in table:
-        row |= {"verdict": verdict, "flags": ", ".join(raised)}
+    return [row._replace(verdict=verdict, flags=", ".join(raised)) for row in table]
 
 
 def _completeness(manifest: RunManifest, model: str, worst: Sequence[WorstRow]) -> Completeness:
@@ -236,11 +209,9 @@ def _completeness(manifest: RunManifest, model: str, worst: Sequence[WorstRow]) 
     main = manifest.main_epsilon
     cells = [c for c in manifest.cells if c.model == model and (c.attack == "clean" or c.epsilon == main)]
     # SROCC is what models are ranked by; a PLCC may be undefined where a logistic is flat.
-    rows = [
-        w.row for w in worst if (w.row["epsilon"], w.row["final"], w.row["metric"]) == (main, True, "srocc")
-    ]
-    defined = {row["row"] for row in rows if row["value"] is not None}
-    reasons = sorted({row["undefined"] for row in rows if row["undefined"]})
+    rows = [w.row for w in worst if (w.row.epsilon, w.row.final, w.row.metric) == (main, True, "srocc")]
+    defined = {row.row for row in rows if row.value is not None}
+    reasons = sorted({row.undefined for row in rows if row.undefined})
     return Completeness(
         main_epsilon=main,
         planned=len(cells),
@@ -250,29 +221,26 @@ def _completeness(manifest: RunManifest, model: str, worst: Sequence[WorstRow]) 
     )
 
 
-def _standing(
-    judged: Judged,
-    row: str,
-    metric: Metric,
-    record: Record | None = None,
-    replicates: Replicates | None = None,
-) -> tuple[Place, Standing]:
-    record = record or {"norm": "none", "epsilon": 0.0, "attack": "", "objective": ""}
-    found = replicates or judged.clean_estimate(metric).replicates
-    place = Place(row, record["norm"], record["epsilon"], metric)
-    label = judged.bootstrap.label(found.method)
-    return place, Standing(judged.model, record["attack"], record["objective"], judged.ids, label, found)
+def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Place, Standing]]:
+    """Yield what models are compared by: the clean values, and the worst cases at the main radius."""
+    judged = make.judged
+
+    def standing(attack: str, objective: str, found: Replicates) -> Standing:
+        return Standing(
+            judged.model, attack, objective, judged.ids, judged.bootstrap.label(found.method), found
+        )
+
+    for metric in METRICS:
+        found = judged.clean_estimate(metric).replicates
+        yield Place("clean", NOTHING.norm, NOTHING.epsilon, metric), standing("", "", found)
+    for row, replicates in worst:
+        if replicates and row.final and row.epsilon == make.manifest.main_epsilon:
+            yield Place.of(row), standing(row.attack, row.objective, replicates)
 
 
-def _fit_row(judged: Judged) -> Record:
+def _fit_row(judged: Judged) -> LogisticFit:
     logistic = judged.fit.logistic
     parameters: Sequence[float | None] = logistic.on_scores if logistic else [None] * 5
-    return {
-        "model": judged.model,
-        "split": judged.fitted_on,
-        "images": judged.fitted_images,
-        **{f"b{i}": b for i, b in enumerate(parameters, 1)},
-        "residual": logistic.rmse if logistic else None,
-        "status": judged.fit.status,
-        "detail": judged.fit.detail,
-    }
+    residual = logistic.rmse if logistic else None
+    head = (judged.model, judged.fitted_on, judged.fitted_images)
+    return LogisticFit(*head, *parameters, residual, judged.fit.status, judged.fit.detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_harness.training.figures import Figures
-from iqa_models.checkpoint import write_atomically
+from iqa_reports import Entry, TableView, markdown_table, text
+from iqa_reports.formats.csv_table import write_csv
+from iqa_reports.table_view import Group, columns, label, stub
+from iqa_results import write_whole
 
 METRICS = (("test", "srocc"), ("test", "plcc"), ("test", "krocc"), ("val", "srocc"), ("val", "plcc"))
 """Split and metric of the columns, in order."""
@@ -33,57 +37,50 @@ class Spread(NamedTuple):
         return cls(math.fsum(known) / len(known), deviation)
 
     @property
-    def text(self) -> str:
-        """``.858 ± .004``, or ``-``."""
+    def entry(self) -> Entry:
+        """``0.8580 ± 0.0040``, or a dash."""
         if self.mean is None:
-            return "-"
-        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
+            return Entry(text.DASH, "missing")
+        deviation = "" if self.std is None else f" ± {self.std:.4f}"
+        return Entry(text.number(self.mean, 4) + deviation, "number", number=self.mean)
 
 
 class Table(NamedTuple):
-    """Rows of plain values under names, and the same as texts for people."""
+    """Rows of plain values under names for programs, and the same as people see it."""
 
-    columns: tuple[str, ...]
     rows: list[dict[str, object]]
-    shown: tuple[str, ...]
-    """Heads of the columns people see."""
-    texts: list[tuple[str, ...]]
+    """All of the same names."""
+    view: TableView
 
 
 def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
     """Return a row a seed, and a last one of mean and deviation."""
     names = [f"{split}_{metric}" for split, metric in METRICS]
     rows: list[dict[str, object]] = []
-    texts = []
+    entries = []
     for seed, figures in runs:
         values = [figures.value(split, metric) for split, metric in METRICS]
-        rows.append(
-            {
-                "seed": str(seed),
-                "epoch": figures.epoch,
-                "seconds": figures.seconds,
-                **dict(zip(names, values, strict=True)),
-            }
-        )
-        texts.append(
-            (
-                str(seed),
-                *("-" if v is None else f"{v:.4f}" for v in values),
-                str(figures.epoch),
-                f"{figures.seconds:.0f}",
-            )
-        )
+        cost = {"epoch": figures.epoch, "seconds": figures.seconds}
+        rows.append({"seed": str(seed), **dict(zip(names, values, strict=True)), **cost})
+        ends = (Entry(f"{value:.0f}", "number", number=value) for value in cost.values())
+        entries.append((label(str(seed)), *(Spread(value, None).entry for value in values), *ends))
     spreads = [Spread.of([figures.value(split, metric) for _, figures in runs]) for split, metric in METRICS]
     for kind in ("mean", "std"):
         part = {name: getattr(spread, kind) for name, spread in zip(names, spreads, strict=True)}
-        rows.append({"seed": kind, "epoch": None, "seconds": None, **part})
-    texts.append(("mean ± std", *(spread.text for spread in spreads), "", ""))
-    heads = ("seed", *(f"{split} {metric.upper()}" for split, metric in METRICS), "epoch", "seconds")
-    return Table(("seed", *names, "epoch", "seconds"), rows, heads, texts)
+        rows.append({"seed": kind, **part, "epoch": None, "seconds": None})
+    entries.append((label("mean ± std"), *(spread.entry for spread in spreads), label(""), label("")))
+    groups = (*metric_columns(), columns("epoch", "seconds"))
+    return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), ()))
+
+
+def metric_columns() -> list[Group]:
+    """Return the columns of METRICS, by split."""
+    splits = dict.fromkeys(split for split, _ in METRICS)
+    return [columns(*(m.upper() for s, m in METRICS if s == split), group=split) for split in splits]
 
 
 def write_table(base: Path, title: str, table: Table, notes: Sequence[str] = ()) -> list[Path]:
-    """Write a table as ``.csv``, ``.parquet`` (plain values) and ``.md`` (texts); return the paths.
+    """Write a table as ``.csv``, ``.parquet`` (plain values) and ``.md`` (for people); return the paths.
 
     Args:
         base: path without a suffix; its folder is made.
@@ -93,23 +90,16 @@ def write_table(base: Path, title: str, table: Table, notes: Sequence[str] = ())
     """
     import pandas as pd
 
-    base.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame(table.rows, columns=list(table.columns))
-    paths = [base.with_suffix(suffix) for suffix in (".csv", ".parquet", ".md")]
-    contents = (
-        frame.to_csv(index=False).encode(),
-        frame.to_parquet(index=False),
-        markdown(title, table, notes).encode(),
-    )
-    for path, content in zip(paths, contents, strict=True):
-        write_atomically(path, content)
+    lines = io.StringIO()
+    write_csv(lines, [list(table.rows[0]), *(row.values() for row in table.rows)])
+    view = table.view._replace(caption=title, notes=tuple(("", note) for note in notes))
+    contents = {
+        ".csv": lines.getvalue().encode(),
+        ".parquet": pd.DataFrame(table.rows).to_parquet(index=False),
+        ".md": f"{markdown_table(view)}\n".encode(),
+    }
+    paths = []
+    for suffix, content in contents.items():
+        paths.append(base.with_name(f"{base.name}{suffix}"))
+        write_whole(paths[-1], content)
     return paths
-
-
-def markdown(title: str, table: Table, notes: Sequence[str] = ()) -> str:
-    """Return a table as Markdown."""
-    lines = [f"# {title}", "", f"| {' | '.join(table.shown)} |", "|" + "---|" * len(table.shown)]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table.texts]
-    if notes:
-        lines += ["", *(f"- {note}" for note in notes)]
-    return "\n".join(lines) + "\n"

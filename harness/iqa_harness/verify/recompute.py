@@ -23,7 +23,7 @@ from iqa_harness.measures.model_scores import range_of
 from iqa_harness.running.model_records import measured_checks
 from iqa_harness.verify.finding import Finding, cell_name, row_name, shown, within
 from iqa_harness.verify.rows import SCORE_SLACK, UNPLANNED
-from iqa_results import ROW_COLUMNS, ModelRecord, RunManifest
+from iqa_results import ROW, ModelRecord, RunManifest
 
 AGAIN_SLACK = 1e-3
 """Largest difference of a number made again, in score ranges, or relative above 1: rounding decides signs of
@@ -145,7 +145,7 @@ class Again:
             old = rows.get((new["objective"], new["steps"], new["position"]))
             if old is None:
                 continue
-            for column in ROW_COLUMNS:
+            for column in ROW.columns:
                 name = column.name
                 if name in UNPLANNED or (name in _PLACES and not self.exact):
                     continue

@@ -20,7 +20,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.model_scores import column, range_of
 from iqa_harness.verify.finding import Finding, cell_name, row_name, shown
-from iqa_results import ROW_COLUMNS, RunManifest
+from iqa_results import ROW, RunManifest
 
 BUDGET_SLACK = 1e-6
 """Slack on a measured radius: rounding of float32 pixels."""
@@ -32,7 +32,7 @@ SSIM_SLACK = 1e-5
 
 UNPLANNED = ("device", "seconds", "harness")
 """Columns that say where, when and by what a row was made: a row made again has others."""
-_NUMBERS = tuple(c.name for c in ROW_COLUMNS if c.type == pa.float64())
+_NUMBERS = tuple(c.name for c in ROW.columns if c.type == pa.float64())
 _OF_CLEAN = {
     "best_restart": 0,
     "best_step": 0,

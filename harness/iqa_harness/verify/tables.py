@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pyarrow as pa
-
 from iqa_harness.tables.robustness import RobustnessTable
 from iqa_harness.verify.finding import Finding, alike
 from iqa_results import BadPart, ResultStore, RunManifest
@@ -29,18 +25,10 @@ TABLES = {
 def tables_differ(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> list[Finding]:
     """Compare every stored table with the one the rows give."""
     run = manifest.run
-    readers: dict[str, Callable[[str], pa.Table]] = {
-        "table": store.read_table,
-        "intervals": store.read_intervals,
-        "flags": store.read_flags,
-        "differences": store.read_differences,
-        "measures": store.read_measures,
-        "fits": store.read_fits,
-    }
     findings = []
     for name, names in TABLES.items():
         try:
-            stored = readers[name](run).to_pylist()
+            stored = store.read_table(run, name).to_pylist()
         except BadPart as error:
             findings.append(Finding("table", run, f"{error}; `iqa-harness report {run}` writes it"))
             continue

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
+from typing import TextIO
 
 from iqa_reports.table_view import Entry, TableView, headings_of
+from iqa_reports.text import visible
 
 
 def csv_table(table: TableView) -> str:
@@ -20,13 +23,11 @@ def csv_table(table: TableView) -> str:
     with_bounds = [any(entry.bounds for entry in column) for column in columns]
     with_spread = [any(entry.spread is not None for entry in column) for column in columns]
     notes = dict(table.notes)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     header: list[str] = []
     for (label, _), bounds, spread in zip(headings, with_bounds, with_spread, strict=True):
         header += [label, *([f"{label} low", f"{label} high"] if bounds else [])]
         header += [f"{label} std"] if spread else []
-    writer.writerow([*header, "notes"])
+    lines: list[list[str | float]] = [[*header, "notes"]]
     for row in table.rows:
         cells: list[str | float] = []
         for entry, bounds, spread in zip(row, with_bounds, with_spread, strict=True):
@@ -40,16 +41,32 @@ def csv_table(table: TableView) -> str:
             for (label, _), entry in zip(headings, row, strict=True)
             for sign in _marks(entry, notes)
         ]
-        writer.writerow([*cells, "; ".join(said)])
+        lines.append([*cells, "; ".join(said)])
+    out = io.StringIO()
+    write_csv(out, lines)
     return out.getvalue()
+
+
+def write_csv(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV: numbers with all their digits, None empty, no text that a spreadsheet would run.
+
+    A text that begins like a formula gets an apostrophe before it, as spreadsheets mark text themselves;
+    control signs are replaced. Parquet holds every text as it is.
+    """
+    csv.writer(file, lineterminator="\n").writerows(
+        [_harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
 
 
 def _value(entry: Entry) -> str | float:
     if entry.number is not None:
         return entry.number
-    words = "" if entry.kind in ("undefined", "missing") else entry.text
-    # A spreadsheet would run a name that begins like a formula.
-    return f"'{words}" if words[:1] in ("=", "+", "-", "@", "\t", "\r") else words
+    return "" if entry.kind in ("undefined", "missing") else entry.text
+
+
+def _harmless(words: str) -> str:
+    words = f"'{words}" if words.startswith(("=", "+", "-", "@", "\t", "\r")) else words
+    return visible(words)
 
 
 def _marks(entry: Entry, notes: dict[str, str]) -> list[str]:

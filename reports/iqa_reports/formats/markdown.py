@@ -75,12 +75,13 @@ def markdown_table(table: TableView) -> str:
         *(_row([_entry(entry) for entry in row]) for row in table.rows),
     ]
     notes = [f"<sup>{mark}</sup> {escape(note)}" if mark else escape(note) for mark, note in table.notes]
-    return "\n\n".join([f"**{escape(table.caption)}**", "\n".join(lines), *notes])
+    caption = [f"**{escape(table.caption)}**"] if table.caption else []
+    return "\n\n".join([*caption, "\n".join(lines), *notes])
 
 
 def escape(words: str) -> str:
     """Return text that Markdown and the HTML inside it show as it is, on one line."""
-    one_line = " ".join(words.split())
+    one_line = text.visible(" ".join(words.split()))
     return _SPECIAL.sub(lambda found: f"\\{found.group()}", one_line)
 
 
@@ -99,4 +100,4 @@ def _row(cells: Sequence[str]) -> str:
 def _fenced(words: str, language: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{words.rstrip()}\n{fence}"
+    return f"{fence}{language}\n{text.visible(words).rstrip()}\n{fence}"

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from iqa_reports import text
 from iqa_reports.inputs.merge import Triptych
-from iqa_reports.inputs.run_view import Flag
 from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import TableView
+from iqa_results import Flag
 
 PANEL = ("steps", "radius", "reach", "scatter")
 """Kinds of figures that stand in a model's own panel."""
@@ -64,10 +64,9 @@ def html_report(report: Report, svgs: Mapping[str, str]) -> str:
         svgs: by the figures' names, each drawn with ids of its own.
     """
     sections = [_section(section, svgs) for section in report.sections]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
+    page = _environment().get_template("report.html.j2")
+    return text.visible(
+        page.render(
             report=report,
             sections=sections,
             title=_title(report),
@@ -81,7 +80,7 @@ def html_report(report: Report, svgs: Mapping[str, str]) -> str:
 def html_table(table: TableView) -> str:
     """Return one table as HTML; every name in it is escaped."""
     module: Any = _environment().get_template("table.html.j2").make_module({"number": text.number})
-    return str(module.show(table))
+    return text.visible(str(module.show(table)))
 
 
 def _environment() -> Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -37,18 +38,29 @@ def print_report(report: Report, console: Console, *, full: bool = True) -> None
             _say(console, f"WARNING  {warning}", "bold yellow")
         for table in section.tables:
             if full or table.name.startswith("leaderboard"):
-                _print_table(console, table)
+                print_table(table, console)
         for sentence in [*section.remarks, *text.reading(manifest), *manifest.notes]:
             _say(console, sentence, "dim")
     for sentence in (*report.apart, *report.unread):
         _say(console, sentence, "yellow")
     for table in report.tables:
-        _print_table(console, table)
+        print_table(table, console)
 
 
-def _print_table(console: Console, view: TableView) -> None:
+def table_text(view: TableView, width: int = 100) -> str:
+    """Return a table as a terminal of so many columns shows it."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    print_table(view, Console(file=out, width=width))
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
+
+
+def print_table(view: TableView, console: Console) -> None:
+    """Print a table with its caption and notes; groups that are too many for the width go on below."""
     console.print()
-    _say(console, view.caption, "bold")
+    if view.caption:
+        _say(console, view.caption, "bold")
     for groups in _blocks(view, console.width):
         console.print(_rich_table(console, view, groups), crop=False)
     for mark, note in view.notes:
@@ -141,6 +153,7 @@ def _say(console: Console, sentence: str, style: str) -> None:
 
 def _plain(console: Console, words: str) -> str:
     """Write without the signs that a terminal of another encoding would fail on."""
+    words = text.visible(words)
     if not console.options.ascii_only:
         return words
     return words.translate(_ASCII).encode("ascii", "replace").decode("ascii")

@@ -47,11 +47,6 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
     return Entry(text.number(one.value), "number", text.interval(*ends), "", one.value, ends)
 
 
-def label(words: str | None) -> Entry:
-    """Return a word, or an empty entry for what is unknown."""
-    return Entry(words or "", "label")
-
-
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
     """Return a size in units, or a dash with why it is missing."""
     if value is None:

@@ -1,4 +1,4 @@
-"""What the papers' tables and figures are drawn from: documented columns, one typed row a line.
+"""What the papers' tables and figures are drawn from: a record a frame, each field with its meaning.
 
 A frame is an Arrow table of one of these schemas. The harness gathers them from runs, checkpoints and the
 files of `evaluate`, `study`, `diagnose` and `profile`; anybody else may make them too.
@@ -6,220 +6,110 @@ files of `evaluate`, `study`, `diagnose` and `profile`; anybody else may make th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from iqa_reports.errors import BadFrame
-from iqa_results import Column
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_S, _F, _I = pa.string(), pa.float64(), pa.int64()
+from iqa_results import TableSchema
 
 KEY = b"iqa_frame"
 """Key of a frame's name in the schema's metadata, and so in a Parquet file's."""
 
-RESULT_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "what the row is called; several seeds of one model are one row"),
-    Column("registered", _S, True, "name in the model registry"),
-    Column("backbone", _S, True, "timm tag of the trunk; null if unknown or none"),
-    Column("neck", _S, True, "srm | baseline; null for a model that is no SRM pair's half"),
-    Column("variant", _S, True, "what was changed: an ablation's name, a fusion; null if nothing"),
-    Column("loss", _S, True, "training loss by name; null if unknown"),
-    Column("lr", _F, True, "peak learning rate of the trunk; null if unknown"),
-    Column("trained_on", _S, True, "data set the weights were trained on; null if unknown"),
-    Column("suite", _S, False, "suite the value comes from; '' for an evaluation without attack"),
-    Column("data", _S, False, "image set"),
-    Column("split", _S, False, "evaluated split"),
-    Column("images", _I, False, "images evaluated"),
-    Column("row", _S, False, "clean | attack | suite_min | composed"),
-    Column("attack", _S, False, "attack of an attack row, NAME:SURROGATE for a transfer; else ''"),
-    Column("objective", _S, False, "objective of an attack row; else ''"),
-    Column("norm", _S, False, "norm of the ball; 'none' for clean"),
-    Column("epsilon", _F, False, "radius on pixels in [0, 1]; 0 for clean"),
-    Column("metric", _S, False, "srocc | plcc | krocc | rmse ..."),
-    Column("value", _F, True, "the value, over several seeds their mean; null if undefined"),
-    Column("std", _F, True, "standard deviation over seeds (n - 1); null with one seed"),
-    Column("seeds", _I, False, "trained models the value is over"),
-    Column("low", _F, True, "lower end of the 95 % interval of one model's value; null over several seeds"),
-    Column("high", _F, True, "upper end of it"),
-    Column("parameters", _I, True, "parameters of the whole model; null if unknown"),
-    Column("macs", _I, True, "multiply-adds of one forward pass; null if unknown"),
-    Column("undefined", _S, True, "why the value is null"),
-)
-
-DIAGNOSTIC_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "model the neck belongs to"),
-    Column("table", _S, False, "conditioning | scale | gate"),
-    Column("quantity", _S, False, "kappa, residual, rms_before, rms_after, gamma, entropy, ..."),
-    Column("place", _S, False, "link (4->1), stage (stage 1) or all"),
-    Column("statistic", _S, False, "median, p90, mean, min, max, share, ..."),
-    Column("value", _F, False, "the number"),
-    Column("samples", _I, False, "how many values it summarises"),
-)
-
-COST_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "model as it was named"),
-    Column("part", _S, False, "child module, 'whole', or the name of a measured step"),
-    Column("size", _I, False, "side of the square images"),
-    Column("batch", _I, False, "images at once"),
-    Column("precision", _S, False, "fp32 | bf16 | fp16"),
-    Column("device", _S, False, "device of a measured step; '' where counted"),
-    Column("parameters", _I, True, "count; null for a measured step"),
-    Column("macs", _I, True, "multiply-adds of one batch; null for a measured step"),
-    Column("seconds", _F, True, "median time of a measured step; null where counted"),
-    Column("peak_bytes", _I, True, "peak memory of a measured step; null where counted"),
-)
-
-TRAINING_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "training run"),
-    Column("epoch", _I, False, "epochs done"),
-    Column("quantity", _S, False, "loss, val_srocc, train_srocc, val_plcc, seconds, gamma, ... as logged"),
-    Column("place", _S, False, "link of a gamma; '' for what has no place"),
-    Column("value", _F, True, "the number; null if undefined"),
-    Column("best", pa.bool_(), False, "whether this epoch was chosen"),
-)
-
-SETTING_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "model as it is called"),
-    Column("category", _S, False, "architecture | training | data | cost"),
-    Column("setting", _S, False, "name of the setting"),
-    Column("value", _S, True, "its value in words; null if unknown"),
-)
-
-ATTENTION_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "model with an attention over stages"),
-    Column("image_id", _S, False, "image"),
-    Column("mos", _F, False, "label"),
-    Column("score", _F, False, "the model's score"),
-    *(
-        Column(f"stage{s}", _F, False, f"weight of stage {s}, mean over the image's crops")
-        for s in range(1, 5)
-    ),
-)
-
-FEATURE_COLUMNS: tuple[Column, ...] = (
-    Column("model", _S, False, "model"),
-    Column("image_id", _S, False, "image"),
-    Column("mos", _F, False, "label"),
-    Column("stage", _I, False, "1, the highest resolution, to 4"),
-    Column("height", _I, False, "rows of the map"),
-    Column("width", _I, False, "columns of the map"),
-    Column("activation", pa.list_(_F), False, "mean absolute activation over channels, row by row"),
-)
-
-
-def _schema(name: str, columns: tuple[Column, ...]) -> pa.Schema:
-    fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"doc": c.doc}) for c in columns]
-    return pa.schema(fields, metadata={KEY: name.encode()})
-
-
-RESULTS = _schema("results", RESULT_COLUMNS)
-DIAGNOSTICS = _schema("diagnostics", DIAGNOSTIC_COLUMNS)
-COSTS = _schema("costs", COST_COLUMNS)
-TRAINING = _schema("training", TRAINING_COLUMNS)
-SETTINGS = _schema("settings", SETTING_COLUMNS)
-ATTENTION = _schema("attention", ATTENTION_COLUMNS)
-FEATURES = _schema("features", FEATURE_COLUMNS)
-
-FRAMES: dict[str, pa.Schema] = {
-    schema.metadata[KEY].decode(): schema
-    for schema in (RESULTS, DIAGNOSTICS, COSTS, TRAINING, SETTINGS, ATTENTION, FEATURES)
-}
-"""Every kind of frame by the name in its schema's metadata."""
-
 
 class Result(NamedTuple):
-    """One row of a RESULTS frame."""
+    """A value of one model, or of several seeds of one, in one place."""
 
-    model: str
-    registered: str | None
-    backbone: str | None
-    neck: str | None
-    variant: str | None
-    loss: str | None
-    lr: float | None
-    trained_on: str | None
-    suite: str
-    data: str
-    split: str
-    images: int
-    row: str
-    attack: str
-    objective: str
-    norm: str
-    epsilon: float
-    metric: str
-    value: float | None
-    std: float | None
-    seeds: int
-    low: float | None
-    high: float | None
-    parameters: int | None
-    macs: int | None
-    undefined: str | None
+    model: Annotated[str, "what the row is called; several seeds of one model are one row"]
+    registered: Annotated[str | None, "name in the model registry"]
+    backbone: Annotated[str | None, "timm tag of the trunk; null if unknown or none"]
+    neck: Annotated[str | None, "srm | baseline; null for a model that is no SRM pair's half"]
+    variant: Annotated[str | None, "what was changed: an ablation's name, a fusion; null if nothing"]
+    loss: Annotated[str | None, "training loss by name; null if unknown"]
+    lr: Annotated[float | None, "peak learning rate of the trunk; null if unknown"]
+    trained_on: Annotated[str | None, "data set the weights were trained on; null if unknown"]
+    suite: Annotated[str, "suite the value comes from; '' for an evaluation without attack"]
+    data: Annotated[str, "image set"]
+    split: Annotated[str, "evaluated split"]
+    images: Annotated[int, "images evaluated"]
+    row: Annotated[str, "clean | attack | suite_min | composed"]
+    attack: Annotated[str, "attack of an attack row, NAME:SURROGATE for a transfer; else ''"]
+    objective: Annotated[str, "objective of an attack row; else ''"]
+    norm: Annotated[str, "norm of the ball; 'none' for clean"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean"]
+    metric: Annotated[str, "srocc | plcc | krocc | rmse ..."]
+    value: Annotated[float | None, "the value, over several seeds their mean; null if undefined"]
+    std: Annotated[float | None, "standard deviation over seeds (n - 1); null with one seed"]
+    seeds: Annotated[int, "trained models the value is over"]
+    low: Annotated[
+        float | None,
+        "lower end of the 95 % interval of one model's value; null over several seeds",
+    ]
+    high: Annotated[float | None, "upper end of it"]
+    parameters: Annotated[int | None, "parameters of the whole model; null if unknown"]
+    macs: Annotated[int | None, "multiply-adds of one forward pass; null if unknown"]
+    undefined: Annotated[str | None, "why the value is null"]
 
 
 class Diagnostic(NamedTuple):
-    """One row of a DIAGNOSTICS frame."""
+    """A number that `diagnose` measured inside a neck."""
 
-    model: str
-    table: str
-    quantity: str
-    place: str
-    statistic: str
-    value: float
-    samples: int
+    model: Annotated[str, "model the neck belongs to"]
+    table: Annotated[str, "conditioning | scale | gate"]
+    quantity: Annotated[str, "kappa, residual, rms_before, rms_after, gamma, entropy, ..."]
+    place: Annotated[str, "link (4->1), stage (stage 1) or all"]
+    statistic: Annotated[str, "median, p90, mean, min, max, share, ..."]
+    value: Annotated[float, "the number"]
+    samples: Annotated[int, "how many values it summarises"]
 
 
 class Cost(NamedTuple):
-    """One row of a COSTS frame."""
+    """What a part of a model costs, as `profile` counted or measured it."""
 
-    model: str
-    part: str
-    size: int
-    batch: int
-    precision: str
-    device: str
-    parameters: int | None
-    macs: int | None
-    seconds: float | None
-    peak_bytes: int | None
+    model: Annotated[str, "model as it was named"]
+    part: Annotated[str, "child module, 'whole', or the name of a measured step"]
+    size: Annotated[int, "side of the square images"]
+    batch: Annotated[int, "images at once"]
+    precision: Annotated[str, "fp32 | bf16 | fp16"]
+    device: Annotated[str, "device of a measured step; '' where counted"]
+    parameters: Annotated[int | None, "count; null for a measured step"]
+    macs: Annotated[int | None, "multiply-adds of one batch; null for a measured step"]
+    seconds: Annotated[float | None, "median time of a measured step; null where counted"]
+    peak_bytes: Annotated[int | None, "peak memory of a measured step; null where counted"]
 
 
 class Epoch(NamedTuple):
-    """One row of a TRAINING frame."""
+    """A number of one epoch of a training run."""
 
-    model: str
-    epoch: int
-    quantity: str
-    place: str
-    value: float | None
-    best: bool
+    model: Annotated[str, "training run"]
+    epoch: Annotated[int, "epochs done"]
+    quantity: Annotated[str, "loss, val_srocc, train_srocc, val_plcc, seconds, gamma, ... as logged"]
+    place: Annotated[str, "link of a gamma; '' for what has no place"]
+    value: Annotated[float | None, "the number; null if undefined"]
+    best: Annotated[bool, "whether this epoch was chosen"]
 
 
 class Setting(NamedTuple):
-    """One row of a SETTINGS frame."""
+    """A setting of a model or of its training."""
 
-    model: str
-    category: str
-    setting: str
-    value: str | None
+    model: Annotated[str, "model as it is called"]
+    category: Annotated[str, "architecture | training | data | cost"]
+    setting: Annotated[str, "name of the setting"]
+    value: Annotated[str | None, "its value in words; null if unknown"]
 
 
 class Attention(NamedTuple):
-    """One row of an ATTENTION frame."""
+    """How an image's score weighs the four stages of a trunk."""
 
-    model: str
-    image_id: str
-    mos: float
-    score: float
-    stage1: float
-    stage2: float
-    stage3: float
-    stage4: float
+    model: Annotated[str, "model with an attention over stages"]
+    image_id: Annotated[str, "image"]
+    mos: Annotated[float, "label"]
+    score: Annotated[float, "the model's score"]
+    stage1: Annotated[float, "weight of stage 1, mean over the image's crops"]
+    stage2: Annotated[float, "weight of stage 2, mean over the image's crops"]
+    stage3: Annotated[float, "weight of stage 3, mean over the image's crops"]
+    stage4: Annotated[float, "weight of stage 4, mean over the image's crops"]
 
     @property
     def stages(self) -> tuple[float, float, float, float]:
@@ -228,47 +118,53 @@ class Attention(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """One row of a FEATURES frame."""
+    """The activation of one stage of a trunk on one image."""
 
-    model: str
-    image_id: str
-    mos: float
-    stage: int
-    height: int
-    width: int
-    activation: Sequence[float]
+    model: Annotated[str, "model"]
+    image_id: Annotated[str, "image"]
+    mos: Annotated[float, "label"]
+    stage: Annotated[int, "1, the highest resolution, to 4"]
+    height: Annotated[int, "rows of the map"]
+    width: Annotated[int, "columns of the map"]
+    activation: Annotated[Sequence[float], "mean absolute activation over channels, row by row"]
 
 
-Row = TypeVar("Row", Result, Diagnostic, Cost, Epoch, Setting, Attention, Feature)
+Frame = TypeVar("Frame", bound=tuple[Any, ...])
 
-_ROWS: dict[type, pa.Schema] = {
-    Result: RESULTS,
-    Diagnostic: DIAGNOSTICS,
-    Cost: COSTS,
-    Epoch: TRAINING,
-    Setting: SETTINGS,
-    Attention: ATTENTION,
-    Feature: FEATURES,
+_SCHEMAS: dict[type, TableSchema[Any]] = {
+    record: TableSchema(record, {KEY.decode(): name})
+    for name, record in {
+        "results": Result,
+        "diagnostics": Diagnostic,
+        "costs": Cost,
+        "training": Epoch,
+        "settings": Setting,
+        "attention": Attention,
+        "features": Feature,
+    }.items()
 }
 
+FRAMES: dict[str, pa.Schema] = {s.arrow.metadata[KEY].decode(): s.arrow for s in _SCHEMAS.values()}
+"""Every kind of frame by the name in its schema's metadata."""
 
-def make_frame(kind: type[Row], rows: Sequence[Row]) -> pa.Table:
+
+def make_frame(kind: type[Frame], rows: Sequence[Frame]) -> pa.Table:
     """Return typed rows as a frame."""
-    return pa.Table.from_pylist([row._asdict() for row in rows], schema=_ROWS[kind])
+    return _SCHEMAS[kind].to_table(rows, kind.__name__)
 
 
-def rows_of(frame: pa.Table, kind: type[Row]) -> list[Row]:
+def rows_of(frame: pa.Table, kind: type[Frame]) -> list[Frame]:
     """Return a frame as typed rows.
 
     Raises:
         BadFrame: a column is missing, or has another type; the message names the columns.
     """
-    schema = _ROWS[kind]
-    name = schema.metadata[KEY].decode()
+    schema: TableSchema[Frame] = _SCHEMAS[kind]
+    name = schema.arrow.metadata[KEY].decode()
     missing = [c for c in schema.names if c not in frame.column_names]
     if missing:
         raise BadFrame(f"a frame of {name} lacks the columns {', '.join(missing)}")
-    wrong = [c for c in schema.names if frame.schema.field(c).type != schema.field(c).type]
+    wrong = [c.name for c in schema.columns if frame.schema.field(c.name).type != c.type]
     if wrong:
         raise BadFrame(f"a frame of {name} has another type in the columns {', '.join(wrong)}")
-    return [kind(**row) for row in frame.select(schema.names).to_pylist()]
+    return schema.rows(frame)

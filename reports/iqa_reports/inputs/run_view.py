@@ -5,70 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
-from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA, RunManifest
+from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
 
 METRICS: tuple[Metric, ...] = ("srocc", "plcc")
 WORST_CASES: tuple[WorstCase, ...] = ("suite_min", "composed")
-
-
-class Estimate(NamedTuple):
-    """One row of a run's table; the fields are the columns of TABLE_SCHEMA."""
-
-    model: str
-    data: str
-    split: str
-    images: int
-    row: str
-    attack: str
-    objective: str
-    norm: str
-    epsilon: float
-    steps: int
-    final: bool
-    metric: str
-    clean: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    drop: float | None
-    drop_low: float | None
-    drop_high: float | None
-    interval: str
-    units: int
-    value_8bit: float | None
-    undefined: str | None
-    mapping: str
-    fit: str | None
-    ties_with: str | None
-    verdict: str
-    flags: str
-
-    @property
-    def ties(self) -> tuple[str, ...]:
-        """Models this value is not told apart from."""
-        return tuple(name.strip() for name in (self.ties_with or "").split(",") if name.strip())
-
-
-class Flag(NamedTuple):
-    """One question asked of a model's numbers; fields are columns of the run's flags."""
-
-    model: str
-    flag: str
-    value: float | None
-    threshold: float | None
-    raised: bool
-    measured: bool
-    severity: str
-    detail: str
 
 
 class ModelCost(NamedTuple):
@@ -80,17 +29,6 @@ class ModelCost(NamedTuple):
     """All model evaluations."""
     seconds: float
     """Wall time."""
-
-
-class Reach(NamedTuple):
-    """What an adversary can reach on one image; fields are columns of INTERVAL_SCHEMA."""
-
-    image_id: str
-    mos: float
-    clean: float
-    s_min: float
-    s_max: float
-    composed_srocc: float
 
 
 class Line(NamedTuple):
@@ -290,15 +228,15 @@ def view_run(
     Raises:
         InconsistentRun: the table has other columns, models the manifest does not name, or several norms.
     """
-    _require(table, TABLE_SCHEMA, "table")
-    estimates = tuple(Estimate(**row) for row in table.to_pylist())
+    _require(table, TABLE, "table")
+    estimates = tuple(TABLE.rows(table))
     strangers = {e.model for e in estimates} - {m.name for m in manifest.models}
     if strangers:
         raise InconsistentRun(f"the table has models the manifest does not name: {sorted(strangers)}")
     norms = sorted({e.norm for e in estimates if e.row != "clean"})
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
-    judged = () if flags is None else tuple(Flag(**row) for row in flags.to_pylist())
+    judged = () if flags is None else tuple(FLAG.rows(flags))
     return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
 
 
@@ -308,15 +246,14 @@ def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
     Raises:
         InconsistentRun: the intervals have other columns than INTERVAL_SCHEMA.
     """
-    _require(intervals, INTERVAL_SCHEMA, "interval table")
+    _require(intervals, INTERVAL, "interval table")
     # A column at a time: a run of many models and images has a million rows here.
     radii = [found for found in intervals.column("epsilon").unique().to_pylist() if same(found, epsilon)]
     wanted = pc.and_(
         pc.equal(intervals.column("model"), model),
         pc.is_in(intervals.column("epsilon"), pa.array(radii, pa.float64())),
     )
-    rows = [Reach(**row) for row in intervals.select(Reach._fields).filter(wanted).to_pylist()]
-    return sorted(rows, key=lambda r: (r.mos, r.image_id))
+    return sorted(INTERVAL.rows(intervals.filter(wanted)), key=lambda r: (r.mos, r.image_id))
 
 
 def same(first: float, second: float) -> bool:
@@ -337,6 +274,6 @@ def _line(label: str, rows: list[Estimate]) -> Line:
     return Line(label, tuple(points))
 
 
-def _require(table: pa.Table, schema: pa.Schema, what: str) -> None:
-    if not table.schema.equals(schema):
+def _require(table: pa.Table, schema: TableSchema[Any], what: str) -> None:
+    if not table.schema.equals(schema.arrow):
         raise InconsistentRun(f"the {what} has other columns than this version of iqa-harness writes")

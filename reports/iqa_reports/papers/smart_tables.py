@@ -14,7 +14,6 @@ from iqa_reports.inputs.frame_entries import (
     amount,
     distinct,
     frame_table,
-    label,
     metric_groups,
     of,
     result_entry,
@@ -22,7 +21,7 @@ from iqa_reports.inputs.frame_entries import (
 )
 from iqa_reports.inputs.frames import Epoch, Result, Setting, rows_of
 from iqa_reports.papers.published import PublishedTable, load_published
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, measured, with_best
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, label, measured, with_best
 
 PAPER = "smart-iqa"
 FUSIONS = ("last", "afa", "attention")
@@ -314,7 +313,7 @@ def _published(value: str | int | float | None, notes: Notes, digits: int = 4) -
 
 
 def _four(value: float) -> str:
-    return f"{value:.4f}".replace("-", text.MINUS)
+    return text.number(value, 4)
 
 
 def _ours() -> Entry:

@@ -11,7 +11,6 @@ from iqa_reports.inputs.frame_entries import (
     amount,
     distinct,
     frame_table,
-    label,
     metric_groups,
     of,
     result_entry,
@@ -19,7 +18,7 @@ from iqa_reports.inputs.frame_entries import (
 )
 from iqa_reports.inputs.frames import Cost, Diagnostic, Result, rows_of
 from iqa_reports.papers.published import load_published
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, measured
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, label, measured
 
 NECK_STEP = "neck, forward"
 """Name under which `profile` measures the neck alone."""

@@ -4,12 +4,14 @@ import csv
 import json
 
 import pytest
+from rich.console import Console
 
-from iqa_harness.cli.tables import print_table
 from iqa_harness.errors import TrainingError
 from iqa_harness.studies.study import list_studies, load_study, study_rows
 from iqa_harness.training.tables import Spread
 from iqa_models import list_models
+from iqa_reports import Entry, TableView, print_table
+from iqa_reports.table_view import columns, label, stub
 
 STUDY = """
 name = "small"
@@ -207,20 +209,22 @@ def test_a_spread_is_undefined_if_a_value_is():
     assert Spread.of([0.5]) == (0.5, None)
     assert Spread.of([0.0, 1.0]) == pytest.approx((0.5, 0.5**0.5))
     assert Spread.of([0.5, None]) == (None, None)
-    assert Spread.of([]).text == "-"
+    assert Spread.of([]).entry.kind == "missing"
 
 
 def test_a_wide_table_goes_on_below(capsys, monkeypatch):
     """In a narrow terminal no value is broken: columns that do not fit stand below, under the same rows."""
     monkeypatch.setenv("COLUMNS", "60")
-    heads = ("row", *(f"column {n}" for n in range(7)))
-    texts = [(label, *(f"0.{n}234 ± 0.0567" for n in range(7))) for label in ("first", "second")]
-    print_table(heads, texts, title="wide")
+    texts = [(name, *(f"0.{n}234 ± 0.0567" for n in range(7))) for name in ("first", "second")]
+    entries = tuple((label(name), *(Entry(text, "number") for text in row)) for name, *row in texts)
+    groups = tuple(columns(f"column {n}") for n in range(7))
+    view = TableView("wide", "wide", stub("row"), groups, entries, ())
+    print_table(view, Console())
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     for row in texts:
         for text in row[1:]:
             assert sum(row[0] in line and text in line for line in lines) == 1
     monkeypatch.setenv("COLUMNS", "200")
-    print_table(heads, texts, title="wide")
+    print_table(view, Console())
     assert sum("first" in line for line in capsys.readouterr().out.splitlines()) == 1
