@@ -87,7 +87,7 @@ def check_settings(attack: Any, kind: str) -> None:
     Raises:
         BadAttackOption: a setting of another type or out of its range, by name.
     """
-    for setting, adapter in zip(settings_of(type(attack)), _adapters(type(attack)), strict=True):
+    for setting, adapter in _adapters(type(attack)):  # type: ignore[arg-type]  # a class is hashable
         try:
             value = adapter.validate_python(getattr(attack, setting.name))
         except ValidationError as error:
@@ -98,8 +98,8 @@ def check_settings(attack: Any, kind: str) -> None:
 
 
 @functools.cache
-def _adapters(cls: type[Any]) -> tuple[TypeAdapter[Any], ...]:
-    return tuple(TypeAdapter(setting.hint) for setting in settings_of(cls))
+def _adapters(cls: type[Any]) -> tuple[tuple[Setting, TypeAdapter[Any]], ...]:
+    return tuple((setting, TypeAdapter(setting.hint)) for setting in settings_of(cls))  # type: ignore[arg-type]
 
 
 _NUMBERS: dict[Any, Any] = {int: StrictInt, float: StrictFloat, bool: StrictBool}
@@ -109,7 +109,7 @@ def _strict(hint: Any) -> Any:
     """Return a type whose numbers are taken as numbers only; `tuple` takes lists, as TOML writes them."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[(_strict(inner[0]), *inner[1:])]  # type: ignore[return-value]
+        return Annotated[(_strict(inner[0]), *inner[1:])]
     if origin in (Union, UnionType):
         return Union[tuple(_each(inner))]  # noqa: UP007 - made of a tuple of types
     if origin is tuple:

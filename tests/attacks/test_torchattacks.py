@@ -80,6 +80,15 @@ def test_every_fitting_attack_moves_every_score_both_ways(name, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("name", sorted(FITTING))
+def test_equal_images_are_attacked_alike_whatever_their_layout(name):
+    """The library draws in the layout of an image, and views it flat: it is given one layout only."""
+    model, (images, ids, mos) = Hundred().eval(), _levels()
+    turned = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+    plain, other = (_attack(name).run(model, on[:1], ids[:1], mos[:1]).found for on in (images, turned))
+    assert all(same(a, b) for a, b in zip(plain, other, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("up", [True, False])
 def test_the_offset_logits_are_linear_over_the_whole_range(up, dtype):
