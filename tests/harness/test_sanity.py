@@ -311,33 +311,36 @@ def clamped(gain, objective="drift", dead=4):
     return key, Attacked(score, score, True, rows)
 
 
-def test_zero_gradients_at_the_end_that_was_wanted_are_no_fault():
-    """A clamped output has none there and nothing is left to gain; at the other end it is a fault."""
-    assert flag("zero_gradients", clamped(0.6)).value == 0
-    assert flag("zero_gradients", clamped(0.6, "raise")).value == 0
-    assert flag("zero_gradients", clamped(0.6, "pairwise_inversion")).value == 0
-    assert flag("zero_gradients", clamped(0.6, "lower")).value == 0  # reaches 0, where nothing is dead here
-    key, found = clamped(0.6, "raise")
-    assert flag("zero_gradients", (key._replace(objective="lower"), found)).raised
-    half = [clamped(0.6, "raise", dead=8), (key._replace(objective="lower"), attack(gain=0.1)[1])]
-    share = np.mean(half[0][1].score == 1)
-    # Eight of ten gradients are dead where the score is 1, and five of ten belong to the objective done.
-    rows = half[0][1].rows
-    half[1] = (half[1][0], Attacked(half[1][1].score, half[1][1].score, True, rows))
-    assert flag("zero_gradients", *half).value == pytest.approx(0.3 * share)
+@pytest.mark.parametrize("objective", ["raise", "drift", "mse", "pairwise_inversion", "highest_seen"])
+def test_zero_gradients_at_an_end_that_was_reached_are_no_fault(objective):
+    """A clamped output has none there, and nothing is left to gain."""
+    assert flag("zero_gradients", clamped(0.6, objective)).value == 0
 
 
-def test_a_score_stuck_at_an_end_is_still_a_fault():
-    """A saturated head: where it is at an end already, only raising past it is excused."""
+def test_zero_gradients_count_where_an_objective_gained_nothing():
+    """Raising came to the end, lowering stood still: its gradient was needed. If both gain, none counts."""
+    up = clamped(0.9, "raise", dead=8)
+    assert np.all(up[1].score == 1)
+    key = up[0]._replace(objective="lower")
+    for gain, counted in ((0.0, 0.8), (0.1, 0.0)):
+        score = CLEAN - gain
+        down = key, Attacked(score, score, True, up[1].rows.assign(adv_score=score, attack_score=score))
+        assert flag("zero_gradients", up, down).value == pytest.approx(counted)
+
+
+def test_a_score_stuck_at_an_end_is_a_fault():
+    """A saturated head: raising is at its end on some images, but nothing else moved."""
     clean = np.where(CLEAN > 0.5, 1.0, 0.0)
     stuck = []
     for objective in ("raise", "lower", "drift"):
         key, found = attack(objective=objective, dead=10)
         rows = found.rows.assign(adv_score=clean, attack_score=clean, clean_score=clean)
         stuck.append((key, Attacked(clean, clean, True, rows)))
-    found = next(f for f in flags_of(*stuck, clean=clean) if f.flag == "zero_gradients")
-    assert found.value == pytest.approx(2 / 3)  # one of three objectives has nothing to gain on any image
-    assert found.raised
+    for attacks in (stuck, stuck[2:]):
+        found = next(f for f in flags_of(*attacks, clean=clean) if f.flag == "zero_gradients")
+        assert found.value == 1
+    only_up = next(f for f in flags_of(stuck[0], clean=clean) if f.flag == "zero_gradients")
+    assert only_up.value == pytest.approx(np.mean(clean == 0))
 
 
 @pytest.mark.parametrize(("apart", "is_raised"), [(0.0, False), (1e-6, False), (1e-3, True), (np.nan, True)])

@@ -96,9 +96,9 @@ _KINDS = (
         "zero_gradients", "invalid", 0.01, "above", "attack",
         "The gradient is exactly zero in every pixel, so that a gradient attack does not move: saturated "
         "heads, rounding, hard thresholds. Measured: the share of such gradients among the images checked "
-        "before the attack and among all gradients of the attacks, whichever is larger. Not counted is "
-        "the part of an objective that brought the score to the end of the card's range that it wants: "
-        "there it has nothing more to gain, as at the end of a clamped output. Robustness against such an "
+        "before the attack and among all gradients of the attacks, whichever is larger. Not counted are "
+        "images that the attack brought to an end of the card's range while none of its objectives stayed "
+        "without gain: at the end of a clamped output nothing is left to find. Robustness against such an "
         "attack is none: use a surrogate gradient or a black-box attack.",
     ),
     FlagKind(

@@ -17,9 +17,9 @@ from iqa_harness.evidence.strength import (
     Grouped,
     compare,
     grouped,
+    strength,
     strongest,
 )
-from iqa_harness.measures.correlation import Vector
 from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged, column
 from iqa_results import ModelRecord
 
@@ -47,6 +47,10 @@ CROSSES = 2 - 1e-9
 FLOAT_MARGIN = 1e-6
 MARGIN_CLEAN = 1e-4
 """Difference, in score ranges, that two clean scores of one image may have."""
+
+
+Truths = np.ndarray[Any, np.dtype[np.bool_]]
+"""One truth value an image."""
 
 
 class Completeness(NamedTuple):
@@ -174,7 +178,7 @@ def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKe
 
 
 def _zero_gradients(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Flag:
-    """Judge each attack by its zero gradients, less those of objectives that have nothing more to gain."""
+    """Judge each attack by its zero gradients, less those of images where nothing is left to gain."""
     lanes: dict[Group, dict[str, Attacked]] = {}
     for key, found in attacked.items():
         if found.final:
@@ -183,7 +187,7 @@ def _zero_gradients(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> F
     share, where = 0.0, "any attack"
     counted = False
     for (attack, _, epsilon, _), objectives in lanes.items():
-        # An image's count is of all objectives of the attack together; each has an equal part of it.
+        # An image's count is of all objectives of the attack together: they share gradients.
         taken, zero = (
             np.max([column(found.rows, name) for found in objectives.values()], axis=0)
             for name in ("backwards", "zero_gradients")
@@ -191,8 +195,7 @@ def _zero_gradients(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> F
         if not taken.sum():
             continue
         counted = True
-        done = np.mean([_at_its_end(judged, o, found.score) for o, found in objectives.items()], axis=0)
-        mine = float(np.maximum(zero - taken * done, 0).sum() / taken.sum())
+        mine = float(np.where(_exhausted(judged, objectives), 0, zero).sum() / taken.sum())
         if _worse(mine, share):
             share, where = mine, f"{attack} at {_radius(epsilon)}"
     if not counted:
@@ -200,17 +203,26 @@ def _zero_gradients(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> F
     return measured("zero_gradients", share, f"share of gradients that are exactly zero, {where}")
 
 
-def _at_its_end(judged: Judged, objective: str, scores: Vector) -> Vector:
-    """Return 1 for images whose score is at the end of the range that an objective wants, else 0.
+def _exhausted(judged: Judged, objectives: Mapping[str, Attacked]) -> Truths:
+    """Return which images were brought to an end of the card's range, every objective having had its gain.
 
-    `raise` and `lower` want one end; what wants either must have moved there.
+    There a clamped output has no gradient and needs none. An objective that gained nothing, and is not at
+    the end it wants, was in need of one.
     """
     low, high = judged.score_range
-    margin = 0.02 * (high - low)
-    at_high, was_high = (s >= high - margin for s in (scores, judged.clean))
-    at_low, was_low = (s <= low + margin for s in (scores, judged.clean))
-    either = (at_high & ~was_high) | (at_low & ~was_low)
-    return np.asarray({"raise": at_high, "lower": at_low}.get(objective, either), dtype=np.float64)
+    margin, gain = 0.02 * (high - low), 0.01
+    was_high, was_low = judged.clean >= high - margin, judged.clean <= low + margin
+    arrived = np.zeros(len(judged.clean), dtype=bool)
+    gained = ~arrived
+    for objective, found in objectives.items():
+        at_high, at_low = found.score >= high - margin, found.score <= low + margin
+        wanted = {"raise": at_high, "lower": at_low}.get(
+            objective, (at_high & ~was_high) | (at_low & ~was_low)
+        )
+        arrived |= wanted
+        if objective in ("raise", "lower", "drift"):
+            gained &= wanted | (strength(judged, objective, found.score) > gain)
+    return arrived & gained
 
 
 def _worse(value: float, than: float) -> bool:
