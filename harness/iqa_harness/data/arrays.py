@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
-from iqa_harness.data.listing import Entry, Folder, Listing, refuse
+from iqa_harness.data.listing import Entry, Folder, Listing, number, refuse
 from iqa_harness.errors import DataError
 
 _SPLITS = ("train", "val", "test")
@@ -70,8 +70,8 @@ class ArrayImageSet(ImageSet):
         for i, (image_id, label, reference, split) in enumerate(
             zip(ids, mos, references, splits, strict=True)
         ):
-            entry = Entry(f"image {i}", image_id, "", float(label), float(label), reference, split=split)
-            listing.entries.append(entry)
+            value = number(label)
+            listing.entries.append(Entry(f"image {i}", image_id, "", value, value, reference, split=split))
         low, high = listing.label_range(mos_range)
         _check(listing, images)
         refuse(name, listing.findings)

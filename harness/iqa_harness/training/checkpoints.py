@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import hashlib
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -24,7 +27,14 @@ LAST: Final = "last"
 """Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
 _PACKAGES: Final = ("iqa-harness", "torch", "timm", "numpy", "scipy")
 _BYTES: Final = 6
-"""Of a pixel hash that a card keeps: among a million images two share them with a chance of 1 in 500."""
+"""Of a mark that a card keeps: among a million images two share one with a chance of 1 in 500."""
+_HALF: Final = re.compile(
+    r"\.(card\.json|model-[0-9a-f]+\.safetensors|training-state\.safetensors|log\.jsonl|steps\.csv|failure\.json"
+    r"|figures\.json)\.[^.]+\.part"
+)
+"""Names of a run's files while they are written."""
+_ABANDONED: Final = 60.0
+"""Seconds after which a file that is being written belongs to nobody any more."""
 _EMBEDDED: Final = ("demo", "demo-core", "smoke")
 """Sets made of the same photographs."""
 
@@ -102,10 +112,24 @@ def write_checkpoints(
     save_checkpoint(model, out, training={**record, "epoch": progress.best_epoch})
 
 
+def sweep(out: Path) -> None:
+    """Remove what killed runs left half-written in a checkpoint's folder, and nothing else there."""
+    before = time.time() - _ABANDONED
+    for folder in (out, out / LAST):
+        for part in folder.glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):  # its writer has just ended
+                if _HALF.fullmatch(part.name) and part.stat().st_mtime < before:
+                    part.unlink()
+
+
 def pack_pixels(records: Iterable[ImageRecord]) -> str:
-    """Return the beginnings of the images' pixel hashes, sorted, as base64: eight signs an image."""
-    beginnings = {bytes.fromhex(record.sha256)[:_BYTES] for record in records}
-    return base64.b64encode(b"".join(sorted(beginnings))).decode()
+    """Return a mark of each image's pixels, sorted, as base64: eight signs an image."""
+    return base64.b64encode(b"".join(sorted(_marks(records)))).decode()
+
+
+def _marks(records: Iterable[ImageRecord]) -> set[bytes]:
+    """Return short hashes of the pixel hashes, which another package's set may write as it likes."""
+    return {hashlib.sha256(r.sha256.encode()).digest()[:_BYTES] for r in records if r.sha256}
 
 
 def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
@@ -130,7 +154,7 @@ def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
         known = {seen[at : at + _BYTES] for at in range(0, len(seen), _BYTES)}
         # A file's name is its owner's; a public set is one set whatever size its images have.
         same = same and (family in _EMBEDDED or family in LAYOUTS)
-        same = same or any(bytes.fromhex(record.sha256)[:_BYTES] in known for record in images.records)
+        same = same or not known.isdisjoint(_marks(images.records))
     return "this set, divided otherwise" if same else "another set"
 
 

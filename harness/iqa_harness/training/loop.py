@@ -18,7 +18,7 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.machine.terminal import Meter
 from iqa_harness.measures.correlation import degenerate
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
-from iqa_harness.training.checkpoints import LAST, is_finished, write_checkpoints
+from iqa_harness.training.checkpoints import LAST, is_finished, sweep, write_checkpoints
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.figures import split_srocc
@@ -39,7 +39,7 @@ from iqa_harness.training.state import (
 from iqa_harness.training.step import NotFinite, Stepper
 from iqa_harness.wording import in_words
 from iqa_models import MissingWeights, QualityModel, TimmRegressor, create_model
-from iqa_results.storage import leftovers, write_whole
+from iqa_results.storage import write_whole
 
 __all__ = ["FAILURE", "LAST", "LOG", "RunOptions", "run_identity", "train"]
 
@@ -47,8 +47,6 @@ PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""
 FAILURE = "failure.json"
 """What is known of a step whose loss was not finite."""
-_ABANDONED = 60.0
-"""Seconds after which a file that is being written belongs to nobody any more."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         with repeatable(config, torch.device(run.device)):
             _Run(config, data, out, identity, backbone_weights, run).finish()
-    for part in leftovers(out, older=_ABANDONED):  # of a run that was killed while it wrote
-        part.unlink(missing_ok=True)
+    sweep(out)
     return out
 
 

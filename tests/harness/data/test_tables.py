@@ -233,6 +233,8 @@ def test_what_a_table_lacks_is_said(root: Path) -> None:
     for nothing in (3, [1, 2], [("a.png", 1, 2)]):
         with pytest.raises(DataError, match="is no data set"):
             open_data(nothing, progress=False)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="row 2: path is empty"):
+        open_data([(root / "a.png", 1), ("", 2)], progress=False)
     with pytest.raises(DataError, match="no rows"):
         open_data([], progress=False, mos_range=(0, 1))
 
@@ -259,6 +261,7 @@ def test_arrays(root: Path) -> None:
         ({"mos": [1, 1, 1]}, "all labels are 1.0: state the MOS range"),
         ({"mos": [1, 2]}, "2 mos"),
         ({"mos": [1, float("nan"), 2]}, "image 1: mos nan is not a finite number"),
+        ({"mos": [1, "two", [3]]}, "image 2: mos nan is not a finite number"),
         ({"mos_range": (2, 5)}, "image 0: mos 1.0 is outside the MOS range"),
         ({"ids": ["a", "b", "a"]}, "image 2: id 'a' is that of image 0"),
         ({"splits": ["train", "tset", "test"]}, "image 1: split 'tset'"),

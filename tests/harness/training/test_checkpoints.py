@@ -2,13 +2,14 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training import TrainConfig
-from iqa_harness.training.checkpoints import LAST, has_seen
-from iqa_harness.training.loop import train
+from iqa_harness.training.checkpoints import _HALF, LAST, has_seen
+from iqa_harness.training.loop import RunOptions, train
 from iqa_models import LinearQuality, create_model, load_checkpoint, register_model, weights_sha256
 from iqa_models.checkpoint import read_card
 
@@ -108,15 +109,36 @@ def test_a_public_set_is_one_set_in_every_size(new_set, trained, asked, expected
 
 
 def test_what_a_killed_run_left_goes(tiny_set, config, tmp_path):
-    """Half-written files of a run that was killed are removed, those that are being written stay."""
-    old, new = tmp_path / ".card.json.1234.part", tmp_path / LAST / ".model.5678.part"
-    new.parent.mkdir()
-    for part in (old, new):
+    """Half-written files of a killed run are removed; those being written, and a user's own, stay."""
+    old, new = (
+        tmp_path / ".card.json.1234.part",
+        tmp_path / LAST / ".model-0123456789abcdef.safetensors.a.part",
+    )
+    own = [tmp_path / ".film.mp4.part", tmp_path / "deep" / ".card.json.1234.part"]
+    for part in (old, new, *own):
+        part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"half")
-    os.utime(old, (time.time() - 3600,) * 2)
+    for part in (old, *own):
+        os.utime(part, (time.time() - 3600,) * 2)
     train(change(config, epochs=1), tiny_set, tmp_path)
     assert not old.exists()
     assert new.exists()
     os.utime(new, (time.time() - 3600,) * 2)
     train(change(config, epochs=1), tiny_set, tmp_path)
     assert not new.exists()
+    assert all(part.exists() for part in own)
+
+
+def test_every_file_of_a_run_is_known_while_it_is_written(tiny_set, config, tmp_path, monkeypatch):
+    """Whatever a run writes under a passing name is found again by that name."""
+    names = set()
+    replace = os.replace
+
+    def note(source, target, **options):
+        names.add(Path(source).name)
+        return replace(source, target, **options)
+
+    monkeypatch.setattr(os, "replace", note)
+    train(change(config, epochs=1), tiny_set, tmp_path, run=RunOptions(log_steps=True))
+    assert {name.split(".")[1].split("-")[0] for name in names} >= {"card", "model", "training", "log"}
+    assert [name for name in names if not _HALF.fullmatch(name)] == []

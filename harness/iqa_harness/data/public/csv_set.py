@@ -79,15 +79,23 @@ def read_frame_listing(
             zip(frame.itertuples(index=False, name=None), missing, strict=True), start=1
         )
     ]
-    if root is None and rows:
-        key = names.get("path", "path")
-        files = [os.path.realpath(os.path.expanduser(str(row.cells[key]))) for row in rows]  # noqa: PTH111
-        home = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
-        listing.folder = Folder(Path(home))
-        for row, file in zip(rows, files, strict=True):
-            row.cells[key] = Path(file).relative_to(home).as_posix()
+    if root is None:
+        listing.folder = _gathered(rows, names.get("path", "path"))
     add_rows(listing, rows, names)
     return listing, seen
+
+
+def _gathered(rows: Sequence[Row], path: str) -> Folder:
+    """Return the folder that holds the files of all rows, whose paths are then relative to it."""
+    named = [row for row in rows if str(row.cells[path])]
+    files = [Path(str(row.cells[path])).expanduser().resolve() for row in named]
+    try:
+        home = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+    except ValueError as error:  # several drives of Windows
+        raise DataError(f"the table: its images have no folder in common ({error}); give root=") from error
+    for row, file in zip(named, files, strict=True):
+        row.cells[path] = file.relative_to(home).as_posix()
+    return Folder(home)
 
 
 def table_columns(

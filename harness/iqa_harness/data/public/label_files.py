@@ -51,7 +51,7 @@ def read_table(path: Path) -> Table:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
+        first = text.lstrip().partition("\n")[0]
         divider = max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=divider, strict=True)
         lines = [(f"line {reader.line_num}", [_bare(cell) for cell in cells]) for cells in reader if cells]
