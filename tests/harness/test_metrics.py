@@ -1,13 +1,18 @@
 """Metrics against SciPy and closed forms; what does not exist is said so."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from iqa_harness.measures.correlation import Logistic, fit_logistic, krocc, plcc, srocc
+from iqa_harness.measures.correlation import Fit, Logistic, fit_logistic, krocc, plcc, srocc
+from iqa_harness.measures.model_scores import judge
+from iqa_results import DataRecord, ModelRecord, RunManifest
 
 
 @given(st.integers(0, 10_000), st.integers(3, 40), st.booleans())
@@ -123,3 +128,31 @@ def test_stored_parameters_give_the_same_curve():
     logistic = fit_logistic(scores, mos).logistic
     assert np.allclose(_curve(scores, *logistic.on_scores), logistic(scores), atol=1e-9)
     assert logistic.rmse == pytest.approx(np.sqrt(((logistic(scores) - mos) ** 2).mean()))
+
+
+def test_an_undefined_plcc_says_whether_its_scores_were_mapped():
+    """Scores that differ may all be mapped to one value: the reason must not call them equal."""
+    mos = np.linspace(0, 1, 12)
+    assert plcc(np.full(12, 3.0), mos, mapped=True).undefined == "all mapped scores are equal"
+    assert plcc(np.full(12, 3.0), mos).undefined == "all scores are equal"
+
+
+def test_a_flat_part_of_the_logistic_is_named():
+    """Scores that differ, all where the curve is flat: SROCC exists, PLCC says why it does not."""
+    mos = np.linspace(0, 1, 12)
+    ids = [f"i{i}" for i in range(12)]
+    same = {"attack": "clean", "split": "test", "reference": "r"}
+    rows = pd.DataFrame({**same, "image_id": ids, "mos": mos, "clean_score": mos, "position": range(12)})
+    data = DataRecord(name="d", sha256="d", split="test", images=12, label="MOS", card={})
+    manifest = RunManifest.model_construct(
+        data=data,
+        cells=(),
+        seed=0,
+        models=(ModelRecord(name="m", sha256="a", card={}, checkpoint=None, checks={}),),
+    )
+    judged = judge("m", rows, rows, manifest, resamples=5)
+    step = Logistic(0.0, 1.0, (1.0, 500.0, 0.5, 0.0, 0.0), 0.1)
+    judged = dataclasses.replace(judged, fit=Fit(step, "1 start"))
+    far = 5.0 + mos
+    assert judged.value(far, "srocc").value == pytest.approx(1.0)
+    assert judged.value(far, "plcc").undefined == "all mapped scores are equal"

@@ -24,7 +24,7 @@ from iqa_harness.reporting.worst_images import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
 from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
-from iqa_results import Measure, ResultStore
+from iqa_results import RUN_TABLES, Measure, ResultStore
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
@@ -440,3 +440,25 @@ def test_diagnose_writes_attention_and_maps_of_smart_iqa(cli, tmp_path, cache):
         (4, 7, 7),
     ]
     assert all(len(m["activation"]) == m["height"] * m["width"] for m in maps)
+
+
+def test_a_report_elsewhere_needs_no_store_to_write_to(smoke, tmp_path):
+    """Of a store that takes no files the same report comes out; its own folder in there is refused."""
+    import iqa_harness as iqa
+
+    there = tmp_path / "there"
+    shutil.copytree(smoke.root, there)
+    made = iqa.report("first", store=there, out=tmp_path / "one", formats=["markdown"])
+    for name in RUN_TABLES:
+        there.joinpath("runs", "first", f"{name}.parquet").unlink()
+    cells = sorted(there.rglob("*"))
+    for folder in (there, there / "runs" / "first"):
+        folder.chmod(0o555)
+    if os.access(there, os.W_OK):
+        pytest.skip("may write wherever it likes")
+    other = iqa.report("first", store=there, out=tmp_path / "two", formats=["markdown"])
+    with pytest.raises(RunError, match=r"--store .* cannot be written"):
+        iqa.report("first", store=there, formats=["markdown"])
+    assert sorted(there.rglob("*")) == cells
+    pages = [written.files[0].read_text() for written in (made, other)]
+    assert pages[0] == pages[1]

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -245,6 +246,54 @@ def test_a_zip_without_a_run_is_refused(tmp_path, cli, names):
     assert code == 3
     assert "odd.zip: not a store, or an empty one" in " ".join(err.split())
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("name", ["cells/00/" + "0" * 64 + ".parquet", "runs/q/manifest.json"])
+def test_a_zip_that_unpacks_to_far_more_is_refused(done, tmp_path, name):
+    """A gigabyte of zeros in a megabyte: refused by the archive's own directory, nothing is unpacked."""
+    export_run(done[0], "r", tmp_path / "r.zip")
+    with zipfile.ZipFile(tmp_path / "r.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(200_000_000))
+    before = set(Path(tempfile.gettempdir()).glob("iqa-harness-*"))
+    words = r"200,\d\d\d,\d\d\d bytes packed into far fewer"
+    with pytest.raises(RunError, match=words), open_source(str(tmp_path / "r.zip")):
+        pass
+    assert set(Path(tempfile.gettempdir()).glob("iqa-harness-*")) == before
+
+
+def test_only_what_a_merge_needs_is_unpacked(done, tmp_path):
+    """Tables, pages and whatever else lies in an archive stay packed, however large they are."""
+    export_run(done[0], "r", tmp_path / "r.zip")
+    with zipfile.ZipFile(tmp_path / "r.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("runs/r/report/index.html", bytes(200_000_000))
+    with open_source(str(tmp_path / "r.zip")) as source:
+        names = {path.name for path in source.root.rglob("*") if path.is_file() and path.suffix != ".parquet"}
+        assert names == {"manifest.json"}
+        assert merge_run(ResultStore(tmp_path / "other"), source, "r")[1] == len(done[1].cells)
+
+
+@pytest.mark.parametrize("damage", ["cut", "member", "encrypted", "method"])
+def test_a_damaged_or_encrypted_zip_is_one_clear_error(done, tmp_path, cli, damage):
+    """Cut off, a member changed, locked with a password, packed as nobody can: exit code 3, one line."""
+    path = tmp_path / "r.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("runs/r/manifest.json", "{}" * 500)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "member":
+        content[directory - 3] ^= 0xFF
+    elif damage == "encrypted":
+        content[6] |= 1
+        content[directory + 8] |= 1
+    else:
+        content[8] = content[directory + 10] = 97
+    path.write_bytes(content)
+    code, _, err = cli("runs", "merge", str(path), "--store", str(tmp_path / "store"))
+    assert (code, err.count("\n")) == (3, 1)
+    assert f"{path}: " in err
+    assert ("is encrypted" if damage == "encrypted" else "not a whole zip file") in err
 
 
 def test_a_zip_of_another_packer_is_read(done, tmp_path):

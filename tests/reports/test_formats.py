@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,6 +17,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from iqa_reports import (
+    ReportsError,
+    TableView,
+    csv_table,
     html_report,
     leaderboard_table,
     markdown_report,
@@ -25,8 +29,11 @@ from iqa_reports import (
 )
 from iqa_reports.drawing import INK, inline_svg, save_figure
 from iqa_reports.figures import steps_figure
+from iqa_reports.formats.csv_table import write_csv
 from iqa_reports.formats.markdown import escape, markdown_table
 from iqa_reports.inputs.run_view import Line
+from iqa_reports.leaderboard import leaderboard_markdown
+from iqa_reports.table_view import Entry, columns, label, stub
 from iqa_results import Selection
 
 Make = Callable[..., Any]
@@ -380,3 +387,50 @@ def test_a_name_in_any_script_can_be_drawn() -> None:
     figure = steps_figure("モデル", 0.8, [Line("mse", ((1, 0.5),))], -0.05, "MOS")
     assert save_figure(figure, "png")
     assert "モデル" in save_figure(figure, "svg").decode()
+
+
+def test_control_signs_in_a_name_reach_no_format(make_run: Make, tmp_path: Path) -> None:
+    """A label that would clear a terminal, ring it or end an SVG's XML is shown with the sign replaced."""
+    run = make_run(weak="we\x1b[2Jak\x07\x9b1m")
+    render_report(run.report(), tmp_path)
+    texts = [
+        path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.suffix not in (".png", "")
+    ]
+    texts += [terminal(run), leaderboard_markdown(run.report(figures=False))]
+    assert len(texts) > 20
+    for text in texts:
+        assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) == []
+    assert any("we\N{REPLACEMENT CHARACTER}[2Jak" in text for text in texts)
+    for path in (tmp_path / "figures").glob("*.svg"):
+        ET.parse(path)  # noqa: S314  our own output
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    """Of a table or of plain rows: text that a spreadsheet would run gets an apostrophe, numbers stay."""
+    out = io.StringIO()
+    write_csv(out, [["=cmd|' /C calc'!A1", "@x", "+1", "-1", "\tx", -1.5, None, "a=b", 'q"u,o']])
+    assert out.getvalue() == "'=cmd|' /C calc'!A1,'@x,'+1,'-1,'\tx,-1.5,,a=b,\"q\"\"u,o\"\n"
+    view = TableView(
+        "x", "", stub("=a"), (columns("-b"),), ((label("@c"), Entry("-1", "number", number=-1.0)),), ()
+    )
+    assert csv_table(view) == "'=a,'-b,notes\n'@c,-1.0,\n"
+
+
+@pytest.mark.parametrize("place", ["index.html", "tables/leaderboard-srocc.csv", ".report-files.json"])
+def test_a_folder_where_a_file_goes_is_named_before_anything_is_written(
+    run: Any, tmp_path: Path, place: str
+) -> None:
+    """One clear error, and no half of a report."""
+    (tmp_path / place).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ReportsError, match=f"{place} is a folder where a file of the report goes"):
+        render_report(run.report(figures=False), tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_listing_that_names_folders_or_nonsense_removes_nothing(run: Any, tmp_path: Path) -> None:
+    """A former report's file that is a user's folder now stays; a name no file can have is passed over."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".report-files.json").write_text(json.dumps(["mine", "a\0b", 7, "../x"]))
+    render_report(run.report(figures=False), tmp_path, ["markdown"])
+    assert (tmp_path / "mine").is_dir()
