@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from iqa_models.quality_model import QualityModel
+from iqa_models.trunks import seeded
 
 Precision = Literal["model", "bfloat16"]
 """Of a copy's gradients: the model's own, or bfloat16 through autocast with float32 heads."""
@@ -94,7 +95,7 @@ def _folded(model: QualityModel) -> QualityModel:
         pairs = _pairs(made, image)
         for pair in pairs:
             _fold(made, pair)
-        same = bool(pairs) and (model.is_stochastic or _agree(model, made, image))
+        same = bool(pairs) and _agree(model, made, image)
     except Exception:  # noqa: BLE001 - a model that reads its batch norms, or refuses the probe: not folded
         return model
     return made if same else model
@@ -131,7 +132,7 @@ def _pairs(model: QualityModel, image: Tensor) -> list[_Pair]:
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
             hooks.append(module.register_forward_pre_hook(enter))
     try:
-        with torch.no_grad():
+        with seeded(0), torch.no_grad():
             model(image)
     finally:
         for hook in hooks:
@@ -153,7 +154,7 @@ def _fold(model: nn.Module, pair: _Pair) -> None:
         )
     ]  # fmt: skip
     weight, bias, mean, variance, scale, shift = exact
-    assert weight is not None and mean is not None and variance is not None  # noqa: S101, PT018
+    assert weight is not None and mean is not None and variance is not None  # noqa: S101
     folded = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
     convolution.weight, convolution.bias = (
         nn.Parameter(tensor.to(convolution.weight.dtype), requires_grad=False) for tensor in folded
@@ -177,7 +178,7 @@ def _agree(model: QualityModel, other: QualityModel, image: Tensor) -> bool:
 
 def _score_and_gradient(model: QualityModel, image: Tensor) -> tuple[Tensor, Tensor]:
     leaf = image.clone().requires_grad_()
-    with torch.enable_grad():
+    with seeded(0), torch.enable_grad():  # a stochastic model draws the same twice
         score = model(leaf).sum()
         (gradient,) = torch.autograd.grad(score, leaf)
     return score.detach().double(), gradient.double()
