@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.seeding import start_generator
-from iqa_harness.machine.tuning import MODES, Tuning, tune
+from iqa_harness.machine.runtime import TUNE
+from iqa_harness.machine.tuning import Tuning, tune
 from iqa_models import QualityModel, create_model, load_checkpoint, weights_sha256
 
 EPSILON, STEP_SIZE, TAU = 4 / 255, 1 / 255, 0.1
@@ -173,7 +174,7 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--chunk", type=int, default=8)
-    parser.add_argument("--tune", choices=MODES, default="fast")
+    parser.add_argument("--tune", choices=TUNE, default="fast")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.seeding import start_generator
+from iqa_harness.errors import RunError
 from iqa_harness.machine import tuning
-from iqa_harness.machine.tuning import Form, Tuning, attack_gain, known, tune
+from iqa_harness.machine.tuning import Copies, Form, Tuning, attack_gain, known, read_choices, tune
 from iqa_models import QualityModel, create_model
 from iqa_models.frozen import frozen
 
@@ -154,11 +154,27 @@ def test_a_choice_survives_json_and_is_found_by_model_and_device():
     """Read back from a manifest it is equal; another model or device has none; other data is refused."""
     made = chosen(Wasteful(), lambda model, form: Wasteful(times=1))
     stored = json.loads(json.dumps([made.model_dump(mode="json")]))
-    assert known(stored, SHA256, made.device) == made
-    assert known(stored, "1" * 64, made.device) is None
-    assert known(stored, SHA256, "another device") is None
-    with pytest.raises(ValidationError):
-        known([{**stored[0], "precision": "int1"}], SHA256, made.device)
+    read = read_choices(stored)
+    assert read == (made,)
+    assert known(read, SHA256, made.device) == known(read, SHA256) == made
+    assert known(read, "1" * 64) is None
+    assert known(read, SHA256, "another device") is None
+    for damaged in ([{**stored[0], "precision": "int1"}], [{}], "choices", [{**stored[0], "chunk": 0}]):
+        with pytest.raises(RunError, match="tuning of a manifest cannot be read"):
+            read_choices(damaged)
+
+
+def test_a_copy_is_made_once_and_only_where_something_was_chosen():
+    """One copy a process and hash, none for the plain choice; the chunk is never above the run's."""
+    model = create_model("demo_resnet10t")
+    record = Tuning(model_sha256=SHA256, device="cpu", fold=True, chunk=2, why="fixed")
+    plain = Tuning(model_sha256="1" * 64, device="cpu", chunk=4, why="fixed")
+    copies = Copies([record, plain], "cpu")
+    assert copies.of(model, SHA256) is copies.of(model, SHA256) is not model
+    assert copies.of(model, "1" * 64) is None
+    assert copies.of(model, "2" * 64) is None
+    assert [copies.chunk(c * 64, 8) for c in "012"] == [2, 4, 8]
+    assert copies.chunk(SHA256, 1) == 1
 
 
 def test_equal_choices_give_equal_attacks():

@@ -9,22 +9,22 @@ the model's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from iqa_attacks import AttackFailed, ThreatModel, create_attack, score_and_gradient, stored_score
+from iqa_attacks.seeding import seeded
+from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import device_name, out_of_memory
 from iqa_models import QualityModel
 from iqa_models.frozen import Precision, frozen
+from iqa_results import RunManifest
 
-Mode = Literal["off", "fast", "full"]
-"""Nothing tuned; layout, folding, precision and chunk; compilation too."""
 Key = TypeVar("Key")
-MODES: tuple[Mode, ...] = ("off", "fast", "full")
 
 SHARE = {"fast": 0.03, "full": 0.2}
 """Most of a model's gradients that tuning may cost, by mode; where that is too few nothing is tuned."""
@@ -128,7 +128,7 @@ def tune(
     images: Sequence[Tensor],
     *,
     chunk: int,
-    mode: Mode = "fast",
+    mode: str = "fast",
     gradients: float,
     copies: Callable[[QualityModel, Form], QualityModel] = lambda model, form: frozen(
         model, **form._asdict()
@@ -144,7 +144,7 @@ def tune(
         sha256: hash of card and weights.
         images: (3, H, W) each, of one size, on the model's device.
         chunk: most images in one pass.
-        mode: what may be chosen.
+        mode: what may be chosen: a word of `machine.runtime.TUNE`.
         gradients: about how many the run will ask for; see `SHARE` and `COST`.
         copies: makes a candidate.
     """
@@ -156,10 +156,12 @@ def tune(
         return Tuning(**record, why=f"about {gradients:,.0f} gradients are too few to choose anything for")
     batch = torch.stack([images[i % len(images)] for i in range(min(IMAGES, chunk))])
     try:
-        seconds = _seconds(model, batch, len(batch)) / len(batch)
-        if seconds < TINY:
-            return Tuning(**record, plain_ms=1e3 * seconds, why="a gradient takes next to no time")
-        return _chosen(model, images, batch, record, FORMS[mode], copies)
+        with seeded(0, device):  # torch's generators are left where they were
+            _seconds(model, batch[:1], 1)  # the first pass of a process takes longer
+            seconds = _seconds(model, batch, len(batch)) / len(batch)
+            if seconds < TINY:
+                return Tuning(**record, plain_ms=1e3 * seconds, why="a gradient takes next to no time")
+            return _chosen(model, images, batch, record, FORMS[mode], copies)
     except (AttackFailed, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not out_of_memory(error):
             raise
@@ -180,9 +182,10 @@ def _chosen(
         made = copies(model, form)
         if made is not model:
             candidates[form] = made
-    slopes = {
-        f: score_and_gradient(made, batch, chunk=len(batch)).gradients for f, made in candidates.items()
-    }
+    slopes = {}
+    for form, made in candidates.items():
+        with seeded(0, batch.device):  # a stochastic model draws the same for each
+            slopes[form] = score_and_gradient(made, batch, chunk=len(batch)).gradients
     times = _timed({form: (made, batch, len(batch)) for form, made in candidates.items()})
     plain = times[PLAIN]
     best, strength, refused = PLAIN, None, []
@@ -290,16 +293,57 @@ def _seconds(model: QualityModel, batch: Tensor, chunk: int) -> float:
     return clock() - started
 
 
-def known(tuning: Iterable[Any], sha256: str, device: str) -> Tuning | None:
-    """Return the choice that a manifest's records hold for a model on a kind of device, if any.
+class Copies:
+    """The copies that attacks ask for gradients in one process, each made when it is first needed."""
 
-    Args:
-        tuning: what `Tuning.model_dump` gave, from JSON or not.
-        sha256: hash of the model.
-        device: what the device calls itself.
+    def __init__(self, choices: Sequence[Tuning], device: str) -> None:
+        """Take the choices of a run, and the device they are for."""
+        self._device = device_name(device) if choices else device
+        self._choices = choices
+        self._made: dict[str, QualityModel] = {}
+
+    def of(self, model: QualityModel, sha256: str) -> QualityModel | None:
+        """Return the copy of a model of this hash, None where nothing was chosen."""
+        choice = known(self._choices, sha256, self._device) or known(self._choices, sha256)
+        if choice is None or choice.form == PLAIN:
+            return None
+        if sha256 not in self._made:
+            self._made[sha256] = choice.copy_of(model)
+        return self._made[sha256]
+
+    def chunk(self, sha256: str, most: int) -> int:
+        """Return how many images go through a model in one pass, at most `most`."""
+        choice = known(self._choices, sha256, self._device) or known(self._choices, sha256)
+        return min(most, choice.chunk) if choice else most
+
+
+def known(choices: Sequence[Tuning], sha256: str, device: str | None = None) -> Tuning | None:
+    """Return the choice for a model on a kind of device, of any device if that is None."""
+    fitting = (c for c in choices if c.model_sha256 == sha256 and device in (None, c.device))
+    return next(fitting, None)
+
+
+def read_choices(records: object) -> tuple[Tuning, ...]:
+    """Read choices as a manifest holds them, under ``tuning`` and there under ``choices``.
+
+    Raises:
+        RunError: they are not such records.
     """
-    for each in tuning:
-        made = Tuning.model_validate(each)
-        if (made.model_sha256, made.device) == (sha256, device):
-            return made
-    return None
+    try:
+        return _RECORDS.validate_python(records)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "choices"
+        raise RunError(f"tuning of a manifest cannot be read: {where}: {first['msg']}") from error
+
+
+def choices_of(manifest: RunManifest) -> tuple[Tuning, ...]:
+    """Return the choices a run was computed with.
+
+    Raises:
+        RunError: its manifest holds something else.
+    """
+    return read_choices(manifest.tuning.get("choices", []))
+
+
+_RECORDS = TypeAdapter(tuple[Tuning, ...])
