@@ -112,7 +112,7 @@ class Case:
                     found[name] = torch.cat([self.model(image) for image in best.split(1)])
         return found, gradients
 
-    def suite(self, copy: QualityModel, restart: int, chunk: int) -> tuple[Scores, int]:
+    def suite(self, model: QualityModel, choice: Tuning, restart: int) -> tuple[Scores, int]:
         """Run the harness's attack of the same restart; return the same of it."""
         attack = create_attack(
             "pgd",
@@ -125,21 +125,12 @@ class Case:
             tau=TAU,
             seed=restart,
         )
-        result = attack.run(copy, list(self.images), self.ids, self.mos, chunk=chunk)
-        scores: dict[int, Tensor] = {}
-        with torch.no_grad():
-            for each in result.found:
-                pixels = each.example.pixels
-                if id(pixels) not in scores:
-                    scores[id(pixels)] = self.model(pixels.unsqueeze(0))
+        result = attack.run(
+            model, list(self.images), self.ids, self.mos, chunk=choice.chunk, gradients=choice.copy_of(model)
+        )
+        by_place = {(f.objective, f.steps, f.image): f.example.score for f in result.found}
         found = {
-            name: torch.cat(
-                [
-                    scores[id(f.example.pixels)]
-                    for f in sorted(result.found, key=lambda f: f.image)
-                    if (f.objective, f.steps) == (name, self.sweep[-1])
-                ]
-            )
+            name: torch.tensor([by_place[name, self.sweep[-1], i] for i in range(len(self.images))])
             for name in MEMBERS
         }
         return found, sum(result.cost[i, self.sweep[-1]].backwards for i in range(len(self.images)))
@@ -194,14 +185,13 @@ def main() -> int:
         gradients=1e9,
     )  # fmt: skip
     tuning_seconds = clock() - began
-    copy = choice.copy_of(model)
     print(f"{options.model}: {choice.why}; chunk {choice.chunk}")
     ratios, times = [], {"loops": 0.0, "suite": 0.0}
     found: dict[str, list[Scores]] = {"loops": [], "suite": []}
     gradients = {"loops": 0, "suite": 0}
     ways = {
         "loops": case.loops,
-        "suite": lambda restart: case.suite(copy, restart, choice.chunk),
+        "suite": lambda restart: case.suite(model, choice, restart),
     }
     for repeat in range(options.repeats):
         for restart in range(options.restarts):
