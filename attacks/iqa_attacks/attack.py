@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from iqa_attacks.engine.rescored import OwnScore, rescored, with_own_losses
 from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.objectives import Objective, create_objective
-from iqa_attacks.results import Ascent, Cost, Found, Targets
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
@@ -54,6 +55,8 @@ class Attack(ABC):
     """Name in the catalogue and in suites."""
     image_by_image: ClassVar[bool] = False
     """Whether it takes no objective of a whole batch; `batch` then does nothing."""
+    follows_gradients: ClassVar[bool] = False
+    """Whether `search` spends its time on gradients, which a copy of the model may then give."""
     only_objectives: ClassVar[tuple[str, ...] | None] = None
     """The objectives it can maximise, None for any."""
 
@@ -130,6 +133,7 @@ class Attack(ABC):
         mos: Tensor,
         *,
         chunk: int = 8,
+        gradients: QualityModel | None = None,
     ) -> AttackResult:
         """Attack images in evaluation order.
 
@@ -143,6 +147,8 @@ class Attack(ABC):
             mos: (n,) labels on [0, 1], higher is better.
             chunk: images in one forward or backward pass; changes memory and speed, and results by no more
                 than rounding.
+            gradients: a copy of the model (`iqa_models.frozen`) that an attack which follows gradients asks
+                instead, and chooses by; scores and losses of what it finds are the model's own all the same.
 
         Raises:
             AttackError: unusable input, a model in training mode, or a stochastic model without EOT.
@@ -152,15 +158,45 @@ class Attack(ABC):
         draws = self.eot_samples if model.is_stochastic else None
         with torch.inference_mode(False), left_as_it_was(model):
             own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
-            clean = torch.tensor(
-                [self.score_of(model, *each, ("score",), draws) for each in zip(own, ids, strict=True)],
-                dtype=torch.float64,
-            )
+            clean = self._clean(model, own, ids, draws)
             targets = Targets(own, ids, mos.detach().double().cpu(), clean)
-            # The clean scores are what is stored and judged; the search needs its model for the way up only,
-            # and what it finds is scored again by whoever stores it: a faster double would stand in here.
-            found = self.search(model, targets, draws, chunk)
+            if gradients is None or not self.follows_gradients:
+                found = self.search(model, targets, draws, chunk)
+            else:
+                found = self._search_by(gradients, model, targets, draws, chunk)
         return AttackResult(found.found, found.cost, clean)
+
+    def _clean(
+        self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], draws: int | None
+    ) -> Tensor:
+        values = [self.score_of(model, *each, ("score",), draws) for each in zip(images, ids, strict=True)]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _search_by(
+        self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
+    ) -> Ascent:
+        """Search on a copy, which sees its own clean scores; return that with the model's own numbers."""
+        check_modes(copy)
+        clean = self._clean(copy, targets.images, targets.ids, draws)
+        found = self.search(copy, targets._replace(clean=clean), draws, chunk)
+        found = rescored(found, self.own_scores(model, targets, draws))
+        if not self.losses_follow_scores:
+            return found
+        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
+
+    def own_scores(self, model: QualityModel, targets: Targets, draws: int | None) -> OwnScore:
+        """Return what scores an example by a model, with the draws of the moment it was found."""
+
+        def own(example: Example, image: int) -> float:
+            moment = (example.restart, example.step)
+            return self.score_of(model, example.pixels, targets.ids[image], moment, draws)
+
+        return own
+
+    @property
+    def losses_follow_scores(self) -> bool:
+        """Whether the losses it reports are of the scores it reports, not of scores through something."""
+        return True
 
     def _check(self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], mos: Tensor) -> None:
         check_modes(model)

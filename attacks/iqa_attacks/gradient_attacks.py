@@ -11,11 +11,12 @@ from pydantic import Field
 from iqa_attacks.attack import Attack, Effort
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.engine.ascent import ascend
+from iqa_attacks.engine.rescored import rescored
 from iqa_attacks.engine.states import Schedule
 from iqa_attacks.engine.updates import AutoStep, Momentum, Plain, Update
 from iqa_attacks.errors import BadAttackOption
 from iqa_attacks.images.jpeg import Compressed, check_qualities
-from iqa_attacks.results import Ascent, Example, Targets
+from iqa_attacks.results import Ascent, Targets
 from iqa_attacks.settings import AtSomeRadii, Count, NoKey, StepSize
 from iqa_models import QualityModel
 
@@ -24,6 +25,7 @@ from iqa_models import QualityModel
 class GradientAttack(Attack):
     """An attack that runs on shared states."""
 
+    follows_gradients = True
     jpeg_qualities: tuple[int, ...] = ()
     """JPEG qualities the attack must survive: it maximises its objectives on the mean score over them (EOT);
     what it found is scored as it is. None for the image itself."""
@@ -36,6 +38,11 @@ class GradientAttack(Attack):
     @abstractmethod
     def schedule(self) -> Schedule:
         """How far and how often the ascent goes."""
+
+    @property
+    def losses_follow_scores(self) -> bool:
+        """Not through JPEG, whose losses are of scores that are not reported."""
+        return not self.jpeg_qualities
 
     @property
     def effort(self) -> Effort:
@@ -60,14 +67,7 @@ class GradientAttack(Attack):
             chosen = {id(f.example) for f in found.found if f.image == image and f.steps <= steps}
             forwards = cost.forwards + len(chosen) * (draws or 1)
             spent[image, steps] = cost._replace(forwards=forwards)
-        own: dict[int, Example] = {}
-        for each in found.found:
-            example = each.example
-            if id(example) not in own:
-                moment = (example.restart, example.step)
-                value = self.score_of(model, example.pixels, targets.ids[each.image], moment, draws)
-                own[id(example)] = example._replace(score=value)
-        return Ascent([each._replace(example=own[id(each.example)]) for each in found.found], spent)
+        return Ascent(rescored(found, self.own_scores(model, targets, draws)).found, spent)
 
 
 @register_attack
@@ -218,6 +218,7 @@ class Noise(GradientAttack):
     """
 
     kind = "noise"
+    follows_gradients = False
     samples: Count = 1
     """Draws an image."""
     jpeg_qualities: Annotated[tuple[int, ...], NoKey()] = ()

@@ -20,6 +20,7 @@ from iqa_harness.machine.devices import use_devices
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.terminal import Meter
+from iqa_harness.machine.tuning import Tuning
 from iqa_harness.running.executors import Executor, make_executor
 from iqa_harness.running.manifest import RunConfig, replaced_models
 from iqa_harness.running.run import missing_cells, run_suite
@@ -157,6 +158,10 @@ class AttackOptions(TypedDict, total=False):
     """Ray, Slurm: GPUs of a task or job."""
     settings: tuple[str, ...]
     """Slurm, Ray: KEY=VALUE."""
+    tune: str
+    """How gradients are computed: `off` as the model stands, `fast` or `full` by measurement."""
+    choices: tuple[Tuning, ...]
+    """Choices made already, such as those of another run: `choices_of(run.manifest)`."""
 
 
 PLACES = frozenset(field.name for field in fields(Runtime))

@@ -34,6 +34,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import code_version
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import Copies
 from iqa_models import QualityModel
 
 VERIFY_CHUNK = 8
@@ -66,6 +67,7 @@ def run_cell(
     images: ImageSet,
     runtime: Runtime,
     crafted: Crafted = lambda cell: None,
+    copies: Copies | None = None,
 ) -> list[dict[str, Any]]:
     """Compute the rows of a cell (columns of `iqa_results.ROW`).
 
@@ -76,6 +78,7 @@ def run_cell(
         runtime: device and chunk sizes.
         crafted: returns what the cell's attack found, of a transfer cell what it found on the surrogate;
             None lets the cell run its attack itself.
+        copies: what attacks ask for gradients, None to make the runtime's choices anew.
 
     Raises:
         AttackError, AttackFailed: the attack cannot be run on this model.
@@ -93,23 +96,33 @@ def run_cell(
             raise RunError(f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try")
         rows = _transfer_rows(cell, model, images, pixels, runtime, found)
     else:
-        result = crafted(cell) or craft(cell, model, images, runtime)
+        result = crafted(cell) or craft(cell, model, images, runtime, copies)
         rows = _attack_rows(cell, model, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
 
 
-def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -> AttackResult:
+def craft(
+    cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime, copies: Copies | None = None
+) -> AttackResult:
     """Run a cell's attack and return what it claims to have found.
 
+    What follows gradients asks a copy of the model for them where the runtime has a choice for that model.
     The training of an attack that learns is counted at the first of all attacked images: a run counts it
     once for each model, attack and radius, whatever its cells and whoever trained.
     """
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
+    copies = copies or Copies(runtime.choices, runtime.device)
+    gradients = copies.of(model, cell.model_sha256)
+    chunk = copies.chunk(cell.model_sha256, runtime.chunk)
     if isinstance(attack, Universal) and cell.trained is not None:
         attack = cell.trained.of(
-            attack, model, cell.model_sha256, lambda pixels: to_tensor(pixels, runtime.device), runtime.chunk
+            attack,
+            gradients or model,
+            cell.model_sha256,
+            lambda pixels: to_tensor(pixels, runtime.device),
+            chunk,
         )
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
@@ -119,7 +132,8 @@ def craft(cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime) -
         _pixels(cell, images, runtime),
         [record.image_id for record in records],
         mos,
-        chunk=runtime.chunk,
+        chunk=chunk,
+        gradients=gradients,
     )
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)

@@ -70,6 +70,12 @@ def attack(
     cpus: CpusOption = None,
     gpus: GpusOption = 0.0,
     settings: SetOption = None,
+    tune: Annotated[
+        str,
+        typer.Option(
+            "--tune", help="How gradients are computed: off (as the model stands), fast or full (measured)."
+        ),
+    ] = "fast",
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
@@ -98,7 +104,7 @@ def attack(
         only=only or (), keep_images=keep_images, store=store, cache=cache,
         backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
         device=device, chunk=chunk, threads=threads, executor=executor, workers=workers, address=address,
-        cpus=cpus, gpus=gpus, settings=tuple(settings or ()),
+        cpus=cpus, gpus=gpus, settings=tuple(settings or ()), tune=tune,
     )  # fmt: skip
     if not quiet or dry_run:
         for line in planned.lines():

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from iqa_harness.errors import RunError
 
+if TYPE_CHECKING:
+    from iqa_harness.machine.tuning import Tuning
+
 EXECUTORS = ("inline", "processes", "ray", "slurm")
+TUNE = ("off", "fast", "full")
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,17 @@ class Runtime:
     """Ray, Slurm: GPUs of a task or job; Ray takes fractions."""
     settings: tuple[str, ...] = ()
     """Slurm, Ray: KEY=VALUE for submitit's ``update_parameters`` or ``ray.init``."""
+    tune: str = "fast"
+    """How the gradients of an attack are computed, one of `TUNE`: `off`, as the model stands; `fast`, by
+    measurement at the start of a long run; `full`, compilation too. See `iqa_harness.machine.tuning`."""
+    choices: tuple[Tuning, ...] = ()
+    """Choices made already: nothing is measured for their models."""
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise RunError(f"chunk: at least one image in a pass, not {self.chunk}")
+        if self.tune not in TUNE:
+            raise RunError(f"tune: one of {', '.join(TUNE)}, not {self.tune!r}")
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.naming import from_record
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import choices_of
 from iqa_reports import StoredRun, Triptych
 from iqa_results import ResultStore, RunManifest
 
@@ -78,6 +80,7 @@ def worst_images(
         RunError: data or a model is not what the run recorded (moved, changed, or not to be made again).
     """
     manifest = run.manifest
+    runtime = dataclasses.replace(runtime, choices=choices_of(manifest))
     entrants = [from_record(record, plugged=plugged, same=True) for record in manifest.models]
     data = _data(manifest, cache)
     stored = set(run.intervals.column("image_id").to_pylist())

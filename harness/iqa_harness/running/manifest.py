@@ -15,6 +15,7 @@ from iqa_harness.entrants.entrant import UNTRAINED
 from iqa_harness.errors import RunError
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import choices_of
 from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
 from iqa_results import DataRecord, ModelRecord, ResultStore, RunManifest
@@ -213,8 +214,16 @@ class ManifestLog:
         return {
             "chunk": self.runtime.chunk,
             "cell_images": self.work.suite.cell_images,
+            **({"choices": choices} if (choices := self._choices(there)) else {}),
             **({"reduced_chunks": reduced} if reduced else {}),
         }
+
+    def _choices(self, there: RunManifest | None) -> list[dict[str, Any]]:
+        """Return how gradients are computed, by model and device; another process's choices stay."""
+        held = {(c.model_sha256, c.device): c for c in (choices_of(there) if there else ())}
+        held |= {(c.model_sha256, c.device): c for c in self.runtime.choices}
+        names = {model.sha256 for model in (*self.models, *(there.models if there else ()))}
+        return [c.model_dump(mode="json") for c in held.values() if c.model_sha256 in names]
 
 
 def notes_of(work: Work) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from pydantic import JsonValue
+
 from iqa_harness.errors import RunError
+from iqa_harness.machine.tuning import choices_of, known
 from iqa_results import CellRecord, RunManifest
 
 
@@ -44,8 +47,16 @@ def joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
             "workers": tuple(workers.values()),
             "device_seconds": ours.device_seconds + (0.0 if same else theirs.device_seconds),
             "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
+            "tuning": {**ours.tuning, **_choices(ours, theirs)},
         }
     )
+
+
+def _choices(ours: RunManifest, theirs: RunManifest) -> dict[str, JsonValue]:
+    """Return how gradients were computed here and there, for a model of both as here."""
+    mine = choices_of(ours)
+    kept = [*mine, *(c for c in choices_of(theirs) if known(mine, c.model_sha256) is None)]
+    return {"choices": [c.model_dump(mode="json") for c in kept]} if kept else {}
 
 
 def beside(mine: RunManifest, there: RunManifest, booked: float) -> RunManifest:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.running.choices import choose
 from iqa_harness.running.executors import Executor, Job, Task, make_executor, tasks_of
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import write_snapshot
@@ -65,6 +67,7 @@ def run_suite(
     records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
     for entrant in entrants:
         require_stored_scores(work, entrant, device, store, missing)
+    runtime = replace(runtime, choices=choose(work, entrants, runtime, former, missing, executor.name))
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     for cell in work.cells:
         if cell.key not in missing:

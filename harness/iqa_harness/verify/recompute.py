@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import Check
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import Copies, choices_of
 from iqa_harness.measures.model_scores import range_of
 from iqa_harness.running.model_records import measured_checks
 from iqa_harness.verify.finding import Finding, cell_name, row_name, shown, within
@@ -57,14 +59,16 @@ class Again:
         runtime: Runtime,
     ) -> None:
         """Take the run, its plan, and the models that are those of the run."""
+        runtime = replace(runtime, choices=runtime.choices or choices_of(manifest))
         self.manifest, self.work, self.parts, self.runtime = manifest, work, parts, runtime
+        self.copies = Copies(runtime.choices, runtime.device)
         self.entrants = entrants
         self.records = {record.name: record for record in manifest.models}
         self.models = {entrant.label: entrant.model.to(runtime.device) for entrant in entrants}
         self.exact = _same_place(manifest, runtime)
         cells = {cell.key: cell for cell in work.cells}
         self._examples = Examples(
-            lambda cell: craft(cell, self.models[cell.label], work.images, runtime),
+            lambda cell: craft(cell, self.models[cell.label], work.images, runtime, self.copies),
             lambda cell: cells[cell.surrogate.cell] if cell.surrogate else cell,
             {cell.surrogate.cell for cell in work.cells if cell.surrogate},
         )
@@ -98,7 +102,9 @@ class Again:
             on_cell(cell)
             images = self.work.images if cell.split == self.manifest.data.split else self.work.validation
             try:
-                made = run_cell(cell, self.models[cell.label], images, self.runtime, self._examples.of)
+                made = run_cell(
+                    cell, self.models[cell.label], images, self.runtime, self._examples.of, self.copies
+                )
             except (AttackError, RunError) as error:
                 yield 0, [Finding("cell", cell_name(cell), f"is stored; made again it fails: {error}")]
                 continue

@@ -19,6 +19,7 @@ from iqa_harness.cells.plan import Cell, CellRef
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import Copies
 from iqa_harness.running.ledger import read_report, report_of
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
@@ -54,6 +55,7 @@ class Bench:
         self._store, self._runtime = store, runtime
         self._fitting: dict[str, Runtime] = {}
         self._device = runtime.devices[0]
+        self._copies = Copies(runtime.choices, self._device)
         if self._device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -70,7 +72,7 @@ class Bench:
             images, runtime = self._images(source.split), self._runtime_of(source.label)
             result = stored(source, images, runtime.device, self._store)
             if result is None:
-                result = craft(source, self._model(source.label), images, runtime)
+                result = craft(source, self._model(source.label), images, runtime, self._copies)
                 if source.key in task.keep:
                     self._store.write_examples(source.key, encode(result, source, images))
             return result
@@ -100,7 +102,12 @@ class Bench:
                 rows = self._fitted(
                     attacker,
                     lambda runtime: run_cell(
-                        cell, self._model(cell.label), self._images(cell.split), runtime, examples.of
+                        cell,
+                        self._model(cell.label),
+                        self._images(cell.split),
+                        runtime,
+                        examples.of,
+                        self._copies,
                     ),
                 )
                 self._store.write_cell(cell.key, rows)

@@ -28,6 +28,7 @@ from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import read_choices
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.task import Place
 from iqa_models import QualityModel, list_models, load_checkpoint, save_checkpoint
@@ -74,6 +75,7 @@ def write_snapshot(
         "suite_sha256": work.suite.sha256,
         "store": str(root),
         "chunk": runtime.chunk,
+        "choices": [choice.model_dump(mode="json") for choice in runtime.choices],
         "models": models,
         "plugins": plugins,
     }
@@ -153,7 +155,7 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         images_of,
         lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite), trained),
         ResultStore(session["store"]),
-        Runtime(device=place.device, chunk=session["chunk"]),
+        Runtime(device=place.device, chunk=session["chunk"], choices=read_choices(session["choices"])),
     )
 
 

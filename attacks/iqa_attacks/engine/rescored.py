@@ -1,0 +1,74 @@
+"""What a search on a copy of a model found, with the scores and losses of the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from iqa_attacks.objectives import Objective
+from iqa_attacks.results import Ascent, Example, Found, Targets
+
+OwnScore = Callable[[Example, int], float]
+"""Returns the model's own score of an example of image i."""
+
+
+def rescored(found: Ascent, own: OwnScore) -> Ascent:
+    """Return what was found with every distinct example's score replaced by the model's own."""
+    made: dict[int, Example] = {}
+    for each in found.found:
+        if id(each.example) not in made:
+            made[id(each.example)] = each.example._replace(score=own(each.example, each.image))
+    return Ascent([each._replace(example=made[id(each.example)]) for each in found.found], found.cost)
+
+
+def with_own_losses(
+    found: Ascent,
+    objectives: Sequence[Objective],
+    targets: Targets,
+    score_range: tuple[float, float],
+    batch: int,
+) -> Ascent:
+    """Return what was found with losses that follow from the scores in it.
+
+    Args:
+        found: one entry an image, objective and number of steps; losses of other entries stay.
+        objectives: of the attack.
+        targets: labels, and the clean scores of the model whose scores `found` holds.
+        score_range: of its card.
+        batch: consecutive images in a batch of a batch-level objective.
+    """
+    low, high = score_range
+    losses: dict[tuple[int, str, int], float] = {}
+    for objective in objectives:
+        groups: dict[int, list[Found]] = {}
+        for each in found.found:
+            if each.objective == objective.name:
+                groups.setdefault(each.steps, []).append(each)
+        for steps, group in groups.items():
+            group.sort(key=lambda each: each.image)
+            images = torch.tensor([each.image for each in group])
+            scores = torch.tensor([each.example.score for each in group], dtype=torch.float64)
+            width = batch if objective.batch_level else len(group)
+            for first in range(0, len(group), width):
+                part = slice(first, first + width)
+                values = _losses(objective, scores[part], images[part], targets, low, high)
+                losses |= {
+                    (int(i), objective.name, steps): value
+                    for i, value in zip(images[part], values.tolist(), strict=True)
+                }
+    return Ascent(
+        [
+            each._replace(loss=losses.get((each.image, each.objective, each.steps), each.loss))
+            for each in found.found
+        ],
+        found.cost,
+    )
+
+
+def _losses(
+    objective: Objective, scores: Tensor, images: Tensor, targets: Targets, low: float, high: float
+) -> Tensor:
+    clean = (targets.clean[images] - low) / (high - low)
+    return objective.evaluate((scores - low) / (high - low), targets.mos[images], clean)[0]

@@ -1,0 +1,225 @@
+"""A frozen copy of a model for attacks: the same function, computed the way its input gradient is cheapest.
+
+An attack asks one model for thousands of input gradients and never trains it. Its copy therefore carries no
+parameter that could be trained, its batch norms are folded into the convolutions before them, and layout and
+precision are those that pay on the device. Scores that are stored come from the model itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from iqa_models.quality_model import QualityModel
+from iqa_models.trunks import seeded
+
+Precision = Literal["model", "bfloat16"]
+"""Of a copy's gradients: the model's own, or bfloat16 through autocast with float32 heads."""
+
+FOLDED_SCORE = 1e-5
+"""Largest change of a probe's score by folding, in score ranges (or relative, of scores beyond it)."""
+
+FOLDED_GRADIENT = 1e-2
+"""Largest relative change (L1) of a probe's gradient by folding; rounding alone gives 1e-6 to 1e-3."""
+
+PROBE_SIDE = 64
+"""Side of the probe of a model that takes any size."""
+
+HALVED = ("trunk", "neck")
+"""Parts that autocast covers in the models of this package; their heads stay in the model's precision."""
+
+
+class _Pair(NamedTuple):
+    """A batch norm whose input is the output of a convolution, and of nothing else."""
+
+    convolution: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+def frozen(
+    model: QualityModel,
+    *,
+    fold: bool = True,
+    channels_last: bool = True,
+    precision: Precision = "model",
+    compiled: bool = False,
+) -> QualityModel:
+    """Return a copy of a model for input gradients, in eval mode, with no parameter to train.
+
+    The copy checks its input as the model does. What cannot be copied is returned itself, unchanged; a
+    batch norm is left where it stands if folding it would change the score.
+
+    Args:
+        model: never changed.
+        fold: multiply batch norms into the convolutions before them: scores change by rounding only.
+        channels_last: keep weights of convolutions, and so the maps, with channels last in memory.
+        precision: ``bfloat16`` computes trunk and neck under autocast (of other models everything): the
+            score is then good to about three digits.
+        compiled: compile the trunk (of other models everything) when it is first called.
+    """
+    try:
+        made = copy.deepcopy(model)
+    except Exception:  # noqa: BLE001 - whatever a model's own state raises: it is used as it is
+        return model
+    made.eval().requires_grad_(False)
+    if fold:
+        made = _folded(made)
+    if channels_last:
+        made.to(memory_format=torch.channels_last)
+    if precision == "bfloat16":
+        _halve(made)
+    if compiled:
+        _compile(made)
+    return made
+
+
+def probe(model: QualityModel) -> Tensor:
+    """Return one image (1, 3, H, W) of noise, of the size and on the device a model takes."""
+    side = model.spec.fixed_size or max(model.spec.min_size, PROBE_SIDE)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0), device="cpu")
+    return image.to(next(iter(model.buffers())))
+
+
+def _folded(model: QualityModel) -> QualityModel:
+    """Return a copy without the batch norms that follow a convolution, or the model if that changes it."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return model
+    image = probe(model)
+    made = copy.deepcopy(model)
+    try:
+        pairs = _pairs(made, image)
+        for pair in pairs:
+            _fold(made, pair)
+        same = bool(pairs) and _agree(model, made, image)
+    except Exception:  # noqa: BLE001 - a model that reads its batch norms, or refuses the probe: not folded
+        return model
+    return made if same else model
+
+
+def _pairs(model: QualityModel, image: Tensor) -> list[_Pair]:
+    """Watch a pass and return each convolution whose every output went straight into one batch norm."""
+    from timm.layers import BatchNormAct2d, Conv2dSame
+
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is held, so that no other takes its id
+    calls: dict[nn.Module, int] = {}
+    met: dict[_Pair, int] = {}
+    hooks = []
+
+    def leave(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)  # noqa: S101 - hooked below
+        made[id(output)] = (module, output)
+        calls[module] = calls.get(module, 0) + 1
+
+    def enter(module: nn.Module, given: tuple[Any, ...]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)  # noqa: S101 - hooked below
+        calls[module] = calls.get(module, 0) + 1
+        source = made.get(id(given[0]))
+        if source is not None:
+            pair = _Pair(source[0], module)
+            met[pair] = met.get(pair, 0) + 1
+
+    for module in model.modules():
+        # Exact types: a subclass may compute something else, as convolutions that standardise their weights.
+        if _hooked(module):
+            continue
+        if type(module) in (nn.Conv2d, Conv2dSame):
+            hooks.append(module.register_forward_hook(leave))
+        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
+            hooks.append(module.register_forward_pre_hook(enter))
+    try:
+        with seeded(0), torch.no_grad():
+            model(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [p for p, times in met.items() if calls[p.convolution] == times == calls[p.norm]]
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _fold(model: nn.Module, pair: _Pair) -> None:
+    """Write a batch norm into its convolution and leave only its activation."""
+    convolution, norm = pair
+    exact = [
+        None if tensor is None else tensor.detach().double()
+        for tensor in (
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+        )
+    ]  # fmt: skip
+    weight, bias, mean, variance, scale, shift = exact
+    assert weight is not None and mean is not None and variance is not None  # noqa: S101
+    folded = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    convolution.weight, convolution.bias = (
+        nn.Parameter(tensor.to(convolution.weight.dtype), requires_grad=False) for tensor in folded
+    )
+    # timm's batch norm carries drop-out (nothing in eval mode) and the activation that follows.
+    after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is norm:
+                setattr(parent, name, nn.Sequential(*after).eval())
+
+
+def _agree(model: QualityModel, other: QualityModel, image: Tensor) -> bool:
+    """Whether two models give a probe the same score and the same gradient, up to rounding."""
+    (score, gradient), (score2, gradient2) = (_score_and_gradient(m, image) for m in (model, other))
+    low, high = model.spec.score_range
+    span = max(high - low, abs(float(score)))
+    near = abs(float(score2) - float(score)) <= FOLDED_SCORE * span
+    return near and float((gradient2 - gradient).abs().sum()) <= FOLDED_GRADIENT * float(gradient.abs().sum())
+
+
+def _score_and_gradient(model: QualityModel, image: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = image.clone().requires_grad_()
+    with seeded(0), torch.enable_grad():  # a stochastic model draws the same twice
+        score = model(leaf).sum()
+        (gradient,) = torch.autograd.grad(score, leaf)
+    return score.detach().double(), gradient.double()
+
+
+def _parts(model: QualityModel) -> list[nn.Module]:
+    """Return the children that carry the work in the models of this package, none of other models."""
+    return [child for name, child in model.named_children() if name in HALVED]
+
+
+def _halve(model: QualityModel) -> None:
+    parts = _parts(model)
+    for part in parts:
+        # The attribute hides the method of the class for this copy only.
+        part.forward = _in_bfloat16(part.forward)
+    if not parts:
+        setattr(model, "predict", _in_bfloat16(model.predict))  # noqa: B010 - a method, for this copy only
+
+
+def _in_bfloat16(function: Callable[..., Any]) -> Callable[..., Any]:
+    def computed(images: Any, *rest: Any) -> Any:
+        device = (images if isinstance(images, Tensor) else images[0]).device.type
+        with torch.autocast(device, dtype=torch.bfloat16):
+            output = function(images, *rest)
+        return _widened(output)
+
+    return computed
+
+
+def _widened(output: Any) -> Any:
+    """Return maps in float32 again; a neck's trace is read by a head that widens it itself."""
+    if isinstance(output, list):
+        return [_widened(each) for each in output]
+    if isinstance(output, Tensor) and output.dtype == torch.bfloat16:
+        return output.float()
+    return output
+
+
+def _compile(model: QualityModel) -> None:
+    trunks = [child for name, child in model.named_children() if name == "trunk"]
+    for trunk in trunks:
+        trunk.forward = torch.compile(trunk.forward)
+    if not trunks:
+        setattr(model, "predict", torch.compile(model.predict))  # noqa: B010 - a method, for this copy only

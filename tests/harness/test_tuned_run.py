@@ -1,0 +1,183 @@
+"""A run whose gradients come from copies: stored scores are the models', the choice is in the manifest."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iqa_harness.cells.plan import plan
+from iqa_harness.data import open_data
+from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import RunError
+from iqa_harness.machine.devices import device_name
+from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.tuning import Tuning, choices_of
+from iqa_harness.running.choices import choose
+from iqa_harness.running.executors.processes import Processes, places
+from iqa_harness.running.manifest import RunConfig
+from iqa_harness.running.merge import joined
+from iqa_harness.running.run import missing_cells, run_suite
+from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.verify.run import verify_run
+from iqa_models import create_model
+from iqa_results import ResultStore
+from iqa_suites import parse_suite
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+TRANSFER = """
+[[attacks]]
+name = "transfer"
+kind = "transfer"
+of = "pgd/mse"
+"""
+SUITE = tiny.SUITE.replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]') + TRANSFER
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twelve test and four validation images of 32 x 32 pixels, as files that other processes can read."""
+    folder = tmp_path_factory.mktemp("images")
+    images = tiny.make_images(val=4, size=32)
+    lines = ["path,mos,split"]
+    for record, pixels in zip(images.records, images.pixels, strict=True):
+        Image.fromarray(pixels).save(folder / f"{record.image_id}.png")
+        lines.append(f"{record.image_id}.png,{record.mos},{record.split}")
+    path = folder / "tiny.csv"
+    path.write_text("\n".join(lines))
+    return open_data(path, mos_range=(1.0, 5.0))
+
+
+@pytest.fixture(scope="module")
+def entrants():
+    """A network with batch norms, and the linear model."""
+    return [Entrant("net", create_model("demo_resnet10t")), Entrant("line", create_model("linear"))]
+
+
+@pytest.fixture(scope="module")
+def work(data, entrants):
+    return plan(parse_suite(SUITE, "tiny"), entrants, data)
+
+
+def choice(entrant, **form):
+    form = form or {"fold": True, "channels_last": True}
+    return Tuning(
+        model_sha256=entrant.sha256, device=device_name("cpu"), chunk=3, plain_ms=1.0, why="given", **form
+    )
+
+
+def run(work, entrants, folder, runtime, **options):
+    store = ResultStore(folder)
+    return store, run_suite(work, entrants, RunConfig("r", SUITE), store, runtime, **options)
+
+
+def rows(store, manifest):
+    return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
+
+
+@pytest.fixture(scope="module")
+def plain(work, entrants, tmp_path_factory):
+    """The run with tuning off."""
+    return run(work, entrants, tmp_path_factory.mktemp("plain"), Runtime(tune="off"))
+
+
+@pytest.fixture(scope="module")
+def tuned(work, entrants, tmp_path_factory):
+    """The run with a folded copy for the network."""
+    return run(work, entrants, tmp_path_factory.mktemp("tuned"), Runtime(choices=(choice(entrants[0]),)))
+
+
+def test_off_is_the_default_of_a_short_run(work, entrants, plain, tmp_path):
+    """So few gradients are worth no choice: rows are those of tuning off, bit for bit, and none is kept."""
+    short = run(work, entrants, tmp_path, Runtime())
+    assert rows(*short).equals(rows(*plain))
+    assert choices_of(short[1]) == choices_of(plain[1]) == ()
+
+
+def test_scores_are_the_models_and_the_choice_is_recorded(plain, tuned, entrants):
+    """Clean scores are equal; what the attack saw is the model's own score of the same pixels."""
+    before, after = rows(*plain).to_pandas(), rows(*tuned).to_pandas()
+    keys = ["cell", "image_id", "objective", "steps"]
+    assert before[keys].equals(after[keys])
+    assert before["clean_score"].equals(after["clean_score"])
+    own = after["kind"] != "transfer"
+    np.testing.assert_allclose(after["attack_score"][own], after["adv_score"][own], atol=1e-5)
+    np.testing.assert_allclose(after["adv_score"], before["adv_score"], atol=0.05)
+    same = before["model"] == "line"
+    assert before[same & own].equals(after[same & own])
+    assert choices_of(tuned[1]) == (choice(entrants[0]),)
+
+
+@pytest.mark.parametrize("form", [{"fold": True}, {"precision": "bfloat16"}], ids=["folded", "bfloat16"])
+def test_a_tuned_run_is_verified(work, entrants, data, tmp_path, form):
+    """Made again with the recorded choice, cells are what is stored."""
+    store, manifest = run(work, entrants, tmp_path, Runtime(choices=(choice(entrants[0], **form),)))
+    robustness_table(store, manifest).write(store, "r")
+    assert verify_run(store, manifest, entrants, data, sample=3).findings == []
+
+
+def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, tuned, tmp_path):
+    """Interrupted, then called again without the choice, it has the rows of the uninterrupted run."""
+    seen = []
+
+    def stop(cell, status):
+        seen.append(status)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work, entrants, tmp_path, Runtime(choices=(choice(entrants[0]),)), on_cell=stop)
+    resumed = run(work, entrants, tmp_path, Runtime())
+    assert rows(*resumed).equals(rows(*tuned))
+    assert choices_of(resumed[1]) == choices_of(tuned[1])
+
+
+def test_workers_get_the_drivers_choice(work, entrants, tuned, tmp_path, monkeypatch):
+    """Other processes make the same copies: their rows are those of one process."""
+    root = Path(__file__).resolve().parents[2]
+    rooms = ("harness", "models", "attacks", "suites", "results", "reports")
+    monkeypatch.setenv("PYTHONPATH", ":".join(str(root / room) for room in rooms))
+    runtime = Runtime(choices=(choice(entrants[0]),))
+    spread = run(work, entrants, tmp_path, runtime, executor=Processes(places(("cpu",), 1, 1)))
+    assert rows(*spread).equals(rows(*tuned))
+
+
+def test_a_long_run_is_measured_once(work, entrants, plain):
+    """A run worth it gets a measured choice; one that began without stays without; far workers get none."""
+    text = SUITE.removesuffix(TRANSFER).replace("steps = 4", "steps = 400")
+    longer = plan(parse_suite(text, "tiny"), entrants[:1], work.images)
+    missing = {cell.key for cell in longer.cells}
+    (made,) = choose(longer, entrants[:1], Runtime(), None, missing, "inline")
+    assert made.model_sha256 == entrants[0].sha256
+    assert made.plain_ms > 0
+    assert made.chunk <= Runtime().chunk
+    begun = missing - {next(c.key for c in longer.cells if c.attack is not None)}
+    assert choose(longer, entrants[:1], Runtime(), None, begun, "inline") == ()
+    assert choose(longer, entrants[:1], Runtime(), None, missing, "slurm") == ()
+    assert choose(longer, entrants[:1], Runtime(tune="off"), None, missing, "inline") == ()
+    given = Runtime(choices=(choice(entrants[0]),))
+    assert choose(longer, entrants[:1], given, None, missing, "inline") == given.choices
+
+
+def test_two_parts_of_a_run_keep_the_choices_of_both(work, entrants, plain, tuned):
+    """Merged, a run says how each model's gradients were computed; where both say it, ours counts."""
+    (mine,) = choices_of(joined(tuned[1], plain[1]))
+    assert mine == choice(entrants[0])
+    assert choices_of(joined(plain[1], tuned[1])) == (mine,)
+    assert choices_of(joined(plain[1], plain[1])) == ()
+
+
+def test_a_mode_that_is_none_is_refused():
+    with pytest.raises(RunError, match="tune: one of off, fast, full, not 'fastest'"):
+        Runtime(tune="fastest")
+
+
+def test_a_finished_run_measures_nothing(work, entrants, plain):
+    """All cells are there: nothing is chosen for them."""
+    store, manifest = plain
+    assert missing_cells(work, store) == []
+    assert choose(work, entrants, Runtime(), manifest, set(), "inline") == ()
