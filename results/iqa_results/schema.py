@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from iqa_results.table_schema import TableSchema
 
@@ -333,7 +333,7 @@ FIT = TableSchema(LogisticFit, _VERSION)
 BASELINE = TableSchema(BaselineScore, _VERSION)
 EXAMPLE = TableSchema(KeptExample, {"schema_version": "1"})
 
-RUN_TABLES = {
+RUN_TABLES: dict[str, TableSchema[Any]] = {
     "table": TABLE,
     "intervals": INTERVAL,
     "flags": FLAG,
@@ -356,6 +356,12 @@ def columns_page() -> str:
         "`ResultStore.read_table(run, NAME)`.\nEach column's meaning stands in the files' own metadata too.",
     ]
     places = {f"{name}.parquet": schema for name, schema in RUN_TABLES.items()}
-    for place, schema in ({"cells/": ROW} | places | {"examples/": EXAMPLE, "A baseline": BASELINE}).items():
+    shown: dict[str, TableSchema[Any]] = {
+        "cells/": ROW,
+        **places,
+        "examples/": EXAMPLE,
+        "A baseline": BASELINE,
+    }
+    for place, schema in shown.items():
         parts += [f"## {place}", inspect.getdoc(schema.record) or "", schema.markdown()]
     return "\n\n".join(parts) + "\n"

@@ -50,7 +50,8 @@ class Run:
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row a (model, kind of row, attack, objective, norm, radius, steps, metric); `TABLE_SCHEMA`."""
-        return self.store.read_table(self.name).to_pandas()
+        frame: pd.DataFrame = self.store.read_table(self.name).to_pandas()
+        return frame
 
     def rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the per-image rows of the cells that are done: `ROW_SCHEMA`, one row an example.
@@ -87,17 +88,20 @@ class Run:
     @cached_property
     def flags(self) -> pd.DataFrame:
         """One row a (model, flag): what was measured, the bound, whether it is raised; `FLAG_SCHEMA`."""
-        return self.store.read_table(self.name, "flags").to_pandas()
+        frame: pd.DataFrame = self.store.read_table(self.name, "flags").to_pandas()
+        return frame
 
     @cached_property
     def measures(self) -> pd.DataFrame:
         """One row a (model, attack, measure): gains, robustness scores, costs; `MEASURE_SCHEMA`."""
-        return self.store.read_table(self.name, "measures").to_pandas()
+        frame: pd.DataFrame = self.store.read_table(self.name, "measures").to_pandas()
+        return frame
 
     @cached_property
     def intervals(self) -> pd.DataFrame:
         """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_SCHEMA`."""
-        return self.store.read_table(self.name, "intervals").to_pandas()
+        frame: pd.DataFrame = self.store.read_table(self.name, "intervals").to_pandas()
+        return frame
 
     @property
     def models(self) -> list[str]:

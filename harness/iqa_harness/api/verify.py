@@ -139,7 +139,7 @@ def judged(flags: Iterable[Mapping[str, Any]], manifest: RunManifest) -> tuple[J
         mine = tuple(
             Flag(**{name: row[name] for name in Flag._fields}) for row in rows if row["model"] == record.name
         )
-        found.append(Judged(record.name, str(verdict_of(mine)[0]) if mine else "not judged", mine))
+        found.append(Judged(record.name, str(verdict_of(list(mine))[0]) if mine else "not judged", mine))
     return tuple(found)
 
 

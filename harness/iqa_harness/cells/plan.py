@@ -118,7 +118,7 @@ class Work:
     def selection(self) -> str | None:
         """Which of the suite's images these are, in words; None for all."""
         chosen = self.chosen
-        return chosen and selection_words(chosen, len(self.images), self.chosen_from)
+        return selection_words(chosen, len(self.images), self.chosen_from) if chosen else None
 
 
 def plan(

@@ -81,7 +81,7 @@ def code_of(run: Run, *, strict: bool = False) -> ExitCode:
         return ExitCode.PARTIAL
     if not strict:
         return ExitCode.OK
-    verdicts = judged(run.flags.to_dict("records"), run.manifest)
+    verdicts = judged(run.store.read_table(run.name, "flags").to_pylist(), run.manifest)
     for each in verdicts:
         for line in each.lines():
             say(line)

@@ -193,7 +193,7 @@ def _without_scores(record: ModelRecord, manifest: RunManifest, reason: str) -> 
         for line in missing_rows(manifest, model, row, reason, key, final=final)
     ]
     flags = flags_without_scores(record, _completeness(manifest, model, []), reason)
-    fit = LogisticFit(model, "", 0, *[None] * 6, "failed", reason)
+    fit = LogisticFit(model, "", 0, None, None, None, None, None, None, "failed", reason)
     return _ModelTables(
         _judged_rows(table, flags), [], [FlagRow(model, *flag) for flag in flags], [], [fit], []
     )
@@ -240,7 +240,19 @@ def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Plac
 
 def _fit_row(judged: Judged) -> LogisticFit:
     logistic = judged.fit.logistic
-    parameters: Sequence[float | None] = logistic.on_scores if logistic else [None] * 5
+    b1, b2, b3, b4, b5 = logistic.on_scores if logistic else [None] * 5
     residual = logistic.rmse if logistic else None
-    head = (judged.model, judged.fitted_on, judged.fitted_images)
-    return LogisticFit(*head, *parameters, residual, judged.fit.status, judged.fit.detail)
+    fit = judged.fit
+    return LogisticFit(
+        judged.model,
+        judged.fitted_on,
+        judged.fitted_images,
+        b1,
+        b2,
+        b3,
+        b4,
+        b5,
+        residual,
+        fit.status,
+        fit.detail,
+    )
