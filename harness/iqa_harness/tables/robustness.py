@@ -7,7 +7,7 @@ A value is computed from all evaluated images or not at all: a missing or failed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -103,7 +103,7 @@ def robustness_table(
         name: [row for model in made for row in getattr(model, name)]
         for name in ("intervals", "flags", "measures", "fits")
     }
-    rows = {"table": with_ties(table, differences), "differences": differences, **joined}
+    rows: dict[str, Any] = {"table": with_ties(table, differences), "differences": differences, **joined}
     return RobustnessTable(
         **{name: schema.to_table(rows[name], name) for name, schema in RUN_TABLES.items()},
         cells=tuple(cell.key for cell in manifest.cells if cell.status == "done"),
@@ -242,17 +242,5 @@ def _fit_row(judged: Judged) -> LogisticFit:
     logistic = judged.fit.logistic
     b1, b2, b3, b4, b5 = logistic.on_scores if logistic else [None] * 5
     residual = logistic.rmse if logistic else None
-    fit = judged.fit
-    return LogisticFit(
-        judged.model,
-        judged.fitted_on,
-        judged.fitted_images,
-        b1,
-        b2,
-        b3,
-        b4,
-        b5,
-        residual,
-        fit.status,
-        fit.detail,
-    )
+    name, split, images, fit = judged.model, judged.fitted_on, judged.fitted_images, judged.fit
+    return LogisticFit(name, split, images, b1, b2, b3, b4, b5, residual, fit.status, fit.detail)
