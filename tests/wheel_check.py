@@ -60,6 +60,8 @@ def check_content(wheel: Path) -> None:
         "iqa_harness/training/presets/demo_lite0.toml",
         "iqa_reports/templates/report.html.j2",
         "iqa_models/py.typed",
+        "iqa_attacks/py.typed",
+        "iqa_suites/py.typed",
     ):
         require(needed in names, f"the wheel lacks {needed}")
 

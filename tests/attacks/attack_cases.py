@@ -125,6 +125,5 @@ def run(attack: Attack, model, on, **options) -> AttackResult:
     """Run an attack, one that must be trained after training on four other images."""
     if isinstance(attack, Universal) and not isinstance(attack, TrainedUniversal):
         images, ids, _ = targets([tuple(on[0][0].shape[1:])] * 4, seed=99)
-        with torch.inference_mode(False):
-            attack = attack.trained(model, [image.to(on[0][0].dtype) for image in images], ids)
+        attack = attack.trained(model, [image.to(on[0][0].dtype) for image in images], ids)
     return attack.run(model, *on, **options)

@@ -1,11 +1,14 @@
 """The catalogue: one file makes an attack, another package's entry points do, and what is wrong is named."""
 
 import copy
+import inspect
 import sys
 
 import pytest
 from attack_cases import Wavy, targets
 
+import iqa_attacks
+import iqa_suites
 from iqa_attacks import (
     BadAttackOption,
     Noise,
@@ -109,8 +112,6 @@ def test_a_broken_plug_in_is_named_and_the_rest_stays(packages):
 
 def test_a_new_file_in_the_package_is_all_it_takes(packages, tmp_path, monkeypatch):
     """A module of the package that nothing imports is found by the first look-up."""
-    import iqa_attacks
-
     folder = tmp_path / "more"
     folder.mkdir()
     (folder / "brand_new.py").write_text(ATTACK.replace("careful", "brand_new"))
@@ -132,3 +133,13 @@ def test_names_are_plain_and_taken_once():
         registry.find("ome")
     with pytest.raises(BadAttackOption, match="'clean' is taken"):
         register_attack(type("Clean", (Noise,), {"kind": "clean"}))
+
+
+@pytest.mark.parametrize("package", [iqa_attacks, iqa_suites])
+def test_every_name_a_package_imports_for_its_users_is_exported_and_documented(package):
+    """In both directions: nothing public is left out of `__all__`, and what is in it says what it is."""
+    public = {n for n, v in vars(package).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    assert public == set(package.__all__)
+    for name in public:
+        value = getattr(package, name)
+        assert not (inspect.isclass(value) or inspect.isfunction(value)) or value.__doc__, name

@@ -88,6 +88,24 @@ def test_a_slower_copy_is_no_choice():
     assert made.why.startswith("nothing else pays")
 
 
+def test_a_copy_that_fails_is_no_choice():
+    """A form that a device cannot compute, or whose gradient is not finite, is left, with its error."""
+
+    class Failing(Wasteful):
+        def predict(self, images):
+            raise RuntimeError("no kernel for this precision\ntraceback")
+
+    class Infinite(Wasteful):
+        def predict(self, images):
+            return super().predict(images) / 0
+
+    for made_by, words in ((Failing, "no kernel for this precision"), (Infinite, "not finite")):
+        made = chosen(Wasteful(), lambda model, form, made_by=made_by: made_by(times=1))
+        assert made.form == Form()
+        assert words in made.why
+        assert "traceback" not in made.why
+
+
 def test_a_model_that_cannot_be_copied_is_taken_as_it_is():
     """There is no candidate beside it."""
     model = Wasteful()

@@ -177,18 +177,20 @@ def _chosen(
     copies: Callable[[QualityModel, Form], QualityModel],
 ) -> Tuning:
     """Time the forms, take the fastest that is strong, then choose the chunk."""
-    candidates = {PLAIN: model}
-    for form in forms:
-        made = copies(model, form)
-        if made is not model:
-            candidates[form] = made
-    slopes = {}
+    candidates = {PLAIN: model} | {form: copies(model, form) for form in forms}
+    slopes: dict[Form, Tensor] = {}
+    refused = []
     for form, made in candidates.items():
-        with seeded(0, batch.device):  # a stochastic model draws the same for each
-            slopes[form] = score_and_gradient(made, batch, chunk=len(batch)).gradients
-    times = _timed({form: (made, batch, len(batch)) for form, made in candidates.items()})
+        if form == PLAIN or made is not model:
+            try:
+                slopes[form] = _slope(made, batch)
+            except (AttackFailed, RuntimeError) as error:
+                if form == PLAIN:
+                    raise
+                refused.append(f"{form.words} fails: {error}".partition("\n")[0])
+    times = _timed({form: (candidates[form], batch, len(batch)) for form in slopes})
     plain = times[PLAIN]
-    best, strength, refused = PLAIN, None, []
+    best, strength = PLAIN, None
     gain: float | None = None
     for form in _worth_it(times):
         strength = _one_step(slopes[PLAIN], slopes[form])
@@ -212,6 +214,12 @@ def _chosen(
         strength=None if best == PLAIN else strength,
         why="; ".join(["nothing else pays" if best == PLAIN else words, *refused]),
     )
+
+
+def _slope(model: QualityModel, batch: Tensor) -> Tensor:
+    """Return the gradients of a batch; a stochastic model draws the same each time."""
+    with seeded(0, batch.device):
+        return score_and_gradient(model, batch, chunk=len(batch)).gradients
 
 
 def _worth_it(times: dict[Form, float]) -> list[Form]:
