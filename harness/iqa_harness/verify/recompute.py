@@ -17,7 +17,7 @@ from iqa_harness.cells.examples import Examples
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import Check
+from iqa_harness.evidence.model_checks import Check, measured_as_here
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
@@ -190,7 +190,8 @@ def _checks_differ(record: ModelRecord, found: Mapping[str, Check]) -> list[Find
             findings.append(Finding("check", f"{record.name}, {name}", detail))
             continue
         old, new = stored, found[name]._asdict()
-        for part in ("passed", "threshold", "value", "detail"):
+        parts = ("passed", "threshold", "value", "detail")
+        for part in parts if measured_as_here(record.checks) else parts[:2]:
             a, b = old.get(part), new.get(part)
             if part == "detail":  # its numbers are of the value's kind
                 same = _NUMBER.sub("#", str(a)) == _NUMBER.sub("#", str(b))
