@@ -12,6 +12,7 @@ from typing import NamedTuple
 from iqa_harness.training.figures import Figures
 from iqa_reports import Entry, TableView, markdown_table, text
 from iqa_reports.formats.csv_table import write_csv
+from iqa_reports.formats.markdown import escape
 from iqa_reports.table_view import Group, columns, label, stub
 from iqa_results import write_whole
 
@@ -92,11 +93,11 @@ def write_table(base: Path, title: str, table: Table, notes: Sequence[str] = ())
 
     lines = io.StringIO()
     write_csv(lines, [list(table.rows[0]), *(row.values() for row in table.rows)])
-    view = table.view._replace(caption=title, notes=tuple(("", note) for note in notes))
+    parts = [f"# {escape(title)}", markdown_table(table.view), "\n".join(f"- {escape(n)}" for n in notes)]
     contents = {
         ".csv": lines.getvalue().encode(),
         ".parquet": pd.DataFrame(table.rows).to_parquet(index=False),
-        ".md": f"{markdown_table(view)}\n".encode(),
+        ".md": ("\n\n".join(filter(None, parts)) + "\n").encode(),
     }
     paths = []
     for suffix, content in contents.items():
