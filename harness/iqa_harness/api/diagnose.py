@@ -47,8 +47,8 @@ class Diagnosis:
 
         return pd.DataFrame([row._asdict() for row in self.rows])
 
-    def shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Return heads and texts of a short table for people."""
+    def shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
+        """Return heads and texts of a short table for people, and how many of its columns are names."""
         attention = [row for row in self.rows if isinstance(row, Attention)]
         statistics = [row for row in self.rows if isinstance(row, DiagnosticRow)]
         return _by_thirds(attention) if attention else _by_quantity(statistics)
@@ -151,7 +151,7 @@ def _attention(
     return Diagnosis(label, rows, tuple(files))
 
 
-def _by_thirds(rows: list[Attention]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _by_thirds(rows: list[Attention]) -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
     """Return the mean weight of each stage by thirds of the labels."""
     ordered = sorted(rows, key=lambda row: row.mos)
     first, second = len(ordered) // 3, 2 * len(ordered) // 3
@@ -161,10 +161,10 @@ def _by_thirds(rows: list[Attention]) -> tuple[tuple[str, ...], list[tuple[str, 
     ):
         means = [f"{sum(a.stages[s] for a in part) / len(part):.3f}" if part else "-" for s in range(4)]
         texts.append((name, str(len(part)), *means))
-    return ("third by label", "images", "stage 1", "stage 2", "stage 3", "stage 4"), texts
+    return ("third by label", "images", "stage 1", "stage 2", "stage 3", "stage 4"), texts, 1
 
 
-def _by_quantity(rows: Sequence[DiagnosticRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _by_quantity(rows: Sequence[DiagnosticRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
     """Return the statistics `SHOWN` of each quantity and place."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
@@ -173,4 +173,4 @@ def _by_quantity(rows: Sequence[DiagnosticRow]) -> tuple[tuple[str, ...], list[t
         (*place, *(f"{values[name]:.3g}" if name in values else "" for name in SHOWN))
         for place, values in found.items()
     ]
-    return ("quantity", "place", *SHOWN), texts
+    return ("quantity", "place", *SHOWN), texts, 2

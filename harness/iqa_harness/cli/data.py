@@ -29,10 +29,10 @@ DataArgument = Annotated[
 def list_command() -> None:
     """List the data sets there are: embedded ones, and public ones for whose folder you are asked."""
     from iqa_harness.api import data as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_list
     from iqa_harness.machine.terminal import say
 
-    print_table(("set", "labels", "what it is"), api.list_data(), folded=("what it is",))
+    print_list(("set", "labels", "what it is"), api.list_data())
     say("\n`iqa-harness data info NAME` says where to get a set and what its folder must hold.")
 
 

@@ -32,7 +32,7 @@ def diagnose(
 ) -> None:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.api import diagnose as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_figures
     from iqa_harness.machine.terminal import say
 
     found = api.diagnose(
@@ -40,6 +40,7 @@ def diagnose(
         device=device, threads=threads, progress=not quiet,
     )  # fmt: skip
     if found.rows:
-        print_table(*found.shown())
+        heads, texts, names = found.shown()
+        print_figures(heads, texts, names=names)
     for file in found.files:
         say(str(file))

@@ -19,10 +19,10 @@ def list_command(
 ) -> None:
     """List the registered models, those of a plugin among them."""
     from iqa_harness.api import models as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_list
 
     rows = list(api.list_models(pattern, plugins=plugin or ()).items())
-    print_table(("model", "what it is"), rows, folded=("what it is",))
+    print_list(("model", "what it is"), rows)
 
 
 @app.command("show")

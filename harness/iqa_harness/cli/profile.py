@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,7 @@ def profile(
 ) -> None:
     """Print parameters, multiply-adds, time and memory of a model, by parts."""
     from iqa_harness.api import profile as api
+    from iqa_harness.cli.tables import print_figures
     from iqa_harness.machine.terminal import say
     from iqa_models.profile import CONVENTION
 
@@ -43,25 +43,19 @@ def profile(
     )  # fmt: skip
     say(f"{found.model}, {found.input}\n{CONVENTION}")
     parts = [(part.part, f"{part.parameters:,}", f"{part.macs / 1e9:.4f}") for part in found.parts]
-    _print(("part", "parameters", "GMAC"), parts)
+    print_figures(("part", "parameters", "GMAC"), parts)
     if found.measured:
         say(f"batch {batch}, {precision}, {device}, {repeats} repetitions")
         steps = [(name, *_measured(one)) for name, one in found.measured.items()]
-        _print(("step", "median ms", "least ms", "peak MB", "reserved MB"), steps)
+        print_figures(("step", "median ms", "least ms", "peak MB", "reserved MB"), steps)
         say(f"peak MB: {found.measured['forward'].memory}")
     if found.growth:
         say("links of the neck, one image, by the tokens of all four stages")
         heads = ("attention", "image side", "tokens", "GMAC", "median ms", "peak MB")
-        _print(heads, [_growth(row) for row in found.growth])
+        print_figures(heads, [_growth(row) for row in found.growth])
         say("\n".join(found.exponents))
     for file in found.files:
         say(str(file))
-
-
-def _print(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from iqa_harness.cli.tables import print_table
-
-    print_table(heads, rows, numeric=heads[1:])
 
 
 def _measured(one: Measured) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ app = typer.Typer(no_args_is_help=True, help="List, print and check suites.")
 def list_command() -> None:
     """List the suites that ship."""
     from iqa_harness.api import suites as api
-    from iqa_harness.cli.tables import print_table
+    from iqa_harness.cli.tables import print_list
 
-    print_table(("suite", "what it is"), list(api.list_suites().items()), folded=("what it is",))
+    print_list(("suite", "what it is"), list(api.list_suites().items()))
 
 
 @app.command("show")

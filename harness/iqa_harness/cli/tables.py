@@ -1,8 +1,8 @@
-"""Tables on the terminal: lists of names as texts, results as the view that every format shares."""
+"""Tables on the terminal: lists of names, figures, and the view that every format of a result shares."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iqa_harness.machine.terminal import console, plain
@@ -10,64 +10,32 @@ from iqa_harness.machine.terminal import console, plain
 if TYPE_CHECKING:
     from iqa_reports import TableView
 
-GAP = 2
-"""Blanks between columns."""
 
-
-def print_table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    title: str = "",
-    numeric: Collection[str] = (),
-    folded: Collection[str] = (),
-) -> None:
-    """Print a table to the terminal; what is too wide for it goes on below, with the first column again.
-
-    Args:
-        heads: of the columns.
-        rows: texts, printed as they are: names in them are a user's.
-        title: line above.
-        numeric: heads of columns that are flush right.
-        folded: heads of columns of words, which are folded rather than moved below.
-    """
+def print_list(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print names and what each is: the last column is folded where the terminal ends."""
     from rich.table import Table
     from rich.text import Text
 
-    terminal = console()
-    widths = [
-        len(head) if head in folded else max(map(len, column))
-        for head, *column in zip(heads, heads, *rows, strict=True)
-    ]
-    if title:
-        terminal.print(Text(plain(title), style="bold"))
-    for places in _blocks([width + GAP for width in widths], terminal.width + GAP):
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for place in places:
-            head = heads[place]
-            table.add_column(
-                Text(head),
-                justify="right" if head in numeric else "left",
-                no_wrap=head not in folded,
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*(Text(plain(row[place])) for place in places))
-        terminal.print(table)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, head in enumerate(heads, start=1):
+        table.add_column(head, no_wrap=place < len(heads), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    console().print(table)
+
+
+def print_figures(heads: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1) -> None:
+    """Print texts of numbers beside `names` columns of names."""
+    from iqa_reports import Entry, TableView
+    from iqa_reports.table_view import columns, label, stub
+
+    entries = [(*map(label, row[:names]), *(Entry(text, "number") for text in row[names:])) for row in rows]
+    groups = tuple(columns(head) for head in heads[names:])
+    print_view(TableView("figures", "", stub(*heads[:names]), groups, tuple(entries), ()))
 
 
 def print_view(view: TableView) -> None:
     """Print a table of results."""
-    from iqa_reports import print_table as show
+    from iqa_reports import print_table
 
-    show(view, console())
-
-
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Divide columns into blocks that fit side by side, each with the first column at its head."""
-    blocks = [[0]]
-    for place, width in enumerate(widths[1:], start=1):
-        if len(blocks[-1]) > 1 and sum(widths[p] for p in blocks[-1]) + width > room:
-            blocks.append([0])
-        blocks[-1].append(place)
-    return blocks
+    print_table(view, console())
