@@ -248,7 +248,7 @@ def test_command(cli, tmp_path):
         ("other", "first"),
         ("other", "second"),
     ]
-    assert all(f"{row['srocc']:.4f}" in out for row in rows)
+    assert all(f"{row['srocc']:.4f}".replace("-", "\N{MINUS SIGN}") in out for row in rows)
     assert "fitted on the evaluated images themselves" in out
     with (folder / "table.csv").open(newline="") as file:
         assert [float(row["srocc"]) for row in csv.DictReader(file)] == [row["srocc"] for row in rows]

@@ -39,11 +39,10 @@ def test_what_is_printed_is_the_table(cli, own):
     assert cli("evaluate", "-m", "linear", "-d", "own.csv")[0] == 0
     found = evaluate("linear", "own.csv", progress=False)
     out = cli("evaluate", "-m", "linear", "-d", "own.csv")[1]
-    texts, _ = found.shown()
-    for text in texts[0]:
-        assert text in out
-        assert text in repr(found)
-        assert text in found._repr_html_()
+    for entry in found.view.rows[0]:
+        assert entry.text in out
+        assert entry.text in repr(found)
+        assert entry.text in found._repr_html_()
 
 
 def test_models_and_sets_that_are_open_already(own, opened, brightness):
