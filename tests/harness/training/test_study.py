@@ -128,7 +128,7 @@ def test_a_study_ends_in_one_table_and_keeps_what_is_done(cli, folder):
         assert float(row["composed inf 1/255"]) <= float(row["suite_min inf 1/255"]) <= 1
     page = (folder / "s/small.md").read_text()
     assert "| row | seeds | test SROCC |" in page
-    assert "\nnoise on grey\n" in page
+    assert "- noise on grey" in page
     assert "srocc (published)" in page
     code, _, _ = cli("report", "--input", "s", "--out", "page", "--format", "csv")
     assert code == 0
