@@ -113,14 +113,15 @@ def _macs(cost: Cost) -> int | None:
 def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity) -> Result:
     return Result(
         model=row["model"],
-        **{name: getattr(identity, name) for name in _SHARED},
+        **shared(identity),
         suite=run.manifest.suite,
         **{name: row[name] for name in _COPIED},
-        std=None,
-        seeds=1,
-        parameters=None,
-        macs=None,
     )
+
+
+def shared(identity: Identity | None) -> dict[str, Any]:
+    """Return what a result says of the model it is of: nothing if nothing is known."""
+    return {name: getattr(identity, name, None) for name in _SHARED}
 
 
 _SHARED = ("registered", "backbone", "neck", "variant", "loss", "lr", "trained_on")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from iqa_harness.reporting.results import Identity, identify_card
+from iqa_harness.reporting.results import Identity, identify_card, shared
 from iqa_harness.training.figures import FIGURES
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
@@ -98,28 +98,6 @@ def evaluation_results(table: pa.Table) -> list[Result]:
 
 
 def _result(model: str, identity: Identity | None, **fields: Any) -> Result:
-    value = fields.pop("value")
-    values = {
-        "registered": identity and identity.registered,
-        "backbone": identity and identity.backbone,
-        "neck": identity and identity.neck,
-        "variant": identity and identity.variant,
-        "loss": identity and identity.loss,
-        "lr": None if identity is None else identity.lr,
-        "trained_on": identity and identity.trained_on,
-        "suite": "",
-        "row": "clean",
-        "attack": "",
-        "objective": "",
-        "norm": "none",
-        "epsilon": 0.0,
-        "std": None,
-        "seeds": 1,
-        "low": None,
-        "high": None,
-        "parameters": None,
-        "macs": None,
-        **fields,
-    }
-    values["undefined"] = None if value is not None else fields.get("undefined") or "not computed"
-    return Result(model=model, value=value, **values)
+    undefined = None if fields["value"] is not None else fields.get("undefined") or "not computed"
+    place = {"suite": "", "row": "clean", "attack": "", "objective": "", "norm": "none", "epsilon": 0.0}
+    return Result(**{"model": model, **shared(identity), **place, **fields, "undefined": undefined})

@@ -40,16 +40,16 @@ class Result(NamedTuple):
     epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean"]
     metric: Annotated[str, "srocc | plcc | krocc | rmse ..."]
     value: Annotated[float | None, "the value, over several seeds their mean; null if undefined"]
-    std: Annotated[float | None, "standard deviation over seeds (n - 1); null with one seed"]
-    seeds: Annotated[int, "trained models the value is over"]
+    std: Annotated[float | None, "standard deviation over seeds (n - 1); null with one seed"] = None
+    seeds: Annotated[int, "trained models the value is over"] = 1
     low: Annotated[
         float | None,
         "lower end of the 95 % interval of one model's value; null over several seeds",
-    ]
-    high: Annotated[float | None, "upper end of it"]
-    parameters: Annotated[int | None, "parameters of the whole model; null if unknown"]
-    macs: Annotated[int | None, "multiply-adds of one forward pass; null if unknown"]
-    undefined: Annotated[str | None, "why the value is null"]
+    ] = None
+    high: Annotated[float | None, "upper end of it"] = None
+    parameters: Annotated[int | None, "parameters of the whole model; null if unknown"] = None
+    macs: Annotated[int | None, "multiply-adds of one forward pass; null if unknown"] = None
+    undefined: Annotated[str | None, "why the value is null"] = None
 
 
 class Diagnostic(NamedTuple):
