@@ -314,3 +314,14 @@ def test_a_model_made_under_inference_mode_says_what_is_wrong():
         model = Wavy().eval()
     with pytest.raises(AttackError, match=r"made under torch.inference_mode\(\)"):
         _pgd().run(model, *_targets())
+
+
+def test_a_copy_for_gradients_has_the_batches_of_the_attack():
+    """Of nine images the ninth is in the batch of the other eight, also where losses are worked out again."""
+    model, on = Wavy().eval(), _targets([(8, 8)] * 9)
+    attack = _pgd(objectives=("pairwise_inversion",), restarts=1)
+    plain, copied = (_by_key(attack.run(model, *on, gradients=copy)) for copy in (None, model))
+    for key, found in plain.items():
+        assert copied[key].loss == (
+            found.loss if found.loss is None else pytest.approx(found.loss, rel=1e-12)
+        )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from iqa_attacks.engine.batches import batches
 from iqa_attacks.objectives import Objective
 from iqa_attacks.results import Ascent, Example, Found, Targets
 
@@ -51,8 +52,7 @@ def with_own_losses(
             images = torch.tensor([each.image for each in group])
             scores = torch.tensor([each.example.score for each in group], dtype=torch.float64)
             width = batch if objective.batch_level else len(group)
-            for first in range(0, len(group), width):
-                part = slice(first, first + width)
+            for part in batches(len(group), width):
                 values = _losses(objective, scores[part], images[part], targets, low, high)
                 losses |= {
                     (int(i), objective.name, steps): value
