@@ -23,8 +23,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from iqa_harness.gate.baselines import Standpoint
-from iqa_harness.gate.regressions import find_regressions
+from iqa_harness.gating.baselines import Standpoint
+from iqa_harness.gating.regressions import find_regressions
 from iqa_harness.measures.bootstrap import Bootstrap, lowest
 from iqa_harness.measures.correlation import plcc, srocc
 from iqa_results import Baseline, BaselineModel, Provenance

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from iqa_harness.errors import NotComparable, RunError
-from iqa_harness.gate.baselines import Standpoint
-from iqa_harness.gate.formats import as_json, headline, junit, markdown, sentence
-from iqa_harness.gate.regressions import GATED, Regression, find_regressions, noise_floors, undefined_values
+from iqa_harness.gating.baselines import Standpoint
+from iqa_harness.gating.formats import as_json, headline, junit, markdown, sentence
+from iqa_harness.gating.regressions import GATED, Regression, find_regressions, noise_floors, undefined_values
 from iqa_harness.measures.correlation import METRICS
 from iqa_models import create_model, save_checkpoint
 from iqa_results import (

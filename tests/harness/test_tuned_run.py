@@ -20,7 +20,7 @@ from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.merge import joined
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.tables.robustness import robustness_table
-from iqa_harness.verify.run import verify_run
+from iqa_harness.verification.run import verify_run
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

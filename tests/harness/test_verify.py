@@ -15,7 +15,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
-from iqa_harness.verify import require_entrants, verify_run
+from iqa_harness.verification import require_entrants, verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite

@@ -16,7 +16,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
-from iqa_harness.verify import verify_run
+from iqa_harness.verification import verify_run
 from iqa_models import LinearQuality, create_model
 from iqa_results import ResultStore
 from iqa_suites import load_suite, parse_suite

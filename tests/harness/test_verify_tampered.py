@@ -12,7 +12,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.running.manifest import RunConfig, refreshed
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
-from iqa_harness.verify import verify_run
+from iqa_harness.verification import verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest
 from iqa_suites import parse_suite

@@ -9,9 +9,9 @@ from pathlib import Path
 from iqa_harness.api.reading import STORE, opened
 from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
-from iqa_harness.gate import formats
-from iqa_harness.gate.baselines import Standpoint, standpoint
-from iqa_harness.gate.regressions import (
+from iqa_harness.gating import formats
+from iqa_harness.gating.baselines import Standpoint, standpoint
+from iqa_harness.gating.regressions import (
     TOLERANCE,
     Comparison,
     Gated,
@@ -20,7 +20,7 @@ from iqa_harness.gate.regressions import (
     noise_floors,
     undefined_values,
 )
-from iqa_harness.gate.side import require_whole
+from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.manifest import refreshed

@@ -16,8 +16,8 @@ from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
 from iqa_harness.machine.devices import use_devices
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import refreshed
-from iqa_harness.verify.finding import Finding, cell_name
-from iqa_harness.verify.run import Verified, require_entrants, verify_run
+from iqa_harness.verification.finding import Finding, cell_name
+from iqa_harness.verification.run import Verified, require_entrants, verify_run
 from iqa_models.registry import did_you_mean
 from iqa_results import ResultStore, RunManifest
 

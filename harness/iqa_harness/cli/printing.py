@@ -62,7 +62,7 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from iqa_harness.gate.formats import comparison_view, sentence
+    from iqa_harness.gating.formats import comparison_view, sentence
     from iqa_reports import print_table
 
     print_table(comparison_view(found.gated), console())

@@ -1,4 +1,4 @@
-"""`report`, `leaderboard`, `verify`, `gate`, baselines and stores: Python and the command line say the same."""
+"""`report`, `leaderboard`, `verify`, `gate`, baselines, stores: Python and the command line say the same."""
 
 import json
 import shutil
@@ -27,7 +27,9 @@ def test_a_report_is_written_alike(store, cli, tmp_path):
     code, out, _ = cli("report", "first", "--store", str(store.root), "--out", str(tmp_path / "a"))
     assert code == 0
     written = iqa.report("first", store=store, out=tmp_path / "b")
-    names = {p.relative_to(tmp_path / "b") for p in (tmp_path / "b").rglob("*") if p.suffix in (".csv", ".md")}
+    names = {
+        p.relative_to(tmp_path / "b") for p in (tmp_path / "b").rglob("*") if p.suffix in (".csv", ".md")
+    }
     assert len(names) > 3
     for name in names:
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()

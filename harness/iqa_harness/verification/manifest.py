@@ -15,7 +15,7 @@ from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.running.ledger import COST_COLUMNS, report_of
 from iqa_harness.running.manifest import notes_of
-from iqa_harness.verify.finding import Finding, cell_name, within
+from iqa_harness.verification.finding import Finding, cell_name, within
 from iqa_results import CellRecord, ModelRecord, RunManifest
 from iqa_suites import Suite
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_harness.verify.finding import Finding, alike
+from iqa_harness.verification.finding import Finding, alike
 from iqa_results import BadPart, ResultStore, RunManifest
 
 TABLE_SLACK = 1e-9

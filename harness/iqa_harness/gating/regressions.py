@@ -18,8 +18,8 @@ import pandas as pd
 
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.evidence.flags import VERDICTS
-from iqa_harness.gate.baselines import Standpoint
-from iqa_harness.gate.side import norms_of, require_whole
+from iqa_harness.gating.baselines import Standpoint
+from iqa_harness.gating.side import norms_of, require_whole
 from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates
 from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
 from iqa_harness.tables.minima import is_member, lowest_member

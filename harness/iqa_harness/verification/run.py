@@ -16,8 +16,8 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
-from iqa_harness.verify.finding import ORDER, Finding, cell_name
-from iqa_harness.verify.manifest import (
+from iqa_harness.verification.finding import ORDER, Finding, cell_name
+from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
     costs_differ,
@@ -26,9 +26,9 @@ from iqa_harness.verify.manifest import (
     place_of,
     suite_differs,
 )
-from iqa_harness.verify.recompute import Again
-from iqa_harness.verify.rows import rows_differ, rows_disagree
-from iqa_harness.verify.tables import tables_differ
+from iqa_harness.verification.recompute import Again
+from iqa_harness.verification.rows import rows_differ, rows_disagree
+from iqa_harness.verification.tables import tables_differ
 from iqa_results import ResultsError, ResultStore, RunManifest
 from iqa_suites import BadSuite, Suite
 

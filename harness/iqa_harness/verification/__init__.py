@@ -5,7 +5,7 @@ the plan and each other; tables against rows. The checks of every model, all its
 of its attacks are made again, in the process that verifies, which is never the one that attacked.
 """
 
-from iqa_harness.verify.finding import Finding, cell_name
-from iqa_harness.verify.run import Verified, require_entrants, verify_run
+from iqa_harness.verification.finding import Finding, cell_name
+from iqa_harness.verification.run import Verified, require_entrants, verify_run
 
 __all__ = ["Finding", "Verified", "cell_name", "require_entrants", "verify_run"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from iqa_harness.gate.baselines import Standpoint
+from iqa_harness.gating.baselines import Standpoint
 from iqa_harness.tables.minima import is_of
 from iqa_results import BadPart
 

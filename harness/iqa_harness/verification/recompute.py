@@ -23,8 +23,8 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
 from iqa_harness.measures.model_scores import range_of
 from iqa_harness.running.model_records import measured_checks
-from iqa_harness.verify.finding import Finding, cell_name, row_name, shown, within
-from iqa_harness.verify.rows import SCORE_SLACK, UNPLANNED
+from iqa_harness.verification.finding import Finding, cell_name, row_name, shown, within
+from iqa_harness.verification.rows import SCORE_SLACK, UNPLANNED
 from iqa_results import ROW, ModelRecord, RunManifest
 
 AGAIN_SLACK = 1e-3

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from xml.etree import ElementTree
 
-from iqa_harness.gate.regressions import Comparison, Gated, Regression
+from iqa_harness.gating.regressions import Comparison, Gated, Regression
 from iqa_reports import Entry, TableView, markdown_table
 from iqa_reports.formats.markdown import escape
 from iqa_reports.table_view import columns, label, stub

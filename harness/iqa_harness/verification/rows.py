@@ -19,7 +19,7 @@ from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.model_scores import column, range_of
-from iqa_harness.verify.finding import Finding, cell_name, row_name, shown
+from iqa_harness.verification.finding import Finding, cell_name, row_name, shown
 from iqa_results import ROW, RunManifest
 
 BUDGET_SLACK = 1e-6
