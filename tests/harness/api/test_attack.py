@@ -1,7 +1,10 @@
 """`attack`, `plan`, `load_run` and what a run can be asked: the same as the command line's, to the row."""
 
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -148,6 +151,8 @@ def test_the_package_is_imported_lazily():
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in iqa.__all__:
         assert getattr(iqa, name) is not None
+    # A module of that name would take the function's place once it is imported.
+    assert not {path.stem for path in Path(iqa.__file__).parent.iterdir()} & set(iqa.__all__)
     with pytest.raises(AttributeError, match="no attribute 'atack'"):
         _ = iqa.atack
 
@@ -157,3 +162,13 @@ def test_a_store_is_taken_as_folder_or_object(run):
     by_path = iqa.load_run("r", run.store.root)
     by_object = iqa.load_run("r", ResultStore(run.store.root))
     pd.testing.assert_frame_equal(by_path.table, by_object.table)
+
+
+def test_every_exported_name_is_documented():
+    """python.md has a row for each, with the first sentence of its docstring, and no other."""
+    page = (Path(__file__).resolve().parents[3] / "harness" / "python.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert sorted(rows) == iqa.__all__
+    for name, words in rows.items():
+        first = (inspect.getdoc(getattr(iqa, name)) or "").split("\n\n")[0].replace("\n", " ")
+        assert words == first.replace("|", "\\|"), name
