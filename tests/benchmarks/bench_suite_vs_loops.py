@@ -112,7 +112,7 @@ class Case:
                     found[name] = torch.cat([self.model(image) for image in best.split(1)])
         return found, gradients
 
-    def suite(self, model: QualityModel, choice: Tuning, restart: int) -> tuple[Scores, int]:
+    def suite(self, model: QualityModel, copy: QualityModel, restart: int, chunk: int) -> tuple[Scores, int]:
         """Run the harness's attack of the same restart; return the same of it."""
         attack = create_attack(
             "pgd",
@@ -125,9 +125,7 @@ class Case:
             tau=TAU,
             seed=restart,
         )
-        result = attack.run(
-            model, list(self.images), self.ids, self.mos, chunk=choice.chunk, gradients=choice.copy_of(model)
-        )
+        result = attack.run(model, list(self.images), self.ids, self.mos, chunk=chunk, gradients=copy)
         by_place = {(f.objective, f.steps, f.image): f.example.score for f in result.found}
         found = {
             name: torch.tensor([by_place[name, self.sweep[-1], i] for i in range(len(self.images))])
@@ -184,6 +182,7 @@ def main() -> int:
         model, weights_sha256(model), list(case.images), chunk=options.chunk, mode=options.tune,
         gradients=1e9,
     )  # fmt: skip
+    copy = choice.copy_of(model)  # once, as a run does
     tuning_seconds = clock() - began
     print(f"{options.model}: {choice.why}; chunk {choice.chunk}")
     ratios, times = [], {"loops": 0.0, "suite": 0.0}
@@ -191,7 +190,7 @@ def main() -> int:
     gradients = {"loops": 0, "suite": 0}
     ways = {
         "loops": case.loops,
-        "suite": lambda restart: case.suite(model, choice, restart),
+        "suite": lambda restart: case.suite(model, copy, restart, choice.chunk),
     }
     for repeat in range(options.repeats):
         for restart in range(options.restarts):
