@@ -11,6 +11,7 @@ object store it is sent in one piece, and an object is visible only after all of
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -23,6 +24,7 @@ from typing import Any
 from iqa_results.errors import ResultsError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -139,6 +141,11 @@ def write_whole(path: Location, content: bytes) -> None:
         return
     with whole_file(path) as part:
         part.write_bytes(content)
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether a write failed because the disk is full, a quota is used up, or files may not grow so large."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @contextlib.contextmanager

@@ -124,17 +124,19 @@ def counting(linear):
 
 
 def test_scores_are_kept(sets, counting, tmp_path):
-    """A second evaluation computes nothing, another set only itself, another label column nothing at all."""
+    """A second evaluation scores three images of each kept split again, and else what is new; so with other
+    labels.
+    """
     store = EvaluationStore(tmp_path)
     first = run([counting], sets[:1], store)
     assert Counting.seen == 35 + 2  # the first of each part again: is the score repeatable?
     both = run([counting], sets, store)
-    assert Counting.seen == 35 + 2 + 12 + 1
+    assert Counting.seen == 35 + 2 + 2 * 3 + 12 + 1
     assert both.rows.slice(0, 1).equals(first.rows)
     relabelled = tmp_path / "a" / "other.csv"
     relabelled.write_text((tmp_path / "a" / "first.csv").read_text().replace(",test", "1,test"))
     run([counting], [("other", open_data(relabelled, progress=False))], store)
-    assert Counting.seen == 35 + 2 + 12 + 1
+    assert Counting.seen == 35 + 2 + 4 * 3 + 12 + 1
 
 
 def test_an_interrupt_costs_a_part_only(sets, counting, tmp_path, monkeypatch):
@@ -146,7 +148,7 @@ def test_an_interrupt_costs_a_part_only(sets, counting, tmp_path, monkeypatch):
         run([counting], sets[:1], store)
     Counting.seen, Counting.stop_at = 0, None
     resumed = run([counting], sets[:1], store)
-    assert Counting.seen == 35 - 20 + 2
+    assert Counting.seen == 35 - 20 + 2 + 3  # three kept ones are scored again
     assert resumed.rows.equals(run([counting], sets[:1], EvaluationStore(tmp_path / "fresh")).rows)
 
 

@@ -199,7 +199,7 @@ def plan(
     for note in notes_on(entrants, str(results.root)):
         tell(note)
     data, mos_range, cache = options.get("data"), options.get("mos_range"), _path(options.get("cache"))
-    loaded, source = _on_data(loaded, data, mos_range, cache)
+    loaded, source = _on_data(loaded, data, mos_range, cache, progress)
     selection = Selection(options.get("limit"), tuple(options.get("images", ())))
     work = plan_work(loaded.suite, entrants, source, selection)
     only = tuple(options.get("only", ()))
@@ -285,7 +285,7 @@ def _path(path: str | Path | None) -> Path | None:
 
 
 def _on_data(
-    loaded: LoadedSuite, data: Any, mos_range: tuple[float, float] | None, cache: Path | None
+    loaded: LoadedSuite, data: Any, mos_range: tuple[float, float] | None, cache: Path | None, progress: bool
 ) -> tuple[LoadedSuite, ImageSet]:
     """Return the suite as it is run, and the images it is run on."""
     if data is None:
@@ -294,12 +294,16 @@ def _on_data(
                 "--mos-range goes with --data; for the suite's own CSV write mos_range in its [data]"
             )
         settings = loaded.suite.data
-        return loaded, open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)
+        return loaded, open_data(
+            settings.name, cache_dir=cache, mos_range=settings.mos_range, progress=progress
+        )
     if isinstance(data, str | Path):
         moved = loaded.on_data(str(data), mos_range)
         settings = moved.suite.data
-        return moved, open_data(settings.name, cache_dir=cache, mos_range=settings.mos_range)
-    images = open_data(data, cache_dir=cache, mos_range=mos_range)
+        return moved, open_data(
+            settings.name, cache_dir=cache, mos_range=settings.mos_range, progress=progress
+        )
+    images = open_data(data, cache_dir=cache, mos_range=mos_range, progress=progress)
     if images.card.name == loaded.suite.data.name:
         return loaded, images
     stated = None if images.card.name in EMBEDDED else images.card.mos_range

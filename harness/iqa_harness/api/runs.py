@@ -19,13 +19,30 @@ from iqa_harness.stores.upkeep import (
     open_source,
 )
 from iqa_harness.stores.upkeep import export_run as write_rows
-from iqa_results import ResultStore, RunManifest
+from iqa_results import BadManifest, ResultStore, RunManifest
 
 
-def list_runs(store: str | Path | ResultStore = STORE) -> list[RunManifest]:
-    """Return the manifests of a store's runs, with the state of their cells as it is now."""
+def list_runs(store: str | Path | ResultStore = STORE, damaged: list[str] | None = None) -> list[RunManifest]:
+    """Return the manifests of a store's runs, with the state of their cells as it is now.
+
+    Args:
+        store: folder or URL of results.
+        damaged: gets what is wrong with each manifest that cannot be read, and the others are returned;
+            without it the first one is raised.
+
+    Raises:
+        BadManifest: a manifest is damaged.
+    """
     results = opened(store)
-    return [refreshed(results, results.read_manifest(run)) for run in results.list_runs()]
+    found = []
+    for run in results.list_runs():
+        try:
+            found.append(refreshed(results, results.read_manifest(run)))
+        except BadManifest as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
+    return found
 
 
 def show_run(run: str, store: str | Path | ResultStore = STORE) -> RunManifest:
@@ -84,7 +101,7 @@ def merge_runs(
     """
     results = opened(store)
     require_folder(str(results.root), "--store")
-    with open_source(source) as other:
+    with open_source(source, results) as other:
         return [merge_run(results, other, name) for name in list(runs) or other.list_runs()]
 
 

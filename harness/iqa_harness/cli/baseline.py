@@ -9,7 +9,7 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.printing import comparable, print_outcome
-from iqa_harness.machine.terminal import console, say
+from iqa_harness.machine.terminal import console, plain, say
 
 if TYPE_CHECKING:
     from iqa_results import Baseline
@@ -66,7 +66,7 @@ def show(baseline: BaselineArgument) -> None:
         value = "-" if c.before is None else f"{c.before:.3f}"
         shown = c.reason.partition(" -> ")[0] if c.row == "verdict" else value
         member = f" ({c.attack}/{c.objective})" if c.attack else ""
-        table.add_row(*map(Text, (c.model, c.row + member, c.metric, shown)))
+        table.add_row(*(Text(plain(word)) for word in (c.model, c.row + member, c.metric, shown)))
     console().print(table)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.errors import ExitCode
-from iqa_harness.machine.terminal import console, say
+from iqa_harness.machine.terminal import console, plain, say
 from iqa_harness.wording import in_words
 
 if TYPE_CHECKING:
@@ -23,27 +23,35 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """List the runs of a store with how far they came."""
+    """List the runs of a store with how far they came; exit code 4 if a manifest is damaged."""
     import json
 
     from rich.table import Table
+    from rich.text import Text
 
     from iqa_harness.api.runs import list_runs
 
-    found = list_runs(store)
+    damaged: list[str] = []
+    found = list_runs(store, damaged)
+    for words in damaged:
+        say(f"damaged: {words}", err=True)
+    code = ExitCode.PARTIAL if damaged else ExitCode.OK
     if as_json:
         say(json.dumps([_brief(manifest) for manifest in found], indent=1))
-        return
+        raise typer.Exit(code)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "suite", "data", "images", "models", "cells", "state", "started"):
         table.add_column(column, no_wrap=True)
     for manifest, brief in zip(found, map(_brief, found), strict=True):
         cells = f"{brief['done']}/{brief['cells']}"
-        table.add_row(
-            str(brief["run"]), str(brief["suite"]), str(brief["data"]), str(brief["images"]),
-            str(len(manifest.models)), cells, str(brief["status"]), str(brief["started"]),
-        )  # fmt: skip
-    console().print(table, highlight=False, markup=False) if found else say(f"no runs in {store}")
+        words = (brief["run"], brief["suite"], brief["data"], brief["images"], len(manifest.models), cells)
+        row = (*words, brief["status"], brief["started"])
+        table.add_row(*(Text(plain(str(word))) for word in row))
+    if found:
+        console().print(table)
+    elif not damaged:
+        say(f"no runs in {store}")
+    raise typer.Exit(code)
 
 
 @app.command("show")

@@ -28,6 +28,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluation, EvaluationStore, ImageScore, Stored
 from iqa_harness.evaluation.table import Joined, join
+from iqa_harness.evidence.stored_scores import difference, some
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.measures.bootstrap import Bootstrap
@@ -138,7 +139,8 @@ def evaluate(
     """Score every set with every model and compute the table.
 
     A model that cannot score a set (its images are too small or too large for the memory, its code raises,
-    equal images get unequal scores) gets a row that is undefined with the reason; the others go on.
+    equal images get unequal scores, kept scores are no longer its own) gets a row that is undefined with the
+    reason; the others go on.
 
     Args:
         entrants: the models, with names of their own.
@@ -254,17 +256,28 @@ class _Scorer(NamedTuple):
 
     def scores(self, images: ImageSet) -> Vector:
         """Return the scores (n,) of a set's images, computing those that are not kept yet."""
-        starts = range(0, len(images), KEPT_TOGETHER)
-        parts = [
-            self._part(images.subset(range(start, min(start + KEPT_TOGETHER, len(images)))))
-            for start in starts
-        ]
+        again = set(some(range(len(images))))
+        parts = []
+        for start in range(0, len(images), KEPT_TOGETHER):
+            places = range(start, min(start + KEPT_TOGETHER, len(images)))
+            parts.append(self._part(images.subset(places), [i - start for i in places if i in again]))
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def _part(self, images: ImageSet) -> Vector:
+    def _part(self, images: ImageSet, again: Sequence[int]) -> Vector:
+        """Return the scores of images whose scores are kept together.
+
+        Raises:
+            NoScore: no score of one, or kept ones are not the model's at the places to be scored `again`.
+        """
         key = self._key(images)
         kept = self.store.read_scores(key)
         if kept is not None:
+            for place in again:
+                image_id = images.records[place].image_id
+                now = score_image(self.model, images.read(place), image_id, self.how)
+                words = difference(self.model.spec, image_id, now, kept[place], self.store.root)
+                if words is not None:
+                    raise NoScore(f"the model {words}")
             for _ in images.records:
                 self.on_image()
             return kept

@@ -92,6 +92,17 @@ class Ledger:
             self._meet(outcome, sum(report.status == "done" for report in reports.values()), executor)
         return {key: report.status for key, report in reports.items()}
 
+    def look_again(self) -> None:
+        """Compare with the store once more: a cell that somebody deleted or damaged meanwhile is not done."""
+        sizes = self._store.cell_sizes()
+        for key, record in self._records.items():
+            if record.status != "done" or record.bytes == sizes.get(key):
+                continue
+            report = read_report(self._store, key)  # None: gone, or damaged
+            why = f"{self._store.cell_path(key)} was deleted or damaged while the run went on"
+            gone = CellReport(key, "failed", why)
+            self._enter(gone if report is None else report._replace(bytes=sizes.get(key)))
+
     def cost(self, label: str | None = None) -> dict[str, Any]:
         """Add up the work of the stored cells, of one model or all: every image once, at full strength."""
         mine = [r for r in self._records.values() if r.status == "done" and label in (None, r.model)]

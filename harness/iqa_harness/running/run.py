@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from iqa_harness.cells.plan import Cell, Work
@@ -18,6 +19,7 @@ from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
 from iqa_harness.running.model_records import model_record
 from iqa_harness.running.stored_scores import require_stored_scores
 from iqa_results import ResultStore, RunManifest
+from iqa_results.storage import no_room
 
 OnCell = Callable[[Cell, str], None]
 """Told after every cell: the cell and `cached`, `done` or `failed`."""
@@ -35,9 +37,10 @@ def run_suite(
 ) -> RunManifest:
     """Compute the missing cells of a plan and write the run's manifest.
 
-    A cell that fails twice is recorded with its error and the others go on; the next call tries it
-    again. An interrupt (Ctrl-C) leaves the finished parts and a manifest that says `interrupted`; a
-    killed run leaves the parts and a manifest that says `running`. The same call computes the rest.
+    A cell that fails twice is recorded with its error and the others go on, as is one whose part is gone
+    again when the run ends; the next call tries it again. A disk without room ends the run at once. An
+    interrupt (Ctrl-C) leaves the finished parts and a manifest that says `interrupted`; a killed run leaves
+    the parts and a manifest that says `running`. The same call computes the rest.
 
     Args:
         work: what `plan` returned.
@@ -54,6 +57,7 @@ def run_suite(
     Raises:
         RunError: a model fails a check without which no number can be made, a run of that name is of
             another suite, data set or model, stored scores are not the model's, or the executor cannot start.
+        OSError: the store has no room for a part; the manifest says `interrupted`, if there is room for that.
         KeyboardInterrupt: after the manifest is written.
     """
     executor = executor or make_executor(runtime, store)
@@ -89,11 +93,13 @@ def run_suite(
             for ref in refs:
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
             log.write_now_and_then()
-    except BaseException:  # an interrupt, or an executor that cannot go on
-        log.write("interrupted")
+    except BaseException as error:  # an interrupt, or an executor that cannot go on
+        with suppress(OSError) if no_room(error) else nullcontext():
+            log.write("interrupted")
         raise
     finally:
         outcomes.close()
+    ledger.look_again()
     return log.write(None)
 
 

@@ -1,8 +1,4 @@
-"""Are stored scores those of the model as it is now? Asked before they are believed.
-
-A model's key is a hash of all its state that can be seen. What cannot be seen (a file that is read when the
-model scores, a global variable) would show an old model's results as the new one's.
-"""
+"""Are a run's stored scores those of its models as they are now? See `evidence.stored_scores`."""
 
 from __future__ import annotations
 
@@ -13,12 +9,8 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.stored_scores import difference, some
 from iqa_results import ResultStore
-
-SCORED_AGAIN = 3
-"""Images of each model that are scored again, spread over what is stored."""
-SLACK = 1e-3
-"""Difference, in score ranges, that another device or thread count may make."""
 
 
 def require_stored_scores(
@@ -41,7 +33,7 @@ def require_stored_scores(
         for cell in work.cells
         if cell.label == entrant.label and cell.attack is None and cell.key not in missing
     ]
-    for cell in mine[:: max(1, len(mine) // SCORED_AGAIN)][:SCORED_AGAIN]:
+    for cell in some(mine):
         _require_same(cell, entrant, work, device, store)
 
 
@@ -50,11 +42,6 @@ def _require_same(cell: Cell, entrant: Entrant, work: Work, device: str, store: 
     row = store.read_cell(cell.key).slice(cell.count // 2, 1).to_pylist()[0]
     image = to_tensor(images.read(row["position"]), device)
     now = stored_score(entrant.model, image, seed=cell.seed, image_id=row["image_id"], draws=cell.draws)
-    low, high = entrant.model.spec.score_range
-    if not abs(now - row["clean_score"]) <= SLACK * (high - low):
-        raise RunError(
-            f"model {entrant.label!r} scores image {row['image_id']!r} {now:g} now, {row['clean_score']:g} "
-            f"is stored under the same key in {store.root}: something decides its scores that is neither on "
-            "its card nor in its weights or source (a file it reads, a global); give it another name "
-            "(LABEL=...) in another --store, or put what decides it on its card"
-        )
+    words = difference(entrant.model.spec, row["image_id"], now, row["clean_score"], store.root)
+    if words is not None:
+        raise RunError(f"model {entrant.label!r} {words}")

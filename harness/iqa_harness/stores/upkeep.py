@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lzma
 import re
-import tempfile
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
+from iqa_harness.machine.scratch import abandoned, scratch_folder
 from iqa_harness.running.manifest import refreshed
 from iqa_harness.running.merge import joined
 from iqa_reports.formats.csv_table import write_csv
@@ -119,7 +120,7 @@ class Waste(NamedTuple):
     cells: dict[str, int]
     """Bytes of parts and examples by key."""
     fragments: list[Path]
-    """What killed writers left."""
+    """What killed processes left: files, and folders of temporary things."""
     bytes: int
     """Of all of it."""
 
@@ -137,8 +138,9 @@ def find_waste(store: ResultStore) -> Waste:
     # Manifests are read last: a run that starts meanwhile writes its own before any cell.
     needed = {cell.key for run in store.list_runs() for cell in store.read_manifest(run).cells}
     cells = {key: size for key, size in sizes.items() if key not in needed}
-    fragments = leftovers(store.root)
-    return Waste(cells, fragments, sum(cells.values()) + sum(path.stat().st_size for path in fragments))
+    fragments = [*leftovers(store.root), *abandoned(store.root)]
+    files = [file for path in fragments for file in (path, *path.rglob("*")) if file.is_file()]
+    return Waste(cells, fragments, sum(cells.values()) + sum(file.stat().st_size for file in files))
 
 
 def collect(store: ResultStore, waste: Waste) -> None:
@@ -146,7 +148,10 @@ def collect(store: ResultStore, waste: Waste) -> None:
     for key in waste.cells:
         store.delete_cell(key)
     for path in waste.fragments:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def export_run(store: ResultStore, run: str, out: Path) -> int:
@@ -211,8 +216,12 @@ def _export_zip(store: ResultStore, manifest: RunManifest, keys: Sequence[str], 
 
 
 @contextmanager
-def open_source(source: str) -> Iterator[ResultStore]:
+def open_source(source: str, target: ResultStore | None = None) -> Iterator[ResultStore]:
     """Open a store to merge from: a folder, a URL, or a .zip that `export_run` wrote.
+
+    Args:
+        source: what the user wrote.
+        target: store below which an archive is unpacked; None for the system's own place.
 
     Raises:
         RunError: no such store, none with a run in it, or an archive that is damaged, encrypted, far larger
@@ -220,8 +229,8 @@ def open_source(source: str) -> Iterator[ResultStore]:
     """
     path = Path(source)
     if path.suffix == ".zip" and path.is_file():
-        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
-            _unpack(path, folder)
+        with scratch_folder(target and target.root) as folder:
+            _unpack(path, str(folder))
             yield _with_runs(ResultStore(folder), source)
         return
     store = ResultStore(source)

@@ -44,7 +44,7 @@ def make_executor(runtime: Runtime, store: ResultStore) -> Executor:
     if name == "processes":
         from iqa_harness.running.executors.processes import Processes, places
 
-        return Processes(places(runtime.devices, runtime.workers or 1, runtime.threads))
+        return Processes(places(runtime.devices, runtime.workers or 1, runtime.threads), root=store.root)
     options = _settings(runtime.settings)
     if name == "ray":
         from iqa_harness.running.executors.ray_cluster import RayCluster

@@ -24,6 +24,7 @@ from iqa_harness.running.ledger import read_report, report_of
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
 from iqa_results import ResultStore
+from iqa_results.storage import no_room
 
 ATTEMPTS = 2
 """Times a cell is computed before its error is believed."""
@@ -111,7 +112,9 @@ class Bench:
                     ),
                 )
                 self._store.write_cell(cell.key, rows)
-            except Exception as raised:  # noqa: BLE001 - reported whole; the other cells go on
+            except Exception as raised:  # reported whole; the other cells go on
+                if no_room(raised):  # nor will there be any for them
+                    raise
                 error = _told(raised)
             else:
                 return report_of(cell.key, rows, "done")
@@ -122,7 +125,9 @@ class Bench:
         error = None
         try:
             self._fitted(cell.label, lambda runtime: examples.of(cell))
-        except Exception as raised:  # noqa: BLE001 - the cell's rows are whole; only its images are not kept
+        except Exception as raised:  # the cell's rows are whole; only its images are not kept
+            if no_room(raised):
+                raise
             error = f"its examples are not kept: {_told(raised)}"
         report = read_report(self._store, cell.key)
         assert report is not None  # noqa: S101 - a kept cell without rows is computed above

@@ -5,17 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import tempfile
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from pathlib import Path
 
 from iqa_harness.errors import RunError
+from iqa_harness.machine.scratch import scratch_folder
 from iqa_harness.running.executors.worker import run_task, start_worker
 from iqa_harness.running.task import Job, Outcome, Place, Task
+from iqa_results.storage import Location
 
 ATTEMPTS = 3
 """Workers that may die on one task before it is given up."""
@@ -71,23 +71,32 @@ class Processes:
 
     name = "processes"
 
-    def __init__(self, places: Sequence[Place], *, attempts: int = ATTEMPTS) -> None:
-        """Take device and threads of every process, and how many may die on one task."""
-        self._places, self._attempts = tuple(places), attempts
+    def __init__(
+        self, places: Sequence[Place], *, attempts: int = ATTEMPTS, root: Location | None = None
+    ) -> None:
+        """Take what the processes run on.
+
+        Args:
+            places: device and threads of every process.
+            attempts: how many may die on one task.
+            root: store below which models and data for them lie meanwhile; None for the system's own place.
+        """
+        self._places, self._attempts, self._root = tuple(places), attempts, root
 
     def run(self, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         """Yield outcomes as tasks end; a task whose process dies goes to another one."""
         waiting, deaths = deque(tasks), dict.fromkeys((task.number for task in tasks), 0)
         idle = [_Worker(place) for place in self._places[: len(tasks)]]
         busy: dict[Future[Outcome], tuple[_Worker, Task]] = {}
-        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
-            if tasks:
-                job.folder(Path(folder))
+        if not tasks:
+            return
+        with scratch_folder(self._root) as folder:
+            job.folder(folder)
             try:
                 while waiting or busy:
                     while waiting and idle:
                         worker, task = idle.pop(), waiting.popleft()
-                        busy[worker.submit(folder, task)] = worker, task
+                        busy[worker.submit(str(folder.resolve()), task)] = worker, task
                     for future in wait(busy, return_when=FIRST_COMPLETED).done:
                         worker, task = busy.pop(future)
                         idle.append(worker)
