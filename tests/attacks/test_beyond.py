@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from attack_cases import ALL, BOTH, Wavy, by_key, same, targets
 from torch import Tensor
 
+from helpers.attack_cases import ALL, BOTH, Wavy, by_key, same, targets
 from iqa_attacks import (
     AttackError,
     BadAttackOption,

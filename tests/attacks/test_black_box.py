@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from attack_cases import EPSILON, PER_IMAGE, Wavy, by_key, same, targets
 from torch import Tensor
 
+from helpers.attack_cases import EPSILON, PER_IMAGE, Wavy, by_key, same, targets
 from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
 from iqa_attacks.square import L2Moves, halvings
 from iqa_models import create_model

@@ -5,10 +5,10 @@ import inspect
 import sys
 
 import pytest
-from attack_cases import Wavy, targets
 
 import iqa_attacks
 import iqa_suites
+from helpers.attack_cases import Wavy, targets
 from iqa_attacks import (
     BadAttackOption,
     Noise,

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from attack_cases import CASES, EPSILON, Counting, Wavy, by_key, run, same, targets
 from torch import Tensor
 
+from helpers.attack_cases import CASES, EPSILON, Counting, Wavy, by_key, run, same, targets
 from iqa_attacks import (
     HIGHEST_SEEN,
     LOWEST_SEEN,

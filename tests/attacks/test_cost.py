@@ -1,9 +1,9 @@
 """What training costs; what every attack costs is in the contract."""
 
 import pytest
-from attack_cases import BOTH, Counting, Wavy, targets
 from torch import Tensor
 
+from helpers.attack_cases import BOTH, Counting, Wavy, targets
 from iqa_attacks import ThreatModel, create_attack
 
 

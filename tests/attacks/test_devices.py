@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from accelerator import Accelerator, away, home
 from torch import Tensor
 
+from helpers.accelerator import Accelerator, away, home
 from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.square import InfMoves, L2Moves
 from iqa_models import QualityModel, create_model

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from attack_cases import ALL, SIZES, Counting, Wavy
-from attack_cases import by_key as _by_key
-from attack_cases import targets as _targets
 from torch import Tensor
 
+from helpers.attack_cases import ALL, SIZES, Counting, Wavy
+from helpers.attack_cases import by_key as _by_key
+from helpers.attack_cases import targets as _targets
 from iqa_attacks import (
     HIGHEST_SEEN,
     LOWEST_SEEN,

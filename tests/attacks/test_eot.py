@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from attack_cases import ALL, Wavy, by_key, same, targets
 from torch import Tensor
 
+from helpers.attack_cases import ALL, Wavy, by_key, same, targets
 from iqa_attacks import AttackError, ThreatModel, create_attack, draw_seeds, expected_score, stored_score
 
 

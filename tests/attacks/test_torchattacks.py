@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchattacks
-from attack_cases import BOTH, Wavy, by_key, same, targets
 from torch import Tensor, nn
 
+from helpers.attack_cases import BOTH, Wavy, by_key, same, targets
 from iqa_attacks import (
     AttackError,
     AttackFailed,

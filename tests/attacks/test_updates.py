@@ -3,11 +3,11 @@
 import itertools
 import math
 
-import attack_cases
 import pytest
 import torch
-from attack_cases import Wavy, by_key, targets
 
+from helpers import attack_cases
+from helpers.attack_cases import Wavy, by_key, targets
 from iqa_attacks import BadAttackOption, Objective, ThreatModel, create_attack, measure
 from iqa_attacks.engine.updates import checkpoints
 from iqa_models import create_model

@@ -1,11 +1,9 @@
 """Every planted cheat is caught by the flag meant for it; what is honest raises none."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from helpers import tiny
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
@@ -19,10 +17,6 @@ from iqa_harness.tables.robustness import robustness_table
 from iqa_models import CHEATS, create_model, list_models
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 SUITE = """
 name = "flags"

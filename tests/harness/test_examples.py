@@ -1,13 +1,11 @@
 """Attacked images that are kept: the same bits, and no attack is run again for a new target."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 import iqa_harness.cells.compute
 import iqa_harness.running.executors.bench
+from helpers import tiny
 from iqa_harness.cells.compute import craft
 from iqa_harness.cells.examples import decode, encode, recreate
 from iqa_harness.cells.plan import plan
@@ -18,10 +16,6 @@ from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 TEXT = tiny.SUITE + '\n[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "pgd/mse"\n'
 L2 = TEXT.replace('name = "tiny"\nsummary', 'name = "tiny"\nnorm = "2"\nsummary').replace(

@@ -1,6 +1,5 @@
 """What happens to a run's store while it goes on: cells vanish, the disk fills, the process is killed."""
 
-import importlib.util
 import json
 import os
 import resource
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.scratch import abandoned, scratch_folder
@@ -20,10 +20,6 @@ from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("harness", "models", "attacks", "suites", "results", "reports")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.harness.conftest import ArrayImageSet, make_images
 
+from helpers.tiny import make_images
 from iqa_harness.cells.plan import plan
+from iqa_harness.data import ArrayImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_models import create_model

@@ -1,10 +1,8 @@
 """Runs as facts: resumed equals uninterrupted, failures leave holes, keys name everything that matters."""
 
 import hashlib
-import importlib.util
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import tiny
 from iqa_attacks import PGD, AttackResult, Cost, Example, Found, ThreatModel
 from iqa_harness.cells.compute import run_cell, to_tensor
 from iqa_harness.cells.plan import Cell, plan
@@ -25,10 +24,6 @@ from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, QualityModel, create_model
 from iqa_results import ROW_SCHEMA, SCHEMA_VERSION, ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 def _entrants():

@@ -1,6 +1,5 @@
 """The runner at its limits: order, memory, failures, selections, and death at any moment."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -29,10 +29,6 @@ from iqa_harness.wording import in_words
 from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 TEXT = tiny.SUITE + '\n[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "pgd/mse"\n'
 
@@ -414,7 +410,7 @@ test._run(test.ResultStore(Path(sys.argv[2])), test.tiny.make_images(), keep_ima
 
 def _start(folder):
     root = Path(__file__).resolve().parents[2]
-    packages = ("harness", "models", "attacks", "suites", "results", "reports")
+    packages = ("harness", "models", "attacks", "suites", "results", "reports", "tests")
     path = os.pathsep.join(str(root / name) for name in packages)
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, __file__, str(folder)], env={**os.environ, "PYTHONPATH": path}

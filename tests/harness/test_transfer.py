@@ -1,12 +1,10 @@
 """Transfer and EOT through whole runs: examples found once, scored on every other model, minimised over."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from iqa_attacks import Attack
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
@@ -18,10 +16,6 @@ from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 TRANSFER = """
 [[attacks]]

@@ -1,12 +1,12 @@
 """A run whose gradients come from copies: stored scores are the models', the choice is in the manifest."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.data import open_data
 from iqa_harness.entrants.entrant import Entrant
@@ -24,10 +24,6 @@ from iqa_harness.verification.run import verify_run
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 TRANSFER = """
 [[attacks]]

@@ -1,7 +1,6 @@
 """Stores over time: checked, tidied, exported, and joined with those of other machines."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -22,10 +22,6 @@ from iqa_harness.stores.upkeep import check_runs, collect, export_run, find_wast
 from iqa_models import create_model
 from iqa_results import BadManifest, BadPart, ResultStore, Selection
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 def _entrants(*seeds):

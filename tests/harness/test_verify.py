@@ -1,12 +1,12 @@
 """A run that was tampered with is found, row by name; one that was not is made again and agrees."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -19,10 +19,6 @@ from iqa_harness.verification import require_entrants, verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 def _entrants():

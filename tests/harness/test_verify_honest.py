@@ -1,13 +1,11 @@
 """Runs of every kind that nobody touched agree with themselves: verification raises no false alarm."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.cells.selection import recorded_selection, recorded_suite
 from iqa_harness.data import ImageRecord
@@ -20,10 +18,6 @@ from iqa_harness.verification import verify_run
 from iqa_models import LinearQuality, create_model
 from iqa_results import ResultStore
 from iqa_suites import load_suite, parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 HEAD = """
 name = "kinds"

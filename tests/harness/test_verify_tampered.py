@@ -1,12 +1,11 @@
 """Every field of a manifest and every column of a row that decides a number: changed, it is found."""
 
-import importlib.util
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 
+from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.running.manifest import RunConfig, refreshed
@@ -16,10 +15,6 @@ from iqa_harness.verification import verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 SMALL = """
 name = "small"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,8 @@ from typing import Any
 
 import pytest
 
+from helpers import s3_server
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultsError, ResultStore, RunManifest, UnknownRun
-
-_spec = importlib.util.spec_from_file_location("s3_server", Path(__file__).with_name("s3_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-s3_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(s3_server)
 
 Rows = list[dict[str, Any]]
 

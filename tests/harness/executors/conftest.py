@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.data import open_data
 from iqa_harness.entrants.entrant import Entrant
@@ -19,10 +19,6 @@ from iqa_harness.running.run import run_suite
 from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "conftest.py")
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 TRANSFER = """
 [[attacks]]

@@ -1,0 +1,1 @@
+"""What several test files share; `from helpers import tiny`."""
