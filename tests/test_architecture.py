@@ -121,3 +121,43 @@ def test_no_file_holds_more_than_500_lines():
     for root in [*FOLDERS.values(), ROOT / "tests"]:
         for path in root.rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 500, path
+
+
+def _own_lines(function, lines):
+    """Lines of code of a function: no docstring, comment or blank line, nothing of functions within it."""
+    inner = [n for n in ast.walk(function) if n is not function and isinstance(n, ast.FunctionDef)]
+    left_out = {line for n in inner for line in range(n.lineno, n.end_lineno + 1)}
+    if ast.get_docstring(function):
+        text = function.body[0]
+        left_out |= set(range(text.lineno, text.end_lineno + 1))
+    code = (
+        lines[i - 1].strip() for i in range(function.lineno, function.end_lineno + 1) if i not in left_out
+    )
+    return sum(bool(line) and not line.startswith("#") for line in code)
+
+
+def _sizes():
+    """Yield place, lines, number of arguments and the comment above, of every function of the product."""
+    for root in FOLDERS.values():
+        for path in sorted(root.rglob("*.py")):
+            lines = path.read_text().splitlines()
+            for node in ast.walk(ast.parse("\n".join(lines))):
+                if isinstance(node, ast.FunctionDef):
+                    a = node.args
+                    names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+                    count = sum(name not in ("self", "cls") for name in names)
+                    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                    yield f"{path}:{node.name}", _own_lines(node, lines), count, lines[first - 2]
+
+
+def test_functions_are_short_and_take_few_arguments():
+    """At most 50 lines of code and 8 arguments; a command has an argument an option, and so has its verb.
+
+    Elsewhere a comment above a function says why it takes more.
+    """
+    for place, length, arguments, above in _sizes():
+        if "/iqa_harness/cli/" in place:
+            continue
+        verb = "/iqa_harness/api/" in place
+        assert length <= (60 if verb else 50), place
+        assert arguments <= 8 or verb or above.strip().startswith("#"), place
