@@ -161,3 +161,34 @@ def test_functions_are_short_and_take_few_arguments():
         verb = "/iqa_harness/api/" in place
         assert length <= (60 if verb else 50), place
         assert arguments <= 8 or verb or above.strip().startswith("#"), place
+
+
+def test_commands_hold_options_and_printing():
+    """A command calls the API; besides it imports what prints, and types. No command imports another."""
+    shared = {"arguments", "printing", "tables", "training"}
+    allowed = ("iqa_harness.api", "iqa_harness.errors", "iqa_harness.wording", "iqa_reports", "iqa_errors")
+    for path in (FOLDERS["iqa_harness"] / "cli").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        typing_only = [
+            n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+        ]
+        types = {id(n) for block in typing_only for n in ast.walk(block)}
+        for node in ast.walk(tree):
+            module = node.module if isinstance(node, ast.ImportFrom) else ""
+            if id(node) in types or not module.startswith("iqa_"):
+                continue
+            if module.startswith("iqa_harness.cli"):
+                assert path.name in ("app.py", "__init__.py") or module.split(".")[-1] in shared, path
+            else:
+                prints = (
+                    "iqa_harness.machine.terminal",
+                    "iqa_harness.machine.places",
+                    "iqa_harness.gating.formats",
+                )
+                assert module.startswith((*allowed, *prints)), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_package_ships_its_types(package):
+    """A user's type checker reads them."""
+    assert (FOLDERS[package] / "py.typed").is_file()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from iqa_harness.data.catalogue import CheckReport, Data, check_source, find_layout, list_layouts, open_data
 from iqa_harness.data.catalogue import list_data as _cards
-from iqa_harness.data.files.pixel_cache import open_pixel_cache
+from iqa_harness.data.files.pixel_cache import LIMIT, open_pixel_cache
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.data.public.layout import Layout
 from iqa_harness.data.public.source import find_root
@@ -41,6 +41,8 @@ class CacheUse(NamedTuple):
     folder: Path
     used: int
     limit: int
+    variable: str
+    """Environment variable that sets the limit."""
     freed: int
     """By clearing, 0 without."""
 
@@ -115,7 +117,7 @@ def pixel_cache(*, cache: Path | str | None = None, clear: bool = False) -> Cach
     """Return how much room decoded images take, and of how much; `clear` frees it first."""
     held = open_pixel_cache(_path(cache))
     freed = held.clear() if clear else 0
-    return CacheUse(held.folder, held.total(), held.limit, freed)
+    return CacheUse(held.folder, held.total(), held.limit, LIMIT, freed)
 
 
 def _path(cache: Path | str | None) -> Path | None:

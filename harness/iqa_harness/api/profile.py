@@ -46,6 +46,11 @@ class Profile:
     """What was written."""
 
     @property
+    def convention(self) -> str:
+        """What is counted, in words."""
+        return costs.CONVENTION
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row a part and step: parameters, macs, seconds, peak_bytes."""
         frame: pd.DataFrame = self.costs.to_pandas()

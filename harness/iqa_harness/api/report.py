@@ -15,7 +15,7 @@ from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import find_runs, read_runs
 from iqa_reports import FORMATS, Inputs, Report, build_report, print_report, render_report
 from iqa_reports.leaderboard import write_leaderboard
-from iqa_results import ResultStore
+from iqa_results import RemotePath, ResultStore
 
 BRIEF = ("html", "markdown")
 """What a run's own end writes; `report` writes every format."""
@@ -29,6 +29,10 @@ class Written:
     folder: Path
     files: tuple[Path, ...]
     """The page first, if there is one."""
+    tables: tuple[Path | RemotePath, ...] = ()
+    """Of every run of one store, where its table is stored."""
+    rows: Path | RemotePath | None = None
+    """Where the rows behind them are."""
     unread: tuple[str, ...] = ()
     """Runs that could not be read, with the reason."""
 
@@ -103,7 +107,9 @@ def report(
         published=published, images=images, cache=Path(cache) if cache else None, plugged=plugged,
     )  # fmt: skip
     built = build_report(made)
-    return Written(built, folder, tuple(render_report(built, folder, formats)))
+    tables = tuple(results.run_folder(name) / "table.parquet" for name in names)
+    rows = results.root / "cells" if names else None
+    return Written(built, folder, tuple(render_report(built, folder, formats)), tables, rows)
 
 
 def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") -> Written:
@@ -126,4 +132,4 @@ def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") ->
     built = build_report(
         Inputs(runs, frames, unread=unread, papers=False, figures=False, explanations=explanations())
     )
-    return Written(built, Path(out), tuple(write_leaderboard(built, Path(out))), tuple(unread))
+    return Written(built, Path(out), tuple(write_leaderboard(built, Path(out))), unread=tuple(unread))

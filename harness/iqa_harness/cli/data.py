@@ -154,7 +154,6 @@ def cache_command(
 ) -> None:
     """Say how much room decoded images take, and of how much; `--clear` frees it."""
     from iqa_harness.api import data as api
-    from iqa_harness.data.files.pixel_cache import LIMIT
     from iqa_harness.machine.terminal import say
 
     held = api.pixel_cache(cache=cache, clear=clear)
@@ -163,5 +162,5 @@ def cache_command(
     else:
         say(
             f"{held.folder}: {held.used / 2**20:.1f} of {held.limit / 2**20:.1f} MB "
-            f"(set {LIMIT}, such as 20G)"
+            f"(set {held.variable}, such as 20G)"
         )

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def print_written(written: Written, *, full: bool = False) -> None:
-    """Print a report's tables, and where its page or files are."""
+    """Print a report's tables, and where its page, files and rows are."""
     from iqa_reports import print_report
 
     print_report(written.report, console(), full=full)
@@ -27,6 +27,10 @@ def print_written(written: Written, *, full: bool = False) -> None:
         say_where("page", written.page)
     else:
         say_where("files", written.folder)
+    for table in written.tables:
+        say_where("table", table)
+    if written.rows is not None:
+        say_where("rows", written.rows)
 
 
 def print_run(run: Run) -> None:
@@ -34,16 +38,9 @@ def print_run(run: Run) -> None:
     from iqa_harness.api.report import BRIEF
 
     print_written(run.report(formats=BRIEF))
-    say_tables(run)
     for cell in run.failed:
         first = (cell.error or "").split("\n", 1)[0]
         say(f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}", err=True)
-
-
-def say_tables(run: Run) -> None:
-    """Say where a run's tables and rows are."""
-    say_where("table", run.store.run_folder(run.name) / "table.parquet")
-    say_where("rows", run.store.root / "cells")
 
 
 def say_where(what: str, where: object) -> None:

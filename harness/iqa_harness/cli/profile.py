@@ -35,13 +35,12 @@ def profile(
     from iqa_harness.api import profile as api
     from iqa_harness.cli.tables import print_figures
     from iqa_harness.machine.terminal import say
-    from iqa_models.profile import CONVENTION
 
     found = api.profile(
         model, size=size, batch=batch, precision=precision, repeats=repeats, growth=growth, out=out,
         device=device, threads=threads,
     )  # fmt: skip
-    say(f"{found.model}, {found.input}\n{CONVENTION}")
+    say(f"{found.model}, {found.input}\n{found.convention}")
     parts = [(part.part, f"{part.parameters:,}", f"{part.macs / 1e9:.4f}") for part in found.parts]
     print_figures(("part", "parameters", "GMAC"), parts)
     if found.measured:

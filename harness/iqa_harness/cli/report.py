@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, PluginOption, ResultsOption
-from iqa_harness.cli.printing import print_written, say_where
+from iqa_harness.cli.printing import print_written
 
 
 def report(
@@ -51,15 +51,9 @@ def report(
 ) -> None:
     """Compute runs' tables from their rows; print them, write the page, Markdown, CSV, LaTeX and figures."""
     from iqa_harness.api.report import report as write
-    from iqa_results import ResultStore
 
-    results = ResultStore(store)
     written = write(
-        run or (), store=results, out=out, formats=formats or None, inputs=inputs or (), published=published,
+        run or (), store=store, out=out, formats=formats or None, inputs=inputs or (), published=published,
         images=images, cache=cache, plugins=plugin or (),
     )  # fmt: skip
     print_written(written, full=full)
-    for name in dict.fromkeys(run or ()):
-        say_where("table", results.run_folder(name) / "table.parquet")
-    if run:
-        say_where("rows", results.root / "cells")

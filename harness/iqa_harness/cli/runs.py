@@ -33,8 +33,8 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
 
     damaged: list[str] = []
     found = list_runs(store, damaged)
-    for words in damaged:
-        say(f"damaged: {words}", err=True)
+    for reason in damaged:
+        say(f"damaged: {reason}", err=True)
     code = ExitCode.PARTIAL if damaged else ExitCode.OK
     if as_json:
         say(json.dumps([_brief(manifest) for manifest in found], indent=1))
