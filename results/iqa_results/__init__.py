@@ -48,7 +48,7 @@ from iqa_results.schema import (
     Use,
 )
 from iqa_results.storage import Location, RemotePath, leftovers, whole_file, write_whole
-from iqa_results.store import ResultStore, is_made_from
+from iqa_results.store import ResultStore, is_made_from, maker_of
 from iqa_results.table_schema import Column, TableSchema
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "is_made_from",
     "leftovers",
     "load_baseline",
+    "maker_of",
     "manifest_bytes",
     "read_parquet",
     "save_baseline",

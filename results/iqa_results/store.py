@@ -42,6 +42,7 @@ from iqa_results.storage import (
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _CELLS = b"cells_sha256"
+_MAKER = b"maker"
 _SCORES = ("mos", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg", "attack_score")
 
 
@@ -284,6 +285,7 @@ class ResultStore:
         name: str = "table",
         *,
         cells: Iterable[str] | None = None,
+        maker: str = "",
     ) -> Location:
         """Write a table of a run, whole or not at all.
 
@@ -292,6 +294,7 @@ class ResultStore:
             rows: an Arrow table, or records or mappings of the columns' names.
             name: one of RUN_TABLES; the table of metrics if left out.
             cells: keys of the cells it is made from, of which it keeps a hash.
+            maker: hash of what made it from them.
 
         Raises:
             BadPart: the rows do not fit the table's columns.
@@ -301,6 +304,7 @@ class ResultStore:
         if not table.schema.equals(schema.arrow):
             raise BadPart(f"run {run}, {name}: other columns than {name}.parquet has")
         metadata = schema.arrow.metadata | ({} if cells is None else {_CELLS: _hash_keys(cells)})
+        metadata |= {_MAKER: maker.encode()} if maker else {}
         return write_parquet(path, table.replace_schema_metadata(metadata))
 
     def has_table(self, run: str, name: str = "table") -> bool:
@@ -320,6 +324,11 @@ def is_made_from(table: pa.Table, cells: Iterable[str]) -> bool | None:
     """Whether a run's table, as read, was made from just the cells of these keys; None if it does not say."""
     stated = (table.schema.metadata or {}).get(_CELLS)
     return None if stated is None else bool(stated == _hash_keys(cells))
+
+
+def maker_of(table: pa.Table) -> str:
+    """Return the hash of what made a run's table, as read; empty if it does not say."""
+    return str((table.schema.metadata or {}).get(_MAKER, b"").decode())
 
 
 def _hash_keys(keys: Iterable[str]) -> bytes:

@@ -24,7 +24,7 @@ from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.manifest import refreshed
-from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.tables.robustness import robustness_table, stored_tables
 from iqa_results import Baseline, ResultStore, load_baseline
 from iqa_results import save_baseline as write_baseline
 
@@ -184,7 +184,8 @@ def side_of_run(store: str | Path | ResultStore, run: str | Run, name: str | Non
     results = opened(store)
     manifest = refreshed(results, results.read_manifest(run))
     # Values and verdicts are computed from the rows; the intervals of single runs are not needed.
-    return standpoint(results, manifest, robustness_table(results, manifest, resamples=1), name or run)
+    tables = stored_tables(results, manifest) or robustness_table(results, manifest, resamples=1)
+    return standpoint(results, manifest, tables, name or run)
 
 
 def side_of_folder(folder: str | Path) -> Standpoint:

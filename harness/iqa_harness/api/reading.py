@@ -14,7 +14,7 @@ from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import computed_run
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.manifest import refreshed
-from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.tables.robustness import robustness_table, stored_tables
 from iqa_reports import Inputs, StoredRun, rows_of
 from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import BadManifest, ResultStore, RunManifest
@@ -34,11 +34,16 @@ def aggregate(store: ResultStore, run: str) -> RunManifest:
 
 
 def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> StoredRun:
-    """Compute a run's tables from its rows, `keep` them in the store, and return the run with them."""
+    """Compute a run's tables from its rows, `keep` them in the store, and return the run with them.
+
+    Tables that are there and would be made again as they are, are read.
+    """
     manifest = refreshed(store, store.read_manifest(run))
-    tables = robustness_table(store, manifest)
-    if keep:
-        tables.write(store, run)
+    tables = stored_tables(store, manifest)
+    if tables is None:
+        tables = robustness_table(store, manifest)
+        if keep:
+            tables.write(store, run)
     return computed_run(store, manifest, tables)
 
 

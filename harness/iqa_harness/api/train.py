@@ -12,11 +12,10 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.machine.places import require_folder
 from iqa_harness.training.config import TrainConfig, documented
 from iqa_harness.training.sessions import (
-    DEMO,
+    DEMOS,
     Checkpoint,
     Settings,
     TrainSession,
-    demo_presets,
     model_folder,
     read_configs,
     read_seeds,
@@ -125,7 +124,7 @@ def train(
     Every keyword is an option of `iqa-harness train`, hence their number.
 
     Args:
-        preset: a preset's name, the path of a TOML file, settings, or ``demo`` for all demo presets.
+        preset: a preset's name, the path of a TOML file, settings, ``demo`` or ``demo-full`` for the demo's.
         data: images instead of the preset's own, by name or as a set.
         mos_range: ends of a CSV's label scale.
         settings: changes, key to value or ``key=value`` texts; ``options.KEY`` is the model's.
@@ -175,8 +174,8 @@ def train(
     )
     # Processes of their own are given the store and the cache, and no other option.
     plain = session == TrainSession(cache=session.cache, progress=progress) and not plugins
-    if preset == DEMO and chosen is None and plain and configs == read_configs(DEMO):
-        train_side_by_side(demo_presets(), Path(store), session.cache, progress=progress)
+    if str(preset) in DEMOS and chosen is None and plain and configs == read_configs(preset):
+        train_side_by_side(DEMOS[str(preset)], Path(store), session.cache, progress=progress)
     found: list[Checkpoint] = []
     tables: list[SeedTable] = []
     for config in configs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from iqa_harness.cli.arguments import (
@@ -13,9 +15,20 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
 )
 from iqa_harness.cli.printing import code_of, print_run
+from iqa_harness.machine.terminal import say
+from iqa_harness.wording import in_words
+
+if TYPE_CHECKING:
+    from iqa_harness.api.demo import Stage
 
 
 def demo(
+    full: Annotated[
+        bool, typer.Option("--full", help="Two models trained whole, 48 images, five radii: half an hour.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Attack only the first so many images.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -26,8 +39,24 @@ def demo(
 
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
     """
+    import time
+
+    from iqa_harness.api.demo import Stage
     from iqa_harness.api.demo import demo as run_demo
 
-    done = run_demo(store=store, device=device, threads=threads, cache=cache, progress=not quiet)
-    print_run(done)
-    raise typer.Exit(code_of(done))
+    done = run_demo(
+        full=full, limit=limit, store=store, device=device, threads=threads, cache=cache, progress=not quiet
+    )
+    began = time.perf_counter()
+    print_run(done.run)
+    for line in _times((*done.stages, Stage("report", time.perf_counter() - began))):
+        say(line)
+    raise typer.Exit(code_of(done.run))
+
+
+def _times(stages: tuple[Stage, ...]) -> list[str]:
+    lines = [f"time   {in_words(sum(stage.seconds for stage in stages))}"]
+    for stage in stages:
+        parts = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in stage.parts.items())
+        lines.append(f"       {stage.name} {in_words(stage.seconds)}{f' ({parts})' if parts else ''}")
+    return lines

@@ -21,7 +21,7 @@ from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOpt
 
 def train(
     preset: Annotated[
-        str, typer.Argument(help="Preset by name, the path of a TOML file, or 'demo' for all demo presets.")
+        str, typer.Argument(help="Preset by name, the path of a TOML file, 'demo' or 'demo-full'.")
     ],
     data: DataOption = None,
     mos_range: RangeOption = None,

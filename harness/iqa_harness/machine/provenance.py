@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib
 import importlib.metadata
+import json
 import platform
 import shutil
 import subprocess
@@ -66,6 +69,20 @@ def code_version() -> str:
     commit, dirty = _checkout(Path(__file__).resolve().parent)
     version = installed_versions(("iqa-harness",))["iqa-harness"]
     return version + (f"+{commit[:12]}{'.dirty' if dirty else ''}" if commit else "")
+
+
+@functools.cache
+def sources_sha256() -> str:
+    """Return a hash of our source files and of the packages that compute with them.
+
+    Unlike a commit it tells an edited checkout from a clean one, and asks no other program.
+    """
+    digest = hashlib.sha256(json.dumps(installed_versions(PACKAGES)).encode())
+    for name in ("iqa_attacks", "iqa_harness", "iqa_models", "iqa_results", "iqa_suites"):
+        for folder in importlib.import_module(name).__path__:
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:

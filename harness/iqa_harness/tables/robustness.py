@@ -6,6 +6,8 @@ A value is computed from all evaluated images or not at all: a missing or failed
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
 from iqa_harness.evidence.flags import Flag, verdict_of
 from iqa_harness.evidence.judgement import Completeness, check_results, flags_without_scores
+from iqa_harness.machine.provenance import sources_sha256
 from iqa_harness.measures.bootstrap import RESAMPLES, Replicates
 from iqa_harness.measures.correlation import METRICS
 from iqa_harness.measures.model_scores import (
@@ -34,6 +37,7 @@ from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
 from iqa_results import (
     ROW_SCHEMA,
     RUN_TABLES,
+    BadPart,
     Estimate,
     LogisticFit,
     Measure,
@@ -41,6 +45,8 @@ from iqa_results import (
     Reach,
     ResultStore,
     RunManifest,
+    is_made_from,
+    maker_of,
 )
 from iqa_results import Flag as FlagRow
 
@@ -58,11 +64,20 @@ class RobustnessTable(NamedTuple):
     fits: pa.Table
     cells: tuple[str, ...]
     """Keys of the cells all of it was made from."""
+    maker: str
+    """Hash of what made it from them: our code, its packages, and what the manifest says of the run."""
 
     def write(self, store: ResultStore, run: str) -> None:
-        """Write every table into the run's folder."""
-        for name in RUN_TABLES:
-            store.write_table(run, getattr(self, name), name, cells=self.cells if name == "table" else None)
+        """Write every table into the run's folder, last the one that says what all were made from."""
+        for name in sorted(RUN_TABLES, key=lambda name: name == "table"):
+            last = name == "table"
+            store.write_table(
+                run,
+                getattr(self, name),
+                name,
+                cells=self.cells if last else None,
+                maker=self.maker if last else "",
+            )
 
 
 class _ModelTables(NamedTuple):
@@ -72,6 +87,46 @@ class _ModelTables(NamedTuple):
     measures: list[Measure]
     fits: list[LogisticFit]
     standings: list[tuple[Place, Standing]]
+
+
+def stored_tables(store: ResultStore, manifest: RunManifest) -> RobustnessTable | None:
+    """Return a run's tables from its folder if they would be made again as they are, None otherwise."""
+    run, cells, maker = manifest.run, _done(manifest), _maker(manifest)
+    if not all(store.has_table(run, name) for name in RUN_TABLES):
+        return None
+    try:
+        tables = {name: store.read_table(run, name) for name in RUN_TABLES}
+    except BadPart:  # damaged, or of an older version
+        return None
+    if maker_of(tables["table"]) != maker or not is_made_from(tables["table"], cells):
+        return None
+    return RobustnessTable(**tables, cells=cells, maker=maker)
+
+
+def _done(manifest: RunManifest) -> tuple[str, ...]:
+    return tuple(cell.key for cell in manifest.cells if cell.status == "done")
+
+
+def _maker(manifest: RunManifest) -> str:
+    """Hash everything beside the rows that decides the tables; costs and times do not."""
+    costs = {"forwards", "backwards", "seconds"}
+    plan = manifest.model_dump(
+        mode="json",
+        include={
+            "suite",
+            "suite_sha256",
+            "suite_text",
+            "suite_min",
+            "main_epsilon",
+            "step_sweep",
+            "seed",
+            "data",
+        },
+    )
+    models = [model.model_dump(mode="json", exclude=costs) for model in manifest.models]
+    states = [[cell.key, cell.status, bool(cell.error)] for cell in manifest.cells]
+    content = [sources_sha256(), plan, models, states]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def robustness_table(
@@ -106,7 +161,9 @@ def robustness_table(
     rows: dict[str, Any] = {"table": with_ties(table, differences), "differences": differences, **joined}
     return RobustnessTable(
         **{name: schema.to_table(rows[name], name) for name, schema in RUN_TABLES.items()},
-        cells=tuple(cell.key for cell in manifest.cells if cell.status == "done"),
+        cells=_done(manifest),
+        # Of fewer draws it is not what a report would make.
+        maker=_maker(manifest) if resamples == RESAMPLES else "",
     )
 
 

@@ -42,8 +42,8 @@ class Sample(NamedTuple):
 class Batch(NamedTuple):
     """What one step works on."""
 
-    crops: Tensor
-    """(B, 3, crop, crop) float32 in [0, 1]."""
+    crops: Tensor | tuple[Tensor, ...]
+    """(B, 3, crop, crop) float32 in [0, 1], or what a frozen trunk made of them."""
     samples: list[Sample]
     """Where they come from."""
 

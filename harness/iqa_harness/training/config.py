@@ -138,6 +138,10 @@ class TrainConfig(Settings):
     """Deterministic kernels only; off lets CUDA choose faster ones."""
     robust: Robust = NotRobust()
     """Robust training: none, gradient_norm, fgsm or pgd, as in robust = { kind = "pgd", steps = 3 }."""
+    trunk: Literal["trained", "frozen"] = "trained"
+    """Whether the trunk learns; frozen, it stays in eval mode and only the head is trained."""
+    cache_maps: bool = False
+    """Compute a frozen trunk's maps once: each crop and flip is drawn once, for all epochs."""
     quirks: Literal["none", "hyperiqa_author", "smart_author"] = "none"
     """Bugs of an author's code that are reproduced; set by that author's preset only (see the README)."""
 
@@ -179,6 +183,11 @@ class TrainConfig(Settings):
             (self.warmup_epochs >= self.epochs, "warmup_epochs: leaves no epoch for the schedule"),
             (any(rate <= 0 for rate in self.lr_groups.values()), "lr_groups: rates are positive"),
             (self.quirks != "none" and self.robust.kind != "none", "robust: not with an author's quirks"),
+            (self.trunk == "frozen" and self.batch_norm != "frozen",
+             f"batch_norm: a frozen trunk keeps its statistics, not {self.batch_norm!r}"),
+            (self.cache_maps and self.trunk != "frozen", "cache_maps: goes with trunk 'frozen'"),
+            (self.cache_maps and self.robust.kind != "none",
+             f"cache_maps: robust {self.robust.kind!r} needs the pixels of every step"),
         ]  # fmt: skip
 
     def record(self) -> dict[str, Any]:

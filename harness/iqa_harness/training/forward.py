@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from iqa_harness.training.prepare import batch_norms
-from iqa_models import HyperQuality, QualityModel, SRMQuality
+from iqa_harness.training.trunks import Encoded, encode
+from iqa_models import HyperQuality, QualityModel, SRMQuality, TimmRegressor
 
 
 class Scored(NamedTuple):
@@ -22,16 +23,29 @@ class Scored(NamedTuple):
     """A model's own weighted losses by name (SRM eq. 21, 27, 28); empty for most models."""
 
 
-def score_crops(model: QualityModel, crops: Tensor) -> Scored:
-    """Score crops (B, 3, h, w) in [0, 1] without the model's input protocol, which is for evaluation."""
+def score_crops(model: QualityModel, crops: Tensor | Encoded) -> Scored:
+    """Score crops (B, 3, h, w) in [0, 1] without the model's input protocol, which is for evaluation.
+
+    What `encode` made of crops stands for them.
+    """
+    if isinstance(crops, tuple):
+        return score_encoded(model, crops)
+    if isinstance(model, SRMQuality | HyperQuality):
+        return score_encoded(model, encode(model, crops))
+    return Scored(_at_least_float32(model(crops)), {})
+
+
+def score_encoded(model: QualityModel, encoded: Encoded) -> Scored:
+    """Score what `encode` returned: the part of a model behind its trunk."""
     auxiliary: dict[str, Tensor] = {}
     if isinstance(model, SRMQuality):
-        trace = model.trace_patches(crops)
+        trace = model.trace_maps(encoded)
         scores, auxiliary = trace.scores, dict(trace.neck.losses)
-    elif isinstance(model, HyperQuality):
-        scores = model.score_patches(crops)
+    elif isinstance(model, TimmRegressor):
+        scores = model.head(*encoded)
     else:
-        return Scored(_at_least_float32(model(crops)), {})
+        assert isinstance(model, HyperQuality)  # noqa: S101 - callers ask `has_trunk`
+        scores = model.head(encoded)
     return Scored(_at_least_float32(scores if model.spec.higher_is_better else -scores), auxiliary)
 
 

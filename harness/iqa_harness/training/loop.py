@@ -16,16 +16,17 @@ from iqa_harness.data.files.resized import resized_for_now
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
 from iqa_harness.machine.terminal import Meter
-from iqa_harness.measures.correlation import degenerate
+from iqa_harness.measures.correlation import degenerate, srocc
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
 from iqa_harness.training.checkpoints import LAST, is_finished, sweep, write_checkpoints
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.figures import split_srocc
 from iqa_harness.training.logs import LOG, StepLog, write_epochs
+from iqa_harness.training.maps import FrozenViews, frozen_views, require_cacheable
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.prefetch import Prefetched
-from iqa_harness.training.prepare import calibrate_batch_norm, start_head, training_mode
+from iqa_harness.training.prepare import calibrate_batch_norm, freeze_trunk, start_head, training_mode
 from iqa_harness.training.state import (
     STATE,
     EpochLog,
@@ -37,6 +38,7 @@ from iqa_harness.training.state import (
     save_state,
 )
 from iqa_harness.training.step import NotFinite, Stepper
+from iqa_harness.training.trunks import Encoded
 from iqa_harness.wording import in_words
 from iqa_models import MissingWeights, QualityModel, TimmRegressor, create_model
 from iqa_results.storage import write_whole
@@ -172,6 +174,11 @@ class _Run:
         self.crops_of = train_set if config.resize == "none" else resized_for_now(train_set, config.resize)
         self.labels = unit_labels(train_set).to(device)
         self.model = _create(config, backbone_weights).to(device)
+        if config.trunk == "frozen":
+            freeze_trunk(config, self.model)
+        if config.cache_maps:
+            require_cacheable(config, self.model)
+        self.views: FrozenViews | None = None
         self.training = Training(
             self.model,
             create_optimiser(self.model, config),
@@ -226,6 +233,7 @@ class _Run:
                     epoch = stored.progress.epochs_done + bool(stored.partway.steps)
                     self.training.optimiser = create_optimiser(self.model, config, max(1, epoch))
                 stored.restore(self.training)
+                self.views = self._frozen_views()
                 inside = f", step {stored.partway.steps} of the next" if stored.partway.steps else ""
                 reporter.line(f"goes on after epoch {stored.progress.epochs_done} of {config.epochs}{inside}")
                 return stored.progress, stored.partway
@@ -238,18 +246,10 @@ class _Run:
         began = time.perf_counter()
         if self.config.batch_norm == "calibrated":
             batches = self._batches(epoch=0)
-            calibrate_batch_norm(self.model, (batch.crops.to(self.device) for batch in batches))
+            calibrate_batch_norm(self.model, (_moved(batch.crops, self.device) for batch in batches))
+        self.views = self._frozen_views()
         if isinstance(self.model, TimmRegressor):
-            low, high = self.model.spec.score_range
-            alpha = self.config.ridge_alpha if self.config.head_start == "ridge" else None
-            chosen = list(dict.fromkeys(sample.image for sample in self._order(epoch=0)))
-            whole = whole_batches(self.crops_of.subset(chosen), 8)
-            start_head(
-                self.model,
-                (images.to(self.device) for images in whole),
-                low + (high - low) * self.labels[chosen],
-                ridge_alpha=alpha,
-            )
+            self._start_head(self.model)
         elif self.config.head_start != "random":
             raise TrainingError(
                 f"{self.config.name}: {self.config.model!r} has no pooled head, head_start must be 'random'"
@@ -260,17 +260,41 @@ class _Run:
         entry = EpochLog(
             epoch=0,
             loss=None,
-            val_srocc=split_srocc(self.model, self.val_set, self.device),
+            val_srocc=self._val_srocc(),
             seconds=round(time.perf_counter() - began, 1),
         )
         return Progress(identity=self.identity, log=(entry,), best_epoch=0)
+
+    def _start_head(self, model: TimmRegressor) -> None:
+        """Begin a pooled head on whole images, or on the crops whose features are there already."""
+        low, high = model.spec.score_range
+        alpha = self.config.ridge_alpha if self.config.head_start == "ridge" else None
+        if self.views is not None:
+            chosen = [sample.image for sample in self.views.samples]
+            batches: Iterator[Tensor | Encoded] = (_moved(e, self.device) for e in self.views.features())
+        else:
+            chosen = list(dict.fromkeys(sample.image for sample in self._order(epoch=0)))
+            whole = whole_batches(self.crops_of.subset(chosen), 8)
+            batches = (images.to(self.device) for images in whole)
+        start_head(model, batches, low + (high - low) * self.labels[chosen], ridge_alpha=alpha)
+
+    def _frozen_views(self) -> FrozenViews | None:
+        if not self.config.cache_maps:
+            return None
+        crops, samples = self._drawn_batches(epoch=0), self._order(epoch=0)
+        return frozen_views(self.config, self.model, crops, samples, self.val_set, self.device)
+
+    def _val_srocc(self) -> float | None:
+        if self.views is None:
+            return split_srocc(self.model, self.val_set, self.device)
+        return srocc(self.views.scores(self.model, self.device), self.val_set.labels).value
 
     def _epoch(self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog) -> Progress:
         epoch = progress.epochs_done + 1
         passed, rates = self._pass(progress, partway, reporter, log)
         began = time.perf_counter()
         with averaged(self.training):
-            value = split_srocc(self.model, self.val_set, self.device)
+            value = self._val_srocc()
             means = {name: total / passed.seen for name, total in passed.totals.items()}
             entry = EpochLog(
                 epoch=epoch,
@@ -296,7 +320,9 @@ class _Run:
     ) -> tuple[Partway, dict[str, float]]:
         """Run one epoch's steps behind those that are done."""
         config, epoch = self.config, progress.epochs_done + 1
-        training_mode(self.model, live_batch_norm=config.batch_norm == "live")
+        training_mode(
+            self.model, live_batch_norm=config.batch_norm == "live", frozen_trunk=config.trunk == "frozen"
+        )
         if partway.steps == 0:
             # Dropout draws from the global generator: set anew each epoch, saved with the state within one.
             reseed(_epoch_seed(config.seed, epoch), self.device)
@@ -311,7 +337,7 @@ class _Run:
             for number, batch in enumerate(batches, start=partway.steps):
                 rates = set_rates(self.training.optimiser, config, first + number, self.steps_per_epoch)
                 generators = torch.get_rng_state()
-                crops, labels = batch.crops.to(self.device), self.labels[batch.indices]
+                crops, labels = _moved(batch.crops, self.device), self.labels[batch.indices]
                 try:
                     result = self.stepper(crops, labels, self._ids(epoch, batch))
                 except NotFinite as error:
@@ -359,12 +385,19 @@ class _Run:
         return [f"{epoch}/{records[s.image].image_id}/{s.patch}" for s in batch.samples]
 
     def _order(self, epoch: int) -> list[Sample]:
-        config = self.config
-        return epoch_order(
-            self.train_set.records, config.seed, epoch, config.images_per_epoch, config.patches
-        )
+        config, records = self.config, self.train_set.records
+        if self.views is None:
+            return epoch_order(records, config.seed, epoch, config.images_per_epoch, config.patches)
+        known = set(self.views.samples)
+        every = epoch_order(records, config.seed, epoch, None, config.patches)
+        return [sample for sample in every if sample in known]
 
     def _batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        if self.views is None:
+            return self._drawn_batches(epoch, skip)
+        return self.views.batches(self._order(epoch), self.config.batch_size, skip)
+
+    def _drawn_batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         config = self.config
         return train_batches(
             self.crops_of,
@@ -388,6 +421,10 @@ def _create(config: TrainConfig, backbone_weights: Path | None) -> QualityModel:
         options = {name: value for name, value in options.items() if name != "pretrained"}
         options["backbone_weights"] = str(backbone_weights)
     return create_model(config.model, **options)
+
+
+def _moved(crops: Tensor | Encoded, device: torch.device) -> Tensor | Encoded:
+    return tuple(part.to(device) for part in crops) if isinstance(crops, tuple) else crops.to(device)
 
 
 def _copy(model: QualityModel) -> dict[str, Tensor]:

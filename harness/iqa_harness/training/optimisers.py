@@ -20,14 +20,15 @@ HEAD = "head"
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> dict[str, list[nn.Parameter]]:
-    """Return the parameters by group: trunk, head, then each prefix of `lr_groups`; empty ones left out.
+    """Return the parameters that learn by group: trunk, head, then each prefix of `lr_groups`; empty ones left out.
 
     Raises:
         TrainingError: a prefix of `lr_groups` holds no parameter.
     """
     groups: dict[str, list[nn.Parameter]] = {TRUNK: [], HEAD: [], **{name: [] for name in config.lr_groups}}
     for name, parameter in model.named_parameters():
-        groups[_group_of(name, config)].append(parameter)
+        if parameter.requires_grad:
+            groups[_group_of(name, config)].append(parameter)
     for prefix in config.lr_groups:
         if not groups[prefix]:
             raise TrainingError(

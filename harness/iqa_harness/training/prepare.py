@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from iqa_harness.errors import TrainingError
+from iqa_harness.training.config import TrainConfig
+from iqa_harness.training.trunks import Encoded, encode, has_trunk, trunk_of
 from iqa_models import QualityModel, TimmRegressor
 
 
@@ -16,9 +19,27 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
-def training_mode(model: nn.Module, *, live_batch_norm: bool) -> None:
-    """Put a model into training mode; batch norm keeps its statistics unless it is live."""
+def freeze_trunk(config: TrainConfig, model: QualityModel) -> None:
+    """Take a model's trunk out of training.
+
+    Raises:
+        TrainingError: the model has no trunk apart from its head.
+    """
+    if not has_trunk(model):
+        raise TrainingError(
+            f"{config.name}: trunk: {config.model!r} has none apart from its head; set it to trained"
+        )
+    trunk_of(model).requires_grad_(False)
+
+
+def training_mode(model: nn.Module, *, live_batch_norm: bool, frozen_trunk: bool = False) -> None:
+    """Put a model into training mode; batch norm keeps its statistics unless it is live.
+
+    A frozen trunk stays in eval mode: no statistic of it moves, and it drops no path.
+    """
     model.train()
+    if frozen_trunk:
+        trunk_of(model).eval()
     if not live_batch_norm:
         for layer in batch_norms(model):
             layer.eval()
@@ -45,18 +66,19 @@ def calibrate_batch_norm(model: QualityModel, batches: Iterable[Tensor]) -> None
 
 @torch.no_grad()
 def start_head(
-    model: TimmRegressor, batches: Iterable[Tensor], labels: Tensor, *, ridge_alpha: float | None
+    model: TimmRegressor, batches: Iterable[Tensor | Encoded], labels: Tensor, *, ridge_alpha: float | None
 ) -> None:
     """Fit the head's standardisation on the given images, and its linear part if `ridge_alpha` is given.
 
     Args:
         model: its trunk is left as it is.
-        batches: images (B, 3, H, W) in [0, 1].
+        batches: images (B, 3, H, W) in [0, 1], or the trunk's features of them.
         labels: wanted scores on the model's scale, (N,) for all batches together.
         ridge_alpha: penalty of the closed-form solution; None leaves the linear part alone.
     """
     model.eval()
-    features = torch.cat([model.features(images) for images in batches])
+    encoded = [each if isinstance(each, tuple) else encode(model, each) for each in batches]
+    features = torch.cat([each for (each,) in encoded])
     scaled = model.head.standardise_on(features)
     if ridge_alpha is not None:
         weight, bias = ridge(scaled, labels, ridge_alpha)

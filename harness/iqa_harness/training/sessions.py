@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +22,6 @@ from iqa_harness.training.config import (
     TrainConfig,
     changed,
     find_config,
-    list_presets,
     load_preset,
     read_changes,
 )
@@ -30,7 +29,11 @@ from iqa_harness.training.config import (
 if TYPE_CHECKING:
     from iqa_harness.data.image_set import ImageSet
 
-DEMO = "demo"
+DEMOS = {
+    "demo": ("demo_plain", "demo_srm", "demo_hyperiqa"),
+    "demo-full": ("demo_lite0", "demo_resnet10t"),
+}
+"""Names that stand for several presets: heads on one frozen trunk, and models trained whole."""
 SIZES = ("tiny", "small", "base")
 Settings = Mapping[str, JsonValue] | Sequence[str]
 """Changes to settings, key to value or as ``key=value`` texts."""
@@ -111,10 +114,10 @@ def read_configs(
     settings: Settings | None = None,
     size: str | None = None,
 ) -> list[TrainConfig]:
-    """Return the settings a user means: of one preset, or of every demo preset for ``demo``.
+    """Return the settings a user means: of one preset, or of several for a name of `DEMOS`.
 
     Args:
-        preset: a preset's name, the path of a TOML file, ``demo``, or settings.
+        preset: a preset's name, the path of a TOML file, a name of `DEMOS`, or settings.
         data: the images, which the settings then name.
         settings: changes.
         size: of SMART-IQA, one of `SIZES`.
@@ -125,7 +128,7 @@ def read_configs(
     if isinstance(preset, TrainConfig):
         found = [preset]
     else:
-        names = demo_presets() if str(preset) == DEMO else [str(preset)]
+        names = DEMOS.get(str(preset), (str(preset),))
         found = [find_config(name) for name in names]
     return [_changed(config, data, settings, size) for config in found]
 
@@ -198,11 +201,6 @@ def train_seeds(
     return found
 
 
-def demo_presets() -> list[str]:
-    """Return the presets of the demo models."""
-    return [name for name in list_presets() if name.startswith(DEMO)]
-
-
 def model_folder(store: Path, name: str) -> Path:
     """Return where a store keeps the checkpoint of some settings."""
     return store / "models" / name
@@ -213,8 +211,8 @@ def train_side_by_side(
 ) -> None:
     """Train the presets that have no checkpoint yet in processes of their own, if there are cores for it.
 
-    A model trains on one thread, so that its weights do not depend on the machine; two models on two
-    cores take the time of the slower one.
+    A model trains on one thread, so that its weights do not depend on the machine; as many are trained at
+    once as there are cores.
 
     Raises:
         TrainingError: one of them failed; the message holds what each said last.
@@ -228,14 +226,13 @@ def train_side_by_side(
     for name in pending:
         # Made once, here, not by each of them.
         open_data(load_preset(name).data, cache_dir=cache, progress=progress)
-    for first in range(0, len(pending), cores):
-        train_in_processes(pending[first : first + cores], store, cache, progress=progress)
+    train_in_processes(pending, store, cache, cores=cores, progress=progress)
 
 
 def train_in_processes(
-    presets: Sequence[str], store: Path, cache: Path | None, *, progress: bool = True
+    presets: Sequence[str], store: Path, cache: Path | None, *, cores: int, progress: bool = True
 ) -> None:
-    """Train every preset in a process of its own, all at once, and wait for them.
+    """Train every preset in a process of its own, `cores` at once, and wait for them.
 
     Raises:
         TrainingError: one of them failed; the message holds what each said last.
@@ -243,36 +240,30 @@ def train_in_processes(
     """
     base = [sys.executable, "-m", "iqa_harness", "train"]
     options = ["--store", str(store), *(["--cache", str(cache)] if cache else [])]
-    children = {
-        name: subprocess.Popen(  # noqa: S603 - our own command line
-            [*base, name, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for name in presets
-    }
     last = dict.fromkeys(presets, "")
+    codes: dict[str, int] = {}
 
-    def forward(name: str, child: subprocess.Popen[str]) -> None:
-        """Pass on what a child says, line by line, so that two children do not break each other's lines."""
-        assert child.stderr is not None  # noqa: S101 - opened as a pipe
-        with child.stderr:
+    def run(name: str) -> None:
+        """Train one and pass on what it says, line by line, so that two do not break each other's lines."""
+        with subprocess.Popen(  # noqa: S603 - our own command line
+            [*base, name, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stderr is not None  # noqa: S101 - opened as a pipe
             for line in child.stderr:
                 last[name] = line.rstrip("\n")
                 if progress:
                     say(last[name], err=True)
+        codes[name] = child.returncode
 
-    readers = [threading.Thread(target=forward, args=child) for child in children.items()]
-    try:
-        for reader in readers:
-            reader.start()
-        codes = {name: child.wait() for name, child in children.items()}
-    except KeyboardInterrupt:
-        # Ctrl-C reaches the children too; each leaves its state and ends by itself.
-        for child in children.values():
-            child.wait()
-        raise
-    finally:
-        for reader in readers:
-            reader.join()
+    with ThreadPoolExecutor(max_workers=cores) as pool:
+        jobs = [pool.submit(run, name) for name in presets]
+        try:
+            for job in jobs:
+                job.result()
+        except KeyboardInterrupt:
+            # Ctrl-C reaches the children too; each leaves its state and ends by itself.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     if ExitCode.INTERRUPTED in codes.values():
         raise KeyboardInterrupt
     failed = [name for name, code in codes.items() if code != ExitCode.OK]

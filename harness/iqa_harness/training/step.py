@@ -17,6 +17,7 @@ from iqa_harness.training.losses import training_loss
 from iqa_harness.training.robust import Adversary, create_adversary, gradient_norm_penalty
 from iqa_harness.training.robust_settings import GradientNorm
 from iqa_harness.training.state import Training
+from iqa_harness.training.trunks import Encoded
 from iqa_models import QualityModel
 
 SMALLEST_SCALE = 1.0
@@ -55,11 +56,11 @@ class Stepper:
         # Gathered once: clipping walks them at every step.
         self._parameters = list(self.model.parameters())
 
-    def __call__(self, crops: Tensor, labels: Tensor, ids: Sequence[str]) -> StepResult:
+    def __call__(self, crops: Tensor | Encoded, labels: Tensor, ids: Sequence[str]) -> StepResult:
         """Do one step; learning rates are set already.
 
         Args:
-            crops: (B, 3, h, w) in [0, 1], on the device.
+            crops: (B, 3, h, w) in [0, 1], or a frozen trunk's maps of them, on the device.
             labels: (B,) on [0, 1], on the device.
             ids: one a crop, unique within the run: random starts are drawn from them.
 
@@ -68,7 +69,7 @@ class Stepper:
         """
         optimiser, scaler = self.training.optimiser, self.training.scaler
         optimiser.zero_grad(set_to_none=True)
-        if self.adversary is not None:
+        if self.adversary is not None and isinstance(crops, Tensor):
             crops, labels = self.adversary(self.model, crops, labels, ids)
         loss, terms = self._loss(crops, labels)
         if not bool(torch.isfinite(loss)):
@@ -90,7 +91,7 @@ class Stepper:
         self._average()
         return StepResult({"loss": loss.item(), **{k: v.item() for k, v in terms.items()}}, norm.item())
 
-    def _loss(self, crops: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, crops: Tensor | Encoded, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         config, (low, high) = self.config, self.model.spec.score_range
         # Only a second pass needs the generators' state.
         robust = config.robust
@@ -102,7 +103,7 @@ class Stepper:
             else:
                 quality = training_loss(config, raw, low + (high - low) * labels, high - low)
             terms = {"quality": quality, **auxiliary}
-            if draws is not None and isinstance(robust, GradientNorm):
+            if draws is not None and isinstance(robust, GradientNorm) and isinstance(crops, Tensor):
                 penalty = gradient_norm_penalty(
                     self.model, crops, raw, step=robust.step, draws=draws, span=high - low
                 )

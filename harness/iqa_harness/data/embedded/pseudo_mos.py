@@ -9,6 +9,7 @@ The correlation of these labels with the human means is by construction, not a v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -19,6 +20,12 @@ PRISTINE_MOS: Final = 4.65
 """Opinion score given to an original, on KADID-10k's scale of 1..5."""
 PRISTINE_LABEL: Final = (PRISTINE_MOS - 1.0) / 4.0
 """The same in [0, 1]."""
+_YIQ: Final = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+"""Rows of the matrix from RGB to YIQ."""
+_CONSTANT: Final = 30.0
+"""C of the paper: damps differences of small coefficients."""
+_ALPHA: Final = 4.2
+"""alpha of the paper: slope of the logistic function."""
 _TIE = 1e-4  # a level this close to the one before looks the same: it cannot carry a slope
 
 
@@ -26,20 +33,59 @@ def haarpsi(distorted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float
     """Return the Haar wavelet-based perceptual similarity of two images, in [0, 1], 1 for identical ones.
 
     Source: R. Reisenhofer, S. Bosse, G. Kutyniok, T. Wiegand, Signal Processing: Image Communication
-    61, 2018; computed by piq in float64, so that a CPU's order of summation stays far below the
-    precision of a stored label.
+    61, 2018. The value is piq's, which the tests compare, in a fraction of its time: Haar filters are sums
+    over boxes. All in float64: an order of summation stays far below the precision of a stored label.
 
     Args:
         distorted: uint8 RGB pixels (H, W, 3), both sides at least 16.
         reference: Pixels of the same shape.
     """
-    import piq
-    import torch
+    x, y = _haar(distorted), _haar(reference)
+    # Two directions of brightness, of which the coarsest scale weighs, and colour.
+    weights = np.maximum(x.brightness[2], y.brightness[2])
+    similarity = [_similarity(x.brightness[:2, i], y.brightness[:2, i]).mean(axis=0) for i in (0, 1)]
+    similarity.append(_similarity(x.colour, y.colour).mean(axis=0))
+    weights = np.concatenate([weights, weights.mean(axis=0, keepdims=True)])
+    total = float(weights.sum())
+    if total == 0:
+        return 1.0  # a pair without any detail
+    share = float((weights / (1 + np.exp(-_ALPHA * np.stack(similarity)))).sum()) / total
+    return min(1.0, (math.log(share / (1 - share)) / _ALPHA) ** 2)
 
-    x, y = (
-        torch.from_numpy(pixels).permute(2, 0, 1)[None].double() / 255 for pixels in (distorted, reference)
-    )
-    return min(1.0, float(piq.haarpsi(x, y)))  # a pair without any detail divides by 0 and gives infinity
+
+class _Haar(NamedTuple):
+    """Absolute coefficients of an image at half its size, (h, w) each."""
+
+    brightness: NDArray[np.float64]
+    """(3 scales, fine to coarse; 2 directions; h, w)."""
+    colour: NDArray[np.float64]
+    """(2, h, w), I and Q, each the mean of four neighbours."""
+
+
+def _haar(pixels: NDArray[np.uint8]) -> _Haar:
+    height, width = pixels.shape[:2]
+    odd = max(height % 2, width % 2)
+    even = np.pad(pixels, ((0, odd), (0, odd), (0, 0)))[: (height + odd) // 2 * 2, : (width + odd) // 2 * 2]
+    fours = [even[i::2, j::2].astype(np.float64) for i in (0, 1) for j in (0, 1)]
+    y, i, q = np.moveaxis(sum(fours[1:], fours[0]) / 4 @ np.array(_YIQ).T, -1, 0)
+    brightness = np.stack([[_edges(y, size), _edges(y.T, size).T] for size in (2, 4, 8)])
+    padded = np.pad(np.stack([i, q]), ((0, 0), (0, 1), (0, 1)))
+    colour = padded[:, :-1, :-1] + padded[:, 1:, :-1] + padded[:, :-1, 1:] + padded[:, 1:, 1:]
+    return _Haar(brightness, np.abs(colour) / 4)
+
+
+def _edges(plane: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Return |upper half - lower half| / `size` over the box of a side around every pixel, zeros outside."""
+    half = size // 2
+    sums = np.pad(plane, (half, half)).cumsum(axis=1)  # the box begins half - 1 before its pixel
+    rows = sums[:, size:] - sums[:, :-size]
+    sums = np.cumsum(rows, axis=0)
+    strips = sums[half:] - sums[:-half]
+    return np.abs(strips[: len(plane)] - strips[half : half + len(plane)]) / size
+
+
+def _similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (2 * x * y + _CONSTANT) / (x**2 + y**2 + _CONSTANT)
 
 
 class Anchors(NamedTuple):
