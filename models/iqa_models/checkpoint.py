@@ -119,7 +119,7 @@ def read_card(folder: Path) -> CheckpointCard:
         return CheckpointCard.model_validate(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"no checkpoint in {folder}: {CARD} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path}: {_why(error)}") from error
 
 

@@ -72,7 +72,7 @@ def _remove_stale(out: Path, files: Collection[Path]) -> None:
 def _former(listing: Path) -> list[str]:
     try:
         names = json.loads(listing.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return []
     known = names if isinstance(names, list) else []
     return [name for name in known if isinstance(name, str) and "\0" not in name]

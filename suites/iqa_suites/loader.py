@@ -38,8 +38,12 @@ class LoadedSuite(NamedTuple):
         text says the same as the suite: who reads it again gets this suite and no other.
         """
         import tomlkit
+        from tomlkit.exceptions import TOMLKitError
 
-        content = tomlkit.parse(self.text)
+        try:
+            content = tomlkit.parse(self.text)
+        except (TOMLKitError, ValueError, RecursionError) as error:
+            raise BadSuite(f"suite {self.suite.name!r}: not valid TOML: {error}") from error
         data: dict[str, Any] = content["data"]
         data["name"] = name
         for key in ("images", "mos_range"):
@@ -136,7 +140,7 @@ def parse_suite(text: str, where: str) -> Suite:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         raise BadSuite(f"{where}: not valid TOML: {error}") from error
     try:
         return Suite.model_validate(content)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel
 
 from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import Vector
@@ -72,6 +73,28 @@ SCORE: Final = TableSchema(ImageScore)
 EVALUATION_SCHEMA: Final = EVALUATION.arrow
 SCORE_SCHEMA: Final = SCORE.arrow
 _KEPT: Final = TableSchema(_Kept)
+
+
+class _Model(BaseModel):
+    name: str
+
+
+class _Data(BaseModel):
+    name: str
+    split: str
+    sha256: str
+
+
+class _Call(BaseModel):
+    rows: list[tuple[str, ...]]
+
+
+class _Manifest(BaseModel):
+    """What of a manifest is read again; the rest is kept as it is."""
+
+    models: list[_Model]
+    data: list[_Data]
+    earlier: list[_Call] = []
 
 
 class Stored(NamedTuple):
@@ -131,8 +154,10 @@ class EvaluationStore:
             rows = read_parquet(folder / "table.parquet", EVALUATION_SCHEMA)
             scores = read_parquet(folder / "scores.parquet", SCORE_SCHEMA)
             manifest = json.loads((folder / "manifest.json").read_bytes())
-            return Stored(rows, scores, {**manifest, "models": manifest["models"], "data": manifest["data"]})
-        except (OSError, ResultsError, ValueError, KeyError, TypeError) as error:
+            _Manifest.model_validate(manifest)
+            json.dumps(manifest, allow_nan=False)  # it is written again
+            return Stored(rows, scores, manifest)
+        except (OSError, ResultsError, ValueError, RecursionError) as error:
             raise RunError(
                 f"the former evaluation in {folder} cannot be read ({error}), and would be lost; choose "
                 "another --name, or remove that folder: the scores behind it are kept elsewhere"

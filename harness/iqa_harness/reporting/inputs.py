@@ -65,20 +65,24 @@ def training_frame(folder: Path) -> pa.Table:
     """
     rows: list[Epoch] = []
     best = _training(folder).get("best_epoch")
-    for number, line in enumerate((folder / LOG).read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RunError(f"{folder / LOG}: no UTF-8 text ({error})") from error
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
             epoch = int(entry.pop("epoch"))
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            for name, value in entry.items():
+                for place, one in value.items() if isinstance(value, dict) else [("", value)]:
+                    quantity, _, inner = name.partition("/")
+                    if one is None or (isinstance(one, _SCALARS) and not isinstance(one, bool)):
+                        shown = None if one is None else float(one)
+                        rows.append(
+                            Epoch(run_name(folder), epoch, quantity, place or inner, shown, epoch == best)
+                        )
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(f"{folder / LOG}, line {number}: not an epoch's JSON ({error})") from error
-        for name, value in entry.items():
-            for place, one in value.items() if isinstance(value, dict) else [("", value)]:
-                quantity, _, inner = name.partition("/")
-                if one is None or (isinstance(one, _SCALARS) and not isinstance(one, bool)):
-                    shown = None if one is None else float(one)
-                    rows.append(
-                        Epoch(run_name(folder), epoch, quantity, place or inner, shown, epoch == best)
-                    )
     return make_frame(Epoch, rows)
 
 

@@ -71,7 +71,7 @@ def training_record(record: ModelRecord) -> Mapping[str, Any]:
     try:
         # As plain JSON: the weights' own checks belong to whoever loads them, with torch.
         card = json.loads((Path(record.checkpoint) / "card.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     same = isinstance(card, dict) and card.get("model") == dict(record.card)
     return _mapping(card.get("training")) if same else {}

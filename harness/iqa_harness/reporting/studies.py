@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from iqa_harness.reporting.results import Identity, identify_card, shared
 from iqa_harness.training.figures import FIGURES
@@ -20,6 +20,22 @@ JUDGED = ("test", "val")
 """Splits a checkpoint's own figures are of; the first that is there is shown."""
 
 
+class _Split(BaseModel):
+    split: str
+    images: int = 0
+    srocc: float | None = None
+    plcc: float | None = None
+    krocc: float | None = None
+
+
+class _Figures(BaseModel):
+    """What of a training's figures is read."""
+
+    weights_sha256: str | None = None
+    data: str = ""
+    splits: list[_Split] = []
+
+
 def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
     """Return what a training folder says its checkpoint came to, without attack; nothing if it does not.
 
@@ -27,13 +43,13 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
     """
     try:
         card = read_card(folder)
-        figures = json.loads((folder / FIGURES).read_bytes())
+        figures = _Figures.model_validate_json((folder / FIGURES).read_bytes())
     except (BadCheckpoint, OSError, ValueError):
         return []
-    if figures.get("weights_sha256") != card.weights_sha256:
+    if figures.weights_sha256 != card.weights_sha256:
         return []
     identity = identify_card(card.model.model_dump(mode="json"), card.training, card.weights_sha256)
-    splits = {part["split"]: part for part in figures.get("splits", [])}
+    splits = {part.split: part for part in figures.splits}
     split = next((name for name in JUDGED if name in splits), None)
     if split is None:
         return []
@@ -43,15 +59,15 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
             _result(
                 run_name(folder),
                 identity,
-                data=str(figures.get("data", "")),
+                data=figures.data,
                 split=split,
-                images=int(splits[split].get("images", 0)),
+                images=splits[split].images,
                 metric=metric,
-                value=splits[split].get(metric),
+                value=getattr(splits[split], metric),
             ),
         )
         for metric in METRICS
-        if metric in splits[split]
+        if metric in splits[split].model_fields_set
     ]
 
 

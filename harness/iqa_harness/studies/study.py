@@ -121,10 +121,10 @@ def load_study(name: str) -> tuple[Study, str]:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
         raise TrainingError(f"{name}: {'; '.join(lines)}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{name}: {error}") from error
     except RecursionError:
         raise TrainingError(f"{name}: values are nested too deeply; write them flatter") from None
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML, a number of thousands of digits
+        raise TrainingError(f"{name}: {error}") from error
 
 
 def study_rows(study: Study, changes: Mapping[str, JsonValue] | None = None) -> list[StudyRow]:

@@ -318,6 +318,8 @@ def read_changes(texts: Sequence[str]) -> dict[str, JsonValue]:
             changes[key] = value.strip()
         except RecursionError:
             raise TrainingError(f"--set {key}: the value is nested too deeply") from None
+        except ValueError as error:  # a number of thousands of digits
+            raise TrainingError(f"--set {key}: {error}") from error
     return changes
 
 
@@ -352,7 +354,7 @@ def _folder() -> Traversable:
 def _parse(file: Traversable, shown: str) -> TrainConfig:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML, a number of thousands of digits
         raise TrainingError(f"{shown}: {error}") from error
     except RecursionError:
         raise TrainingError(f"{shown}: values are nested too deeply") from None
