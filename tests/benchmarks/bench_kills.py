@@ -33,14 +33,7 @@ HANG = 20.0
 """Seconds that a command may take longer than the one nobody disturbed."""
 ATTACK = ("attack", "--suite", "../suite.toml", "-m", "linear", "-m", "../mine", "--run", "r", "--quiet")
 DATA = "../small.csv?mos_range=1,5"
-SETTINGS = (
-    "epochs=2",
-    "images_per_epoch=8",
-    "batch_size=4",
-    "crop=32",
-    "head_start=random",
-    "select_on=test",
-)
+SETTINGS = ("epochs=2", "images_per_epoch=8", "batch_size=4", "crop=32", "head_start=random")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "attack": ATTACK,
     "attack, workers": (*ATTACK, "--executor", "processes", "--workers", "1"),
