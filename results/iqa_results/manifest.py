@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 MANIFEST_FORMAT: Literal[1] = 1
 
@@ -38,6 +38,15 @@ class PluginRecord(_Record):
     """Hashes of the files beside it that it imports, by their paths from its folder (or its package's)."""
 
 
+class _Check(BaseModel):
+    """What every check says, whatever version measured it."""
+
+    value: float | None
+    threshold: float
+    passed: bool
+    detail: str
+
+
 class ModelRecord(_Record):
     """One model under test, as the run saw it."""
 
@@ -51,6 +60,7 @@ class ModelRecord(_Record):
     """Where the weights were read from, as the user gave it; None for a model created by name."""
     checks: dict[str, JsonValue]
     """What `check_model` measured before any attack."""
+
     argument: str | None = None
     """What to write after `--model` to make it again; None for an object handed over in Python."""
     plugins: tuple[PluginRecord, ...] = ()
@@ -63,6 +73,13 @@ class ModelRecord(_Record):
     """Of them with a gradient."""
     seconds: float = 0.0
     """Wall time of all its done cells."""
+
+    @field_validator("checks")
+    @classmethod
+    def _are_checks(cls, checks: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for check in checks.values():
+            _Check.model_validate(check)
+        return checks
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 import warnings
 from collections.abc import Mapping
 from importlib.resources import files
@@ -20,6 +19,7 @@ from iqa_models.registry import did_you_mean
 from iqa_suites.attack_settings import AnyAttackSettings, list_kinds, settings_class
 from iqa_suites.errors import BadSuite, UnknownSuite
 from iqa_suites.schema import DataSettings, Suite
+from iqa_suites.toml_text import read_toml
 
 GROUP = "iqa_harness.suites"
 """Entry points through which installed packages offer suites."""
@@ -139,8 +139,8 @@ def parse_suite(text: str, where: str) -> Suite:
         BadSuite: see `load_suite`.
     """
     try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
+        content = read_toml(text)
+    except ValueError as error:
         raise BadSuite(f"{where}: not valid TOML: {error}") from error
     try:
         return Suite.model_validate(content)

@@ -18,7 +18,7 @@ from iqa_harness.evidence.judgement import (
     flags_of_checks,
     flags_without_scores,
 )
-from iqa_harness.evidence.model_checks import check_model
+from iqa_harness.evidence.model_checks import UNCHANGED, check_again, check_model
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import METRICS, Fit
@@ -389,8 +389,8 @@ class Faulty(LinearQuality):
         return FAULTS[self.fault](super().predict(images), images)
 
 
-def checked(fault="none", step=0.25):
-    """Flags of what is measured before a run, of a model with a fault or by an attack with short steps."""
+def checked(fault="none", step=0.25, later=None):
+    """Flags of what is measured before and after a run: of a model with a fault, from the start or later."""
     model = create_model("linear", seed=10).eval()
     model.__class__, model.fault = Faulty, fault
     images = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -398,6 +398,8 @@ def checked(fault="none", step=0.25):
     checks = check_model(model, images)
     if fault not in ("no number", "detached"):  # such a model is not attacked
         checks |= probe_model(model, images, pgd, 4 / 255, None)
+    model.fault = later or fault
+    checks[UNCHANGED] = check_again(model, images, checks)
     return flags_of_checks(checks)
 
 
@@ -411,6 +413,7 @@ PLANTED = {
     "gradient_missing": lambda: checked("detached"),
     "zero_gradients": lambda: checked("dead"),
     "gradient_disagrees": lambda: checked("wrong sign"),
+    "changed_during_run": lambda: checked(later="wrong sign"),
     "input_range": lambda: checked("clipped"),
     "noise_as_strong": lambda: checked("wrong sign"),
     "ends_not_reached": lambda: checked("wrong sign"),

@@ -183,7 +183,11 @@ class Folder:
             if not target.is_file():
                 target = self._spelt_otherwise(relative)
             resolved = target.resolve()
-        except (OSError, RuntimeError) as error:  # a name of absurd length, a circle of links
+        except (
+            OSError,
+            RuntimeError,
+            UnicodeEncodeError,
+        ) as error:  # too long, links in a circle, no text
             raise Unlocated("missing", f"no such file ({error})") from error
         if not resolved.is_relative_to(self.root):
             raise Unlocated("outside", "leaves the folder of the set")

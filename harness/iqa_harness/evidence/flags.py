@@ -112,6 +112,16 @@ _KINDS = (
         "of a grey level. White-box results are then upper bounds.",
     ),
     FlagKind(
+        "changed_during_run", "invalid", 0.25, "above", "model",
+        "The model is not the one it was before the attacks: its gradient, or its score, has changed. "
+        "Measured after the last cell, on the images of gradient_disagrees: that measure again, of the "
+        "model and of the copy that attacks asked for gradients, less what it was before; it is raised, "
+        "too, if a clean score is no longer the stored one. A model that hides its gradient after so many "
+        "calls or seconds, that learns from what it is shown, or that reads another file meanwhile raises "
+        "it. Workers of other processes are not asked: there only what changes with time is seen. Not "
+        "measured in a run that computed nothing or was interrupted.",
+    ),
+    FlagKind(
         "input_range", "suspect", 0, "above", "model",
         "The score ignores part of the range of pixel values, as a model does that expects 0..255, [-1, "
         "1] or another scale and clips. Measured before any attack: images are squeezed into each eighth "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
+from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.evidence.strength import (
     BLACK_BOX,
     OBJECTIVES,
@@ -31,12 +32,14 @@ BY_CHECK = {
     "gradient_finite": "gradient_missing",
     "gradient_alive": "zero_gradients",
     "gradient_agrees": "gradient_disagrees",
+    UNCHANGED: "changed_during_run",
     "tones_alive": "input_range",
     "noise_weaker": "noise_as_strong",
     "ends_reached": "ends_not_reached",
     "converged": "still_rising",
 }
-"""Checks of `check_model` and `probe_model`, made before any attack, and the flags they raise."""
+"""Checks of `check_model` and `probe_model`, made before any attack, and of `check_again`, made after the
+last; and the flags they raise."""
 
 GREY_LEVEL = 1 / 255
 """Radius (inf) or root mean square change (2) from which an attack should survive storing with 8 bits."""

@@ -58,6 +58,12 @@ BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite
 """Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
 
 
+UNCHANGED = "gradient_unchanged"
+"""Name of the check after a run."""
+DRIFT = 0.25
+"""Bound of that check: a model that stays as it is changes by nothing, a copy with fewer bits by little."""
+
+
 def measured_as_here(checks: Mapping[str, Any]) -> bool:
     """Return whether stored checks were measured on the images and in the blocks that this version takes.
 
@@ -113,6 +119,44 @@ def check_model(
     return {**checks, failed: Check(None, 0, False, reason)}
 
 
+def check_again(
+    model: QualityModel,
+    images: Sequence[Tensor],
+    before: Mapping[str, Any],
+    *,
+    draws: int | None = None,
+    copy: QualityModel | None = None,
+) -> Check:
+    """Measure after a run by how much less the gradient agrees with the score than it did before.
+
+    Args:
+        model: in eval mode, after all its calls.
+        images: those of `check_model`.
+        before: what that measured, as values or as a manifest holds them.
+        draws: as for `check_model`.
+        copy: what attacks asked for gradients in the model's place, if there was one; the worse one counts.
+
+    Raises:
+        RuntimeError: the device has no memory for these images at once.
+    """
+    stored = before.get("gradient_agrees")
+    value = stored.get("value") if isinstance(stored, Mapping) else getattr(stored, "value", None)
+    if value is None:
+        return Check(None, DRIFT, True, "the gradient could not be compared before the run")
+    batch, seeds = torch.stack(list(images)), (draws or 1) if model.is_stochastic else None
+    try:
+        after = [_gradient_agrees(Probe(model, seeds, other), batch).value for other in {None, copy}]
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return Check(None, DRIFT, False, f"after the run it fails: {type(error).__name__}: {error}")
+    if None in after:
+        return Check(None, DRIFT, False, "after the run neither gradient nor score changes with the image")
+    worst = max(found for found in after if found is not None)
+    what = "disagreement of the gradient with finite differences after the run, less that before it"
+    return _at_most(max(0.0, worst - value), DRIFT, what)
+
+
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
     low, high = probe.model.spec.score_range
     first = probe.scores(batch)
@@ -151,6 +195,8 @@ class Probe(NamedTuple):
     model: QualityModel
     draws: int | None
     """None for a deterministic model."""
+    copy: QualityModel | None = None
+    """Asked for gradients in its place, as an attack does."""
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return scores (B,) of images (B, 3, H, W)."""
@@ -162,10 +208,10 @@ class Probe(NamedTuple):
     def gradients(self, batch: Tensor) -> Tensor:
         """Return input gradients (B, 3, H, W), by the same draws as the scores."""
         if self.draws is None:
-            return score_and_gradient(self.model, batch, chunk=len(batch)).gradients
-        pairs = enumerate(batch)
+            return score_and_gradient(self.copy or self.model, batch, chunk=len(batch)).gradients
+        model, pairs = self.copy or self.model, enumerate(batch)
         return torch.stack(
-            [expected_score_and_gradient(self.model, image, self._seeds(i))[1] for i, image in pairs]
+            [expected_score_and_gradient(model, image, self._seeds(i))[1] for i, image in pairs]
         )
 
     def _seeds(self, i: int) -> tuple[int, ...]:

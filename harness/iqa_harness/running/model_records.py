@@ -1,8 +1,8 @@
-"""What a run records of its models: card, weights, where they came from, and the checks before the attack."""
+"""What a run records of its models: card, weights, where they came from, the checks before and after it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -13,10 +13,19 @@ from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import BLOCKING, Check, check_model, checked_images
+from iqa_harness.evidence.model_checks import (
+    BLOCKING,
+    DRIFT,
+    UNCHANGED,
+    Check,
+    check_again,
+    check_model,
+    checked_images,
+)
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.runtime import Runtime
+from iqa_models import QualityModel
 from iqa_results import ModelRecord, PluginRecord, RunManifest
 from iqa_suites import Suite
 
@@ -57,12 +66,46 @@ def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str,
     Raises:
         RunError: it fails a check without which no number can be made.
     """
-    images, device = work.images, runtime.devices[0]
-    pixels = [to_tensor(images.read(i), device) for i in checked_images(len(images))]
+    device = runtime.devices[0]
+    return _checks(entrant, _batch(work, device), work.suite, device)
+
+
+def after_run(
+    record: ModelRecord,
+    entrant: Entrant,
+    work: Work,
+    device: str,
+    copy: QualityModel | None,
+    stored: Callable[[], str | None],
+) -> ModelRecord:
+    """Return a model's record with what is measured again after a run.
+
+    Args:
+        record: from `model_record`.
+        entrant: the model, on the device, after all its calls.
+        work: what was computed.
+        device: torch device.
+        copy: what attacks asked for gradients in its place.
+        stored: says which stored clean score is no longer the model's.
+    """
+    model, draws, batch = entrant.model, work.suite.eot_samples, _batch(work, device)
+    try:
+        check = check_again(model, batch, record.checks, draws=draws, copy=copy)
+        words = stored()
+        if words is not None:
+            check = Check(None, check.threshold, False, words)
+    except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; its rows are stored
+        room = out_of_memory(error)
+        detail = f"the model could not be measured again: {type(error).__name__}: {error}"
+        check = Check(None, DRIFT, room, detail)
+    return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
+
+
+def _batch(work: Work, device: str) -> list[Tensor]:
+    """Return the images that models are checked on: of one size, spread over a plan."""
+    pixels = [to_tensor(work.images.read(i), device) for i in checked_images(len(work.images))]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
-    if len(same_size) < 2:
-        same_size = [pixels[0], pixels[0].flip(-1)]
-    return _checks(entrant, same_size, work.suite, device)
+    return same_size if len(same_size) > 1 else [pixels[0], pixels[0].flip(-1)]
 
 
 def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str) -> dict[str, Check]:

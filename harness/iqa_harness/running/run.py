@@ -9,6 +9,7 @@ from dataclasses import replace
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.choices import choose
 from iqa_harness.running.executors import Executor, Job, Task, make_executor, tasks_of
@@ -18,7 +19,7 @@ from iqa_harness.running.ledger import Ledger, planned
 from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
 from iqa_harness.running.model_records import model_record
 from iqa_harness.running.stored_scores import require_stored_scores
-from iqa_results import ResultStore, RunManifest
+from iqa_results import ModelRecord, ResultStore, RunManifest
 from iqa_results.storage import no_room
 
 OnCell = Callable[[Cell, str], None]
@@ -93,14 +94,38 @@ def run_suite(
             for ref in refs:
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
             log.write_now_and_then()
+        ledger.look_again()
+        log.models = _measured_again(work, entrants, records, former, busy, bench, ledger)
     except BaseException as error:  # an interrupt, or an executor that cannot go on
         with suppress(OSError) if no_room(error) else nullcontext():
             log.write("interrupted")
         raise
     finally:
         outcomes.close()
-    ledger.look_again()
     return log.write(None)
+
+
+def _measured_again(
+    work: Work,
+    entrants: Sequence[Entrant],
+    records: Sequence[ModelRecord],
+    former: RunManifest | None,
+    busy: Collection[str],
+    bench: Bench,
+    ledger: Ledger,
+) -> list[ModelRecord]:
+    """Return the models' records, with the check after the run of those that were computed on now."""
+    before = {(model.name, model.sha256): model for model in former.models} if former else {}
+    missing, found = ledger.missing(), []
+    for entrant, record in zip(entrants, records, strict=True):
+        held = before.get((record.name, record.sha256), record).checks.get(UNCHANGED)
+        if isinstance(held, Mapping) and not held["passed"]:  # cells of that start are in the run
+            found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
+        elif entrant.label in busy:
+            found.append(bench.measured_again(record, entrant, work, missing))
+        else:
+            found.append(record)
+    return found
 
 
 def _tasks(work: Work, store: ResultStore, config: RunConfig, missing: Collection[str]) -> list[Task]:

@@ -28,20 +28,27 @@ def require_stored_scores(
     Raises:
         RunError: a stored clean score is not the model's.
     """
+    words = changed_score(work, entrant, device, store, missing)
+    if words is not None:
+        raise RunError(f"model {entrant.label!r} {words}")
+
+
+def changed_score(
+    work: Work, entrant: Entrant, device: str, store: ResultStore, missing: Collection[str]
+) -> str | None:
+    """Say which stored clean score is not the model's, of some that are scored again; None if none is."""
     mine = [
         cell
         for cell in work.cells
         if cell.label == entrant.label and cell.attack is None and cell.key not in missing
     ]
-    for cell in some(mine):
-        _require_same(cell, entrant, work, device, store)
+    found = (_difference(cell, entrant, work, device, store) for cell in some(mine))
+    return next((words for words in found if words is not None), None)
 
 
-def _require_same(cell: Cell, entrant: Entrant, work: Work, device: str, store: ResultStore) -> None:
+def _difference(cell: Cell, entrant: Entrant, work: Work, device: str, store: ResultStore) -> str | None:
     images = work.images if cell.split == work.suite.data.split else work.validation
     row = store.read_cell(cell.key).slice(cell.count // 2, 1).to_pylist()[0]
     image = to_tensor(images.read(row["position"]), device)
     now = stored_score(entrant.model, image, seed=cell.seed, image_id=row["image_id"], draws=cell.draws)
-    words = difference(entrant.model.spec, row["image_id"], now, row["clean_score"], store.root)
-    if words is not None:
-        raise RunError(f"model {entrant.label!r} {words}")
+    return difference(entrant.model.spec, row["image_id"], now, row["clean_score"], store.root)

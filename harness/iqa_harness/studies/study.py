@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -24,6 +23,7 @@ from pydantic import (
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig, changed, find_config
+from iqa_suites.toml_text import read_toml
 
 
 class Point(BaseModel):
@@ -117,13 +117,13 @@ def load_study(name: str) -> tuple[Study, str]:
         )
     try:
         text = file.read_text(encoding="utf-8")
-        return Study.model_validate(tomllib.loads(text)), text
+        return Study.model_validate(read_toml(text)), text
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
         raise TrainingError(f"{name}: {'; '.join(lines)}") from error
     except RecursionError:
         raise TrainingError(f"{name}: values are nested too deeply; write them flatter") from None
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML, a number of thousands of digits
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 or no TOML
         raise TrainingError(f"{name}: {error}") from error
 
 

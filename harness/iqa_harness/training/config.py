@@ -33,6 +33,7 @@ from iqa_harness.training.robust_settings import (
 )
 from iqa_results.errors import ResultsError
 from iqa_results.storage import require_name
+from iqa_suites.toml_text import read_toml
 
 Loss = Literal["smooth_l1_plcc", "l1", "l2", "srcc", "rank", "pairwise", "soft_spearman"]
 Schedule = Literal["one_cycle", "cosine", "multistep", "constant"]
@@ -313,12 +314,10 @@ def read_changes(texts: Sequence[str]) -> dict[str, JsonValue]:
         if key in changes:
             raise TrainingError(f"--set {text!r}: {key} is given twice")
         try:
-            changes[key] = tomllib.loads(f"value = {value}")["value"]
+            changes[key] = read_toml(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             changes[key] = value.strip()
-        except RecursionError:
-            raise TrainingError(f"--set {key}: the value is nested too deeply") from None
-        except ValueError as error:  # a number of thousands of digits
+        except ValueError as error:
             raise TrainingError(f"--set {key}: {error}") from error
     return changes
 
@@ -353,11 +352,9 @@ def _folder() -> Traversable:
 
 def _parse(file: Traversable, shown: str) -> TrainConfig:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML, a number of thousands of digits
+        values = read_toml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 or no TOML
         raise TrainingError(f"{shown}: {error}") from error
-    except RecursionError:
-        raise TrainingError(f"{shown}: values are nested too deeply") from None
     return _validate(values, shown)
 
 

@@ -17,7 +17,7 @@ from iqa_harness.cells.examples import Examples
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import Check, measured_as_here
+from iqa_harness.evidence.model_checks import UNCHANGED, Check, measured_as_here
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
@@ -183,7 +183,8 @@ class Again:
 def _checks_differ(record: ModelRecord, found: Mapping[str, Check]) -> list[Finding]:
     """Compare the checks of a manifest with the same checks measured again."""
     findings = []
-    for name in [*found, *(n for n in record.checks if n not in found)]:
+    # What was measured after the run is of a model that had been attacked.
+    for name in [*found, *(n for n in record.checks if n not in (*found, UNCHANGED))]:
         stored = record.checks.get(name)
         if name not in found or not isinstance(stored, dict):
             detail = f"{shown(stored)} is stored, it is {'' if name in found else 'not '}measured"

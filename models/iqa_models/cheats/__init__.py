@@ -3,7 +3,7 @@
 from iqa_models.cheats.base import Contrast
 from iqa_models.cheats.contract import BatchCoupled, Constant, HiddenNoise
 from iqa_models.cheats.inputs import Compressed, Fragile8Bit, InnerBudget, WrongRange
-from iqa_models.cheats.masked import Detached, QuantisedInput, SaturatedHead, Shattered, WrongSign
+from iqa_models.cheats.masked import Detached, QuantisedInput, SaturatedHead, Shattered, Tired, WrongSign
 
 HONEST = "cheat_none"
 """The network under all of them."""
@@ -13,6 +13,7 @@ CHEATS: dict[str, str] = {
     "cheat_saturated_head": "zero_gradients",
     "cheat_detached": "gradient_missing",
     "cheat_wrong_sign": "gradient_disagrees",
+    "cheat_tired": "changed_during_run",
     "cheat_jpeg": "gradient_disagrees",
     "cheat_shattered": "noise_as_strong",
     "cheat_hidden_noise": "scores_vary",
@@ -38,6 +39,7 @@ __all__ = [
     "QuantisedInput",
     "SaturatedHead",
     "Shattered",
+    "Tired",
     "WrongRange",
     "WrongSign",
 ]

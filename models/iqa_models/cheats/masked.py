@@ -110,3 +110,28 @@ def cheat_shattered(*, seed: int = 0, height: float = 0.1, frequency: float = 2e
     positive("frequency", frequency)
     built = Built("cheat_shattered", "rippled score", "noise_as_strong")
     return Shattered(built.spec(seed=seed, height=height, frequency=frequency), seed, height, frequency)
+
+
+class Tired(Contrast):
+    """Hands out its gradient so many times; then only that of a corner of the image."""
+
+    def __init__(self, spec: ModelSpec, seed: int, calls: int) -> None:
+        super().__init__(spec, seed)
+        self.calls, self.seen = calls, 0
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the honest score; whoever asks for gradients is counted."""
+        self.seen += torch.is_grad_enabled()
+        if self.seen <= self.calls:
+            return super().predict(images)
+        mask = torch.zeros_like(images)
+        mask[..., : images.shape[-2] // 4, : images.shape[-1] // 4] = 1
+        return super().predict(images * mask + (images * (1 - mask)).detach())
+
+
+@register_model("cheat_tired")
+def cheat_tired(*, seed: int = 0, calls: int = 50) -> Tired:
+    """CHEAT: after so many gradients it hands out that of a corner only."""
+    positive("calls", calls)
+    built = Built("cheat_tired", "gradient masked after many calls", "changed_during_run")
+    return Tired(built.spec(seed=seed, calls=calls), seed, calls)

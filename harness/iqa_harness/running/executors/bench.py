@@ -6,7 +6,7 @@ import functools
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,15 +15,18 @@ import torch
 from iqa_attacks import AttackResult
 from iqa_harness.cells.compute import craft, run_cell
 from iqa_harness.cells.examples import Examples, encode, stored
-from iqa_harness.cells.plan import Cell, CellRef
+from iqa_harness.cells.plan import Cell, CellRef, Work
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
 from iqa_harness.running.ledger import read_report, report_of
+from iqa_harness.running.model_records import after_run
+from iqa_harness.running.stored_scores import changed_score
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
-from iqa_results import ResultStore
+from iqa_results import ModelRecord, ResultStore
 from iqa_results.storage import no_room
 
 ATTEMPTS = 2
@@ -91,6 +94,17 @@ class Bench:
             if (before is None or before.status != "failed") and not self._store.has_examples(key):
                 reports[key] = self._keep(cells[key], examples)
         return Outcome(task.number, tuple(reports.values()), self._describe(), time.perf_counter() - started)
+
+    def measured_again(
+        self, record: ModelRecord, entrant: Entrant, work: Work, missing: Collection[str]
+    ) -> ModelRecord:
+        """Return a model's record with what is measured after its attacks; see `after_run`."""
+        copy = self._copies.of(entrant.model, entrant.sha256)
+
+        def stored() -> str | None:
+            return changed_score(work, entrant, self._device, self._store, missing)
+
+        return after_run(record, entrant, work, self._device, copy, stored)
 
     def _compute(self, cell: Cell, attacker: str, examples: Examples) -> CellReport:
         there = read_report(self._store, cell.key)
