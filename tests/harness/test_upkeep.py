@@ -18,7 +18,8 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
-from iqa_harness.stores.upkeep import check_runs, collect, export_run, find_waste, merge_run, open_source
+from iqa_harness.stores.health import check_runs, collect, find_waste
+from iqa_harness.stores.transfer import export_run, merge_run, open_source
 from iqa_models import create_model
 from iqa_results import BadManifest, BadPart, ResultStore, Selection
 from iqa_suites import parse_suite

@@ -8,17 +8,9 @@ from pathlib import Path
 from iqa_harness.api.reading import STORE, opened
 from iqa_harness.machine.places import require_file, require_folder
 from iqa_harness.running.manifest import refreshed
-from iqa_harness.stores.upkeep import (
-    Problem,
-    Waste,
-    check_runs,
-    collect,
-    discard,
-    find_waste,
-    merge_run,
-    open_source,
-)
-from iqa_harness.stores.upkeep import export_run as write_rows
+from iqa_harness.stores.health import Problem, Waste, check_runs, collect, discard, find_waste
+from iqa_harness.stores.transfer import export_run as write_rows
+from iqa_harness.stores.transfer import merge_run, open_source
 from iqa_results import BadManifest, ResultStore, RunManifest
 
 
