@@ -110,19 +110,8 @@ def _done(manifest: RunManifest) -> tuple[str, ...]:
 def _maker(manifest: RunManifest) -> str:
     """Hash everything beside the rows that decides the tables; costs and times do not."""
     costs = {"forwards", "backwards", "seconds"}
-    plan = manifest.model_dump(
-        mode="json",
-        include={
-            "suite",
-            "suite_sha256",
-            "suite_text",
-            "suite_min",
-            "main_epsilon",
-            "step_sweep",
-            "seed",
-            "data",
-        },
-    )
+    names = {"run", "suite_sha256", "suite_text", "suite_min", "main_epsilon", "step_sweep", "seed", "data"}
+    plan = manifest.model_dump(mode="json", include=names)
     models = [model.model_dump(mode="json", exclude=costs) for model in manifest.models]
     states = [[cell.key, cell.status, bool(cell.error)] for cell in manifest.cells]
     content = [sources_sha256(), plan, models, states]

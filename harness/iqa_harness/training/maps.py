@@ -51,7 +51,6 @@ class StoredMaps:
         self._count = count
         self._folder = Path(tempfile.mkdtemp(prefix="iqa-harness-maps-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._file = (self._folder / "maps").open("wb")
         self._places: list[tuple[int, tuple[_Part, ...]]] = []
         self._end = 0
         self._values: NDArray[np.float32] | None = None
@@ -69,17 +68,17 @@ class StoredMaps:
         if not self._places:
             self._check_room(sum(part[0].numel() for part in encoded) * 4)
         parts = tuple(part for part, _ in laid)
-        for row in range(len(encoded[0])):
-            self._places.append((self._end, parts))
-            for _, values in laid:
-                self._file.write(values[row].tobytes())
-            self._end += sum(part.size for part in parts)
+        with (self._folder / "maps").open("ab") as file:
+            for row in range(len(encoded[0])):
+                self._places.append((self._end, parts))
+                for _, values in laid:
+                    file.write(values[row].tobytes())
+                self._end += sum(part.size for part in parts)
         self._values = None
 
     def take(self, indices: Sequence[int]) -> Encoded:
         """Return the maps of images of one size, stacked in the order of the indices."""
         if self._values is None:
-            self._file.flush()
             self._values = np.memmap(self._folder / "maps", np.float32, "r", shape=(self._end,))
         first = self._places[indices[0]][1]
         made = []

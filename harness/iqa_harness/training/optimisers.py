@@ -20,7 +20,7 @@ HEAD = "head"
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> dict[str, list[nn.Parameter]]:
-    """Return the parameters that learn by group: trunk, head, then each prefix of `lr_groups`; empty ones left out.
+    """Return what learns by group: trunk, head, then each prefix of `lr_groups`; empty ones left out.
 
     Raises:
         TrainingError: a prefix of `lr_groups` holds no parameter.

@@ -130,7 +130,7 @@ def hyperiqa_efficientnet_lite0(
         summary="EfficientNet-Lite0 with a hyper-network that writes the regressor of each image",
         source=SOURCE,
         notes=(
-            "HyperIQA's head on a trunk of ours: no published variant; widths of the hyper-network chosen here",
+            "no published variant: HyperIQA's head on another trunk, widths of the hyper-network chosen here",
             "re-implemented from a description; the authors' code is MIT",
         ),
         mean=LITE0_MEAN,
