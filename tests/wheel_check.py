@@ -57,6 +57,7 @@ def check_content(wheel: Path) -> None:
     for needed in (
         "iqa_suites/definitions/smoke.toml",
         "iqa_suites/definitions/demo.toml",
+        "iqa_suites/definitions/demo-full.toml",
         "iqa_harness/training/presets/demo_lite0.toml",
         "iqa_reports/templates/report.html.j2",
         "iqa_models/py.typed",

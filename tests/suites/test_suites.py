@@ -23,7 +23,8 @@ from iqa_suites import BadSuite, Suite, UnknownSuite, list_suites, load_suite, p
 SMOKE = load_suite("smoke").text
 HASHES = {
     "beyond": "6a22bc76c7f309f0b2f5343a5ba8d6e961452d5106012c42eff39b1ba77f51ec",
-    "demo": "a6011c14bec528dc80426e64bbde60ab19d28e8542c1318be522ddd1e6b5bbb2",
+    "demo": "e2dcb149f4b64f77519c2160260e0a96ce040eddfd6c137bb18d50497a143560",
+    "demo-full": "a003dc418709bea6c41cd73331617444f7802c84c8c40a4562ebb2beff3a250d",
     "linf-sweep": "10ce5499f93522128064b2f4517e0f70aea5395f1626799825382097c175d8b1",
     "parity-autoattack": "0ad2ba55c07d38d6a1ef78fe96d1e014b8715d339242c62cbef4ab96621d7ba1",
     "parity-msu": "cf3771aa6eddb9a7bb21a680ad586c5932b6fd207aac11211e67da1b0c4ca46f",
@@ -50,13 +51,15 @@ def test_a_suite_that_ships_is_valid_and_named_after_its_file(name):
             assert attack.seed == suite.seed
 
 
-def test_the_demo_suite_is_what_it_says():
-    """Five radii in fractions of 255, step size a quarter of each, minimum over the three objectives."""
-    suite = load_suite("demo").suite
+@pytest.mark.parametrize(("name", "radii"), [("demo", [0.5, 1, 2]), ("demo-full", [0.25, 0.5, 1, 2, 4])])
+def test_the_demo_suites_are_what_they_say(name, radii):
+    """Radii in fractions of 255, step size a quarter of each, minimum over the three objectives."""
+    suite = load_suite(name).suite
     pgd = next(a for a in suite.attacks if a.name == "pgd")
-    assert [round(e * 255, 9) for e in pgd.epsilons] == [0.25, 0.5, 1, 2, 4]
-    assert pgd.attack(pgd.epsilons[2], 0).step_size == pytest.approx(0.25 / 255)
+    assert [round(e * 255, 9) for e in pgd.epsilons] == radii
+    assert pgd.attack(1 / 255, 0).step_size == pytest.approx(0.25 / 255)
     assert suite.main_epsilon == 1 / 255
+    assert suite.suite_min == ("pgd/mse", "pgd/drift", "pgd/pairwise_inversion")
 
 
 @pytest.mark.parametrize(

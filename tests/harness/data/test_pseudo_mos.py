@@ -1,5 +1,7 @@
 import numpy as np
+import piq
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
@@ -13,6 +15,18 @@ def test_haarpsi_of_identical_images_is_one(photos: list[NDArray[np.uint8]]) -> 
     assert haarpsi(photos[0], photos[0]) == pytest.approx(1.0, abs=1e-12)
     black = np.zeros((32, 32, 3), np.uint8)
     assert haarpsi(black, black) == 1.0
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (33, 40), (40, 33), (17, 17)])
+def test_haarpsi_is_piqs(photos: list[NDArray[np.uint8]], shape: tuple[int, int]) -> None:
+    """The library's value in float64, at even and odd sides, of a small and a large difference."""
+    reference = photos[0][: shape[0], : shape[1]]
+    noise = np.random.default_rng(0).normal(0, 30, reference.shape)
+    for distorted in ((reference + noise).clip(0, 255).astype(np.uint8), reference ^ 1):
+        x, y = (
+            torch.from_numpy(p.copy()).permute(2, 0, 1)[None].double() / 255 for p in (distorted, reference)
+        )
+        assert haarpsi(distorted, reference) == pytest.approx(float(piq.haarpsi(x, y)), abs=1e-12)
 
 
 def test_haarpsi_is_symmetric(photos: list[NDArray[np.uint8]]) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from iqa_harness.errors import TrainingError
 from iqa_harness.training import TrainConfig, changed, list_presets, load_preset, load_train_config
 from iqa_harness.training.robust_settings import Fgsm, Pgd
+from iqa_harness.training.sessions import DEMOS
 from iqa_models import list_models
 
 
@@ -25,15 +26,15 @@ def test_every_preset_is_valid_and_names_a_registered_model(name):
 
 
 def test_the_demo_models_have_presets():
-    """A pattern finds both demo models' presets, and nothing else."""
-    assert list_presets("demo_*") == ["demo_lite0", "demo_resnet10t"]
+    """A pattern finds the presets of both demos, and nothing else."""
+    assert list_presets("demo_*") == sorted(name for names in DEMOS.values() for name in names)
     assert list_presets("nothing*") == []
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest():
     """A misspelt preset raises TrainingError with the nearest name and all names."""
     with pytest.raises(
-        TrainingError, match=r"'demo_lit0', did you mean 'demo_lite0'\?; there are: demo_lite0,"
+        TrainingError, match=r"'demo_lit0', did you mean 'demo_lite0'\?; there are: demo_hyperiqa,"
     ):
         load_preset("demo_lit0")
 
