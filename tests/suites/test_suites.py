@@ -23,7 +23,7 @@ from iqa_suites import BadSuite, Suite, UnknownSuite, list_suites, load_suite, p
 SMOKE = load_suite("smoke").text
 HASHES = {
     "beyond": "6a22bc76c7f309f0b2f5343a5ba8d6e961452d5106012c42eff39b1ba77f51ec",
-    "demo": "e2dcb149f4b64f77519c2160260e0a96ce040eddfd6c137bb18d50497a143560",
+    "demo": "7b904ebcbef2fa5661bc95703d4ef00156603d4e3502e7f872267c7e0d6b5510",
     "demo-full": "a003dc418709bea6c41cd73331617444f7802c84c8c40a4562ebb2beff3a250d",
     "linf-sweep": "10ce5499f93522128064b2f4517e0f70aea5395f1626799825382097c175d8b1",
     "parity-autoattack": "0ad2ba55c07d38d6a1ef78fe96d1e014b8715d339242c62cbef4ab96621d7ba1",

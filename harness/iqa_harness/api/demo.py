@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iqa_harness.api.attack import Planned, plan
-from iqa_harness.api.reading import STORE
+from iqa_harness.api.reading import STORE, report_folder
 from iqa_harness.api.run import Run
 from iqa_harness.api.train import train
 from iqa_harness.data import open_data
@@ -54,6 +54,15 @@ class Demo:
     run: Run
     stages: tuple[Stage, ...]
     """Where the time went, in order."""
+
+    @property
+    def page(self) -> Path | None:
+        """The run's page if it was written after its tables, None if it is to be written."""
+        folder = Path(str(self.run.store.run_folder(self.run.name)))
+        page, table = report_folder(self.run.store, self.run.name) / "index.html", folder / "table.parquet"
+        if page.is_file() and table.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns:
+            return page
+        return None
 
     def __repr__(self) -> str:
         return repr(self.run)

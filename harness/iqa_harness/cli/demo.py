@@ -14,7 +14,7 @@ from iqa_harness.cli.arguments import (
     StoreOption,
     ThreadsOption,
 )
-from iqa_harness.cli.printing import code_of, print_run
+from iqa_harness.cli.printing import code_of, print_run, say_tables, say_where
 from iqa_harness.machine.terminal import say
 from iqa_harness.wording import in_words
 
@@ -48,7 +48,12 @@ def demo(
         full=full, limit=limit, store=store, device=device, threads=threads, cache=cache, progress=not quiet
     )
     began = time.perf_counter()
-    print_run(done.run)
+    if done.page is None or not done.run.complete:
+        print_run(done.run)
+    else:  # drawn already, from the tables as they are
+        say(repr(done.run))
+        say_where("page", done.page)
+        say_tables(done.run)
     for line in _times((*done.stages, Stage("report", time.perf_counter() - began))):
         say(line)
     raise typer.Exit(code_of(done.run))

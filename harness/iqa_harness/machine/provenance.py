@@ -78,7 +78,7 @@ def sources_sha256() -> str:
     Unlike a commit it tells an edited checkout from a clean one, and asks no other program.
     """
     digest = hashlib.sha256(json.dumps(installed_versions(PACKAGES)).encode())
-    for name in ("iqa_attacks", "iqa_harness", "iqa_models", "iqa_results", "iqa_suites"):
+    for name in ("iqa_attacks", "iqa_harness", "iqa_models", "iqa_reports", "iqa_results", "iqa_suites"):
         for folder in importlib.import_module(name).__path__:
             for path in sorted(Path(folder).rglob("*.py")):
                 digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
