@@ -14,7 +14,7 @@ from iqa_harness.cli.arguments import (
     StoreOption,
     ThreadsOption,
 )
-from iqa_harness.cli.printing import code_of, print_run, say_tables, say_where
+from iqa_harness.cli.printing import code_of, print_run, say_where
 from iqa_harness.machine.terminal import say
 from iqa_harness.wording import in_words
 
@@ -53,7 +53,8 @@ def demo(
     else:  # drawn already, from the tables as they are
         say(repr(done.run))
         say_where("page", done.page)
-        say_tables(done.run)
+        say_where("table", done.run.store.table_path(done.run.name))
+        say_where("rows", done.run.store.root / "cells")
     for line in _times((*done.stages, Stage("report", time.perf_counter() - began))):
         say(line)
     raise typer.Exit(code_of(done.run))
