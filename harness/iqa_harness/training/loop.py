@@ -246,7 +246,8 @@ class _Run:
         began = time.perf_counter()
         if self.config.batch_norm == "calibrated":
             batches = self._batches(epoch=0)
-            calibrate_batch_norm(self.model, (_moved(batch.crops, self.device) for batch in batches))
+            pixels = (crops for batch in batches if isinstance(crops := batch.crops, Tensor))
+            calibrate_batch_norm(self.model, (crops.to(self.device) for crops in pixels))
         self.views = self._frozen_views()
         if isinstance(self.model, TimmRegressor):
             self._start_head(self.model)

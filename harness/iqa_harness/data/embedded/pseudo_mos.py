@@ -81,7 +81,8 @@ def _edges(plane: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     rows = sums[:, size:] - sums[:, :-size]
     sums = np.cumsum(rows, axis=0)
     strips = sums[half:] - sums[:-half]
-    return np.abs(strips[: len(plane)] - strips[half : half + len(plane)]) / size
+    edges: NDArray[np.float64] = np.abs(strips[: len(plane)] - strips[half : half + len(plane)]) / size
+    return edges
 
 
 def _similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
