@@ -116,7 +116,9 @@ def read_card(folder: Path) -> CheckpointCard:
     """
     path = Path(folder) / CARD
     try:
-        return CheckpointCard.model_validate(json.loads(path.read_bytes()))
+        fields = json.loads(path.read_bytes())
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # finite numbers, UTF-8 text
+        return CheckpointCard.model_validate(fields)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"no checkpoint in {folder}: {CARD} is missing") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 MANIFEST_FORMAT: Literal[1] = 1
 
@@ -38,15 +38,6 @@ class PluginRecord(_Record):
     """Hashes of the files beside it that it imports, by their paths from its folder (or its package's)."""
 
 
-class _Check(BaseModel):
-    """What every check says, whatever version measured it."""
-
-    value: float | None
-    threshold: float
-    passed: bool
-    detail: str
-
-
 class ModelRecord(_Record):
     """One model under test, as the run saw it."""
 
@@ -73,13 +64,6 @@ class ModelRecord(_Record):
     """Of them with a gradient."""
     seconds: float = 0.0
     """Wall time of all its done cells."""
-
-    @field_validator("checks")
-    @classmethod
-    def _are_checks(cls, checks: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for check in checks.values():
-            _Check.model_validate(check)
-        return checks
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,7 @@ def manifest_bytes(manifest: RunManifest, where: str = "manifest") -> bytes:
         BadManifest: it holds NaN, an infinity or text that is not UTF-8, which no reader would take.
     """
     fields = manifest.model_dump(mode="json")
-    try:
-        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError as error:
-        near = error.object[max(0, error.start - 30) : error.end]
-        raise BadManifest(f"{where}: no UTF-8 text: ...{near!a}; choose another name") from error
-    except ValueError as error:
-        raise BadManifest(f"{where}: {error}") from error
+    _require_plain(fields, where)
     fields[CHECKSUM] = _checksum(fields)
     cells = ",\n  ".join(json.dumps(cell) for cell in fields.pop("cells"))
     return f'{json.dumps(fields, indent=1)[:-2]},\n "cells": [\n  {cells}\n ]\n}}\n'.encode()
@@ -57,12 +51,24 @@ def load_json(content: bytes, where: str) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        BadManifest: it is no JSON.
+        BadManifest: it is no JSON, or holds NaN, an infinity or text that is not UTF-8.
     """
     try:
-        return json.loads(content)
+        fields = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BadManifest(f"{where}: the file: no JSON ({error})") from error
+    _require_plain(fields, where)
+    return fields
+
+
+def _require_plain(fields: Any, where: str) -> None:
+    try:
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 30) : error.end]
+        raise BadManifest(f"{where}: no UTF-8 text: ...{near!a}; choose another name") from error
+    except (ValueError, RecursionError) as error:
+        raise BadManifest(f"{where}: {error}") from error
 
 
 def validated(model: type[_Model], fields: Any, where: str) -> _Model:

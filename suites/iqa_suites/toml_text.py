@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import Any
 
-_LONG_KEY = re.compile(r"(?:[^\s.=,\[\]{}#]+[ \t]*\.[ \t]*){100}")
+_LONG_KEY = re.compile(r"""(?:^|[{,\[])[ \t]*(?:[\w"'-]+[ \t]*\.[ \t]*){100}""", re.MULTILINE)
 """A key of more parts than any table is deep: the reader's time grows with the square of their number."""
 
 

@@ -31,7 +31,20 @@ from iqa_results.schema import ROW_SCHEMA, RUN_TABLES
 
 HANG = 20.0
 """Seconds that a command may take longer than the one nobody disturbed."""
-ATTACK = ("attack", "--suite", "../suite.toml", "-m", "linear", "-m", "../mine", "--run", "r", "--quiet")
+ATTACK = (
+    "attack",
+    "--suite",
+    "../suite.toml",
+    "-m",
+    "linear",
+    "-m",
+    "../mine",
+    "--run",
+    "r",
+    "--tune",
+    "off",
+    "--quiet",
+)
 DATA = "../small.csv?mos_range=1,5"
 SETTINGS = ("epochs=2", "images_per_epoch=8", "batch_size=4", "crop=32", "head_start=random")
 COMMANDS: dict[str, tuple[str, ...]] = {

@@ -53,7 +53,7 @@ def parse_model(text: str) -> ModelArgument:
     """
     label, rest = _split_label(text)
     if _is_folder(rest):
-        return ModelArgument(label or Path(rest).resolve().name, "", {}, Path(rest))
+        return ModelArgument(label or _named(Path(rest)), "", {}, Path(rest))
     name, question, query = rest.partition("?")
     if not name:
         raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
@@ -64,13 +64,13 @@ def parse_model(text: str) -> ModelArgument:
             raise RunError(f"model {text!r}: option {part!r} is not key=value")
         options[key] = read_value(unquote(value))
     if not question and "/" in name:
-        return ModelArgument(label or Path(name).resolve().name, "", {}, Path(name))
+        return ModelArgument(label or _named(Path(name)), "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
     if checkpoint is None:
         return ModelArgument(label or name + question + query, name, options, None)
     if options:
         raise RunError(f"model {text!r}: a checkpoint has its own options; leave out {', '.join(options)}")
-    return ModelArgument(label or Path(str(checkpoint)).resolve().name, name, {}, Path(str(checkpoint)))
+    return ModelArgument(label or _named(Path(str(checkpoint))), name, {}, Path(str(checkpoint)))
 
 
 def _split_label(text: str) -> tuple[str, str]:
@@ -83,6 +83,18 @@ def _split_label(text: str) -> tuple[str, str]:
     if cut == 0:
         raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
     return text[:cut], text[cut + 1 :]
+
+
+def _named(folder: Path) -> str:
+    """Return the name of a folder.
+
+    Raises:
+        RunError: no path can be so.
+    """
+    try:
+        return folder.resolve().name
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a NUL byte
+        raise RunError(f"model {str(folder)!r}: no folder ({error})") from error
 
 
 def _is_folder(text: str) -> bool:
@@ -170,7 +182,7 @@ def as_entrant(
     if isinstance(model, Entrant):
         return model
     if isinstance(model, Path):
-        argument = ModelArgument(model.resolve().name, "", {}, model)
+        argument = ModelArgument(_named(model), "", {}, model)
         return load_entrant(argument, backbone_weights, plugins)
     if isinstance(model, str):
         return load_entrant(parse_model(model), backbone_weights, plugins)

@@ -24,6 +24,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import Vector
 from iqa_reports.formats.csv_table import write_csv
 from iqa_results import ResultsError, TableSchema, read_parquet, write_parquet, write_whole
+from iqa_results.manifest_file import load_json
 from iqa_results.storage import is_name
 
 
@@ -153,11 +154,10 @@ class EvaluationStore:
         try:
             rows = read_parquet(folder / "table.parquet", EVALUATION_SCHEMA)
             scores = read_parquet(folder / "scores.parquet", SCORE_SCHEMA)
-            manifest = json.loads((folder / "manifest.json").read_bytes())
+            manifest = load_json((folder / "manifest.json").read_bytes(), str(folder / "manifest.json"))
             _Manifest.model_validate(manifest)
-            json.dumps(manifest, allow_nan=False)  # it is written again
             return Stored(rows, scores, manifest)
-        except (OSError, ResultsError, ValueError, RecursionError) as error:
+        except (OSError, ResultsError, ValueError) as error:
             raise RunError(
                 f"the former evaluation in {folder} cannot be read ({error}), and would be lost; choose "
                 "another --name, or remove that folder: the scores behind it are kept elsewhere"

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
-from iqa_harness.evidence.model_checks import UNCHANGED
+from iqa_harness.evidence.model_checks import UNCHANGED, Check
 from iqa_harness.evidence.strength import (
     BLACK_BOX,
     OBJECTIVES,
@@ -40,6 +42,8 @@ BY_CHECK = {
 }
 """Checks of `check_model` and `probe_model`, made before any attack, and of `check_again`, made after the
 last; and the flags they raise."""
+
+_CHECK = TypeAdapter(Check)
 
 GREY_LEVEL = 1 / 255
 """Radius (inf) or root mean square change (2) from which an attack should survive storing with 8 bits."""
@@ -77,6 +81,9 @@ def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
     Args:
         checks: by name, each with value, threshold, passed and detail, as `check_model` returns them or a
             manifest stores them.
+
+    Raises:
+        RunError: a stored check lacks one of these.
     """
     flags = []
     for name, flag in BY_CHECK.items():
@@ -84,7 +91,7 @@ def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
         if check is None:
             flags.append(not_measured(flag, "an earlier check failed, or the run is of an older version"))
             continue
-        found = check if isinstance(check, dict) else check._asdict()
+        found = _as_check(name, check)._asdict()
         if found["value"] is not None or not found["passed"]:
             flags.append(
                 Flag(
@@ -95,6 +102,13 @@ def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
         else:
             flags.append(not_measured(flag, found["detail"]))  # nothing measured, nothing against it
     return flags
+
+
+def _as_check(name: str, check: Any) -> Check:
+    try:
+        return check if isinstance(check, Check) else _CHECK.validate_python(check)
+    except ValidationError as error:
+        raise RunError(f"the stored check {name!r} is none: {error.errors()[0]['msg']}") from error
 
 
 def flags_without_scores(record: ModelRecord, whole: Completeness, reason: str) -> list[Flag]:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """Return a text without control characters, which could move a terminal's cursor or colour it."""
+    """Return a text without control characters, which could move a terminal's cursor or colour it.
+
+    Nor does it hold halves of characters, as names of files that are no UTF-8 do: nothing can write them.
+    """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

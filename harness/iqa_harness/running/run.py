@@ -119,7 +119,7 @@ def _measured_again(
     missing, found = ledger.missing(), []
     for entrant, record in zip(entrants, records, strict=True):
         held = before.get((record.name, record.sha256), record).checks.get(UNCHANGED)
-        if isinstance(held, Mapping) and not held["passed"]:  # cells of that start are in the run
+        if isinstance(held, Mapping) and not held.get("passed"):  # cells of that start are in the run
             found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
         elif entrant.label in busy:
             found.append(bench.measured_again(record, entrant, work, missing))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import hashlib
 import re
@@ -148,7 +147,7 @@ def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
     same = family == _family(images.card.name)
     try:
         seen = base64.b64decode(packed, validate=True) if isinstance(packed, str) else None
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         seen = None
     if seen is not None:
         known = {seen[at : at + _BYTES] for at in range(0, len(seen), _BYTES)}
