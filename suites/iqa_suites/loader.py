@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from iqa_errors.toml_text import read_toml
 from iqa_models.entry_points import load_group
 from iqa_models.registry import did_you_mean
 from iqa_suites.attack_settings import AnyAttackSettings, list_kinds, settings_class
 from iqa_suites.errors import BadSuite, UnknownSuite
 from iqa_suites.schema import DataSettings, Suite
-from iqa_suites.toml_text import read_toml
 
 GROUP = "iqa_harness.suites"
 """Entry points through which installed packages offer suites."""

@@ -133,7 +133,7 @@ def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cach
     """Two trainings in processes of their own end with the weights of a training in this one."""
     for seed, name in enumerate("ab"):
         (tmp_path / f"{name}.toml").write_text(TINY.format(name=name, seed=seed))
-    train_in_processes(["a.toml", "b.toml"], tmp_path / "together", cache)
+    train_in_processes(["a.toml", "b.toml"], tmp_path / "together", cache, cores=2)
     code, out, _ = cli("train", "a.toml", "--store", "alone")
     assert code == 0
     assert out.strip() == str(Path("alone/models/a"))
@@ -148,7 +148,7 @@ def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
         with pytest.raises(
             TrainingError, match=r"training of no\.toml failed: no\.toml: no\.toml: .*No such"
         ):
-            train_in_processes(["no.toml"], tmp_path, cache, progress=progress)
+            train_in_processes(["no.toml"], tmp_path, cache, cores=2, progress=progress)
         assert ("no.toml" in capfd.readouterr().err) == progress
 
 

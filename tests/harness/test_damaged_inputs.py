@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from iqa_errors.toml_text import read_toml
 from iqa_models import create_model, save_checkpoint
 from iqa_suites import BadSuite, LoadedSuite, load_suite
-from iqa_suites.toml_text import read_toml
 
 DEEP = "[" * 3000 + "]" * 3000
 DIGITS = "9" * 5000

@@ -1,6 +1,5 @@
 """Folders, labels and ids with signs that mean something elsewhere: read again and shown as written."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -8,11 +7,8 @@ import pytest
 from PIL import Image
 
 import iqa_harness as iqa
+from helpers import tiny
 from iqa_models import create_model, save_checkpoint
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("conftest.py"))
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 SUITE = """
 name = "tiny"

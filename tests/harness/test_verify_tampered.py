@@ -13,7 +13,7 @@ from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
 from iqa_models import create_model
-from iqa_results import ROW_SCHEMA, ResultStore, RunManifest
+from iqa_results import ROW_SCHEMA, ResultStore, RunManifest, Selection
 from iqa_suites import parse_suite
 
 SMALL = """
@@ -222,7 +222,8 @@ def test_a_changed_manifest_is_found(copy, small_images, part, name):
     """Tables made by the changed manifest agree with it: suite, plan, images and models do not."""
     store, manifest, entrants = copy
     record = {"": manifest, "data": manifest.data, "models": manifest.models[0]}.get(part, manifest.cells[-1])
-    value = 0.25 if name == "main_epsilon" else _edited(getattr(record, name))
+    told = {"main_epsilon": 0.25, "chosen": Selection(limit=3), "chosen_from": 9}
+    value = told[name] if name in told else _edited(getattr(record, name))
     edited = record.model_copy(update={name: value})
     if part:
         whole = getattr(manifest, part)

@@ -29,7 +29,7 @@ def list_suites() -> dict[str, str]:
     """Return the suites that ship: name to what it is."""
     # Not by importing the package, which checks suites by making their attacks, and so loads torch.
     (place,) = importlib.util.find_spec("iqa_suites").submodule_search_locations  # type: ignore[union-attr, misc]
-    files = sorted((Path(place) / "definitions").glob("*.toml"))
+    files = sorted((Path(place) / "definitions").glob("*.toml"), key=lambda file: file.stem)
     return {file.stem: tomllib.loads(file.read_text(encoding="utf-8"))["summary"] for file in files}
 
 

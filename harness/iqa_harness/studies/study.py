@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from iqa_errors.toml_text import read_toml
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig, changed, find_config
-from iqa_suites.toml_text import read_toml
 
 
 class Point(BaseModel):

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from iqa_errors.toml_text import read_toml
 from iqa_harness.data.files.resized import RULES
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.robust_settings import (
@@ -33,7 +34,6 @@ from iqa_harness.training.robust_settings import (
 )
 from iqa_results.errors import ResultsError
 from iqa_results.storage import require_name
-from iqa_suites.toml_text import read_toml
 
 Loss = Literal["smooth_l1_plcc", "l1", "l2", "srcc", "rank", "pairwise", "soft_spearman"]
 Schedule = Literal["one_cycle", "cosine", "multistep", "constant"]

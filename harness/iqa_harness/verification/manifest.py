@@ -46,7 +46,8 @@ def data_differs(manifest: RunManifest, work: Work) -> list[Finding]:
         "data.name": (record.name, card.name),
         "data.images": (record.images, len(work.images)),
         "data.label": (record.label, card.label),
-        "data.selection": (record.selection, work.selection),
+        "data.chosen": (record.chosen, work.chosen),
+        "data.chosen_from": (record.chosen_from, work.chosen_from),
     }
     true: dict[str, Any] = dict(card.as_json())
     said |= {f"data.card.{n}": (record.card.get(n), true.get(n)) for n in {**true, **record.card}}

@@ -93,7 +93,7 @@ def test_settings_and_size_can_be_changed_from_the_command_line(cli):
         (["--seeds", "0,0"], "different whole numbers"),
         (["--seeds", "a"], "different whole numbers"),
         (["--seeds", "9" * 5000], "different whole numbers"),
-        (["--set", f"options.x={'[' * 5000}{']' * 5000}"], "options.x: the value is nested too deeply"),
+        (["--set", f"options.x={'[' * 5000}{']' * 5000}"], "options.x: values are nested too deeply"),
         (["--set", f"options.x={'[' * 300}{']' * 300}"], "options.x.list.0: nested too deeply"),
         (["--resume"], "no unfinished run"),
         (["--device", "cuda:7"], "cuda:7"),
