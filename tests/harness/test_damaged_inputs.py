@@ -151,7 +151,7 @@ def test_a_folder_where_a_file_should_be_and_the_reverse(cli):
         ("attack", "-s", "smoke", "-m", "linear", "--plugin", "x.py"), ("models", "show", "./file"),
         ("attack", "-s", "smoke", "-m", "linear", "--store", "file"), ("leaderboard", "file"),
         ("baseline", "show", "file"), ("evaluate", "-m", "linear", "-d", "smoke", "--store", "file"),
-        ("gate", "file", "r"), ("score", "-m", "linear", "folder"),
+        ("gate", "--baseline", "file", "--run", "r"),
     ):  # fmt: skip
         refused(cli, *command)
 

@@ -44,9 +44,8 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
         table.add_column(column, no_wrap=True)
     for manifest, brief in zip(found, map(_brief, found), strict=True):
         cells = f"{brief['done']}/{brief['cells']}"
-        words = (brief["run"], brief["suite"], brief["data"], brief["images"], len(manifest.models), cells)
-        row = (*words, brief["status"], brief["started"])
-        table.add_row(*(Text(plain(str(word))) for word in row))
+        row = (brief["run"], brief["suite"], brief["data"], brief["images"], len(manifest.models), cells)
+        table.add_row(*(Text(plain(str(word))) for word in (*row, brief["status"], brief["started"])))
     if found:
         console().print(table)
     elif not damaged:
