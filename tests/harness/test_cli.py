@@ -311,6 +311,7 @@ def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
     assert "2 in the store, 8 to compute" in " ".join(err.split())
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smoked):
     """Killed in the middle, a run leaves whole parts; resumed, its rows are those of a whole run."""
     command = [

@@ -417,6 +417,7 @@ def _start(folder):
     )
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, images):
     """SIGKILL after some cells, twice, then a start that ends: rows as if nothing had been, none twice."""
     whole = ResultStore(tmp_path / "whole")

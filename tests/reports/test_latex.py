@@ -15,6 +15,8 @@ import pytest
 from iqa_reports import latex_report, latex_table, leaderboard_table, view_run
 from iqa_reports.formats.latex import escape
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Any]
 
 NASTY = r'a_b & 100% #1 $x$ {y} ~z ^2 \input{/etc/passwd} <t> [u] "v" モデル é'

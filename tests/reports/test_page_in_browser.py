@@ -14,6 +14,8 @@ import pytest
 
 from iqa_reports import Inputs, build_report, render_report
 
+pytestmark = pytest.mark.slow
+
 BROWSER = Path(__file__).parent / "browser"
 MODULES = BROWSER / "node_modules"
 

@@ -13,6 +13,8 @@ from iqa_harness.running.executors import Job, Place
 from iqa_harness.running.executors.processes import Processes, places
 from iqa_models import create_model
 
+pytestmark = pytest.mark.slow
+
 TWO = (Place("cpu", 1), Place("cpu", 1))
 
 

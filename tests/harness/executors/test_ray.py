@@ -5,6 +5,8 @@ import pytest
 from iqa_harness.errors import RunError
 from iqa_harness.running.executors.ray_cluster import RayCluster
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 

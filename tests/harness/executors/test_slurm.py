@@ -4,6 +4,8 @@ import pytest
 
 from iqa_harness.running.executors.slurm import Slurm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.usefixtures("packages_on_path")
 def test_jobs_give_the_rows_of_one_process_though_one_is_killed(

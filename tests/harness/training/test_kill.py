@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from iqa_harness.data import open_data
 from iqa_harness.training import changed, load_train_config
@@ -13,6 +14,8 @@ from iqa_harness.training.logs import STEP_LOG
 from iqa_harness.training.loop import train
 from iqa_harness.training.state import STATE
 from iqa_models.checkpoint import read_card
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = """
 name = "killed"
