@@ -264,6 +264,7 @@ def test_bad_files_are_clear_errors(cli, tmp_path):
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("after_smoke")
 def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     """Failed cells are told, the rest is stored, the code says partial, and the page shows the hole."""

@@ -129,6 +129,7 @@ batch_norm = "calibrated"
 """
 
 
+@pytest.mark.slow
 def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cache):
     """Two trainings in processes of their own end with the weights of a training in this one."""
     for seed, name in enumerate("ab"):

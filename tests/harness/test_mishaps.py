@@ -118,6 +118,7 @@ def test_the_command_line_says_which_cell_vanished(cli, folder, tmp_path):
 # Disks that fill --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [[], ["--executor", "processes", "--workers", "1"]])
 def test_a_full_disk_stops_the_run_at_once(folder, tmp_path, executor):
     """One error that names the path, code 3, `interrupted`; no cell is called failed or tried again.

@@ -175,6 +175,7 @@ def _noisy(own=None):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_a_stochastic_model_runs_under_eot(tmp_path, images):
     """Its stored scores are means over K draws and repeat exactly; it also takes part in transfers."""
     text = TEXT.replace("seed = 3", "seed = 3\neot_samples = 4")

@@ -80,6 +80,7 @@ def _model(*, noisy):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True])
 def test_every_kind_of_attack_is_verified(tmp_path, noisy):
     """Two models, every kind of attack and a transfer: all cells made again, every column equal."""

@@ -10,7 +10,14 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.training import TrainConfig
 from iqa_harness.training.checkpoints import _HALF, LAST, has_seen
 from iqa_harness.training.loop import RunOptions, train
-from iqa_models import LinearQuality, create_model, load_checkpoint, register_model, weights_sha256
+from iqa_models import (
+    LinearQuality,
+    create_model,
+    load_checkpoint,
+    register_model,
+    registry,
+    weights_sha256,
+)
 from iqa_models.checkpoint import read_card
 
 
@@ -46,15 +53,16 @@ class Constant(LinearQuality):
         return super().predict(images) * 0 + self.pattern.mean() + 0 * images.mean(dim=(1, 2, 3))
 
 
-@register_model("constant_of_the_test")
 def constant():
     """Return a model whose scores are all equal."""
     base = create_model("linear", seed=3)
     return Constant(base.spec.replace(name="constant_of_the_test", options={}), base.pattern.data, 0.5)
 
 
-def test_scores_that_order_nothing_keep_the_last_epoch_and_say_so(new_set, tmp_path, capsys):
+def test_scores_that_order_nothing_keep_the_last_epoch_and_say_so(new_set, tmp_path, capsys, monkeypatch):
     """The weights of before the first step are never kept as the best ones."""
+    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))  # no other test meets this model
+    register_model("constant_of_the_test")(constant)
     config = TrainConfig(name="x", model="constant_of_the_test", epochs=2, batch_size=4, crop=32)
     data = new_set({"train": 8, "val": 4})
     out = train(config, data, tmp_path, progress=True)

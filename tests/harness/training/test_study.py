@@ -113,6 +113,7 @@ def test_a_grid_is_the_product_with_every_point(folder, monkeypatch):
     assert {row.configs[1].lr_trunk for row in rows} == {7.0}
 
 
+@pytest.mark.slow
 def test_a_study_ends_in_one_table_and_keeps_what_is_done(cli, folder):
     """Four rows of two seeds with clean and worst-case figures; a second call trains nothing anew."""
     code, _out, err = cli("study", "small.toml", *DATA, "--out", "s")

@@ -291,6 +291,7 @@ def enlarged(image, factor):
     return torch.from_numpy(pixels)[None].float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (225, 300), (100, 341), (229, 228), (384, 512), (300, 224)])
 def test_pyiqas_crops_are_the_ones_that_are_scored(hyperiqa, folder, size):
     """25 crops (side - 224) // 5 apart from the top left corner; a side of 224 or less becomes 225 first."""
