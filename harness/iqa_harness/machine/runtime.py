@@ -1,4 +1,4 @@
-"""How work is carried out: nothing in it changes a result beyond rounding."""
+"""How work is carried out: where, with how many, and how an attack's gradients are computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ TUNE = ("off", "fast", "full")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Devices, sizes and workers of a run. Rows do not depend on it, but for the rounding of a device."""
+    """Devices, sizes and workers, which change rows by rounding only, and how gradients are computed.
+
+    A choice of `tune` may lead an attack along another path. Scores that are stored are the model's own.
+    """
 
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1; several of this machine as cuda:0,cuda:1."""

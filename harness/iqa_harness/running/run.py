@@ -48,7 +48,8 @@ def run_suite(
         entrants: the models of the plan.
         config: name, suite and choice of cells.
         store: where parts and manifest go.
-        runtime: devices, chunk size and workers. Rows do not depend on them.
+        runtime: devices, chunk size, workers, and how gradients are computed; see `Runtime` for what rows
+            depend on.
         on_cell: told after every cell.
         executor: where cells are computed, None for the runtime's.
 

@@ -118,9 +118,8 @@ def open_source(source: str, target: ResultStore | None = None) -> Iterator[Resu
 _NEEDED = re.compile(r"runs/[^/]+/manifest\.json|(cells|examples)/[0-9a-f]{2}/[0-9a-f]{64}\.parquet")
 _ROOM, _GROWTH = 64 << 20, 10
 """Bytes that any archive may hold, and how many times its size a larger one: parts are compressed already."""
-
-
 _BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
+"""What `zipfile` raises for an archive that is damaged, or packed as it cannot unpack."""
 
 
 def _unpack(path: Path, folder: str) -> None:
@@ -143,14 +142,7 @@ def _unpack(path: Path, folder: str) -> None:
                 raise RunError(f"{path}: is encrypted; unpack it and merge the folder")
             for info in wanted:
                 archive.extract(info, folder)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        ValueError,
-    ) as error:
+    except _BROKEN as error:
         raise RunError(f"{path}: not a whole zip file ({error})") from error
 
 
