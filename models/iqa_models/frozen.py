@@ -67,6 +67,8 @@ def frozen(
     except Exception:  # noqa: BLE001 - whatever a model's own state raises: it is used as it is
         return model
     made.eval().requires_grad_(False)
+    if hasattr(made, "crops_ahead"):
+        made.crops_ahead = True
     if fold:
         made = _folded(made)
     if channels_last:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +31,9 @@ PROTOCOLS = "native, centre, random_crops:COUNT[:SEED], grid:ROWSxCOLUMNS, unifo
 
 AUTHOR_RESIZE = "512x384"
 """Height x width, as HyperIQA's and SMART-IQA's code resize KonIQ-10k: landscape images become portrait."""
+
+CROPS_ON_A_DEVICE = 64
+"""Crops that a copy for attacks scores at once on a GPU: fewer leave an H100 waiting for the next kernel."""
 
 SHORTER_SIDE = 384
 """Shorter side under ``keep_aspect``: a 1024x768 photograph becomes 384 high and 512 wide."""
@@ -211,6 +215,7 @@ def crop_scores(
     *,
     crop_batch: int,
     checkpointed: bool,
+    ahead: bool = False,
 ) -> Tensor:
     """Score every crop of images (B, 3, H, W): (B, N).
 
@@ -225,11 +230,19 @@ def crop_scores(
         checkpointed: with gradients on, keep a chunk's patches only and score it again in the backward
             pass: the same gradient for one more forward pass, and memory for one chunk. Off for networks
             whose forward pass changes them (batch norm in training).
+        ahead: crops of all images go through together, and with gradients on each chunk's gradient is taken
+            as soon as it is scored: memory for one chunk, and no pass is done twice. For input gradients
+            only: nothing is learned, and there is no second derivative.
     """
     resized = protocol.resized(images)
     corners = protocol.corners(*resized.shape[-2:])
     if len(corners) == 1:
         return score_patches(protocol.patches(resized, corners)).unsqueeze(1)
+    if ahead:
+        size = crop_batch if images.device.type == "cpu" else max(crop_batch, CROPS_ON_A_DEVICE)
+        patches = protocol.patches(resized, corners)
+        ready: Tensor = _Ahead.apply(score_patches, patches, size)
+        return ready.view(-1, len(corners))
 
     def chunk_scores(image: Tensor, chunk: list[Corner]) -> Tensor:
         return score_patches(protocol.patches(image, chunk))
@@ -245,6 +258,32 @@ def crop_scores(
             parts = [chunk_scores(image, chunk) for chunk in chunks]
         rows.append(torch.cat(parts))
     return torch.stack(rows) if rows else images.new_zeros(0, len(corners))
+
+
+class _Ahead(torch.autograd.Function):
+    """Scores (P,) of patches, so many at once, whose gradients are ready before they are asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, score_patches: Callable[[Tensor], Tensor], patches: Tensor, size: int) -> Tensor:
+        scores, slopes = [], []
+        for chunk in torch.split(patches, size):
+            if not ctx.needs_input_grad[1]:
+                scores.append(score_patches(chunk))
+                continue
+            with torch.enable_grad():
+                leaf = chunk.detach().requires_grad_()
+                found = score_patches(leaf)
+                slopes.append(torch.autograd.grad(found.sum(), leaf)[0])
+            scores.append(found.detach())
+        if slopes:
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(scores)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return None, gradient.view(-1, 1, 1, 1) * slopes, None
 
 
 def _target(resize: tuple[int, int] | int, height: int, width: int) -> tuple[int, int]:

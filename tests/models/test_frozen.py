@@ -73,6 +73,16 @@ def assert_same(model, other, batch):
     assert (gradient2.sign() == gradient.sign()).float().mean() >= 0.999
 
 
+@pytest.mark.parametrize("name", ["hyperiqa", "srm_mobilenetv3_large"])
+def test_the_copy_scores_and_slopes_as_its_model_over_many_crops(name):
+    """With crops taken together and their gradients ahead."""
+    options = {"protocol": "random_crops:3:0"}
+    model = build(name, **(options if name == "hyperiqa" else {**options, "shorter_side": 72, "crop": 64}))
+    made = frozen(model)
+    assert made.crops_ahead and not model.crops_ahead
+    assert_same(model, made, images(model))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_copy_scores_and_slopes_as_its_model(name):
     """Folded, with channels last, the copy is the model up to rounding, and has nothing to train."""

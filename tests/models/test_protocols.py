@@ -186,9 +186,9 @@ def test_native_takes_its_own_sizes_only():
         free.resized(torch.zeros(1, 3, 224, 250))
 
 
-def score(scorer, batch, protocol, *, crop_batch, checkpointed):
+def score(scorer, batch, protocol, **options):
     """Mean score over crops of each image."""
-    return crop_scores(scorer, batch, protocol, crop_batch=crop_batch, checkpointed=checkpointed).mean(1)
+    return crop_scores(scorer, batch, protocol, **{"checkpointed": False, **options}).mean(1)
 
 
 @pytest.mark.parametrize("resize", ["none", "80x50"])
@@ -212,13 +212,37 @@ def test_chunking_and_checkpointing_change_nothing(scorer):
     """Scores and gradients agree for every chunk size, checkpointed or not."""
     parsed = parse_protocol("random_crops:25:2", "none", size=32)
     results = []
-    for crop_batch, checkpointed in ((100, False), (100, True), (1, True), (4, False), (4, True), (7, True)):
+    options = [
+        {"crop_batch": crop_batch, way: True}
+        for crop_batch in (100, 1, 4, 7)
+        for way in ("checkpointed", "ahead")
+    ]
+    for each in ({"crop_batch": 100}, {"crop_batch": 4}, *options):
         batch = images(2).requires_grad_()
-        scores = score(scorer, batch, parsed, crop_batch=crop_batch, checkpointed=checkpointed)
+        scores = score(scorer, batch, parsed, **each)
         results.append((scores.detach(), torch.autograd.grad(scores.sum(), batch)[0]))
     for scores, gradient in results[1:]:
         torch.testing.assert_close(scores, results[0][0], rtol=0, atol=1e-14)
         torch.testing.assert_close(gradient, results[0][1], rtol=0, atol=1e-14)
+
+
+def test_gradients_taken_ahead_score_every_crop_once(scorer):
+    """Checkpointed, a gradient scores crops twice; ahead once, across images. Without gradients all is alike."""
+    parsed = parse_protocol("random_crops:5:2", "none", size=32)
+    sizes = []
+
+    def watched(patches):
+        sizes.append(len(patches))
+        return scorer(patches)
+
+    for options, expected in (({"checkpointed": True}, [2, 2, 1] * 4), ({"ahead": True}, [2] * 5)):
+        batch = images(2).requires_grad_()
+        torch.autograd.grad(score(watched, batch, parsed, crop_batch=2, **options).sum(), batch)
+        assert sorted(sizes) == sorted(expected)
+        sizes.clear()
+    with torch.no_grad():
+        plain, ahead = (score(scorer, images(2), parsed, crop_batch=2, ahead=way) for way in (False, True))
+    torch.testing.assert_close(ahead, plain, rtol=0, atol=1e-14)
 
 
 def test_the_gradient_is_the_slope_of_the_mean(scorer):

@@ -50,6 +50,9 @@ class HyperQuality(QualityModel):
     ``model.trunk`` maps normalised patches to four stages, ``model.head`` maps those to scores (B,).
     """
 
+    crops_ahead = False
+    """Whether crops take their gradients in the forward pass, as in a copy for attacks."""
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -77,6 +80,7 @@ class HyperQuality(QualityModel):
             crop_batch=self.crop_batch,
             # Scoring a chunk again would update batch norm's statistics twice.
             checkpointed=not self.training,
+            ahead=self.crops_ahead,
         )
 
     def score_patches(self, patches: Tensor) -> Tensor:

@@ -58,6 +58,9 @@ class QualityHead(nn.Module):
 class SRMQuality(QualityModel):
     """An NR-IQA model with the Spectral Robustness Mixer, or the plain neck, between trunk and head."""
 
+    crops_ahead = False
+    """Whether crops take their gradients in the forward pass, as in a copy for attacks."""
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -84,6 +87,7 @@ class SRMQuality(QualityModel):
             # A second forward pass in training would move running statistics twice, and in a
             # stochastic model it would draw anew.
             checkpointed=not (self.training or self.is_stochastic),
+            ahead=self.crops_ahead and not self.is_stochastic,
         ).mean(dim=1)
 
     def trace_patches(self, patches: Tensor, generator: torch.Generator | None = None) -> PatchTrace:
