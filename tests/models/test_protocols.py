@@ -227,7 +227,7 @@ def test_chunking_and_checkpointing_change_nothing(scorer):
 
 
 def test_gradients_taken_ahead_score_every_crop_once(scorer):
-    """Checkpointed, a gradient scores crops twice; ahead once, across images. Without gradients all is alike."""
+    """A gradient scores crops twice if checkpointed, ahead once, across images; without one all is alike."""
     parsed = parse_protocol("random_crops:5:2", "none", size=32)
     sizes = []
 
