@@ -1,14 +1,16 @@
 """Times the SRM paper's ensemble beside plain loops over the same PGD, and compares what both find.
 
 Run by hand: ``python tests/benchmarks/bench_suite_vs_loops.py [--model demo_lite0] [--options JSON]
-[--images 8] [--size 224] [--steps 40] [--restarts 5] [--repeats 1] [--tune fast] [--threads 1]``.
+[--images 8] [--size 224] [--steps 40] [--restarts 5] [--repeats 1] [--tune fast] [--threads 1]
+[--device cuda] [--json FILE]``.
 
 The ensemble: mse, drift and pairwise inversion, every restart, and the results after 1, 5, 10, 20 and 40
 steps. The loops are PGD as it is usually written: one objective at a time, every number of steps a run of
 its own, the model in full precision as it was created, its parameters trainable, its layout contiguous. Both
-start from the same points. Pieces of one restart are timed in turn, so that a busy machine is equally busy
-for both. Prints the ratio of times, both minima of SROCC and PLCC, and the gradients of both; fails if the
-minimum of the ensemble is weaker than that of the loops by more than chance leaves.
+start from the same points. On a CPU pieces of one restart are timed in turn, so that a busy machine is equally
+busy for both. On a GPU a piece is all restarts: the loops run one after another and the harness runs them
+together, as each would. Prints the ratio of times, both minima of SROCC and PLCC, and the gradients of both;
+fails if the minimum of the ensemble is weaker than that of the loops by more than chance leaves.
 """
 
 # ruff: noqa: T201 - a script that prints its table
@@ -23,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import pearsonr, spearmanr
@@ -75,18 +78,27 @@ def plain_pgd(
     return best, best_loss
 
 
+class Piece(NamedTuple):
+    """What is timed at once: restarts of one seed."""
+
+    seed: int
+    restarts: int
+
+
 class Case:
     """A model, its images and their labels."""
 
-    def __init__(self, model: QualityModel, count: int, size: int, sweep: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: QualityModel, count: int, size: int, sweep: tuple[int, ...], device: str
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(count, 3, 16, 16, generator=generator)
         wide = nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
-        self.model, self.sweep = model, sweep
-        self.images = wide.mul(255).round() / 255
+        self.model, self.sweep, self.device = model.to(device), sweep, device
+        self.images = (wide.mul(255).round() / 255).to(device)
         self.ids = [f"image-{i}" for i in range(count)]
         with torch.no_grad():
-            self.scores = torch.cat([model(image) for image in self.images.split(1)])
+            self.scores = torch.cat([model(image) for image in self.images.split(1)]).cpu()
         low, high = model.spec.score_range
         self.clean = (self.scores - low) / (high - low)
         # Labels near the scores, as of a model that predicts them: a ranking that can be destroyed.
@@ -95,25 +107,32 @@ class Case:
         self.mos = (0.5 + 0.2 * (self.clean + noise - self.clean.mean()) / spread).clamp(0, 1)
         self.threat = ThreatModel("inf", EPSILON)
 
-    def loops(self, restart: int) -> tuple[Scores, int]:
-        """Run the loops of one restart; return the model's scores after all steps, and gradients."""
+    def loops(self, piece: Piece) -> tuple[list[Scores], int]:
+        """Run the loops of a piece; return of each restart the model's own scores, and all gradients."""
+        each = [self._loops(piece.seed, restart) for restart in range(piece.restarts)]
+        return [found for found, _ in each], sum(gradients for _, gradients in each)
+
+    def _loops(self, seed: int, restart: int) -> tuple[Scores, int]:
+        mos, clean = self.mos.to(self.device), self.clean.to(self.device)
         start = torch.stack(
             [
-                self.threat.random_start(image, start_generator(restart, image_id, 0))
+                self.threat.random_start(image, start_generator(seed, image_id, restart))
                 for image, image_id in zip(self.images, self.ids, strict=True)
             ]
         )
         found, gradients = {}, 0
         for name in MEMBERS:
             for steps in self.sweep:
-                best, _ = plain_pgd(self.model, self.images, self.mos, self.clean, start, name, steps)
+                best, _ = plain_pgd(self.model, self.images, mos, clean, start, name, steps)
                 gradients += steps * len(best)
                 with torch.no_grad():
-                    found[name] = torch.cat([self.model(image) for image in best.split(1)])
+                    found[name] = torch.cat([self.model(image) for image in best.split(1)]).cpu()
         return found, gradients
 
-    def suite(self, model: QualityModel, copy: QualityModel, restart: int, chunk: int) -> tuple[Scores, int]:
-        """Run the harness's attack of the same restart; return the same of it."""
+    def suite(
+        self, model: QualityModel, copy: QualityModel, piece: Piece, chunk: int
+    ) -> tuple[list[Scores], int]:
+        """Run the harness's attack of the same piece; return the same of it, of all restarts the best."""
         attack = create_attack(
             "pgd",
             threat=self.threat,
@@ -123,7 +142,8 @@ class Case:
             report_steps=self.sweep[:-1],
             batch=len(self.images),
             tau=TAU,
-            seed=restart,
+            seed=piece.seed,
+            restarts=piece.restarts,
         )
         result = attack.run(model, list(self.images), self.ids, self.mos, chunk=chunk, gradients=copy)
         by_place = {(f.objective, f.steps, f.image): f.example.score for f in result.found}
@@ -131,7 +151,7 @@ class Case:
             name: torch.tensor([by_place[name, self.sweep[-1], i] for i in range(len(self.images))])
             for name in MEMBERS
         }
-        return found, sum(result.cost[i, self.sweep[-1]].backwards for i in range(len(self.images)))
+        return [found], sum(result.cost[i, self.sweep[-1]].backwards for i in range(len(self.images)))
 
     def minimum(self, found: list[Scores], measure: Callable[[Tensor, Tensor], float]) -> float:
         """Return the least correlation of any member, each image at its restart of largest loss."""
@@ -165,9 +185,10 @@ def main() -> int:
     parser.add_argument("--chunk", type=int, default=8)
     parser.add_argument("--tune", choices=TUNE, default="fast")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.thread_time if options.threads == 1 else time.perf_counter
     sweep = tuple(sorted({min(steps, options.steps) for steps in (*SWEEP, options.steps)}))
 
     def create() -> QualityModel:
@@ -175,58 +196,110 @@ def main() -> int:
             return load_checkpoint(Path(options.model))
         return create_model(options.model, **json.loads(options.options))
 
-    case = Case(create().to(memory_format=torch.contiguous_format), options.images, options.size, sweep)
-    began = clock()
     model = create()
+    settle(model, options.size)
+    other = create()
+    other.load_state_dict(model.state_dict())
+    case = Case(
+        other.to(memory_format=torch.contiguous_format), options.images, options.size, sweep, options.device
+    )
+    model.to(options.device)
+    began = time.perf_counter()
     choice: Tuning = tune(
         model, weights_sha256(model), list(case.images), chunk=options.chunk, mode=options.tune,
         gradients=1e9,
     )  # fmt: skip
     copy = choice.copy_of(model)  # once, as a run does
-    tuning_seconds = clock() - began
+    tuning_seconds = time.perf_counter() - began
     print(f"{options.model}: {choice.why}; chunk {choice.chunk}")
-    ratios, times = [], {"loops": 0.0, "suite": 0.0}
-    found: dict[str, list[Scores]] = {"loops": [], "suite": []}
-    gradients = {"loops": 0, "suite": 0}
-    ways = {
-        "loops": case.loops,
-        "suite": lambda restart: case.suite(model, copy, restart, choice.chunk),
-    }
+    if options.device == "cpu":
+        pieces = [Piece(seed, 1) for seed in range(options.restarts)]
+    else:
+        pieces = [Piece(0, options.restarts)]
+    timed = Timed({"loops": case.loops, "suite": lambda piece: case.suite(model, copy, piece, choice.chunk)})
     for repeat in range(options.repeats):
-        for restart in range(options.restarts):
-            spent = {}
-            for way, run in ways.items():
-                began = clock()
-                scores, count = run(restart)
-                spent[way] = clock() - began
-                times[way] += spent[way]
-                if repeat == 0:
-                    found[way].append(scores)
-                    gradients[way] += count
-            ratios.append(spent["loops"] / spent["suite"])
-            print(
-                f"  restart {restart}: loops {spent['loops']:.1f} s, suite {spent['suite']:.1f} s, "
-                f"ratio {ratios[-1]:.2f}", flush=True,
-            )  # fmt: skip
+        for piece in pieces:
+            timed.take(piece, options.device, options.threads, keep=repeat == 0)
+    figures = timed.figures(options.repeats) | {"tuning_seconds": tuning_seconds, "why": choice.why}
     print(
-        f"loops / suite: least {min(ratios):.2f}, median {statistics.median(ratios):.2f}, "
-        f"most {max(ratios):.2f} over {len(ratios)} pieces; tuning {tuning_seconds:.1f} s beside "
-        f"{times['suite'] / options.repeats:.1f} s; load {os.getloadavg()[0]:.1f}"
+        f"loops / suite: least {figures['least']:.2f}, median {figures['median']:.2f}, most "
+        f"{figures['most']:.2f} over {len(timed.ratios)} pieces; tuning {tuning_seconds:.1f} s beside "
+        f"{timed.times['suite'] / options.repeats:.1f} s; load {os.getloadavg()[0]:.1f}"
     )
-    per = {way: 1e3 * times[way] / options.repeats / gradients[way] for way in times}
     print(
-        f"gradients: loops {gradients['loops']}, suite {gradients['suite']}; ms a gradient: loops "
-        f"{per['loops']:.1f}, suite {per['suite']:.1f}"
+        f"gradients: loops {timed.gradients['loops']}, suite {timed.gradients['suite']}; ms a gradient: "
+        f"loops {figures['loops_ms']:.2f}, suite {figures['suite_ms']:.2f}"
     )
     failed = False
     for name, value in correlations(case.scores, case.mos).items():
         least = {
-            way: case.minimum(found[way], lambda f, mos, name=name: correlations(f, mos)[name])
-            for way in found
+            way: case.minimum(timed.found[way], lambda f, mos, name=name: correlations(f, mos)[name])
+            for way in timed.found
         }
         print(f"{name}: clean {value:.3f}, suite_min: loops {least['loops']:.3f}, suite {least['suite']:.3f}")
+        figures[name] = {"clean": value, **least}
         failed |= least["suite"] > least["loops"] + WEAKER
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
     return int(failed)
+
+
+class Timed:
+    """Both ways, timed piece by piece in turn."""
+
+    def __init__(self, ways: dict[str, Callable[[Piece], tuple[list[Scores], int]]]) -> None:
+        self.ways = ways
+        self.ratios: list[float] = []
+        self.times = dict.fromkeys(ways, 0.0)
+        self.gradients = dict.fromkeys(ways, 0)
+        self.found: dict[str, list[Scores]] = {way: [] for way in ways}
+
+    def take(self, piece: Piece, device: str, threads: int, *, keep: bool) -> None:
+        """Run a piece both ways."""
+        clock = time.thread_time if device == "cpu" and threads == 1 else time.perf_counter
+        spent = {}
+        for way, run in self.ways.items():
+            began = clock()
+            scores, count = run(piece)  # ends with scores on the host: nothing is left on the device
+            spent[way] = clock() - began
+            self.times[way] += spent[way]
+            if keep:
+                self.found[way] += scores
+                self.gradients[way] += count
+        self.ratios.append(spent["loops"] / spent["suite"])
+        print(
+            f"  seed {piece.seed}, {piece.restarts} restart(s): loops {spent['loops']:.1f} s, suite "
+            f"{spent['suite']:.1f} s, ratio {self.ratios[-1]:.2f}", flush=True,
+        )  # fmt: skip
+
+    def figures(self, repeats: int) -> dict[str, Any]:
+        """Return ratios and times a gradient."""
+        each = {f"{way}_ms": 1e3 * self.times[way] / repeats / self.gradients[way] for way in self.times}
+        return {
+            "least": min(self.ratios),
+            "median": statistics.median(self.ratios),
+            "most": max(self.ratios),
+            "gradients": dict(self.gradients),
+            **each,
+        }
+
+
+def settle(model: QualityModel, size: int) -> None:
+    """Give the batch norms of a random network statistics of smooth noise: as made, its scores explode."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if model.spec.initial_weights != "random" or not norms:
+        return
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        for _ in range(2):
+            coarse = torch.rand(8, 3, 16, 16, generator=generator)
+            model(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1))
+        for norm in norms:
+            norm.eval()
 
 
 if __name__ == "__main__":
