@@ -6,8 +6,8 @@ Run by hand: ``python tests/benchmarks/bench_suite_vs_loops.py [--model demo_lit
 
 The ensemble: mse, drift and pairwise inversion, every restart, and the results after 1, 5, 10, 20 and 40
 steps. The loops are PGD as it is usually written: one objective at a time, every number of steps a run of
-its own, the model in full precision as it was created, its parameters trainable, its layout contiguous. Both
-start from the same points. On a CPU pieces of one restart are timed in turn, so that a busy machine is equally
+its own, the model in full precision as created, its parameters trainable, its layout contiguous. Both
+start from the same points. On a CPU pieces of one restart are timed in turn: a busy machine is equally
 busy for both. On a GPU a piece is all restarts: the loops run one after another and the harness runs them
 together, as each would. Prints the ratio of times, both minima of SROCC and PLCC, and the gradients of both;
 fails if the minimum of the ensemble is weaker than that of the loops by more than chance leaves.
