@@ -150,7 +150,7 @@ def _changes(schedule: Schedule, like: Tensor, moments: Sequence[tuple[str, int]
         return draw(like.shape[1:], start_generator(schedule.seed, *moment)).to(like.dtype)
 
     if like.device.type == "cpu" or len(moments) == 1:
-        return torch.stack([drawn(moment) for moment in moments])
+        return upload(torch.stack([drawn(moment) for moment in moments]), like.device)
     with ThreadPoolExecutor(min(DRAWERS, os.cpu_count() or 1)) as pool:
         return upload(torch.stack(list(pool.map(drawn, moments))), like.device)
 
