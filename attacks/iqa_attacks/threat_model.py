@@ -23,9 +23,9 @@ SLACK = 1e-6
 """Absolute slack on a measured size: rounding of float32 pixels, .0003 of a grey level."""
 
 ROUNDS = 8
-"""Rounds of a projection in norm 2 on a device that is not asked. Of points up to 3 radii away, as far as a step
-leads, over every kind of image that was tried, the seventh left no more than 1e-14 of the radius unused; of points
-1,000 radii away the eighth leaves up to 1e-3, and is inside."""
+"""Rounds of a projection in norm 2 on a device that is not asked. Of points up to 3 radii away, as far as a
+step leads, the seventh left at most 1e-14 of the radius unused, over every kind of image that was tried; of
+points 1,000 radii away the eighth may leave 1e-3. Every round's point is inside."""
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _FRACTION = re.compile(rf"\s*(-?(?:{_NUMBER}))\s*(?:/\s*({_NUMBER})\s*)?")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -81,7 +82,7 @@ class Graphs:
         """Record a pass; None where that fails, and then everything is as it was before."""
         before = torch.cuda.current_stream(images.device)
         try:
-            with _NoWaits():
+            with _NoWaits(), _NoLiterals():
                 compute(images)
             return self._recording(compute, images)
         except RuntimeError:
@@ -124,6 +125,23 @@ def _agree(some: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> bool:
     near = (scores - scores2).abs().max() <= SAME * scores2.abs().max()
     alike = (gradients - gradients2).abs().sum() <= SAME * gradients2.abs().sum()
     return bool(near & alike)
+
+
+class _NoLiterals(TorchFunctionMode):
+    """Refuses numbers written in the code that are sent to the device; operators do not show them."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = function(*args, **(kwargs or {}))
+        written = function in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        if written and isinstance(result, Tensor) and result.device.type != "cpu":
+            raise RuntimeError(f"{function.__name__} sends numbers to the device")
+        return result
 
 
 class _NoWaits(TorchDispatchMode):

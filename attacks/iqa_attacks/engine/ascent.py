@@ -34,7 +34,6 @@ from iqa_attacks.engine.states import (
     Ground,
     Journey,
     Schedule,
-    Stack,
     States,
     evaluate,
     moved,
@@ -76,7 +75,9 @@ def ascend(
     together = max(1, STATES_A_CHUNK * chunk // max(1, len(targets.images)))
     for first in range(0, schedule.restarts, together):
         restarts = range(first, min(first + together, schedule.restarts))
-        for steps, found, spent in _Group(model, targets, ground, objectives, schedule, restarts, chunk).run():
+        for steps, found, spent in _Group(
+            model, targets, ground, objectives, schedule, restarts, chunk
+        ).run():
             merge(best, found)
             for image, c in enumerate(spent):
                 cost[image, steps] = cost.get((image, steps), Cost(0, 0, 0)).plus(c)
@@ -217,11 +218,10 @@ class _Group:
         for g, mine in enumerate(members):
             rows, places, source, centre, sign, length, returning, back = sent[8 * g : 8 * g + 8]
             self.kept.copy(g, states, at.slopes[g], rows.long(), places.long())
-            same = torch.equal(numbers[8 * g + 2], torch.arange(len(states.stacks[g].states)))
             journey = Journey(
                 mine,
-                None if same else source.long(),
-                centre.long(),
+                None if _in_order(numbers[8 * g + 2], states.stacks[g].pixels) else source.long(),
+                None if _in_order(numbers[8 * g + 3], self.ground.clean[g]) else centre.long(),
                 sign,
                 length,
                 self.kept.back_to(g, returning.long(), back.long()) if len(back) else None,
@@ -259,12 +259,17 @@ class _Turn(NamedTuple):
 
 
 class _Moves(NamedTuple):
-    """Distinct ways from states to their children, (M,) long each; objectives on one way go on as one state."""
+    """Distinct ways from states to their children, (M,) long each; who takes the same one shares a state."""
 
     parent: Tensor
     sign: Tensor
     halvings: Tensor
     back: Tensor
+
+
+def _in_order(rows: Tensor, stack: Tensor) -> bool:
+    """Whether rows are all of a stack's, each once and in order."""
+    return torch.equal(rows, torch.arange(len(stack)))
 
 
 def _ends(states: States, scores: Tensor, shape: torch.Size) -> Candidates:

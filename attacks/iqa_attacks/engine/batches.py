@@ -57,6 +57,6 @@ class Batched(NamedTuple):
         return self.mos.repeat(len(scores)), self.clean.repeat(len(scores))
 
     def _parts(self, scores: Tensor) -> Iterator[tuple[int, slice]]:
-        """Yield restart and batch. One by one: a loss must not depend, by a bit, on what else is evaluated."""
+        """Yield restart and batch: one by one, so that no bit of a loss depends on what else is evaluated."""
         rows, n = scores.shape
         return ((row, part) for row in range(rows) for part in batches(n, self.batch))

@@ -113,6 +113,8 @@ class Kept:
 
     def copy(self, g: int, states: States, slope: Tensor | None, rows: Tensor, places: Tensor) -> None:
         """Copy rows of a stack, and of its slopes, to places counted from the first of the size."""
+        if not len(rows):
+            return
         stack = states.stacks[g]
         self.examples[g].index_copy_(0, places, stack.shown.index_select(0, rows))
         if slope is not None and self.slopes:

@@ -95,8 +95,6 @@ class Stack(NamedTuple):
     admissible, whose gradient then passes straight through the rounding."""
     memory: Tensor
     """(S_g, ...): what the update carries along."""
-    clean: Tensor
-    """The centres of their balls."""
 
 
 class States(NamedTuple):
@@ -137,7 +135,7 @@ def starts(targets: Targets, ground: Ground, schedule: Schedule, restarts: range
             changes = _changes(schedule, clean, [(i, r) for r in restarts for i in ids])
             pixels = schedule.threat.project(centres + changes, centres)
         shown = _shown(schedule.threat, pixels, centres)
-        stacks.append(Stack(rows, pixels, shown, schedule.update.start(pixels), centres))
+        stacks.append(Stack(rows, pixels, shown, schedule.update.start(pixels)))
     return States(index % n, index // n, places, stacks)
 
 
@@ -226,8 +224,8 @@ class Journey(NamedTuple):
     """(M_g,) long on the host: their numbers among all next states, ascending."""
     source: Tensor | None
     """(M_g,) long: rows of the parents; None if every state has one child, in order."""
-    centre: Tensor
-    """(M_g,) long: rows of the clean images."""
+    centre: Tensor | None
+    """(M_g,) long: rows of the clean images; None for each of them once, in order."""
     sign: Tensor
     """(M_g,) float64: sign(dL/df)."""
     size: Tensor
@@ -249,10 +247,10 @@ def moved(
         schedule: threat model and update.
         step: iterate the moves start from, 0 for the starts.
     """
-    at, along, kept, centres = stack.pixels, slope, stack.memory, stack.clean
+    at, along, kept = stack.pixels, slope, stack.memory
     if journey.source is not None:
         at, along, kept = (each.index_select(0, journey.source) for each in (at, along, kept))
-        centres = clean.index_select(0, journey.centre)
+    centres = clean if journey.centre is None else clean.index_select(0, journey.centre)
     if journey.returns is not None:
         rows, pixels, slopes = journey.returns
         at, along = at.index_copy(0, rows, pixels), along.index_copy(0, rows, slopes)
@@ -266,4 +264,4 @@ def moved(
         step=step,
     )
     pixels, memory = schedule.update.move(now, schedule.threat)
-    return Stack(journey.states, pixels, _shown(schedule.threat, pixels, centres), memory, centres)
+    return Stack(journey.states, pixels, _shown(schedule.threat, pixels, centres), memory)
