@@ -1,7 +1,11 @@
 """Scores and input gradients of many images, in chunks that fit in memory, every one counted.
 
 What is shown to the model is a copy: one that writes into its input changes nobody's images. Gradients are
-taken whatever mode the caller is in: under `torch.no_grad` and `torch.inference_mode`, too.
+taken whatever mode the caller is in: under `torch.no_grad` and `torch.inference_mode`, too. Products are in
+full float32 on every device, unless a copy for gradients allows less.
+
+`ask` and `ask_drawn` wait for no device and look at no number; what they return is read and judged at once,
+together with anything else that has been asked (`read`).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from torch import Tensor
 from iqa_attacks.errors import AttackFailed
 from iqa_attacks.seeding import seeded
 from iqa_models import QualityModel
+from iqa_models.precision import float32_products
 
 
 class ScoredGradient(NamedTuple):
@@ -24,8 +29,34 @@ class ScoredGradient(NamedTuple):
     gradients: Tensor
 
 
-def _chunks(images: Tensor, size: int) -> Iterator[Tensor]:
-    return (images[first : first + size] for first in range(0, len(images), size))
+class Asked(NamedTuple):
+    """What a model says of images, on their device, unread."""
+
+    scores: Tensor
+    """(B, K) float64 of K draws, 1 of a model that draws nothing."""
+    gradients: Tensor | None
+    """(B, C, H, W), means over the draws; None if not asked for."""
+
+    @property
+    def numbers(self) -> Tensor:
+        """(B, K) or (B, K + 2) float64: the scores, and the least and the largest entry of the gradient.
+
+        The two say all that is asked of a gradient: they are not finite if any entry is not, and both 0 if
+        all are.
+        """
+        if self.gradients is None:
+            return self.scores
+        ends = torch.aminmax(self.gradients.flatten(1), dim=1)
+        return torch.cat([self.scores, torch.stack(ends, dim=1).double()], dim=1)
+
+
+class Facts(NamedTuple):
+    """What was read: scores and gradients are finite."""
+
+    scores: Tensor
+    """(B,) float64 on the CPU, means over the draws."""
+    zero: Tensor
+    """(B,) bool: gradients that are zero in every pixel; all False where none were asked for."""
 
 
 def score(model: QualityModel, images: Tensor, *, chunk: int) -> Tensor:
@@ -34,41 +65,171 @@ def score(model: QualityModel, images: Tensor, *, chunk: int) -> Tensor:
     Raises:
         AttackFailed: a score is not finite, or the model cannot take images of this precision.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        parts = [_evaluate(model, part.clone()).double().cpu() for part in _chunks(images, chunk)]
-    return _finite(model, torch.cat(parts))
+    return read(model, [ask(model, images, chunk=chunk, gradient=False, admitted=False).numbers]).scores
 
 
 def score_and_gradient(model: QualityModel, images: Tensor, *, chunk: int) -> ScoredGradient:
     """Score images and differentiate each score by its own image.
 
-    One backward pass of sum(f) a chunk: images do not influence each other's score in eval mode,
-    so the gradient of the sum holds every image's own gradient (`check_model` tests that).
-
     Raises:
         AttackFailed: the score does not depend on the image through the graph, a score or gradient is not
             finite, or the model cannot take images of this precision.
     """
+    asked = ask(model, images, chunk=chunk, gradient=True, admitted=False)
+    assert asked.gradients is not None  # noqa: S101 - asked for
+    return ScoredGradient(read(model, [asked.numbers]).scores, asked.gradients)
+
+
+def ask(
+    model: QualityModel,
+    images: Tensor,
+    *,
+    chunk: int,
+    gradient: bool,
+    admitted: bool = True,
+    seeds: Sequence[int] | None = None,
+) -> Asked:
+    """Ask a model for scores, with gradients or without, and wait for nothing.
+
+    One backward pass of sum(f) a chunk: images do not influence each other's score in eval mode,
+    so the gradient of the sum holds every image's own gradient (`check_model` tests that).
+
+    Args:
+        model: in eval mode.
+        images: (B, C, H, W).
+        chunk: most images in a pass. Away from the CPU passes are of few sizes (`padded`), filled up with
+            an image of theirs, so that a device chooses its kernels, or records them, once.
+        gradient: whether gradients are wanted.
+        admitted: whether the values are known to lie in [0, 1]; otherwise the model looks, which is a wait.
+        seeds: one an image, for a model that draws by image.
+
+    Raises:
+        AttackFailed: the score carries no gradient, or the model cannot take images of this precision.
+    """
     scores, gradients = [], []
-    with torch.inference_mode(False), torch.enable_grad():
-        for part in _chunks(images, chunk):
-            leaf = part.detach().clone().requires_grad_()
-            output = _evaluate(model, leaf.clone())
-            if not output.requires_grad:
-                raise AttackFailed(f"{model.spec.name}: the score carries no gradient (detached graph)")
-            (gradient,) = torch.autograd.grad(output.sum(), leaf, allow_unused=True)
-            if gradient is None:
-                raise AttackFailed(f"{model.spec.name}: the score does not depend on the image")
-            scores.append(output.detach().double().cpu())
-            gradients.append(gradient)
-    found = ScoredGradient(_finite(model, torch.cat(scores)), torch.cat(gradients))
-    _require(found.gradients.isfinite().flatten(1).all(dim=1), f"{model.spec.name}: the input gradient")
-    return found
+    grad = torch.enable_grad if gradient else torch.no_grad
+    products = float32_products(images.device, tensor_float32=model.tensor_float32)
+    with torch.inference_mode(False), grad(), products:
+        for start, stop, size in _passes(len(images), chunk, images.device):
+            part = _filled(images[start:stop].detach(), size)
+            drawn = None if seeds is None else [*seeds[start:stop], *[seeds[start]] * (size - stop + start)]
+            if not gradient:
+                found = _evaluate(model, part.clone(), admitted, drawn)
+            else:
+                found, slope = _differentiate(model, part, admitted, drawn)
+                gradients.append(slope[: stop - start])
+            scores.append(found[: stop - start].detach().double())
+    return Asked(torch.cat(scores).unsqueeze(1), torch.cat(gradients) if gradient else None)
 
 
-def _evaluate(model: QualityModel, images: Tensor) -> Tensor:
+def ask_drawn(
+    model: QualityModel, images: Tensor, seeds: Sequence[Sequence[int]], *, chunk: int, gradient: bool
+) -> Asked:
+    """Ask a stochastic model for its scores at seeded draws and the mean gradient over them.
+
+    A model that draws by image is asked for all draws of several images at once. Of any other one every draw
+    is a pass of its own on one image alone: it may draw once a batch, and neither the other images of a batch
+    nor its size may touch an image's draws.
+
+    Args:
+        model: in eval mode.
+        images: (B, C, H, W).
+        seeds: (B, K).
+        chunk: most images in a pass.
+        gradient: whether gradients are wanted.
+    """
+    draws = len(seeds[0])
+    together = max(1, chunk // draws) if model.draws_by_image else 1
+    parts = []
+    for first in range(0, len(images), together):
+        some, own = images[first : first + together], seeds[first : first + together]
+        if model.draws_by_image:
+            repeated, each = some.repeat_interleave(draws, dim=0), [s for row in own for s in row]
+            asked = ask(model, repeated, chunk=chunk, gradient=gradient, seeds=each)
+        else:
+            asked = _one_by_one(model, some, own[0], gradient=gradient)
+        slopes = asked.gradients
+        if slopes is not None:
+            slopes = slopes.unflatten(0, (len(some), draws)).mean(dim=1)
+        parts.append(Asked(asked.scores.view(len(some), draws), slopes))
+    means = [part.gradients for part in parts if part.gradients is not None]
+    return Asked(torch.cat([part.scores for part in parts]), torch.cat(means) if gradient else None)
+
+
+def _one_by_one(
+    model: QualityModel, image: Tensor, seeds: Sequence[int], *, gradient: bool, admitted: bool = True
+) -> Asked:
+    """Return scores (K, 1) and gradients (K, C, H, W) of one image (1, C, H, W), draw after draw."""
+    parts = []
+    for seed in seeds:
+        with seeded(seed, image.device):
+            parts.append(ask(model, image, chunk=1, gradient=gradient, admitted=admitted))
+    slopes = [part.gradients for part in parts if part.gradients is not None]
+    return Asked(torch.cat([part.scores for part in parts]), torch.cat(slopes) if gradient else None)
+
+
+def read(model: QualityModel, numbers: Sequence[Tensor], draws: int = 1) -> Facts:
+    """Read what a model was asked (`Asked.numbers`), in one wait, and refuse what no attack can use.
+
+    Raises:
+        AttackFailed: a score or a gradient is not finite; the error bears the image's place among all.
+    """
+    near = torch.cat(list(numbers)).cpu()
+    scores, ends = near[:, :draws], near[:, draws:]
+    _require(scores.isfinite().all(dim=1), f"{model.spec.name}: the score")
+    _require(ends.isfinite().all(dim=1), f"{model.spec.name}: the input gradient")
+    zero = (ends == 0).all(dim=1) & bool(ends.shape[1])
+    return Facts(scores.mean(dim=1), zero)
+
+
+def _passes(count: int, chunk: int, device: torch.device) -> Iterator[tuple[int, int, int]]:
+    """Yield first image, last one + 1 and size of each pass."""
+    if device.type == "cpu":
+        for first in range(0, count, chunk):
+            stop = min(first + chunk, count)
+            yield first, stop, stop - first
+        return
+    passes = -(-count // chunk)
+    size = padded(-(-count // passes), chunk)
+    for first in range(0, count, size):
+        yield first, min(first + size, count), size
+
+
+def padded(count: int, chunk: int) -> int:
+    """Return the size of a pass for so many images: 1, 2, 4, 6 or a multiple of 8, and at most `chunk`."""
+    step = 8 if count > 6 else 2 if count > 1 else 1
+    return min(chunk, -(-count // step) * step)
+
+
+def _filled(images: Tensor, size: int) -> Tensor:
+    """Return images (B, C, H, W) filled up to (size, C, H, W) with the first."""
+    missing = size - len(images)
+    return torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
+
+
+def _differentiate(
+    model: QualityModel, images: Tensor, admitted: bool, seeds: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Return scores and gradients of images, from a recording if the model has one."""
+
+    def compute(shown: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = shown.detach().requires_grad_()
+        output = _evaluate(model, leaf.clone(), admitted, seeds)
+        if not output.requires_grad:
+            raise AttackFailed(f"{model.spec.name}: the score carries no gradient (detached graph)")
+        (gradient,) = torch.autograd.grad(output.sum(), leaf, allow_unused=True)
+        if gradient is None:
+            raise AttackFailed(f"{model.spec.name}: the score does not depend on the image")
+        return output.detach(), gradient
+
+    if model.graphs is None or not admitted or seeds is not None:
+        return compute(images)
+    return model.graphs.run(compute, images)
+
+
+def _evaluate(model: QualityModel, images: Tensor, admitted: bool, seeds: Sequence[int] | None) -> Tensor:
     try:
-        scores: Tensor = model(images)
+        scores: Tensor = model.score_admitted(images, seeds) if admitted else model(images)
     except RuntimeError as error:
         of_weights = {str(w.dtype) for w in model.parameters() if w.is_floating_point()}
         about_types = any(words in str(error) for words in ("dtype", "type (", "scalar type"))
@@ -82,11 +243,6 @@ def _evaluate(model: QualityModel, images: Tensor) -> Tensor:
     return scores
 
 
-def _finite(model: QualityModel, scores: Tensor) -> Tensor:
-    _require(scores.isfinite(), f"{model.spec.name}: the score")
-    return scores
-
-
 def _require(finite: Tensor, what: str) -> None:
     if not bool(finite.all()):
         raise AttackFailed(f"{what} is not finite", image=int((~finite).nonzero()[0]))
@@ -95,24 +251,18 @@ def _require(finite: Tensor, what: str) -> None:
 def expected_score(model: QualityModel, image: Tensor, seeds: Sequence[int]) -> float:
     """Return the mean score of one image (C, H, W) over seeded draws of a stochastic model.
 
-    Every draw is a pass of its own on this image alone: a model may draw once a batch, and neither the
-    other images of a batch nor its size may touch an image's draws.
+    Every draw is a pass of its own, whatever the model can: a stored score depends on nothing else.
     """
-    scores = []
-    for seed in seeds:
-        with seeded(seed, image.device):
-            scores.append(score(model, image.unsqueeze(0), chunk=1))
-    return float(torch.cat(scores).mean())
+    asked = _one_by_one(model, image.unsqueeze(0), seeds, gradient=False, admitted=False)
+    return float(read(model, [asked.scores.view(1, -1)], len(seeds)).scores)
 
 
 def expected_score_and_gradient(
     model: QualityModel, image: Tensor, seeds: Sequence[int]
 ) -> tuple[float, Tensor]:
     """Return the mean score and the mean gradient (C, H, W) over seeded draws, as `expected_score`."""
-    scores, gradients = [], []
-    for seed in seeds:
-        with seeded(seed, image.device):
-            drawn = score_and_gradient(model, image.unsqueeze(0), chunk=1)
-        scores.append(drawn.scores)
-        gradients.append(drawn.gradients)
-    return float(torch.cat(scores).mean()), torch.cat(gradients).mean(dim=0)
+    asked = _one_by_one(model, image.unsqueeze(0), seeds, gradient=True, admitted=False)
+    assert asked.gradients is not None  # noqa: S101 - asked for
+    mean = Asked(asked.scores.view(1, -1), asked.gradients.mean(dim=0, keepdim=True))
+    assert mean.gradients is not None  # noqa: S101
+    return float(read(model, [mean.numbers], len(seeds)).scores), mean.gradients[0]

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from iqa_models.graphs import Graphs
+from iqa_models.precision import float32_products
 from iqa_models.quality_model import QualityModel
 from iqa_models.trunks import seeded
 
-Precision = Literal["model", "bfloat16"]
-"""Of a copy's gradients: the model's own, or bfloat16 through autocast with float32 heads."""
+Precision = Literal["model", "tf32", "bfloat16"]
+"""Of a copy's gradients: the model's own, products in TensorFloat-32 on a device that has it, or bfloat16
+through autocast with float32 heads."""
 
 FOLDED_SCORE = 1e-5
 """Largest change of a probe's score by folding, in score ranges (or relative, of scores beyond it)."""
@@ -48,6 +51,7 @@ def frozen(
     channels_last: bool = True,
     precision: Precision = "model",
     compiled: bool = False,
+    graphed: bool = False,
 ) -> QualityModel:
     """Return a copy of a model for input gradients, in eval mode, with no parameter to train.
 
@@ -59,8 +63,10 @@ def frozen(
         fold: multiply batch norms into the convolutions before them: scores change by rounding only.
         channels_last: keep weights of convolutions, and so the maps, with channels last in memory.
         precision: ``bfloat16`` computes trunk and neck under autocast (of other models everything): the
-            score is then good to about three digits.
+            score is then good to about three digits. ``tf32`` is the model's own away from CUDA.
         compiled: compile the trunk (of other models everything) when it is first called.
+        graphed: record gradients of a shape as a CUDA graph (`iqa_models.graphs`); nothing away from CUDA
+            or for a stochastic model.
     """
     try:
         made = copy.deepcopy(model)
@@ -77,6 +83,9 @@ def frozen(
         _halve(made)
     if compiled:
         _compile(made)
+    made.tensor_float32 = precision == "tf32"
+    if graphed and not made.is_stochastic:
+        made.graphs = Graphs()
     return made
 
 
@@ -180,7 +189,8 @@ def _agree(model: QualityModel, other: QualityModel, image: Tensor) -> bool:
 
 def _score_and_gradient(model: QualityModel, image: Tensor) -> tuple[Tensor, Tensor]:
     leaf = image.clone().requires_grad_()
-    with seeded(0), torch.enable_grad():  # a stochastic model draws the same twice
+    # A stochastic model draws the same twice; a folded one differs by rounding, of float32 and no coarser.
+    with seeded(0), torch.enable_grad(), float32_products(image.device):
         score = model(leaf).sum()
         (gradient,) = torch.autograd.grad(score, leaf)
     return score.detach().double(), gradient.double()
@@ -197,7 +207,8 @@ def _halve(model: QualityModel) -> None:
         # The attribute hides the method of the class for this copy only.
         part.forward = _in_bfloat16(part.forward)
     if not parts:
-        setattr(model, "predict", _in_bfloat16(model.predict))  # noqa: B010 - a method, for this copy only
+        for name in ("predict", "predict_drawn"):
+            setattr(model, name, _in_bfloat16(getattr(model, name)))  # a method, for this copy only
 
 
 def _in_bfloat16(function: Callable[..., Any]) -> Callable[..., Any]:

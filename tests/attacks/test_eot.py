@@ -19,6 +19,26 @@ class Noisy(Wavy):
         return super().predict((images + noise).clamp(0, 1))
 
 
+class ByImage(Noisy):
+    """The same, with a generator an image: it can be asked for all draws of several images at once."""
+
+    draws_by_image = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[int] = []
+
+    def predict(self, images: Tensor) -> Tensor:
+        self.passes.append(len(images))
+        return super().predict(images)
+
+    def predict_drawn(self, images: Tensor, seeds) -> Tensor:
+        self.passes.append(len(images))
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = [torch.randn(images.shape[1:], dtype=images.dtype, generator=g) for g in generators]
+        return Wavy.predict(self, (images + 0.05 * torch.stack(noise)).clamp(0, 1))
+
+
 def _attack(kind="pgd", **settings):
     steps = {"pgd": {"steps": 4, "step_size": 0.02}, "apgd": {"steps": 4}, "mifgsm": {"steps": 4}}[kind]
     if kind == "mifgsm":
@@ -110,3 +130,29 @@ def test_every_mean_is_kept_in_float64(keep):
         seeds = draw_seeds(7, ids[each.image], moment, 3)
         assert each.example.score == expected_score(model, each.example.pixels, seeds)
     assert {4} <= {each.example.step for each in found}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 8, 64])
+@pytest.mark.parametrize("kind", ["pgd", "apgd"])
+def test_a_model_that_draws_by_image_finds_the_same_in_fewer_passes(kind, chunk):
+    """All draws of several images together are those of each image alone, bit for bit, in any chunk."""
+    on = targets([(8, 8), (6, 9), (8, 8), (8, 8)])
+    one_by_one = by_key(_attack(kind).run(Noisy().eval(), *on))
+    model = ByImage().eval()
+    result = _attack(kind).run(model, *on, chunk=chunk)
+    assert all(same(found, one_by_one[key]) for key, found in by_key(result).items())
+    assert result.cost == _attack(kind).run(Noisy().eval(), *on).cost
+    # Clean scores are of one draw at a time, as all that is stored.
+    assert max(model.passes) <= chunk
+    assert model.passes[: 4 * 3] == [1] * 12
+    searched = model.passes[12:]
+    assert sum(searched) == sum(c.forwards for c in result.cost.values())
+    assert chunk < 8 or len(searched) <= sum(searched) / 4
+
+
+def test_the_company_of_an_image_does_not_touch_its_draws():
+    """Of a model that draws by image the last images alone give what they give behind others."""
+    model, (images, ids, mos) = ByImage().eval(), targets([(8, 8)] * 10)
+    whole = by_key(_attack().run(model, images, ids, mos, chunk=64))
+    last = by_key(_attack().run(model, images[8:], ids[8:], mos[8:]))
+    assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in last.items())

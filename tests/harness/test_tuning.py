@@ -168,6 +168,29 @@ def test_bfloat16_must_save_more_than_full_precision():
     assert tuning._worth_it({plain: 1.0, exact: 0.97, half: 0.9}) == []
 
 
+def test_tensor_float_32_must_save_something_beyond_full_precision():
+    plain, exact, less = Form(), Form(True, True, graphed=True), Form(True, True, "tf32", graphed=True)
+    assert tuning._worth_it({plain: 1.0, exact: 0.7, less: 0.69}) == [exact]
+    assert tuning._worth_it({plain: 1.0, exact: 0.7, less: 0.5}) == [less, exact]
+
+
+def test_on_cuda_passes_are_recorded_and_a_choice_without_the_word_is_read():
+    """Every precision is tried recorded; a manifest of before says nothing of recordings."""
+    assert {form.precision for form in tuning.CUDA_FORMS["fast"] if form.graphed} == {
+        "model",
+        "tf32",
+        "bfloat16",
+    }
+    assert not any(form.compiled and form.graphed for form in tuning.CUDA_FORMS["full"])
+    form = Form(True, True, "tf32", graphed=True)
+    assert form.words == "batch norms folded, channels last, TensorFloat-32, recorded"
+    choice = tuning.Tuning(model_sha256=SHA256, device="card", chunk=64, why="faster", **form._asdict())
+    stored = choice.model_dump()
+    assert tuning.read_choices([stored]) == (choice,) and choice.form == form
+    del stored["graphed"]
+    assert tuning.read_choices([stored])[0].form == form._replace(graphed=False)
+
+
 def test_a_choice_survives_json_and_is_found_by_model_and_device():
     """Read back from a manifest it is equal; another model or device has none; other data is refused."""
     made = chosen(Wasteful(), lambda model, form: Wasteful(times=1))

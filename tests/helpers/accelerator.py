@@ -1,8 +1,11 @@
 """A device that is not there: tensors that live on `meta`, computed on the CPU, and mix with nothing else.
 
 What PyTorch refuses on a machine with a GPU is refused here: an operator on tensors of two devices, but for
-numbers (no dimensions), copies between devices and indices, which it allows.
+numbers (no dimensions), copies between devices and indices, which it allows. It counts what a host would have
+to wait for, and what it sends.
 """
+
+from collections import Counter
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -12,6 +15,17 @@ from torch.utils._pytree import tree_map
 DEVICE = torch.device("meta")
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 _COPIES = ("aten::copy_", "aten::_to_copy")
+_ASKING = (
+    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero",
+    "aten::bincount", "aten::repeat_interleave", "aten::_unique", "aten::_unique2", "aten::unique_dim",
+    "aten::unique_consecutive",
+)  # fmt: skip
+"""Operators whose result, or the shape of it, the host must know."""
+
+waits: Counter[str] = Counter()
+"""What the host had to wait for since the device was last entered, by operator."""
+sent: Counter[str] = Counter()
+"""What it copied to the device since then, waited for or not."""
 
 
 class Away(torch.Tensor):
@@ -45,6 +59,7 @@ def _compute(function, args, kwargs):
     there = bool(away) if asked is None else torch.device(asked).type == DEVICE.type
     if name == "aten::copy_":
         there = isinstance(args[0], Away)
+    _count(name, args, kwargs, bool(away), there)
     if asked is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     plain = tree_map(lambda leaf: leaf.held if isinstance(leaf, Away) else leaf, (args, kwargs))
@@ -56,6 +71,20 @@ def _compute(function, args, kwargs):
     return tree_map(lambda leaf: Away(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
 
 
+def _count(name, args, kwargs, from_away, to_away):
+    """Count a read; a copy to the device, and a wait for one that is not `non_blocking`; a mask as index."""
+    if name in _COPIES:
+        source = args[1] if name == "aten::copy_" else args[0]
+        arrives, leaves = to_away and not isinstance(source, Away), isinstance(source, Away) and not to_away
+        blocking = not (kwargs.get("non_blocking") or (name == "aten::copy_" and args[2:] == (True,)))
+        sent[name] += arrives
+        waits[name] += leaves or (arrives and blocking)
+    elif from_away:
+        indices = args[1] if name in _INDEXING else ()
+        masks = any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in indices)
+        waits[name] += name in _ASKING or masks
+
+
 class Accelerator(TorchDispatchMode):
     """While it is on, tensors can be made on and moved to the device."""
 
@@ -63,6 +92,8 @@ class Accelerator(TorchDispatchMode):
         return _compute(function, args, kwargs or {})
 
     def __enter__(self):
+        waits.clear()
+        sent.clear()
         self.literals = _Literals()
         self.literals.__enter__()
         return super().__enter__()

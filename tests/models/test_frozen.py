@@ -9,6 +9,7 @@ from torch import nn
 
 from iqa_models import BadInput, QualityModel, create_model, registry
 from iqa_models.frozen import frozen
+from iqa_models.graphs import Graphs
 
 CHEAP = {"pretrained": "none", "protocol": "centre", "crop": 64, "shorter_side": 64}
 """Random weights, and one small crop an image where the model has such options."""
@@ -259,6 +260,18 @@ def test_a_stochastic_model_draws_the_same_in_its_copy():
             expected = model(images(model))
             torch.manual_seed(seed)
             torch.testing.assert_close(made(images(model)), expected, rtol=0, atol=1e-5)
+
+
+def test_without_cuda_nothing_is_recorded_and_products_stay_what_they_are():
+    """Bit for bit the same copy; of a stochastic model there are no recordings at all."""
+    model = Small()
+    batch = images(model)
+    plain, made = frozen(model), frozen(model, precision="tf32", graphed=True)
+    assert made.tensor_float32 and not plain.tensor_float32
+    assert isinstance(made.graphs, Graphs) and plain.graphs is None and model.graphs is None
+    for own, other in zip(score_and_gradient(plain, batch), score_and_gradient(made, batch), strict=True):
+        assert torch.equal(own, other)
+    assert frozen(build("srm", kv_pooling="always"), graphed=True).graphs is None
 
 
 def test_a_compiled_copy_is_the_same_function():

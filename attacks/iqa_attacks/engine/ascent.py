@@ -7,6 +7,12 @@ their next gradient is the same tensor. The engine therefore runs on the set of 
 only where lanes disagree in sign, in step size or in the iterate they go on from. What a lane sees is
 exactly what a run of its own would see.
 
+Pixels never leave their device. A step asks the model for all states, reads their scores and what is wrong
+or zero among the gradients in ONE copy, decides on the host, and sends what follows, rows, signs and step
+sizes, in ONE copy that nobody waits for. Losses, best iterates, APGD's choices and the splitting of states
+are vectors of as many numbers as there are states: on the host they take as long as a kernel takes to
+start, and they are float64 and the same on every device.
+
 With a fixed step size the iterate after T steps is a prefix of a longer run, so the results at
 `report_steps` are read off one run.
 """
@@ -16,24 +22,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from iqa_attacks.engine.batches import Batched
-from iqa_attacks.engine.states import Best, Evaluated, Move, Schedule, States, advance, evaluate, starts
-from iqa_attacks.engine.updates import Control, Decision, Point
-from iqa_attacks.errors import AttackFailed
-from iqa_attacks.objectives import Objective
-from iqa_attacks.results import (
-    HIGHEST_SEEN,
-    LOWEST_SEEN,
-    Ascent,
-    Cost,
-    Example,
-    Found,
-    Targets,
-    merge,
+from iqa_attacks.engine.kept import Candidates, Kept
+from iqa_attacks.engine.parcel import send
+from iqa_attacks.engine.states import (
+    Evaluated,
+    Ground,
+    Journey,
+    Schedule,
+    States,
+    evaluate,
+    moved,
+    starts,
 )
+from iqa_attacks.engine.updates import Control, Decision, Point
+from iqa_attacks.objectives import Objective
+from iqa_attacks.results import Ascent, Cost, Found, Targets, merge
 from iqa_models import QualityModel
 
 STATES_A_CHUNK = 8
@@ -63,10 +71,13 @@ def ascend(
     """
     best: dict[tuple[int, str, int], Found] = {}
     cost: dict[tuple[int, int], Cost] = {}
+    ground = Ground(targets)
     together = max(1, STATES_A_CHUNK * chunk // max(1, len(targets.images)))
     for first in range(0, schedule.restarts, together):
         restarts = range(first, min(first + together, schedule.restarts))
-        for steps, found, spent in _Group(model, targets, objectives, schedule, restarts, chunk).run():
+        for steps, found, spent in _Group(
+            model, targets, ground, objectives, schedule, restarts, chunk
+        ).run():
             merge(best, found)
             for image, c in enumerate(spent):
                 cost[image, steps] = cost.get((image, steps), Cost(0, 0, 0)).plus(c)
@@ -88,48 +99,52 @@ class _Group:
         self,
         model: QualityModel,
         targets: Targets,
+        ground: Ground,
         objectives: Sequence[Objective],
         schedule: Schedule,
         restarts: range,
         chunk: int,
     ) -> None:
         low, high = model.spec.score_range
-        self.model, self.targets, self.schedule, self.restarts = model, targets, schedule, restarts
-        self.chunk, self.low, self.high = chunk, low, high
-        self.states = starts(targets, schedule, restarts)
+        self.model, self.targets, self.ground, self.schedule = model, targets, ground, schedule
+        self.restarts, self.chunk, self.low, self.high = restarts, chunk, low, high
         clean = (targets.clean - low) / (high - low)
         shape = torch.Size((len(restarts), len(targets.images)))
         self.lanes = [
-            _Lane(
-                Batched(objective, targets.mos, clean, schedule.batch), schedule.update.control(shape), shape
-            )
+            _Lane(Batched(objective, targets.mos, clean, schedule.batch), schedule.update.control(shape))
             for objective in objectives
         ]
-        # By restart, as the lanes are: ties then go to the earlier restart however restarts are grouped.
-        self.lowest: dict[tuple[int, int], Example] = {}
-        self.highest: dict[tuple[int, int], Example] = {}
+        self.kept = Kept(ground, [objective.name for objective in objectives], restarts, schedule)
+        self.at = torch.arange(shape.numel()).view(shape).repeat(len(objectives), 1, 1)
+        """(L, restarts, n) long: the state every objective is at."""
+        self.back_sign = torch.zeros_like(self.at)
+        """(L, restarts, n) long: sign(dL/df) at the iterate to go back to."""
         self.spent = torch.zeros(len(targets.images), 3, dtype=torch.long)
 
     def run(self) -> list[_Snapshot]:
         """Take all steps; one snapshot a reported number of them."""
         schedule, snapshots = self.schedule, []
-        for step in range(schedule.steps + 1):
-            last = step == schedule.steps
-            at = evaluate(
-                self.model, self.states, self.targets, schedule, self.restarts, step,
-                chunk=self.chunk, gradient=not last,
-            )  # fmt: skip
-            self._count(forwards=self.states.image)
-            moment = _Moment(self.states, at, self.restarts, step)
-            self._mark_ends(moment)
-            turns = [self._turn(lane, moment, last=last) for lane in self.lanes]
+        states = starts(self.targets, self.ground, schedule, self.restarts)
+        for step in range(schedule.steps):
+            at = self._evaluate(states, step, gradient=True)
+            spent = self.spent.tolist()
+            self._count(backwards=states.image, zero=states.image[at.facts.zero])
+            turn = self._turn(states, at.facts.scores, step)
+            states = self._go(states, at, turn, step)
             if step in schedule.report_steps:
-                snapshots.append(self._snapshot(step))
-            if not last:
-                self._count(backwards=self.states.image, zero=self.states.image[at.zero])
-                moves, bests = _moves(self.lanes, turns)
-                self.states = advance(self.states, at.slopes, moves, bests, self.targets, schedule, step)
-        return snapshots
+                snapshots.append(self._snapshot(step, spent))
+        at = self._evaluate(states, schedule.steps, gradient=False)
+        self._stop(states, self._turn(states, at.facts.scores, schedule.steps))
+        del states, at  # what is found takes their room
+        return [*snapshots, self._snapshot(schedule.steps, self.spent.tolist())]
+
+    def _evaluate(self, states: States, step: int, *, gradient: bool) -> Evaluated:
+        at = evaluate(
+            self.model, states, self.targets, self.schedule, (self.restarts, step),
+            chunk=self.chunk, gradient=gradient,
+        )  # fmt: skip
+        self._count(forwards=states.image)
+        return at
 
     def _count(self, **visits: Tensor) -> None:
         for column, name in enumerate(("forwards", "backwards", "zero")):
@@ -137,87 +152,143 @@ class _Group:
                 times = torch.bincount(visits[name], minlength=len(self.spent))
                 self.spent[:, column] += times * (self.schedule.draws or 1)
 
-    def _mark_ends(self, moment: _Moment) -> None:
-        """Keep the lowest and the highest score any objective has met, by (restart, image)."""
-        for s, value in enumerate(moment.at.scores.tolist()):
-            place = (int(moment.states.restart[s]), int(moment.states.image[s]))
-            if place not in self.lowest or value < self.lowest[place].score:
-                self.lowest[place] = moment.example(s)
-            if place not in self.highest or value > self.highest[place].score:
-                self.highest[place] = moment.example(s)
+    def _snapshot(self, step: int, spent: list[list[int]]) -> _Snapshot:
+        return _Snapshot(step, self.kept.found(step, self.targets.ids), [Cost(*row) for row in spent])
 
-    def _turn(self, lane: _Lane, moment: _Moment, *, last: bool) -> _Turn:
-        """Keep what an objective has gained here, and return where it goes; at the last iterate nowhere."""
-        scores = (moment.at.scores[lane.at] - self.low) / (self.high - self.low)
-        loss, weight = lane.batched.evaluate(scores)
-        sign = weight.sign().long()
-        better = loss > lane.best_loss if self.schedule.keep_best else torch.ones_like(loss, dtype=torch.bool)
-        for row, i in better.nonzero().tolist():
-            lane.best[row][i] = moment.example(int(lane.at[row, i]))
-        lane.best_loss = torch.where(better, loss, lane.best_loss)
-        if last:
-            return _Turn(sign, lane.stay)
-        decision = lane.decide(moment.step, Point(scores, loss))
-        for row, i in decision.best.nonzero().tolist():
-            lane.back[row][i] = moment.best(int(lane.at[row, i]), int(sign[row, i]))
-        return _Turn(sign, decision)
+    def _turn(self, states: States, scores: Tensor, step: int) -> _Turn:
+        """Keep what every objective has gained here, and return where it goes; from the last iterate nowhere.
 
-    def _snapshot(self, step: int) -> _Snapshot:
-        found = [f for lane in self.lanes for f in lane.chosen(step, self.targets.ids)]
-        for name, ends in ((LOWEST_SEEN, self.lowest), (HIGHEST_SEEN, self.highest)):
-            found += [Found(i, name, step, None, example) for (_, i), example in sorted(ends.items())]
-        return _Snapshot(step, found, [Cost(*row) for row in self.spent.tolist()])
+        Of what is kept only the places are chosen: `_Turn.kept` says what to copy there.
+        """
+        unit = (scores[self.at] - self.low) / (self.high - self.low)
+        found = [lane.batched.evaluate(at) for lane, at in zip(self.lanes, unit, strict=True)]
+        loss, sign = torch.stack([each[0] for each in found]), torch.stack([each[1] for each in found]).sign()
+        ends = _ends(states, scores, self.at.shape[1:])
+        offered = Candidates(torch.cat([loss, ends.loss]), torch.cat([self.at, ends.state]))
+        if step == self.schedule.steps:
+            nowhere = [lane.stay for lane in self.lanes]
+        else:
+            nowhere = [
+                lane.decide(step, Point(*point)) for lane, *point in zip(self.lanes, unit, loss, strict=True)
+            ]
+        halvings, best, back = (torch.stack(each) for each in zip(*nowhere, strict=True))
+        kept = self.kept.choose(step, offered, best, states, scores)
+        self.back_sign = torch.where(best, sign.long(), self.back_sign)
+        places = torch.where(back, self.kept.back, -1)
+        return _Turn(torch.where(back, self.back_sign, sign.long()), halvings, places, kept)
+
+    def _moves(self, turn: _Turn) -> _Moves:
+        """Collect the distinct moves of all objectives and point every objective at its next state."""
+        key = self.at * 3 + turn.sign + 1
+        for each in (turn.halvings, turn.back + 1):
+            key = key * (each.max() + 1) + each
+        _, first, which = np.unique(key.flatten().numpy(), return_index=True, return_inverse=True)
+        # In the order in which the objectives come to them, so that passes are filled alike in any company.
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        moves = [each.flatten()[first[order]] for each in (self.at, turn.sign, turn.halvings, turn.back)]
+        self.at = torch.from_numpy(rank[which.reshape(-1)]).view(self.at.shape)
+        return _Moves(*moves)
+
+    def _go(self, states: States, at: Evaluated, turn: _Turn, step: int) -> States:
+        """Copy what is kept, and return the states of the next iterate."""
+        moves = self._moves(turn)
+        image, restart = states.image[moves.parent], states.restart[moves.parent]
+        size = self.schedule.sizes(step, moves.halvings)
+        group, row = self.ground.group[image], torch.empty_like(image)
+        numbers, members = [], []
+        for g in range(len(states.stacks)):
+            mine = (group == g).nonzero().flatten()
+            row[mine] = torch.arange(len(mine))
+            back = moves.back[mine]
+            returning = (back >= 0).nonzero().flatten()
+            numbers += [
+                *self._copies(states, turn, g),
+                states.row[moves.parent[mine]],
+                self.ground.row[image[mine]],
+                moves.sign[mine],
+                size[mine],
+                returning,
+                back[returning] - self.kept.first[g],
+            ]
+            members.append(mine)
+        sent = send(self.ground.device, *numbers)
+        stacks = []
+        for g, mine in enumerate(members):
+            rows, places, source, centre, sign, length, returning, back = sent[8 * g : 8 * g + 8]
+            self.kept.copy(g, states, at.slopes[g], rows.long(), places.long())
+            journey = Journey(
+                mine,
+                None if _in_order(numbers[8 * g + 2], states.stacks[g].pixels) else source.long(),
+                None if _in_order(numbers[8 * g + 3], self.ground.clean[g]) else centre.long(),
+                sign,
+                length,
+                self.kept.back_to(g, returning.long(), back.long()) if len(back) else None,
+            )
+            stacks.append(
+                moved(states.stacks[g], at.slopes[g], journey, self.ground.clean[g], self.schedule, step)
+            )
+        return States(image, restart, row, stacks)
+
+    def _copies(self, states: States, turn: _Turn, g: int) -> tuple[Tensor, Tensor]:
+        """Return rows of a stack to keep, and their places counted from the first of the size."""
+        new, places = turn.kept
+        mine = self.ground.group[states.image[new]] == g
+        return states.row[new[mine]], places[mine] - self.kept.first[g]
+
+    def _stop(self, states: States, turn: _Turn) -> None:
+        """Copy what is kept of the last iterate."""
+        groups = range(len(states.stacks))
+        sent = send(self.ground.device, *(part for g in groups for part in self._copies(states, turn, g)))
+        for g in groups:
+            self.kept.copy(g, states, None, sent[2 * g].long(), sent[2 * g + 1].long())
 
 
 class _Turn(NamedTuple):
-    """Where one objective goes from an iterate."""
+    """Where every objective goes from an iterate, (L, restarts, n) each, and what is kept of it."""
 
     sign: Tensor
-    """(restarts, n) long: sign(dL/df)."""
-    decision: Decision
+    """Long: sign(dL/df)."""
+    halvings: Tensor
+    """Long: how often the step has been halved."""
+    back: Tensor
+    """Long: the place it goes on from, -1 for where it is."""
+    kept: Tensor
+    """(2, K) long: states and their places."""
 
 
-class _Moment:
-    """All states of one iterate, evaluated; what is kept of one is copied out of its stack once."""
+class _Moves(NamedTuple):
+    """Distinct ways from states to their children, (M,) long each; who takes the same one shares a state."""
 
-    def __init__(self, states: States, at: Evaluated, restarts: range, step: int) -> None:
-        self.states, self.at, self.restarts, self.step = states, at, restarts, step
-        self._examples: dict[int, Example] = {}
-        self._slopes: dict[int, Tensor] = {}
-
-    def example(self, s: int) -> Example:
-        """Return the example of a state."""
-        if s not in self._examples:
-            group, row = self.states.where[s]
-            pixels = self.states.shown[group][row].clone()
-            restart = self.restarts[int(self.states.restart[s])]
-            self._examples[s] = Example(pixels, float(self.at.scores[s]), restart, self.step)
-        return self._examples[s]
-
-    def best(self, s: int, sign: int) -> Best:
-        """Return a state as one to come back to; it shares the memory of its example where the two agree."""
-        group, row = self.states.where[s]
-        if s not in self._slopes:
-            self._slopes[s] = self.at.slopes[group][row].clone()
-        example = self.example(s)
-        same = self.states.shown[group] is self.states.pixels[group]
-        pixels = example.pixels if same else self.states.pixels[group][row].clone()
-        return Best(example, pixels, self._slopes[s], sign)
+    parent: Tensor
+    sign: Tensor
+    halvings: Tensor
+    back: Tensor
 
 
-class _Lane:
-    """One objective: where it is and the best it has met, for every (restart, image)."""
+def _in_order(rows: Tensor, stack: Tensor) -> bool:
+    """Whether rows are all of a stack's, each once and in order."""
+    return torch.equal(rows, torch.arange(len(stack)))
 
-    def __init__(self, batched: Batched, control: Control, shape: torch.Size) -> None:
-        rows, n = shape
-        self.batched, self.control = batched, control
-        self.at = torch.arange(rows * n).view(shape)
-        """(restarts, n) long: index of the state the lane is at."""
-        self.best: list[list[Example | None]] = [[None] * n for _ in range(rows)]
-        self.best_loss = torch.full(shape, -torch.inf, dtype=torch.float64)
-        """(restarts, n), -inf before the first evaluation."""
-        self.back: list[list[Best | None]] = [[None] * n for _ in range(rows)]
-        """Where an update that goes back would go: an image's own best, which need not be its batch's."""
+
+def _ends(states: States, scores: Tensor, shape: torch.Size) -> Candidates:
+    """Return the lowest and the highest score of every (restart, image), of equal ones the first state's."""
+    place = (states.restart * shape[1] + states.image).numpy()
+    losses = torch.stack([-scores, scores])
+    first = []
+    for loss in losses.numpy():
+        order = np.lexsort((-loss, place))
+        first.append(order[np.searchsorted(place[order], np.arange(shape.numel()))])
+    state = torch.from_numpy(np.stack(first))
+    return Candidates(losses.gather(1, state).view(2, *shape), state.view(2, *shape))
+
+
+class _Lane(NamedTuple):
+    """One objective: its losses and its step sizes, for every (restart, image)."""
+
+    batched: Batched
+    control: Control
 
     @property
     def stay(self) -> Decision:
@@ -232,43 +303,3 @@ class _Lane:
             return torch.where(now.loss == changed, now.loss > former.loss, now.loss > changed)
 
         return self.control.decide(step, now, above)
-
-    def chosen(self, steps: int, ids: Sequence[str]) -> list[Found]:
-        """Return, for every image and restart of the group, the best so far.
-
-        Raises:
-            AttackFailed: an image has none; left out, it would be missing from every mean.
-        """
-        found, name = [], self.batched.objective.name
-        for row, line in enumerate(self.best):
-            for i, example in enumerate(line):
-                if example is None:
-                    raise AttackFailed(f"objective {name!r}: no iterate of image {ids[i]!r} was kept")
-                found.append(Found(i, name, steps, float(self.best_loss[row, i]), example))
-        return found
-
-
-def _moves(lanes: Sequence[_Lane], turns: Sequence[_Turn]) -> tuple[list[Move], dict[int, Best]]:
-    """Collect the distinct moves of all lanes and point every lane at its next state."""
-    children: dict[Move, int] = {}
-    bests: dict[int, Best] = {}
-    for lane, (sign, decision) in zip(lanes, turns, strict=True):
-        moved = torch.empty_like(lane.at)
-        columns = zip(
-            torch.cartesian_prod(*(torch.arange(size) for size in lane.at.shape)).tolist(),
-            lane.at.flatten().tolist(),
-            sign.flatten().tolist(),
-            decision.halvings.flatten().tolist(),
-            decision.back.flatten().tolist(),
-            strict=True,
-        )
-        for (row, i), parent, direction, halvings, goes_back in columns:
-            best = lane.back[row][i] if goes_back else None
-            if best is None:
-                move = Move(parent, direction, halvings, None)
-            else:
-                move = Move(parent, best.sign, halvings, id(best.example))
-                bests[id(best.example)] = best
-            moved[row, i] = children.setdefault(move, len(children))
-        lane.at = moved
-    return list(children), bests

@@ -34,21 +34,29 @@ class Batched(NamedTuple):
 
     def evaluate(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses and weights dL/df (restarts, n) at scores (restarts, n)."""
+        if not self.objective.batch_level:
+            found = self.objective.evaluate(scores.flatten(), *self._labels(scores))
+            return found.loss.view_as(scores), found.weight.view_as(scores)
         losses, weights = torch.empty_like(scores), torch.empty_like(scores)
         for at in self._parts(scores):
-            found = self.objective.evaluate(scores[at], self.mos[at[1]], self.clean[at[1]])
-            losses[at], weights[at] = found
+            losses[at], weights[at] = self.objective.evaluate(scores[at], self.mos[at[1]], self.clean[at[1]])
         return losses, weights
 
     def with_one_changed(self, scores: Tensor, others: Tensor) -> Tensor:
         """Return the losses (restarts, n) at scores, each with the image's own score taken from `others`."""
+        change = self.objective.with_one_changed
+        if not self.objective.batch_level:
+            return change(scores.flatten(), others.flatten(), *self._labels(scores)).view_as(scores)
         losses = torch.empty_like(scores)
         for at in self._parts(scores):
-            given = (scores[at], others[at], self.mos[at[1]], self.clean[at[1]])
-            losses[at] = self.objective.with_one_changed(*given)
+            losses[at] = change(scores[at], others[at], self.mos[at[1]], self.clean[at[1]])
         return losses
 
+    def _labels(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return labels and clean scores for all restarts in a row."""
+        return self.mos.repeat(len(scores)), self.clean.repeat(len(scores))
+
     def _parts(self, scores: Tensor) -> Iterator[tuple[int, slice]]:
+        """Yield restart and batch: one by one, so that no bit of a loss depends on what else is evaluated."""
         rows, n = scores.shape
-        parts = batches(n, self.batch) if self.objective.batch_level else [slice(0, n)]
-        return ((row, part) for row in range(rows) for part in parts)
+        return ((row, part) for row in range(rows) for part in batches(n, self.batch))

@@ -1,23 +1,26 @@
-"""The distinct points a run is at: where they start, what the model says there, how they move on."""
+"""The distinct points a run is at: where they start, what the model says there, how they move on.
+
+Pixels stay on their device; which image and restart a state is of, and what it does next, are vectors of the
+host. A state is known by its place in those vectors, and by its row among the states of its size.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from iqa_attacks.engine.parcel import upload
 from iqa_attacks.engine.updates import Now, Update
 from iqa_attacks.errors import naming
-from iqa_attacks.gradients import (
-    expected_score,
-    expected_score_and_gradient,
-    score,
-    score_and_gradient,
-)
-from iqa_attacks.results import Example, Targets
+from iqa_attacks.gradients import Asked, Facts, ask, ask_drawn, read
+from iqa_attacks.results import Targets
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel
@@ -46,102 +49,112 @@ class Schedule:
     falling: bool = False
     """Whether the step falls linearly over the run, to 0 beyond its last step."""
 
-    def size(self, step: int, halvings: int) -> float:
-        """Return the length of the step from iterate `step`, so often halved."""
+    def sizes(self, step: int, halvings: Tensor) -> Tensor:
+        """Return the lengths (B,) float64 of steps from iterate `step`, so often (B,) halved."""
         left = 1 - step / self.steps if self.falling else 1.0
-        return self.step_size * left * 0.5**halvings
+        return torch.from_numpy(np.ldexp(self.step_size * left, -halvings.numpy()))
 
 
-@dataclass
-class States:
-    """The distinct (image, restart) points of one iterate, stacked by image size."""
+DRAWERS = 4
+"""Most threads that draw starts for a device; on the CPU one, beside which a pass has nothing to wait for."""
+
+
+class Ground:
+    """The clean images of a run on their device, those of one size in one stack."""
+
+    def __init__(self, targets: Targets) -> None:
+        groups = targets.by_size()
+        self.members = [torch.tensor(members) for members in groups]
+        """(n_g,) long each: the images of one size."""
+        self.clean = [_stacked([targets.images[i] for i in members]) for members in groups]
+        """(n_g, C, H, W) each."""
+        self.group, self.row = torch.zeros(2, len(targets.images), dtype=torch.long)
+        """(n,) long each: which stack an image is in, and where."""
+        for g, members in enumerate(self.members):
+            self.group[members], self.row[members] = g, torch.arange(len(members))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.clean[0].device
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(list(images))
+
+
+class Stack(NamedTuple):
+    """The states of one size, all (S_g, C, H, W) but the first."""
+
+    states: Tensor
+    """(S_g,) long on the host: which they are, ascending."""
+    pixels: Tensor
+    """Where the ascent is."""
+    shown: Tensor
+    """What the model is shown and an example is made of; `pixels` itself unless only images of 8 bits are
+    admissible, whose gradient then passes straight through the rounding."""
+    memory: Tensor
+    """(S_g, ...): what the update carries along."""
+
+
+class States(NamedTuple):
+    """The distinct (image, restart) points of one iterate."""
 
     image: Tensor
     """(S,) long: which image a state is a version of."""
     restart: Tensor
     """(S,) long: counted within the group of restarts that run together."""
-    groups: list[Tensor]
-    """(S_g,) long each: the states of one size."""
-    pixels: list[Tensor]
-    """(S_g, C, H, W) each: where the ascent is."""
-    shown: list[Tensor]
-    """(S_g, C, H, W) each: what the model is shown and an example is made of; `pixels` itself unless only
-    images of 8 bits are admissible, whose gradient then passes straight through the rounding."""
-    memory: list[Tensor]
-    """(S_g, ...) each: what the update carries along."""
-    where: list[tuple[int, int]] = field(init=False)
-    """Group and row of every state."""
-
-    def __post_init__(self) -> None:
-        place = {
-            int(s): (g, row) for g, rows in enumerate(self.groups) for row, s in enumerate(rows.tolist())
-        }
-        self.where = [place[s] for s in range(len(self.image))]
+    row: Tensor
+    """(S,) long: its place in the stack of its size."""
+    stacks: list[Stack]
+    """By size, as in `Ground`."""
 
 
 class Evaluated(NamedTuple):
     """What the model says at every state."""
 
-    scores: Tensor
-    """(S,) float64."""
+    facts: Facts
+    """By state."""
     slopes: list[Tensor]
-    """(S_g, C, H, W) by group: what the update keeps of the gradients; empty without gradients."""
-    zero: Tensor
-    """(S,) bool: gradients that are zero in every pixel."""
+    """(S_g, C, H, W) by size: what the update keeps of the gradients; empty without gradients."""
 
 
-class Best(NamedTuple):
-    """An iterate an objective may be sent back to."""
-
-    example: Example
-    pixels: Tensor
-    """(C, H, W): where the ascent was, of which the example is the admissible version."""
-    slope: Tensor
-    """(C, H, W): what the update kept of the gradient there."""
-    sign: int
-    """sign(dL/df) there."""
-
-
-class Move(NamedTuple):
-    """A state's way to its child; objectives that take the same way go on as one state."""
-
-    parent: int
-    sign: int
-    halvings: int
-    back: int | None
-    """Identity of the example it goes on from, None for the parent itself."""
-
-
-def starts(targets: Targets, schedule: Schedule, restarts: range) -> States:
+def starts(targets: Targets, ground: Ground, schedule: Schedule, restarts: range) -> States:
     """Draw the starts: state (row, i) is restart `restarts[row]` of image i."""
     n = len(targets.images)
-    groups, pixels, shown = [], [], []
-    for members in targets.by_size():
-        rows, stacked = [], []
-        for row, restart in enumerate(restarts):
-            for i in members:
-                image = targets.images[i]
-                if schedule.start != "clean":
-                    generator = start_generator(schedule.seed, targets.ids[i], restart)
-                    draw = (
-                        schedule.threat.random_start
-                        if schedule.start == "ball"
-                        else schedule.threat.random_noise
-                    )
-                    image = draw(image, generator)
-                rows.append(row * n + i)
-                stacked.append(image)
-        groups.append(torch.tensor(rows))
-        pixels.append(torch.stack(stacked))
-        clean = torch.stack([targets.images[i] for i in members]).repeat(len(restarts), 1, 1, 1)
-        shown.append(_shown(schedule.threat, pixels[-1], clean))
     index = torch.arange(len(restarts) * n)
-    memory = [schedule.update.start(p) for p in pixels]
-    return States(index % n, index // n, groups, pixels, shown, memory)
+    places = torch.empty_like(index)
+    stacks = []
+    for members, clean in zip(ground.members, ground.clean, strict=True):
+        rows = (torch.arange(len(restarts)).view(-1, 1) * n + members).flatten()
+        places[rows] = torch.arange(len(rows))
+        centres = clean if len(restarts) == 1 else clean.repeat(len(restarts), 1, 1, 1)
+        pixels = centres
+        if schedule.start != "clean":
+            ids = [targets.ids[i] for i in members.tolist()]
+            changes = _changes(schedule, clean, [(i, r) for r in restarts for i in ids])
+            pixels = schedule.threat.project(centres + changes, centres)
+        shown = _shown(schedule.threat, pixels, centres)
+        stacks.append(Stack(rows, pixels, shown, schedule.update.start(pixels)))
+    return States(index % n, index // n, places, stacks)
+
+
+def _changes(schedule: Schedule, like: Tensor, moments: Sequence[tuple[str, int]]) -> Tensor:
+    """Draw the changes (B, C, H, W) of starts, by (id, restart), and bring them to the device at once."""
+    threat = schedule.threat
+    draw = threat.ball_change if schedule.start == "ball" else threat.sphere_change
+
+    def drawn(moment: tuple[str, int]) -> Tensor:
+        return draw(like.shape[1:], start_generator(schedule.seed, *moment)).to(like.dtype)
+
+    if like.device.type == "cpu" or len(moments) == 1:
+        return upload(torch.stack([drawn(moment) for moment in moments]), like.device)
+    with ThreadPoolExecutor(min(DRAWERS, os.cpu_count() or 1)) as pool:
+        return upload(torch.stack(list(pool.map(drawn, moments))), like.device)
 
 
 def _shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:
-    return pixels if threat.pixels == "float" else threat.admit(pixels, clean)
+    return pixels if threat.pixels == "float" else threat.admit(pixels, clean, checked=True)
 
 
 def evaluate(
@@ -149,91 +162,106 @@ def evaluate(
     states: States,
     targets: Targets,
     schedule: Schedule,
-    restarts: range,
-    step: int,
+    moment: tuple[range, int],
     *,
     chunk: int,
     gradient: bool,
 ) -> Evaluated:
-    """Score every state, with its slope if `gradient`; a stochastic model by the mean of its draws."""
-    scores = torch.empty(len(states.image), dtype=torch.float64)
-    zero = torch.zeros(len(states.image), dtype=torch.bool)
-    slopes = []
-    for rows, pixels in zip(states.groups, states.shown, strict=True):
-        ids = [targets.ids[i] for i in states.image[rows].tolist()]
-        if schedule.draws is None:
-            with naming(ids):
-                if not gradient:
-                    scores[rows] = score(model, pixels, chunk=chunk)
-                    continue
-                scores[rows], gradients = score_and_gradient(model, pixels, chunk=chunk)
-        else:
-            means, sloping = [], []
-            for version, image_id, row in zip(pixels, ids, rows.tolist(), strict=True):
-                moment = (restarts[int(states.restart[row])], step)
-                seeds = draw_seeds(schedule.seed, image_id, moment, schedule.draws)
-                with naming([image_id]):
-                    if gradient:
-                        mean, slope = expected_score_and_gradient(model, version, seeds)
-                        sloping.append(slope)
-                    else:
-                        mean = expected_score(model, version, seeds)
-                means.append(mean)
-            scores[rows] = torch.tensor(means, dtype=torch.float64)
-            if not gradient:
-                continue
-            gradients = torch.stack(sloping)
-        zero[rows] = (gradients.flatten(1) == 0).all(dim=1).cpu()
-        slopes.append(schedule.update.slope(gradients, schedule.threat))
-    return Evaluated(scores, slopes, zero)
+    """Score every state, with its slope if `gradient`; a stochastic model by the mean of its draws.
 
-
-def advance(
-    states: States,
-    slopes: Sequence[Tensor],
-    moves: Sequence[Move],
-    bests: dict[int, Best],
-    targets: Targets,
-    schedule: Schedule,
-    step: int,
-) -> States:
-    """Return the states that distinct moves lead to, in the order of the moves.
+    All states are asked for before the first number is read: one wait for the device.
 
     Args:
-        states: where the moves start.
-        slopes: by group, as `evaluate` returned them.
-        moves: distinct.
-        bests: by identity, the iterates that moves go back to.
+        model: in eval mode.
+        states: all of one iterate.
         targets: the images.
-        schedule: threat model, update and step size.
+        schedule: threat model, update and draws.
+        moment: the restarts that run together, and the iterate.
+        chunk: images in one pass.
+        gradient: whether slopes are wanted.
+    """
+    ids = [targets.ids[i] for i in states.image.tolist()]
+    numbers, slopes = [], []
+    for stack in states.stacks:
+        with naming([ids[s] for s in stack.states.tolist()]):
+            asked = _asked(model, states, stack, ids, schedule, moment, chunk=chunk, gradient=gradient)
+        numbers.append(asked.numbers)
+        if asked.gradients is not None:
+            slopes.append(schedule.update.slope(asked.gradients, schedule.threat))
+    order = torch.cat([stack.states for stack in states.stacks])
+    with naming([ids[s] for s in order.tolist()]):
+        facts = read(model, numbers, schedule.draws or 1)
+    # From the order of the stacks to that of the states.
+    back = order.argsort()
+    return Evaluated(Facts(facts.scores[back], facts.zero[back]), slopes)
+
+
+def _asked(
+    model: QualityModel,
+    states: States,
+    stack: Stack,
+    ids: Sequence[str],
+    schedule: Schedule,
+    moment: tuple[range, int],
+    *,
+    chunk: int,
+    gradient: bool,
+) -> Asked:
+    if schedule.draws is None:
+        return ask(model, stack.shown, chunk=chunk, gradient=gradient)
+    restarts, step = moment
+    seeds = [
+        draw_seeds(schedule.seed, ids[s], (restarts[row], step), schedule.draws)
+        for s, row in zip(stack.states.tolist(), states.restart[stack.states].tolist(), strict=True)
+    ]
+    return ask_drawn(model, stack.shown, seeds, chunk=chunk, gradient=gradient)
+
+
+class Journey(NamedTuple):
+    """Where the states of one size go: what their moves need on the device, and which states they become."""
+
+    states: Tensor
+    """(M_g,) long on the host: their numbers among all next states, ascending."""
+    source: Tensor | None
+    """(M_g,) long: rows of the parents; None if every state has one child, in order."""
+    centre: Tensor | None
+    """(M_g,) long: rows of the clean images; None for each of them once, in order."""
+    sign: Tensor
+    """(M_g,) float64: sign(dL/df)."""
+    size: Tensor
+    """(M_g,) float64: lengths of the steps."""
+    returns: tuple[Tensor, Tensor, Tensor] | None
+    """Rows (K,) that go on from a kept iterate, its pixels and its slopes (K, C, H, W); None if none do."""
+
+
+def moved(
+    stack: Stack, slope: Tensor, journey: Journey, clean: Tensor, schedule: Schedule, step: int
+) -> Stack:
+    """Return the states of one size that its moves lead to.
+
+    Args:
+        stack: where the moves start.
+        slope: as `evaluate` returned it.
+        journey: the moves.
+        clean: the clean images of the size.
+        schedule: threat model and update.
         step: iterate the moves start from, 0 for the starts.
     """
-    parents = torch.tensor([move.parent for move in moves])
-    image, restart = states.image[parents], states.restart[parents]
-    place = [states.where[move.parent] for move in moves]
-    groups, pixels, shown, memory = [], [], [], []
-    for g, (stack, kept, slope) in enumerate(zip(states.pixels, states.memory, slopes, strict=True)):
-        rows = [k for k, (group, _) in enumerate(place) if group == g]
-        source = torch.tensor([place[k][1] for k in rows], device=stack.device, dtype=torch.long)
-        at, along = stack[source], slope[source]
-        signs = [moves[k].sign for k in rows]
-        for j, k in enumerate(rows):
-            back = moves[k].back
-            if back is not None:
-                at[j], along[j] = bests[back].pixels, bests[back].slope
-        size = [schedule.size(step, moves[k].halvings) for k in rows]
-        now = Now(
-            pixels=at,
-            memory=kept[source],
-            slope=along,
-            sign=torch.tensor(signs).to(stack).view(-1, 1, 1, 1),
-            size=torch.tensor(size, dtype=torch.float64).to(stack).view(-1, 1, 1, 1),
-            clean=torch.stack([targets.images[i] for i in image[rows].tolist()]),
-            step=step,
-        )
-        moved, carried = schedule.update.move(now, schedule.threat)
-        groups.append(torch.tensor(rows))
-        pixels.append(moved)
-        shown.append(_shown(schedule.threat, moved, now.clean))
-        memory.append(carried)
-    return States(image, restart, groups, pixels, shown, memory)
+    at, along, kept = stack.pixels, slope, stack.memory
+    if journey.source is not None:
+        at, along, kept = (each.index_select(0, journey.source) for each in (at, along, kept))
+    centres = clean if journey.centre is None else clean.index_select(0, journey.centre)
+    if journey.returns is not None:
+        rows, pixels, slopes = journey.returns
+        at, along = at.index_copy(0, rows, pixels), along.index_copy(0, rows, slopes)
+    now = Now(
+        pixels=at,
+        memory=kept,
+        slope=along,
+        sign=journey.sign.to(at.dtype).view(-1, 1, 1, 1),
+        size=journey.size.to(at.dtype).view(-1, 1, 1, 1),
+        clean=centres,
+        step=step,
+    )
+    pixels, memory = schedule.update.move(now, schedule.threat)
+    return Stack(journey.states, pixels, _shown(schedule.threat, pixels, centres), memory)

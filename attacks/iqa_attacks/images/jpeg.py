@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,17 +63,40 @@ def through_jpeg_file(images: Tensor, quality: int) -> Tensor:
     return torch.stack(decoded).to(images) / 255
 
 
-def through_jpeg(images: Tensor, quality: int) -> Tensor:
-    """Return images (B, 3, H, W) in [0, 1] as a JPEG file would give them back, differentiable."""
+class Codec(NamedTuple):
+    """The numbers of one quality, on the device and in the precision of images."""
+
+    to_ycc: Tensor
+    to_rgb: Tensor
+    luma: Tensor
+    chroma: Tensor
+    cosines: Tensor
+
+
+def codec(quality: int, like: Tensor) -> Codec:
+    """Return the numbers of a quality for images such as `like`."""
+    colours = like.new_tensor(_TO_YCC), like.new_tensor(_TO_RGB)
+    return Codec(*colours, _table(_LUMA, quality, like), _table(_CHROMA, quality, like), _cosines(like))
+
+
+def through_jpeg(images: Tensor, quality: int, numbers: Codec | None = None) -> Tensor:
+    """Return images (B, 3, H, W) in [0, 1] as a JPEG file would give them back, differentiable.
+
+    Args:
+        images: of any size.
+        quality: as libjpeg counts it.
+        numbers: of the quality for such images (`codec`); made and sent to the device anew if None.
+    """
+    by = numbers or codec(quality, images)
     height, width = images.shape[-2:]
-    colour = torch.einsum("dc,bchw->bdhw", images.new_tensor(_TO_YCC), 255 * _straight(images))
+    colour = torch.einsum("dc,bchw->bdhw", by.to_ycc, 255 * _straight(images))
     # Whole blocks of the halved chroma: 16 pixels; libjpeg repeats the edge, too.
     full = pad(_whole(colour), (0, -width % 16, 0, -height % 16), mode="replicate")
-    luma = _coded(full[:, :1] - 128, _table(_LUMA, quality, images)) + 128
-    chroma = _coded(_whole(avg_pool2d(full[:, 1:], 2)), _table(_CHROMA, quality, images))
+    luma = _coded(full[:, :1] - 128, by.luma, by.cosines) + 128
+    chroma = _coded(_whole(avg_pool2d(full[:, 1:], 2)), by.chroma, by.cosines)
     chroma = interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.cat([luma, chroma], dim=1)[..., :height, :width]
-    rgb = torch.einsum("dc,bchw->bdhw", images.new_tensor(_TO_RGB), decoded)
+    rgb = torch.einsum("dc,bchw->bdhw", by.to_rgb, decoded)
     return _straight((rgb / 255).clamp(0, 1))
 
 
@@ -83,10 +107,19 @@ class Compressed(QualityModel):
         super().__init__(model.spec.replace(higher_is_better=True))
         self.model, self.qualities = model, tuple(qualities)
         self.to(model._mean.device).eval()
+        self._codecs: dict[tuple[int, torch.device, torch.dtype], Codec] = {}
 
     def predict(self, images: Tensor) -> Tensor:
         """Return mean scores (B,)."""
-        return torch.stack([self.model(through_jpeg(images, q)) for q in self.qualities]).mean(dim=0)
+        # What comes out of a file lies in [0, 1].
+        scores = [self.model.score_admitted(self._through(images, q)) for q in self.qualities]
+        return torch.stack(scores).mean(dim=0)
+
+    def _through(self, images: Tensor, quality: int) -> Tensor:
+        key = (quality, images.device, images.dtype)
+        if key not in self._codecs:
+            self._codecs[key] = codec(quality, images.detach())
+        return through_jpeg(images, quality, self._codecs[key])
 
 
 def _straight(images: Tensor) -> Tensor:
@@ -110,11 +143,10 @@ def _table(base: Sequence[Sequence[int]], quality: int, like: Tensor) -> Tensor:
     return scaled.clamp(1, 255).to(like)
 
 
-def _coded(channels: Tensor, table: Tensor) -> Tensor:
+def _coded(channels: Tensor, table: Tensor, basis: Tensor) -> Tensor:
     """Transform, quantise and bring back channels (B, C, H, W), H and W multiples of 8."""
     b, c, h, w = channels.shape
     blocks = channels.view(b, c, h // 8, 8, w // 8, 8).transpose(3, 4)
-    basis = _cosines(channels)
     coefficients = basis @ blocks @ basis.T / table
     back = basis.T @ (_rounded(coefficients) * table) @ basis
     return back.transpose(3, 4).reshape(b, c, h, w)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from iqa_attacks import AttackFailed, ThreatModel, create_attack, score_and_gradient, stored_score
+from iqa_attacks.gradients import ask
 from iqa_attacks.seeding import seeded
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import device_name, out_of_memory
 from iqa_models import QualityModel
 from iqa_models.frozen import Precision, frozen
+from iqa_models.graphs import FROM
 from iqa_results import RunManifest
 
 Key = TypeVar("Key")
@@ -31,7 +33,9 @@ SHARE = {"fast": 0.03, "full": 0.2}
 COST = {"fast": 150, "full": 400}
 """About the gradients that tuning takes, by mode, compilation not counted."""
 TINY = 2e-3
-"""Seconds a gradient below which nothing is worth choosing."""
+"""Seconds a gradient below which nothing is worth choosing on the CPU."""
+TINY_CUDA = 1e-5
+"""The same on a card, which computes many at a time."""
 GAIN = 0.05
 """Least share of the time a choice must save."""
 HALF_GAIN = 0.2
@@ -40,7 +44,7 @@ rounding."""
 STRENGTH = 0.99
 """Least share of the plain attack's gain that the tuned one must reach."""
 SAME, SAME_STRENGTH = 0.999, 0.95
-"""From this share of a first step on, a gradient in the model's precision differs by rounding only. Paths
+"""From this share of a first step on, a gradient of float32 numbers differs by rounding only. Paths
 that part by rounding end apart by chance, so this much of the gain is then enough."""
 
 IMAGES, REPEATS = 4, 3
@@ -56,6 +60,7 @@ class Form(NamedTuple):
     channels_last: bool = False
     precision: Precision = "model"
     compiled: bool = False
+    graphed: bool = False
 
     @property
     def words(self) -> str:
@@ -63,8 +68,10 @@ class Form(NamedTuple):
         parts = {
             "batch norms folded": self.fold,
             "channels last": self.channels_last,
+            "TensorFloat-32": self.precision == "tf32",
             "bfloat16": self.precision == "bfloat16",
             "compiled": self.compiled,
+            "recorded": self.graphed,
         }
         return ", ".join(name for name, there in parts.items() if there) or "the model as it is"
 
@@ -82,6 +89,16 @@ FORMS: dict[str, tuple[Form, ...]] = {
     ),
 }
 """What is tried, by mode, beside the model as it stands."""
+CUDA_FORMS: dict[str, tuple[Form, ...]] = {
+    "fast": tuple(Form(True, True, precision, graphed=True) for precision in get_args(Precision)),
+    "full": tuple(
+        Form(True, channels_last, precision, compiled, graphed=not compiled)
+        for channels_last in (True, False)
+        for precision in get_args(Precision)
+        for compiled in (False, True)
+    ),
+}
+"""The same on CUDA, where passes are recorded and products may be of TensorFloat-32."""
 
 
 class Tuning(BaseModel):
@@ -98,9 +115,11 @@ class Tuning(BaseModel):
     channels_last: bool = False
     """Maps have their channels last in memory."""
     precision: Precision = "model"
-    """`bfloat16`: trunk and neck run under autocast."""
+    """`bfloat16`: trunk and neck run under autocast. `tf32`: products are of TensorFloat-32."""
     compiled: bool = False
     """The trunk is compiled."""
+    graphed: bool = False
+    """Passes are recorded as CUDA graphs."""
     chunk: int = Field(ge=1)
     """Images in one pass."""
     plain_ms: float | None = None
@@ -115,7 +134,7 @@ class Tuning(BaseModel):
     @property
     def form(self) -> Form:
         """How the copy is made."""
-        return Form(self.fold, self.channels_last, self.precision, self.compiled)
+        return Form(self.fold, self.channels_last, self.precision, self.compiled, self.graphed)
 
     def copy_of(self, model: QualityModel) -> QualityModel:
         """Return the copy of a model that an attack asks for gradients; the model itself if nothing pays."""
@@ -152,16 +171,19 @@ def tune(
     record = {"model_sha256": sha256, "device": device_name(str(device)), "chunk": chunk}
     if mode == "off":
         return Tuning(**record, why="tuning is off")
-    if gradients * SHARE[mode] < COST[mode]:
+    cuda = device.type == "cuda"
+    count = chunk if cuda else min(IMAGES, chunk)  # a small pass would leave most of a card idle
+    if gradients * SHARE[mode] < COST[mode] * (count / IMAGES if cuda else 1):
         return Tuning(**record, why=f"about {gradients:,.0f} gradients are too few to choose anything for")
-    batch = torch.stack([images[i % len(images)] for i in range(min(IMAGES, chunk))])
+    batch = torch.stack([images[i % len(images)] for i in range(count)])
     try:
         with seeded(0, device):  # torch's generators are left where they were
             _seconds(model, batch[:1], 1)  # the first pass of a process takes longer
             seconds = _seconds(model, batch, len(batch)) / len(batch)
-            if seconds < TINY:
+            if seconds < (TINY_CUDA if cuda else TINY):
                 return Tuning(**record, plain_ms=1e3 * seconds, why="a gradient takes next to no time")
-            return _chosen(model, images, batch, record, FORMS[mode], copies)
+            forms = (CUDA_FORMS if cuda else FORMS)[mode]
+            return _chosen(model, images, batch, record, forms, copies)
     except (AttackFailed, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not out_of_memory(error):
             raise
@@ -184,6 +206,8 @@ def _chosen(
         if form == PLAIN or made is not model:
             try:
                 slopes[form] = _slope(made, batch)
+                for _ in range(FROM if form.graphed else 0):
+                    ask(made, batch, chunk=len(batch), gradient=True)
             except (AttackFailed, RuntimeError) as error:
                 if form == PLAIN:
                     raise
@@ -194,7 +218,7 @@ def _chosen(
     gain: float | None = None
     for form in _worth_it(times):
         strength = _one_step(slopes[PLAIN], slopes[form])
-        least = SAME_STRENGTH if form.precision == "model" and strength >= SAME else STRENGTH
+        least = SAME_STRENGTH if form.precision != "bfloat16" and strength >= SAME else STRENGTH
         if strength >= least:
             gain = attack_gain(model, model, images) if gain is None else gain
             strength = attack_gain(candidates[form], model, images) / gain if gain > 0 else 0.0
@@ -225,7 +249,11 @@ def _slope(model: QualityModel, batch: Tensor) -> Tensor:
 def _worth_it(times: dict[Form, float]) -> list[Form]:
     """Return the forms that save enough time to be tried for strength, the fastest first."""
     exact = min(seconds for form, seconds in times.items() if form.precision == "model")
-    most = {"model": (1 - GAIN) * times[PLAIN], "bfloat16": (1 - HALF_GAIN) * exact}
+    most = {
+        "model": (1 - GAIN) * times[PLAIN],
+        "tf32": (1 - GAIN) * exact,
+        "bfloat16": (1 - HALF_GAIN) * exact,
+    }
     worth = [form for form, seconds in times.items() if seconds <= most[form.precision]]
     return sorted(worth, key=lambda form: times[form])
 
@@ -295,7 +323,7 @@ def _seconds(model: QualityModel, batch: Tensor, chunk: int) -> float:
     if batch.device.type == "cuda":
         torch.cuda.synchronize(batch.device)
     started = clock()
-    score_and_gradient(model, batch, chunk=chunk)
+    ask(model, batch, chunk=chunk, gradient=True)
     if batch.device.type == "cuda":
         torch.cuda.synchronize(batch.device)
     return clock() - started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,8 +79,45 @@ class SRMQuality(QualityModel):
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the mean score of each image's crops, (B,)."""
+        return self._crop_means(lambda patches: self.trace_patches(patches).scores, images)
+
+    @property
+    def draws_by_image(self) -> bool:
+        """Of a stochastic model: all that it draws in eval mode is whether a pass pools its keys."""
+        return self.is_stochastic and isinstance(self.neck, SRMNeck)
+
+    def predict_drawn(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the mean score of each image's crops, with the pooling that its own seed draws.
+
+        Of one crop an image all go through the trunk together and then, pooled or not, through the neck; of
+        several, an image is a batch by itself, as in `predict`.
+        """
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if self.protocol.count == 1:
+            return self._crop_means(lambda patches: self._drawn(patches, generators), images)
+        means = [
+            self._crop_means(lambda patches, g=each: self.trace_patches(patches, g).scores, image)  # type: ignore[misc]
+            for image, each in zip(images.split(1), generators, strict=True)
+        ]
+        return torch.cat(means)
+
+    def _drawn(self, patches: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return the scores (P,) of patches, each pooled or not as its generator draws."""
+        assert isinstance(self.neck, SRMNeck)  # noqa: S101 - no other neck draws
+        maps = self.trunk(self.normalise(patches))
+        pooled = [self.neck.draws_pooling(generator) for generator in generators]
+        scores: list[Tensor] = [patches] * len(pooled)
+        for pools in sorted({*pooled}):
+            rows = [row for row, each in enumerate(pooled) if each == pools]
+            alike = [torch.stack([stage[row] for row in rows]) for stage in maps]
+            found = self.head(self.neck(alike, None, pools).output)
+            for row, score in zip(rows, found, strict=True):
+                scores[row] = score
+        return torch.stack(scores)
+
+    def _crop_means(self, score_patches: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return crop_scores(
-            lambda patches: self.trace_patches(patches).scores,
+            score_patches,
             images,
             self.protocol,
             crop_batch=CROP_BATCH,

@@ -45,20 +45,26 @@ class SRMNeck(nn.Module):
         self.alpha = nn.Parameter(torch.full((len(self.targets),), config.residual_init))
         self.gate = GateFuse(STAGES - 1, config)
 
-    def forward(self, maps: Sequence[Tensor], generator: torch.Generator | None = None) -> NeckTrace:
+    def forward(
+        self,
+        maps: Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        pools: bool | None = None,
+    ) -> NeckTrace:
         """Mix and fuse four stage maps (B, C_s, H_s, W_s).
 
         Args:
             maps: shallow to deep.
             generator: of everything drawn at random, torch's global one if None.
+            pools: whether keys and values are pooled, drawn (`draws_pooling`) if None.
         """
         aligned = [align(stage) for align, stage in zip(self.align, maps, strict=True)]
-        mixed, traces = self.mix(aligned, generator)
+        mixed, traces = self.mix(aligned, generator, pools)
         fused = self.gate(mixed[: STAGES - 1])
         return NeckTrace(fused.output, traces, fused, {**self._scale_loss(), **self.gate.losses(fused)})
 
     def mix(
-        self, maps: Sequence[Tensor], generator: torch.Generator | None = None
+        self, maps: Sequence[Tensor], generator: torch.Generator | None = None, pools: bool | None = None
     ) -> tuple[list[Tensor], tuple[LinkTrace, ...]]:
         """Run the links on aligned maps (B, C, H_s, W_s): updated maps, and what happened.
 
@@ -66,7 +72,7 @@ class SRMNeck(nn.Module):
         """
         queries = [self._bounded(stage, to_tokens(maps[stage])) for stage in range(STAGES)]
         deep = queries
-        if self._pools(generator):
+        if self.draws_pooling(generator) if pools is None else pools:
             deep = [self._bounded(stage, to_tokens(halved(maps[stage]))) for stage in range(STAGES)]
         updates: dict[int, Tensor] = {}
         traces = []
@@ -84,7 +90,8 @@ class SRMNeck(nn.Module):
         bounded: Tensor = tokens if self.dyt is None else self.dyt[stage](tokens)
         return bounded
 
-    def _pools(self, generator: torch.Generator | None) -> bool:
+    def draws_pooling(self, generator: torch.Generator | None) -> bool:
+        """Draw whether keys and values are pooled, by torch's global CPU generator if None."""
         when = self.config.kv_pooling
         if when == "off" or (when == "training" and not self.training):
             return False

@@ -246,6 +246,36 @@ def test_pooling_at_evaluation_makes_a_stochastic_model():
     assert not build(ablation="kv_pooling_always", neck="none").is_stochastic
 
 
+@pytest.mark.parametrize("protocol", ["centre", "native", "grid:1x2"])
+def test_a_batch_draws_by_image(protocol):
+    """Each image's score is that of it alone under its seed, whatever the batch; no generator is moved."""
+    model = build(ablation="kv_pooling_always", residual_init=5.0, protocol=protocol)
+    assert model.draws_by_image
+    batch, seeds = images(6), [11, 12, 13, 14, 15, 16]
+    alone = []
+    with torch.no_grad():
+        for image, seed in zip(batch, seeds, strict=True):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                alone.append(model(image.unsqueeze(0)))
+        before = torch.get_rng_state()
+        together = model.score_admitted(batch, seeds)
+        some = model.score_admitted(batch[[4, 1]], [seeds[4], seeds[1]])
+        other = model.score_admitted(batch, seeds[::-1])
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(some, together[[4, 1]], rtol=1e-5, atol=1e-5)
+    assert (other - together).abs().max() > 1e-3
+
+
+def test_what_draws_nothing_draws_not_by_image():
+    for options in ({}, {"ablation": "kv_pooling_training"}, {"neck": "none"}):
+        model = build(**options)
+        assert not model.draws_by_image
+    with pytest.raises(NotImplementedError, match="draws for a whole batch"):
+        create_model("linear").score_admitted(images(), [1, 2])
+
+
 def test_a_checkpoint_comes_back_with_its_running_scale(tmp_path):
     """Save and load give equal weights and buffers, the EMA among them."""
     model = build(ablation="rank_8")
