@@ -110,7 +110,7 @@ def craft(
     attack = cell.attack
     copies = copies or Copies(runtime.choices, runtime.device)
     gradients = copies.of(model, cell.model_sha256)
-    chunk = copies.chunk(cell.model_sha256, runtime.chunk)
+    chunk = copies.chunk(cell.model_sha256, runtime.at_most)
     if isinstance(attack, Universal) and cell.trained is not None:
         attack = cell.trained.of(
             attack,
@@ -141,7 +141,10 @@ def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
 
 def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:
     """Turn uint8 pixels (H, W, 3) into a float32 image (3, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float().div(255).contiguous()
+    held = torch.from_numpy(pixels.copy())
+    if device.startswith("cuda"):  # whole numbers travel, and nobody waits for them
+        held = held.pin_memory()
+    return held.to(device, non_blocking=True).permute(2, 0, 1).float().div(255).contiguous()
 
 
 def _clean_rows(

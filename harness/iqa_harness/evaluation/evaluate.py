@@ -1,6 +1,6 @@
 """Clean agreement of models with opinion on several data sets: train on one, test on the others.
 
-Scores are those a run stores as clean scores (see `iqa_harness.cells.scoring`). They are kept in the store, so
+Scores are those a run stores as clean scores, see `iqa_harness.cells.scoring`. They are kept in the store, so
 that an interrupted evaluation goes on and a further model or set costs itself only.
 """
 
