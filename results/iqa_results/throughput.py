@@ -8,8 +8,8 @@ from typing import NamedTuple
 from iqa_results.manifest import CellRecord, RunManifest
 
 # Dense bfloat16 on tensor cores without sparsity, float16 where a card has no bfloat16; operations a second.
-# From NVIDIA's data sheets of the H100 (SXM and PCIe), H200, A100 (SXM and PCIe alike), L40S, L4 and V100 (SXM2);
-# of the GeForce RTX 4090 from "NVIDIA Ada GPU Architecture" (sums in float32).
+# From NVIDIA's data sheets of the H100 (SXM and PCIe), H200, A100 (SXM and PCIe alike), L40S, L4 and V100
+# (SXM2); of the GeForce RTX 4090 from "NVIDIA Ada GPU Architecture" (sums in float32).
 PEAKS: tuple[tuple[str, float], ...] = (
     (r"H100 (80GB HBM3|SXM)", 989.4e12),
     (r"H100 PCIe", 756e12),

@@ -67,10 +67,8 @@ def test_a_chunk_nobody_names_is_eight_on_a_cpu_and_the_memorys_on_a_gpu():
     """One that is named is that one everywhere."""
     assert (Runtime().at_most, Runtime().chunk_by_memory) == (8, False)
     assert Runtime(device="cuda").chunk_by_memory
-    assert (Runtime(device="cuda", chunk=3).at_most, Runtime(device="cuda", chunk=3).chunk_by_memory) == (
-        3,
-        False,
-    )
+    named = Runtime(device="cuda", chunk=3)
+    assert (named.at_most, named.chunk_by_memory) == (3, False)
 
 
 def test_the_dearest_cells_are_begun_first():

@@ -30,6 +30,7 @@ from iqa_harness.cells.plan import Cell
 from iqa_harness.cells.scoring import scored_together, stored_scores
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
+from iqa_harness.machine.devices import same_kernels
 from iqa_harness.machine.provenance import code_version
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
@@ -122,14 +123,15 @@ def craft(
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    result = attack.run(
-        model,
-        _pixels(cell, images, runtime),
-        [record.image_id for record in records],
-        mos,
-        chunk=chunk,
-        gradients=gradients,
-    )
+    with same_kernels(runtime.device):
+        result = attack.run(
+            model,
+            _pixels(cell, images, runtime),
+            [record.image_id for record in records],
+            mos,
+            chunk=chunk,
+            gradients=gradients,
+        )
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)
     return result

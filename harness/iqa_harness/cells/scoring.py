@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import AttackFailed, score, stored_score
-from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.devices import out_of_memory, same_kernels
 from iqa_models import QualityModel
 
 ON_A_GPU, ON_A_CPU = 32, 1
@@ -76,7 +76,8 @@ def _one_pass(model: QualityModel, batch: Tensor) -> list[float]:
     chunk = len(batch)
     while True:
         try:
-            scores: list[float] = score(model, batch, chunk=chunk).tolist()
+            with same_kernels(batch.device):
+                scores: list[float] = score(model, batch, chunk=chunk).tolist()
         except RuntimeError as error:
             if chunk == 1 or not out_of_memory(error):
                 raise

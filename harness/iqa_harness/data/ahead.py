@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iqa_harness.data.image_set import ImageSet
 
 AHEAD = 16
-"""Images read beyond the one last asked for. Twice as many on both sides are held: cells read theirs twice."""
+"""Images read beyond the one last asked for. Twice as many on both sides are held."""
 THREADS = 4
 """Threads that decode."""
 

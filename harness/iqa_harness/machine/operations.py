@@ -14,7 +14,8 @@ from iqa_models import QualityModel
 def operations(model: QualityModel, image: Tensor) -> tuple[int, int]:
     """Return the operations of one evaluation and of one input gradient (its evaluation included).
 
-    Convolutions and matrix products, a multiply-add as two; all else is too little to count.
+    Convolutions and matrix products, a multiply-add as two; all else is too little to count. What a
+    model computes twice to save memory counts twice.
 
     Args:
         model: in eval mode.
