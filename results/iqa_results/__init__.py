@@ -47,10 +47,10 @@ from iqa_results.schema import (
     Row,
     Use,
 )
+from iqa_results.speed import Throughput, peak_flops, throughput
 from iqa_results.storage import Location, RemotePath, leftovers, whole_file, write_whole
 from iqa_results.store import ResultStore, is_made_from, maker_of
 from iqa_results.table_schema import Column, TableSchema
-from iqa_results.throughput import Throughput, peak_flops, throughput
 
 __all__ = [
     "BASELINE",

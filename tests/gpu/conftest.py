@@ -30,7 +30,7 @@ class Convolutional(QualityModel):
         )  # fmt: skip
         sizes = [3, *[width] * depth]
         pairs = pairwise(sizes)
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairs)
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
             layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / (

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers import tiny
-from iqa_harness.cells.compute import to_tensor
+from iqa_attacks import Example
+from iqa_harness.cells.compute import craft, run_cell, to_tensor
 from iqa_harness.cells.plan import plan
 from iqa_harness.cells.scoring import stored_scores
 from iqa_harness.entrants.entrant import Entrant
@@ -114,3 +115,26 @@ def test_a_rerun_with_a_fixed_choice_is_bit_equal(card, tmp_path, convolutional,
         runtime = Runtime(device=card, chunk=8, tune="off", choices=(choice,))
         runs.append(_rows(*_run(tmp_path / attempt, model, runtime, images)))
     assert runs[0].equals(runs[1])
+
+
+def test_examples_are_measured_as_on_the_cpu(card, convolutional):
+    """The same examples of four images: sizes and similarity to rounding, scores to a thousandth."""
+    images, model = tiny.make_images(size=48), convolutional().eval()
+    work = plan(parse_suite(tiny.SUITE, "tiny"), [Entrant("m", model)], images)
+    cell = next(cell for cell in work.cells if cell.attack_name == "pgd")
+    here = craft(cell, model, work.images, Runtime(tune="off"))
+    moved: dict[int, Example] = {}
+    for found in here.found:
+        example = found.example
+        moved.setdefault(id(example), example._replace(pixels=example.pixels.to(card)))
+    there = here._replace(found=[f._replace(example=moved[id(f.example)]) for f in here.found])
+    rows = run_cell(cell, model, work.images, Runtime(tune="off"), lambda cell: here)
+    on_card = run_cell(
+        cell, model.to(card), work.images, Runtime(device=card, tune="off"), lambda cell: there
+    )
+    assert len(rows) == len(on_card) > 4
+    for a, b in zip(rows, on_card, strict=True):
+        for name in ("linf", "l2", "rmse", "ssim", "projection_moved"):
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=ROUNDING), name
+        for name in ("clean_score", "adv_score", "adv_score_8bit"):
+            assert b[name] == pytest.approx(a[name], abs=SCORES), name

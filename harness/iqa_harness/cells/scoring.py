@@ -48,26 +48,34 @@ def stored_scores(
     Raises:
         AttackFailed: a score is not finite; `image` says whose.
     """
-    if draws is not None:
+    if not images:
+        return []
+    device = images[0].device
+    with same_kernels(device):
+        if draws is None:
+            return _in_full_passes(model, images, together or scored_together(device))
         pairs = zip(images, ids, strict=True)
         return [stored_score(model, x, seed=seed, image_id=name, draws=draws) for x, name in pairs]
+
+
+def _in_full_passes(model: QualityModel, images: Sequence[Tensor], full: int) -> list[float]:
     sizes: dict[torch.Size, list[int]] = {}
     for place, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(place)
     scores = [0.0] * len(images)
-    for places in sizes.values():
-        full = together or scored_together(images[0].device)
-        for first in range(0, len(places), full):
-            part = places[first : first + full]
-            copies = [part[-1]] * (full - len(part))
-            try:
-                found = _one_pass(model, torch.stack([images[place] for place in [*part, *copies]]))
-            except AttackFailed as error:
-                if error.image is not None:
-                    error.image = part[min(error.image, len(part) - 1)]
-                raise
-            for place, value in zip(part, found, strict=False):  # the copies' scores are dropped
-                scores[place] = value
+    parts = [
+        places[first : first + full] for places in sizes.values() for first in range(0, len(places), full)
+    ]
+    for part in parts:
+        copies = [part[-1]] * (full - len(part))
+        try:
+            found = _one_pass(model, torch.stack([images[place] for place in [*part, *copies]]))
+        except AttackFailed as error:
+            if error.image is not None:
+                error.image = part[min(error.image, len(part) - 1)]
+            raise
+        for place, value in zip(part, found, strict=False):  # the copies' scores are dropped
+            scores[place] = value
     return scores
 
 
@@ -76,8 +84,7 @@ def _one_pass(model: QualityModel, batch: Tensor) -> list[float]:
     chunk = len(batch)
     while True:
         try:
-            with same_kernels(batch.device):
-                scores: list[float] = score(model, batch, chunk=chunk).tolist()
+            scores: list[float] = score(model, batch, chunk=chunk).tolist()
         except RuntimeError as error:
             if chunk == 1 or not out_of_memory(error):
                 raise

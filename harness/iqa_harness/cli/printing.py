@@ -45,10 +45,8 @@ def print_run(run: Run) -> None:
 
 def speed_lines(run: Run) -> list[str]:
     """Say what the attacks of a run went at: a line a model and kind of device."""
-    from iqa_results import throughput
-
     lines = []
-    for each in throughput(run.manifest):
+    for each in run.throughput:
         parts = [f"{each.gradients:,.1f} gradients/s", f"{each.images:,.2f} images/s"]
         if each.share is not None:
             parts.append(f"{each.share:.1%} of the bf16 peak")

@@ -164,9 +164,10 @@ class Bench:
         self._peak = self._peak_now()  # measuring begins anew
         images = self._images(cell.split)
         pixels = [to_tensor(images.read(cell.first + i), self._device) for i in range(cell.count)]
+        chunk = self._runtime.at_most
         with suppress(AttackFailed):  # no gradients: its attacks say so
-            chunk = fitting_chunk(self._model(cell.label), pixels, self._runtime.at_most)
-            self._fitting[cell.label] = replace(self._runtime, chunk=chunk)
+            chunk = fitting_chunk(self._model(cell.label), pixels, chunk)
+        self._fitting[cell.label] = replace(self._runtime, chunk=chunk)
 
     def _peak_now(self) -> int | None:
         now = peak_memory(self._device)
