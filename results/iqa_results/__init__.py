@@ -47,6 +47,7 @@ from iqa_results.schema import (
     Row,
     Use,
 )
+from iqa_results.speed import Throughput, peak_flops, throughput
 from iqa_results.storage import Location, RemotePath, leftovers, whole_file, write_whole
 from iqa_results.store import ResultStore, is_made_from, maker_of
 from iqa_results.table_schema import Column, TableSchema
@@ -100,6 +101,7 @@ __all__ = [
     "RunManifest",
     "Selection",
     "TableSchema",
+    "Throughput",
     "UnknownRun",
     "Use",
     "WorkerRecord",
@@ -108,9 +110,11 @@ __all__ = [
     "load_baseline",
     "maker_of",
     "manifest_bytes",
+    "peak_flops",
     "read_parquet",
     "save_baseline",
     "selection_words",
+    "throughput",
     "whole_file",
     "write_parquet",
     "write_whole",

@@ -64,6 +64,9 @@ class ModelRecord(_Record):
     """Of them with a gradient."""
     seconds: float = 0.0
     """Wall time of all its done cells."""
+    flops: tuple[int, int] | None = None
+    """Floating-point operations of one evaluation and of one input gradient at the size of the run's first
+    image; None where no card's peak is known to compare them with."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import iqa_harness as iqa
+from iqa_harness.cli.printing import speed_lines
 from iqa_results import ResultStore
 
 STORE = Path(__file__).with_name("first_edition")
@@ -52,3 +53,21 @@ def test_it_is_verified(store, cache):
     found = iqa.verify("first", store=store, cache=cache, sample=2, progress=False)
     assert [f"{f.what} {f.where}: {f.detail}" for f in found.findings] == []
     assert found.sound
+
+
+def test_its_speed_is_shown_without_a_share_of_a_peak(store, tmp_path):
+    """It counted no operations: gradients over the seconds of its cells, on the page and from Python."""
+    run = iqa.load_run("first", store).refresh()
+    tables = iqa.report("first", store=store, out=tmp_path).report.all_tables()
+    table = next(t for t in tables if t.name == "throughput")
+    assert [group.label for group in table.groups] == ["a second", "peak memory"]
+    cells = [c for c in run.manifest.cells if c.model == "linear" and c.backwards and c.attack != "clean"]
+    speed = sum(c.backwards for c in cells) / sum(c.seconds for c in cells)
+    assert run.throughput[0].gradients == pytest.approx(speed)
+    assert [(row[0].text, row[2].number) for row in table.rows] == [
+        (each.model, each.gradients) for each in run.throughput
+    ]
+    lines = speed_lines(run)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"speed: linear on {run.throughput[0].device}: {speed:,.1f} gradients/s")
+    assert not any("peak" in line for line in lines)

@@ -93,6 +93,9 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     Raises:
         AttackError: an image is smaller than the window.
     """
+    if images.is_cuda:  # where the stack is bounded by the caller and every operation waits to be started
+        change = images.double() - clean.double()
+        return similarity_along(Reference(clean).moments(change), torch.ones(1))
     if len(clean) == 1:
         return Reference(clean).ssim(images)
     pairs = zip(_each(images), _each(clean), strict=True)

@@ -141,9 +141,9 @@ class AttackOptions(TypedDict, total=False):
     runtime: Runtime | None
     """Devices, sizes and workers as one record, instead of the following."""
     device: str
-    """Torch device: cpu, cuda, cuda:1; several as cuda:0,cuda:1."""
-    chunk: int
-    """Images in one pass; halved where memory runs out."""
+    """Torch device: cpu, cuda:1; several as cuda:0,cuda:1; cuda for all cards."""
+    chunk: int | None
+    """Images in one pass; halved where memory runs out. None: 8 on a CPU, what fits on a GPU."""
     threads: int | None
     """Threads within one operation."""
     executor: str | None

@@ -15,7 +15,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.runs import FoundRun, read_run
 from iqa_reports import build_report, html_table, print_report
-from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest
+from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,6 +107,11 @@ class Run:
     def models(self) -> list[str]:
         """Names of the models, in the run's order."""
         return [model.name for model in self.manifest.models]
+
+    @property
+    def throughput(self) -> list[Throughput]:
+        """What the attacks went at, by model and kind of device; see `iqa_results.Throughput`."""
+        return throughput(self.manifest)
 
     @property
     def failed(self) -> list[CellRecord]:

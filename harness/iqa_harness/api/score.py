@@ -13,10 +13,12 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from iqa_harness.api.inputs import Model, entrants_of, set_up
+from iqa_harness.cells.scoring import scored_together
 from iqa_harness.data.files.decoding import FORMATS, decode
 from iqa_harness.errors import DataError, HarnessError
-from iqa_harness.evaluation.evaluate import Pixels, Scoring, in_use, refuse_unusable, score_image
+from iqa_harness.evaluation.evaluate import Pixels, Scoring, in_use, refuse_unusable, score_images
 from iqa_harness.machine.terminal import progress_bar
+from iqa_models import QualityModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +77,7 @@ def score(
     plugins: Sequence[Path | str] = (),
     progress: bool = True,
 ) -> Scores:
-    """Score images one by one; one that cannot be scored is recorded, the others go on.
+    """Score images; one that cannot be scored is recorded, the others go on.
 
     Every keyword is an option of `iqa-harness score`, hence their number.
 
@@ -107,16 +109,32 @@ def score(
         progress_bar("Scoring", len(listed), show=progress and len(listed) > 1) as advance,
         in_use(entrant.model, device),
     ):
-        for place, (name, image) in enumerate(listed):
-            try:
-                values[place] = score_image(entrant.model, _pixels(image), name, how)
-            except HarnessError as error:
-                # Both kinds of error begin with the name.
-                errors[name] = str(error).removeprefix(f"{name}: ")
-            advance()
+        together = scored_together(device)
+        for first in range(0, len(listed), together):
+            part = listed[first : first + together]
+            for place, found in enumerate(_scored(entrant.model, part, how), start=first):
+                if isinstance(found, float):
+                    values[place] = found
+                else:
+                    errors[listed[place][0]] = found
+                advance()
     return Scores(
         entrant.label, tuple(name for name, _ in listed), values, entrant.model.spec.score_range, errors
     )
+
+
+def _scored(
+    model: QualityModel, listed: Sequence[tuple[str, Path | Pixels]], how: Scoring
+) -> list[float | str]:
+    """Return of each named image its score, or why it has none."""
+    try:
+        pixels = [_pixels(image) for _, image in listed]
+        return [*score_images(model, pixels, [name for name, _ in listed], how)]
+    except HarnessError as error:
+        if len(listed) == 1:
+            # Both kinds of error begin with the name.
+            return [str(error).removeprefix(f"{listed[0][0]}: ")]
+    return [_scored(model, [each], how)[0] for each in listed]
 
 
 def _listed(images: Sequence[Image]) -> Iterator[tuple[str, Path | Pixels]]:

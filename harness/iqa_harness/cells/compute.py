@@ -16,32 +16,28 @@ from iqa_attacks import (
     Cost,
     Example,
     Found,
-    Reference,
     TrainedUniversal,
     Universal,
     draw_seeds,
     expected_score_and_gradient,
     measure,
-    score,
     score_and_gradient,
-    stored_score,
+    ssim,
     through_jpeg_file,
     to_8_bits,
 )
 from iqa_harness.cells.plan import Cell
+from iqa_harness.cells.scoring import scored_together, stored_scores
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
-from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.devices import same_kernels
 from iqa_harness.machine.provenance import code_version
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
 from iqa_models import QualityModel
 
 VERIFY_CHUNK = 8
-"""Versions of one image scored together; fixed, so that no option of a run touches a stored score.
-
-Only where memory does not hold so many are there fewer: a rounding, against no score at all.
-"""
+"""Versions of one image that a CPU measures together: in float64 some dozens of a large one fill a memory."""
 
 
 Crafted = Callable[[Cell], AttackResult | None]
@@ -115,7 +111,7 @@ def craft(
     attack = cell.attack
     copies = copies or Copies(runtime.choices, runtime.device)
     gradients = copies.of(model, cell.model_sha256)
-    chunk = copies.chunk(cell.model_sha256, runtime.chunk)
+    chunk = copies.chunk(cell.model_sha256, runtime.at_most)
     if isinstance(attack, Universal) and cell.trained is not None:
         attack = cell.trained.of(
             attack,
@@ -127,14 +123,15 @@ def craft(
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
-    result = attack.run(
-        model,
-        _pixels(cell, images, runtime),
-        [record.image_id for record in records],
-        mos,
-        chunk=chunk,
-        gradients=gradients,
-    )
+    with same_kernels(runtime.device):
+        result = attack.run(
+            model,
+            _pixels(cell, images, runtime),
+            [record.image_id for record in records],
+            mos,
+            chunk=chunk,
+            gradients=gradients,
+        )
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)
     return result
@@ -146,17 +143,18 @@ def _pixels(cell: Cell, images: ImageSet, runtime: Runtime) -> list[Tensor]:
 
 def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tensor:
     """Turn uint8 pixels (H, W, 3) into a float32 image (3, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(device).float().div(255).contiguous()
+    held = torch.from_numpy(pixels.copy())
+    if device.startswith("cuda"):  # whole numbers travel, and nobody waits for them
+        held = held.pin_memory()
+    return held.to(device, non_blocking=True).permute(2, 0, 1).float().div(255).contiguous()
 
 
 def _clean_rows(
     cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
 ) -> list[dict[str, Any]]:
+    ids = _ids(cell, images)
     scores = _clean_scores(cell, model, images, pixels)
-    jpeg = [
-        _jpeg_scores(cell, model, image.unsqueeze(0), images.records[cell.first + i].image_id)[0]
-        for i, image in enumerate(pixels)
-    ]
+    jpeg = _jpeg_scores(cell, model, pixels, ids)
     slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
     draws = cell.draws or 1
     return [
@@ -189,13 +187,12 @@ def _clean_rows(
 
 
 def _clean_scores(cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]) -> list[float]:
-    # One by one, as the attack does: the clean score of an image is one number in every row.
-    return [
-        stored_score(
-            model, image, seed=cell.seed, image_id=images.records[cell.first + i].image_id, draws=cell.draws
-        )
-        for i, image in enumerate(pixels)
-    ]
+    """Score the clean images; the clean score of an image is one number in every row, whoever attacked it."""
+    return stored_scores(model, pixels, _ids(cell, images), seed=cell.seed, draws=cell.draws)
+
+
+def _ids(cell: Cell, images: ImageSet) -> list[str]:
+    return [images.records[cell.first + i].image_id for i in range(cell.count)]
 
 
 def _clean_gradients(
@@ -228,10 +225,11 @@ def _attack_rows(
     result: AttackResult,
 ) -> list[dict[str, Any]]:
     verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in result.found])
+    clean = _clean_scores(cell, model, images, pixels)
     return [
         {
             **_found_columns(cell, images, runtime, found, result.cost[found.image, found.steps]),
-            "clean_score": float(result.clean[found.image]),
+            "clean_score": clean[found.image],
             **verified[id(found.example)]._asdict(),
         }
         for found in result.found
@@ -292,64 +290,68 @@ def _verify(
     found: Sequence[tuple[int, Example]],
 ) -> dict[int, _Verified]:
     """Project, measure and score every distinct example again, by its identity."""
-    assert cell.attack is not None  # noqa: S101 - the caller's branch
-    threat = cell.attack.threat
-    examples: dict[int, dict[int, Example]] = {}
+    ids = _ids(cell, images)
+    stacks: dict[object, dict[int, tuple[int, Example]]] = {}
     for image, example in found:
-        examples.setdefault(image, {})[id(example)] = example
-    verified = {}
-    for image, distinct in examples.items():
-        clean = pixels[image].unsqueeze(0)
-        reference = Reference(clean)
-        image_id = images.records[cell.first + image].image_id
+        # A GPU takes all images of a size together, a CPU has the versions of one in its caches.
+        alike = pixels[image].shape if pixels[image].is_cuda else image
+        stacks.setdefault(alike, {})[id(example)] = (image, example)
+    verified: dict[int, _Verified] = {}
+    for distinct in stacks.values():
+        full = max(VERIFY_CHUNK, scored_together(pixels[0].device))
         named = list(distinct.items())
-        # Not all versions at once: in float64 some dozens of a large image fill a memory.
-        for first in range(0, len(named), VERIFY_CHUNK):
-            part = named[first : first + VERIFY_CHUNK]
-            claimed = torch.stack([example.pixels for _, example in part])
-            stored = threat.admit(claimed, clean.expand_as(claimed))
-            rounded = to_8_bits(stored, clean, threat)
-            outside = threat.violation(stored, clean) or threat.violation(rounded, clean)
-            if outside is not None:
-                raise RunError(
-                    f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
-                    f"({outside}); this is a bug in the attack"
-                )
-            budget = measure(stored, clean)
-            moved = (stored - claimed).abs().flatten(1).amax(dim=1)
-            scores = _versions(cell, model, stored, image_id)
-            scores_8bit = _versions(cell, model, rounded, image_id)
-            scores_jpeg = _jpeg_scores(cell, model, stored, image_id)
-            measured = zip(*budget, reference.ssim(stored), moved, strict=True)
-            columns = zip(part, scores, scores_8bit, scores_jpeg, measured, strict=True)
-            for (key, _), value, value_8bit, value_jpeg, row in columns:
-                verified[key] = _Verified(value, value_8bit, value_jpeg, *(float(number) for number in row))
+        for first in range(0, len(named), full):
+            part = [each for _, each in named[first : first + full]]
+            measured = _measured(cell, model, pixels, ids, part)
+            verified |= {id(example): row for (_, example), row in zip(part, measured, strict=True)}
     return verified
 
 
-def _versions(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float]:
-    """Score versions of one image; no other image of the cell shares a batch or a draw with them."""
-    chunk = VERIFY_CHUNK
-    while cell.draws is None:
-        try:
-            scores: list[float] = score(model, versions, chunk=chunk).tolist()
-        except RuntimeError as error:
-            if chunk == 1 or not out_of_memory(error):
-                raise
-            chunk //= 2
-        else:
-            return scores
-    return [
-        stored_score(model, image, seed=cell.seed, image_id=image_id, draws=cell.draws) for image in versions
-    ]
+def _measured(
+    cell: Cell,
+    model: QualityModel,
+    pixels: Sequence[Tensor],
+    ids: Sequence[str],
+    part: Sequence[tuple[int, Example]],
+) -> list[_Verified]:
+    """Return what examples of one size, each with its image's place, are found to be."""
+    assert cell.attack is not None  # noqa: S101 - the caller's
+    threat, owners = cell.attack.threat, [image for image, _ in part]
+    claimed = torch.stack([example.pixels for _, example in part])
+    one = len(set(owners)) == 1
+    clean = torch.stack([pixels[image] for image in (owners[:1] if one else owners)])
+    whole = clean.expand_as(claimed)
+    stored = threat.admit(claimed, whole)
+    rounded = to_8_bits(stored, whole, threat)
+    outside = threat.violation(stored, whole) or threat.violation(rounded, whole)
+    if outside is not None:
+        raise RunError(
+            f"{cell.label}, {cell.attack_name}: an attacked image lies outside its threat model "
+            f"({outside}); this is a bug in the attack"
+        )
+    moved = (stored - claimed).abs().flatten(1).amax(dim=1).double()
+    numbers = torch.stack([*measure(stored, whole), ssim(stored, clean), moved])
+    names = [ids[image] for image in owners]
+    scores, scores_8bit = (_versions(cell, model, versions, names) for versions in (stored, rounded))
+    columns = (scores, scores_8bit, _jpeg_scores(cell, model, stored, names), *numbers.tolist())
+    return [_Verified(*row) for row in zip(*columns, strict=True)]
 
 
-def _jpeg_scores(cell: Cell, model: QualityModel, versions: Tensor, image_id: str) -> list[float | None]:
-    """Score versions of one image as JPEG files: the mean over the cell's qualities, None without any."""
+def _versions(
+    cell: Cell, model: QualityModel, versions: Sequence[Tensor] | Tensor, ids: Sequence[str]
+) -> list[float]:
+    """Score versions of images; no other one touches a score or a draw of them."""
+    return stored_scores(model, list(versions), ids, seed=cell.seed, draws=cell.draws)
+
+
+def _jpeg_scores(
+    cell: Cell, model: QualityModel, versions: Sequence[Tensor] | Tensor, ids: Sequence[str]
+) -> list[float | None]:
+    """Score versions of images as JPEG files: the mean over the cell's qualities, None without any."""
     if not cell.jpeg_qualities:
         return [None] * len(versions)
     files = [
-        _versions(cell, model, through_jpeg_file(versions, quality), image_id)
+        _versions(cell, model, [through_jpeg_file(each.unsqueeze(0), quality)[0] for each in versions], ids)
         for quality in cell.jpeg_qualities
     ]
     return [sum(scores) / len(scores) for scores in zip(*files, strict=True)]

@@ -22,7 +22,7 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
     WorkersOption,
 )
-from iqa_harness.cli.printing import code_of, print_run
+from iqa_harness.cli.printing import code_of, print_run, speed_lines
 from iqa_harness.machine.terminal import say
 
 
@@ -60,10 +60,20 @@ def attack(
     ] = False,
     store: ResultsOption = DEFAULT_STORE,
     device: Annotated[
-        str, typer.Option("--device", help="Torch device: cpu, cuda, cuda:1, ...; several as cuda:0,cuda:1.")
+        str,
+        typer.Option(
+            "--device", help="Torch device: cpu, cuda (all cards), cuda:1, ...; several as cuda:0,cuda:1."
+        ),
     ] = "cpu",
     threads: ThreadsOption = None,
-    chunk: Annotated[int, typer.Option(min=1, help="Images in one pass; halved where memory runs out.")] = 8,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images in one pass; halved where memory runs out.",
+            show_default="8 on a CPU, what fits on a GPU",
+        ),
+    ] = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     address: AddressOption = "local",
@@ -113,4 +123,6 @@ def attack(
         return
     done = planned.run(progress=not quiet)
     print_run(done)
+    for line in () if quiet else speed_lines(done):
+        say(line, err=True)
     raise typer.Exit(code_of(done, strict=strict))

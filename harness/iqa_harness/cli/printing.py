@@ -43,6 +43,19 @@ def print_run(run: Run) -> None:
         say(f"failed: {cell.model}, {cell.attack}, images from {cell.first}: {first}", err=True)
 
 
+def speed_lines(run: Run) -> list[str]:
+    """Say what the attacks of a run went at: a line a model and kind of device."""
+    lines = []
+    for each in run.throughput:
+        parts = [f"{each.gradients:,.1f} gradients/s", f"{each.images:,.2f} images/s"]
+        if each.share is not None:
+            parts.append(f"{each.share:.1%} of the bf16 peak")
+        if each.peak_memory is not None:
+            parts.append(f"{each.peak_memory / 1e9:,.2f} GB at most")
+        lines.append(f"speed: {each.model} on {each.device}: {', '.join(parts)}")
+    return lines
+
+
 def say_where(what: str, where: object) -> None:
     """Say where something was written."""
     say(f"{what:6} {where}")

@@ -1,6 +1,6 @@
 """Clean agreement of models with opinion on several data sets: train on one, test on the others.
 
-Scores are those a run stores as clean scores: each image alone, in eval mode. They are kept in the store, so
+Scores are those a run stores as clean scores, see `iqa_harness.cells.scoring`. They are kept in the store, so
 that an interrupted evaluation goes on and a further model or set costs itself only.
 """
 
@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iqa_attacks import AttackError, stored_score
+from iqa_attacks import AttackError
 from iqa_harness.cells.compute import to_tensor
+from iqa_harness.cells.scoring import scored_together, stored_scores
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -213,14 +214,26 @@ def score_image(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring
     Raises:
         NoScore: whatever went wrong in the model, the image's name before it.
     """
+    return score_images(model, [pixels], [image_id], how)[0]
+
+
+def score_images(
+    model: QualityModel, images: Sequence[Pixels], ids: Sequence[str], how: Scoring
+) -> list[float]:
+    """Return the scores of some images, each as `score_image` returns it.
+
+    Raises:
+        NoScore: as of `score_image`, of the first image that has none.
+    """
     draws = how.draws if model.is_stochastic else None
     try:
-        image = pixels.to(how.device) if isinstance(pixels, Tensor) else to_tensor(pixels, how.device)
-        return stored_score(model, image, seed=how.seed, image_id=image_id, draws=draws)
+        tensors = [x.to(how.device) if isinstance(x, Tensor) else to_tensor(x, how.device) for x in images]
+        return stored_scores(model, tensors, ids, seed=how.seed, draws=draws)
     except Exception as error:  # a user's own model may raise anything
-        if out_of_memory(error):
-            raise NoScore(f"{image_id}: memory of {how.device} ran out ({_reason(error)})") from error
-        raise NoScore(f"{image_id}: {_reason(error)}") from error
+        if len(images) == 1:
+            ran_out = f"memory of {how.device} ran out ({_reason(error)})"
+            raise NoScore(f"{ids[0]}: {ran_out if out_of_memory(error) else _reason(error)}") from error
+    return [score_image(model, x, name, how) for x, name in zip(images, ids, strict=True)]
 
 
 def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring, former: float) -> None:
@@ -282,13 +295,17 @@ class _Scorer(NamedTuple):
                 self.on_image()
             return kept
         values = np.empty(len(images))
-        for index, record in enumerate(images.records):
-            pixels = images.read(index)
-            values[index] = score_image(self.model, pixels, record.image_id, self.how)
-            if index == 0:
-                refuse_random(self.model, pixels, record.image_id, self.how, values[index])
-            self.on_image()
-        self.store.write_scores(key, [record.image_id for record in images.records], values)
+        ids = [record.image_id for record in images.records]
+        together = scored_together(self.how.device)
+        for first in range(0, len(images), together):
+            some_ids = ids[first : first + together]
+            pixels = [images.read(first + i) for i in range(len(some_ids))]
+            values[first : first + together] = score_images(self.model, pixels, some_ids, self.how)
+            if first == 0:
+                refuse_random(self.model, pixels[0], ids[0], self.how, values[0])
+            for _ in pixels:
+                self.on_image()
+        self.store.write_scores(key, ids, values)
         return values
 
     def _key(self, images: ImageSet) -> str:

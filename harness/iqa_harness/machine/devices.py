@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,6 +50,22 @@ def peak_memory(device: str) -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+@contextmanager
+def same_kernels(device: torch.device | str) -> Iterator[None]:
+    """Let a GPU use only convolutions that give equal bits at every call, chosen without timing them.
+
+    What was set before is set again behind the block. A CPU's are such.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    if torch.device(device).type == "cuda":
+        cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def use_devices(devices: Iterable[str], threads: int | None) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from torch import Tensor
 
+from iqa_attacks import AttackFailed
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.estimate import Experience
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.devices import device_name
+from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import IMAGES, Tuning, choices_of, known, tune
+from iqa_models import QualityModel
 from iqa_results import RunManifest
 
 HERE = ("inline", "processes")
@@ -55,17 +59,27 @@ def choose(
         begun = len(todo) < len(attacked)
         if not todo or begun or known(choices, entrant.sha256, device_name(device)):
             continue
+        pixels = _images(work, device)
         choice = tune(
             entrant.model,
             entrant.sha256,
-            _images(work, device),
-            chunk=runtime.chunk,
+            pixels,
+            chunk=_most(entrant.model, pixels, runtime),
             mode=runtime.tune,
             gradients=Experience(()).of(todo, work.suite.sha256).backwards,
         )
         if choice.plain_ms is not None:
             choices.append(choice)
     return tuple(choices)
+
+
+def _most(model: QualityModel, pixels: Sequence[Tensor], runtime: Runtime) -> int:
+    """Return the most images in one pass: as asked for, or as many as the GPU holds."""
+    if not runtime.chunk_by_memory:
+        return runtime.at_most
+    with suppress(AttackFailed):  # a model without gradients: its attacks say so
+        return fitting_chunk(model, pixels, runtime.at_most)
+    return runtime.at_most
 
 
 def _images(work: Work, device: str) -> list[Tensor]:

@@ -20,6 +20,8 @@ from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
 from iqa_results import DataRecord, ModelRecord, ResultStore, RunManifest
 
+AUTO = "auto"
+"""What a manifest says of a chunk that each model's need and the GPU's memory decided."""
 WRITE_EVERY = 60.0
 """Seconds between two writes of the manifest while a run goes on."""
 
@@ -209,13 +211,14 @@ class ManifestLog:
         )
 
     def _tuning(self, there: RunManifest | None) -> dict[str, Any]:
-        former = there.tuning.get("reduced_chunks", {}) if there else {}
+        names = "chunks" if self.runtime.chunk_by_memory else "reduced_chunks"
+        former = there.tuning.get(names, {}) if there else {}
         reduced = {**(former if isinstance(former, dict) else {}), **self.ledger.chunks}
         return {
-            "chunk": self.runtime.chunk,
+            "chunk": AUTO if self.runtime.chunk_by_memory else self.runtime.at_most,
             "cell_images": self.work.suite.cell_images,
             **({"choices": choices} if (choices := self._choices(there)) else {}),
-            **({"reduced_chunks": reduced} if reduced else {}),
+            **({names: reduced} if reduced else {}),
         }
 
     def _choices(self, there: RunManifest | None) -> list[dict[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import JsonValue
 from torch import Tensor
 
+from iqa_attacks import AttackFailed
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
@@ -23,10 +25,11 @@ from iqa_harness.evidence.model_checks import (
     checked_images,
 )
 from iqa_harness.evidence.probes import probe_model
-from iqa_harness.machine.devices import out_of_memory
+from iqa_harness.machine.devices import device_name, out_of_memory
+from iqa_harness.machine.operations import operations
 from iqa_harness.machine.runtime import Runtime
 from iqa_models import QualityModel
-from iqa_results import ModelRecord, PluginRecord, RunManifest
+from iqa_results import ModelRecord, PluginRecord, RunManifest, peak_flops
 from iqa_suites import Suite
 
 
@@ -37,10 +40,10 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
         RunError: it fails a check without which no number can be made.
     """
     sha256 = entrant.sha256
-    before = [m.checks for m in former.models if m.sha256 == sha256] if former else []
+    before = next((m for m in former.models if m.sha256 == sha256), None) if former else None
     checks: Mapping[str, JsonValue]
-    if before:
-        checks = before[0]
+    if before is not None:
+        checks = before.checks
     else:
         checks = {name: check._asdict() for name, check in measured_checks(entrant, work, runtime).items()}
     return ModelRecord(
@@ -52,7 +55,17 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
         argument=entrant.argument,
         plugins=tuple(_plugin_record(path) for path in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
+        flops=before.flops if before is not None else _operations(entrant.model, work, runtime.devices[0]),
     )
+
+
+def _operations(model: QualityModel, work: Work, device: str) -> tuple[int, int] | None:
+    """Count a model's operations on the first image, where the device has a peak to compare them with."""
+    if peak_flops(device_name(device)) is None:
+        return None
+    with suppress(AttackFailed):  # no gradient, no share: its attacks say why
+        return operations(model, to_tensor(work.images.read(0), device))
+    return None
 
 
 def _plugin_record(path: Path) -> PluginRecord:

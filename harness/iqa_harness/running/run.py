@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
+from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
@@ -22,6 +23,8 @@ from iqa_harness.running.stored_scores import require_stored_scores
 from iqa_results import ModelRecord, ResultStore, RunManifest
 from iqa_results.storage import no_room
 
+SHARED_OUT = ("processes", "ray")
+"""Executors whose workers take a task when they have done one."""
 OnCell = Callable[[Cell, str], None]
 """Told after every cell: the cell and `cached`, `done` or `failed`."""
 
@@ -87,7 +90,7 @@ def run_suite(
 
     bench = Bench(models.__getitem__, images_of, lambda ref: cells[ref.key], store, runtime)
     job = Job(bench.run, lambda folder: write_snapshot(folder, work, entrants, store, runtime))
-    outcomes = executor.run(job, tasks)
+    outcomes = executor.run(job, _in_order(tasks, cells, executor, former, work.suite.sha256))
     try:
         for outcome in outcomes:
             refs = tasks[outcome.number].cells
@@ -127,6 +130,21 @@ def _measured_again(
         else:
             found.append(record)
     return found
+
+
+def _in_order(
+    tasks: Sequence[Task],
+    cells: Mapping[str, Cell],
+    executor: Executor,
+    former: RunManifest | None,
+    suite_sha256: str,
+) -> Sequence[Task]:
+    """Return tasks as they are begun: the dearest first where workers take one after another."""
+    if executor.name not in SHARED_OUT:
+        return tasks
+    groups = [[cells[ref.key] for ref in (*task.sources, *task.cells)] for task in tasks]
+    experience = Experience([former] if former else ())
+    return [tasks[place] for place in dearest_first(groups, experience, suite_sha256)]
 
 
 def _tasks(work: Work, store: ResultStore, config: RunConfig, missing: Collection[str]) -> list[Task]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from iqa_attacks import stored_score
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Cell, Work
+from iqa_harness.cells.scoring import stored_scores
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.stored_scores import difference, some
@@ -50,5 +50,5 @@ def _difference(cell: Cell, entrant: Entrant, work: Work, device: str, store: Re
     images = work.images if cell.split == work.suite.data.split else work.validation
     row = store.read_cell(cell.key).slice(cell.count // 2, 1).to_pylist()[0]
     image = to_tensor(images.read(row["position"]), device)
-    now = stored_score(entrant.model, image, seed=cell.seed, image_id=row["image_id"], draws=cell.draws)
+    (now,) = stored_scores(entrant.model, [image], [row["image_id"]], seed=cell.seed, draws=cell.draws)
     return difference(entrant.model.spec, row["image_id"], now, row["clean_score"], store.root)

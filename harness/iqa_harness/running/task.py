@@ -48,7 +48,7 @@ class WorkerReport(NamedTuple):
     threads: int
     peak_memory: int | None
     chunks: dict[str, int]
-    """Chunk by model, where memory ran out at the one asked for."""
+    """Chunk by model, where memory ran out at the one asked for, or decided it."""
 
 
 class Outcome(NamedTuple):

@@ -214,7 +214,8 @@ def _same_place(manifest: RunManifest, runtime: Runtime) -> bool:
     return (
         (here.packages, here.platform, here.device) == (there.packages, there.platform, there.device)
         and {there.threads, *(worker.threads for worker in manifest.workers)} == {here.threads}
-        and (tuning.get("chunk"), tuning.get("max_states", 8 * runtime.chunk))
-        == (runtime.chunk, 8 * runtime.chunk)
+        and not runtime.chunk_by_memory
+        and (tuning.get("chunk"), tuning.get("max_states", 8 * runtime.at_most))
+        == (runtime.at_most, 8 * runtime.at_most)
         and "reduced_chunks" not in tuning
     )

@@ -7,18 +7,21 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
-from iqa_attacks import AttackResult
-from iqa_harness.cells.compute import craft, run_cell
+from iqa_attacks import AttackFailed, AttackResult
+from iqa_harness.cells.compute import craft, run_cell, to_tensor
 from iqa_harness.cells.examples import Examples, encode, stored
 from iqa_harness.cells.plan import Cell, CellRef, Work
+from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
+from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
 from iqa_harness.running.ledger import read_report, report_of
@@ -56,10 +59,13 @@ class Bench:
             runtime: device and chunk sizes.
         """
         self._model, self._images, self._cell = model, images, cell
+        if runtime.devices[0].startswith("cuda"):
+            self._images = functools.cache(lambda split: ReadAhead(images(split)))
         self._store, self._runtime = store, runtime
         self._fitting: dict[str, Runtime] = {}
         self._device = runtime.devices[0]
         self._copies = Copies(runtime.choices, self._device)
+        self._peak: int | None = None
         if self._device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -85,7 +91,7 @@ class Bench:
         reports = {}
         for ref in task.cells:
             cell = cells[ref.key]
-            report = self._compute(cell, source_of(cell).label, examples)
+            report = self._compute(cell, source_of(cell), examples)
             if report.status == "failed":
                 examples.give_up(cell, (report.error or "").partition("\n")[0])
             reports[ref.key] = report
@@ -106,7 +112,7 @@ class Bench:
 
         return after_run(record, entrant, work, self._device, copy, stored)
 
-    def _compute(self, cell: Cell, attacker: str, examples: Examples) -> CellReport:
+    def _compute(self, cell: Cell, source: Cell, examples: Examples) -> CellReport:
         there = read_report(self._store, cell.key)
         if there is not None:  # an earlier attempt at this task, or another run on the same store
             return there
@@ -114,8 +120,9 @@ class Bench:
         error = ""
         for _ in range(ATTEMPTS):
             try:
+                self._predict(source)
                 rows = self._fitted(
-                    attacker,
+                    source.label,
                     lambda runtime: run_cell(
                         cell,
                         self._model(cell.label),
@@ -150,6 +157,22 @@ class Bench:
     def _runtime_of(self, label: str) -> Runtime:
         return self._fitting.get(label, self._runtime)
 
+    def _predict(self, cell: Cell) -> None:
+        """Ask the GPU's memory for the chunk of a cell's model, if nobody has said one; once a model."""
+        if not self._runtime.chunk_by_memory or cell.label in self._fitting or cell.attack is None:
+            return
+        self._peak = self._peak_now()  # measuring begins anew
+        images = self._images(cell.split)
+        pixels = [to_tensor(images.read(cell.first + i), self._device) for i in range(cell.count)]
+        chunk = self._runtime.at_most
+        with suppress(AttackFailed):  # no gradients: its attacks say so
+            chunk = fitting_chunk(self._model(cell.label), pixels, chunk)
+        self._fitting[cell.label] = replace(self._runtime, chunk=chunk)
+
+    def _peak_now(self) -> int | None:
+        now = peak_memory(self._device)
+        return now if now is None or self._peak is None else max(now, self._peak)
+
     def _fitted(self, label: str, compute: Callable[[Runtime], T]) -> T:
         """Call with the chunk sizes that fit the memory, halved for as long as it runs out.
 
@@ -160,8 +183,8 @@ class Bench:
             try:
                 return compute(runtime)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                smaller = replace(runtime, chunk=max(1, runtime.chunk // 2))
-                if not out_of_memory(error) or smaller == runtime:
+                smaller = replace(runtime, chunk=max(1, runtime.at_most // 2))
+                if not out_of_memory(error) or smaller.chunk == runtime.at_most:
                     raise
                 self._fitting[label] = smaller
             if self._device.startswith("cuda"):
@@ -174,8 +197,8 @@ class Bench:
             device=device,
             device_name=device_name(device),
             threads=torch.get_num_threads(),
-            peak_memory=peak_memory(device),
-            chunks={label: runtime.chunk for label, runtime in self._fitting.items()},
+            peak_memory=self._peak_now(),
+            chunks={label: runtime.at_most for label, runtime in self._fitting.items()},
         )
 
 

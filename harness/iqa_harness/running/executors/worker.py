@@ -93,4 +93,6 @@ def _open(folder: Path, place: Place, fetch: Fetch | None) -> Bench:
 
     if place.threads is not None:
         torch.set_num_threads(place.threads)
+    if place.device.startswith("cuda:"):
+        torch.cuda.set_device(place.device)  # a card of its own: nothing of this process is on another
     return open_snapshot(folder, place, fetch)

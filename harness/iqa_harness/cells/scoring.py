@@ -1,0 +1,93 @@
+"""Scores that are stored: in passes of one fixed size, so that nothing else in a pass touches a score.
+
+How many images share a pass decides how sums are rounded. A score that is stored therefore always comes
+from a pass of as many images as its device takes, filled up with copies where there are fewer: it is the same
+number whatever cell, order, worker or command asks for it. Memory that does not hold a whole pass is the
+only exception: a rounding, against no score at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from iqa_attacks import AttackFailed, score, stored_score
+from iqa_harness.machine.devices import out_of_memory, same_kernels
+from iqa_models import QualityModel
+
+ON_A_GPU, ON_A_CPU = 32, 1
+"""Images in a pass. A CPU is busy with one, and large images in one pass leave its caches."""
+
+
+def scored_together(device: torch.device | str) -> int:
+    """Return how many images share a pass on a device; no option changes it."""
+    return ON_A_GPU if torch.device(device).type == "cuda" else ON_A_CPU
+
+
+def stored_scores(
+    model: QualityModel,
+    images: Sequence[Tensor],
+    ids: Sequence[str],
+    *,
+    seed: int,
+    draws: int | None,
+    together: int | None = None,
+) -> list[float]:
+    """Return the scores of some images, each as if it were the only one.
+
+    Args:
+        model: in eval mode.
+        images: (3, H, W) each, of any sizes, on the model's device.
+        ids: the image that each is a version of; draws of a stochastic model come from it.
+        seed: of such draws.
+        draws: evaluations averaged for a stochastic model, which sees one image at a time; None for others.
+        together: images in a pass, None for what the device takes.
+
+    Raises:
+        AttackFailed: a score is not finite; `image` says whose.
+    """
+    if not images:
+        return []
+    device = images[0].device
+    with same_kernels(device):
+        if draws is None:
+            return _in_full_passes(model, images, together or scored_together(device))
+        pairs = zip(images, ids, strict=True)
+        return [stored_score(model, x, seed=seed, image_id=name, draws=draws) for x, name in pairs]
+
+
+def _in_full_passes(model: QualityModel, images: Sequence[Tensor], full: int) -> list[float]:
+    sizes: dict[torch.Size, list[int]] = {}
+    for place, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(place)
+    scores = [0.0] * len(images)
+    parts = [
+        places[first : first + full] for places in sizes.values() for first in range(0, len(places), full)
+    ]
+    for part in parts:
+        copies = [part[-1]] * (full - len(part))
+        try:
+            found = _one_pass(model, torch.stack([images[place] for place in [*part, *copies]]))
+        except AttackFailed as error:
+            if error.image is not None:
+                error.image = part[min(error.image, len(part) - 1)]
+            raise
+        for place, value in zip(part, found, strict=False):  # the copies' scores are dropped
+            scores[place] = value
+    return scores
+
+
+def _one_pass(model: QualityModel, batch: Tensor) -> list[float]:
+    """Score images in one pass, halved for as long as memory does not hold it."""
+    chunk = len(batch)
+    while True:
+        try:
+            scores: list[float] = score(model, batch, chunk=chunk).tolist()
+        except RuntimeError as error:
+            if chunk == 1 or not out_of_memory(error):
+                raise
+            chunk = -(-chunk // 2)
+        else:
+            return scores

@@ -1,0 +1,85 @@
+"""A stored score is one number of one image, whatever else is scored with it."""
+
+import pytest
+import torch
+
+from iqa_attacks import AttackFailed, score
+from iqa_harness.cells.scoring import scored_together, stored_scores
+from iqa_models import ModelSpec, QualityModel
+
+CARD = ModelSpec(
+    name="crowd", summary="mean brightness and the size of its pass", score_range=(0, 1),
+    input_protocol="whole image", mean=(0, 0, 0), std=(1, 1, 1), source="this test",
+)  # fmt: skip
+
+
+class Crowd(QualityModel):
+    """Rounds by the number of images in a pass, as kernels do, only visibly."""
+
+    room = 10**6
+
+    def predict(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self.passes = [*getattr(self, "passes", []), len(images)]
+        return images.mean(dim=(1, 2, 3)) / 2 + len(images) / 256
+
+
+def _images(*sizes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, h, w), generator=generator) / 255 for h, w in sizes]
+
+
+def _of(model, images, **options):
+    ids = [f"image-{i}" for i in range(len(images))]
+    return stored_scores(model, images, ids, seed=0, draws=None, **options)
+
+
+def test_every_pass_has_the_same_size():
+    """Seven images of two sizes in passes of four: half the mean, and always the same addition."""
+    model, images = Crowd(CARD).eval(), _images(*[(8, 8)] * 5, (6, 9), (8, 8))
+    found = _of(model, images, together=4)
+    assert model.passes == [4, 4, 4]
+    means = [float(image.double().mean()) for image in images]
+    assert found == pytest.approx([mean / 2 + 4 / 256 for mean in means], abs=1e-6)
+
+
+@pytest.mark.parametrize("together", [1, 2, 4, 8])
+def test_neither_neighbours_nor_order_touch_a_score(together):
+    """Alone, in another order and among others it is the same number to the last bit."""
+    model, images = Crowd(CARD).eval(), _images(*[(8, 8)] * 9)
+    found = _of(model, images, together=together)
+    assert _of(model, images[::-1], together=together) == found[::-1]
+    assert [_of(model, [image], together=together)[0] for image in images] == found
+
+
+def test_a_cpu_takes_one_image_a_pass_and_a_gpu_many():
+    """The device alone decides, which every row names; on a CPU it is what `score` gives one image."""
+    assert (scored_together("cpu"), scored_together("cuda:1")) == (1, 32)
+    model, images = Crowd(CARD).eval(), _images((8, 8), (8, 8))
+    assert _of(model, images) == score(model, torch.stack(images), chunk=1).tolist()
+
+
+def test_a_pass_is_halved_where_memory_runs_out():
+    """Eight do not fit, and four do not: passes of two, scores all the same."""
+    model, images = Crowd(CARD).eval(), _images(*[(8, 8)] * 3)
+    model.room = 3
+    assert _of(model, images, together=8) == _of(model, images, together=2)
+    model.room = 0
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        _of(model, images, together=8)
+
+
+class Blind(QualityModel):
+    """Has no score for a dark image."""
+
+    def predict(self, images):
+        return images.mean(dim=(1, 2, 3)).log()
+
+
+def test_the_image_without_a_score_is_named_by_its_place():
+    """Not by its place in the pass, nor by that of a copy."""
+    images = [*_images((8, 8), (6, 9), (8, 8), (8, 8)), torch.zeros(3, 8, 8)]
+    with pytest.raises(AttackFailed, match="not finite") as caught:
+        _of(Blind(CARD).eval(), images, together=3)
+    assert caught.value.image == 4
