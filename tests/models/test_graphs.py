@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iqa_models import BadInput, create_model
-from iqa_models.graphs import FROM, Graphs, _agree, _NoLiterals, _NoWaits
+from iqa_models.graphs import FROM, SAME, Graphs, _apart, _NoLiterals, _NoWaits
 from iqa_models.precision import float32_products
 
 
@@ -71,10 +71,10 @@ def test_a_recording_that_says_something_else_is_seen():
     """Rounding is not; one thousandth of a score, or gradients of other images, are."""
     images = torch.rand(2, 3, 4, 4)
     scores, gradients = slope(images)
-    assert _agree((scores, gradients), (scores * (1 + 1e-6), gradients + 1e-7))
-    assert not _agree((scores * 1.002, gradients), (scores, gradients))
-    assert not _agree((scores, gradients.flip(0)), (scores, gradients))
-    assert not _agree((scores * float("nan"), gradients), (scores, gradients))
+    assert _apart((scores, gradients), (scores * (1 + 1e-6), gradients + 1e-7)) <= SAME
+    assert _apart((scores * 1.002, gradients), (scores, gradients)) == pytest.approx(0.002, rel=1e-4)
+    assert _apart((scores, gradients.flip(0)), (scores, gradients)) > SAME
+    assert not _apart((scores * float("nan"), gradients), (scores, gradients)) <= SAME
 
 
 def test_images_known_to_be_admissible_are_scored_without_a_look():
