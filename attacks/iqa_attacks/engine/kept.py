@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ class Kept:
             better[: -len(ENDS)] = step in self.schedule.report_steps
         self.loss = torch.where(better, loss, self.loss)
         going_back = offered.state[: len(best)]
-        new = torch.cat([state[better], going_back[best]]).unique()
+        new = torch.from_numpy(np.unique(torch.cat([state[better], going_back[best]]).numpy()))
         self.best[better] = -1
         self.back[best] = -1
         places = self._free(states.image[new])
