@@ -150,7 +150,7 @@ def ask_drawn(
             asked = _one_by_one(model, some, own[0], gradient=gradient)
         slopes = asked.gradients
         if slopes is not None:
-            slopes = slopes.unflatten(0, (len(some), draws)).mean(dim=1)
+            slopes = slopes.reshape(len(some), draws, *slopes.shape[1:]).mean(dim=1)
         parts.append(Asked(asked.scores.view(len(some), draws), slopes))
     means = [part.gradients for part in parts if part.gradients is not None]
     return Asked(torch.cat([part.scores for part in parts]), torch.cat(means) if gradient else None)

@@ -250,7 +250,8 @@ class ThreatModel:
             return delta * self.epsilon
         delta = torch.randn(shape, generator=generator, dtype=torch.float64)
         radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / shape.numel())
-        return delta / delta.norm() * radius * self._radius(shape.numel())
+        change: Tensor = delta / delta.norm() * radius * self._radius(shape.numel())
+        return change
 
     def sphere_change(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Draw a change (C, H, W) of full size, on the CPU in float64.
@@ -261,7 +262,8 @@ class ThreatModel:
         delta = torch.randn(shape, generator=generator, dtype=torch.float64)
         if self.norm == "inf":
             return delta.sign() * self.epsilon
-        return delta / delta.norm() * self._radius(shape.numel())
+        change: Tensor = delta / delta.norm() * self._radius(shape.numel())
+        return change
 
 
 def to_8_bits(images: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:

@@ -9,7 +9,7 @@ would be recorded as they were: stochastic models have no recordings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class Graphs:
     def __init__(self) -> None:
         self._met: dict[tuple[torch.Size, torch.dtype, torch.device], int] = {}
         self._recorded: dict[tuple[torch.Size, torch.dtype, torch.device], _Recorded | None] = {}
-        self._pool: object = None
+        self._pool: Any = None
         """Memory that all recordings share: one plays at a time, and its results are copied out at once."""
 
     def run(self, compute: Compute, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class Graphs:
         device = images.device
         with torch.cuda.device(device):
             static = images.clone()
-            aside = torch.cuda.Stream(device)
+            aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UPS):
@@ -150,8 +150,11 @@ class _NoLiterals(TorchFunctionMode):
         return result
 
 
-class _NoWaits(TorchDispatchMode):
+class _NoWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types neither of the two
     """Refuses what cannot be recorded, before a recording is begun: one that fails leaves traces."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,

@@ -26,6 +26,7 @@ from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.gradients import ask
 from iqa_models import QualityModel, create_model, wrap
 from iqa_models.frozen import frozen
+from iqa_models.graphs import Compute, Graphs
 
 MEMBERS = ("mse", "drift", "pairwise_inversion")
 
@@ -81,29 +82,43 @@ class Case:
         ids = [str(i) for i in range(len(self.images))]
         self.cost = self.attack.run(self.model, self.images, ids, self.mos, chunk=self.chunk).cost
 
-    def bare(self, states: int, stack: Tensor) -> None:
-        """Ask for the gradients of so many states a step, the scores of the last one and the clean scores."""
-        for _ in range(self.steps):
-            ask(self.model, stack[:states], chunk=self.chunk, gradient=True)
-        ask(self.model, stack[:states], chunk=self.chunk, gradient=False)
+    def bare(self, sizes: list[int], last: int, stack: Tensor) -> None:
+        """Ask for gradients in passes of these sizes, for the last iterates' scores and the clean ones."""
+        for size in sizes:
+            ask(self.model, stack[:size], chunk=size, gradient=True)
+        ask(self.model, stack[:last], chunk=self.chunk, gradient=False)
         for image in self.images:
             ask(self.model, image.unsqueeze(0), chunk=1, gradient=False)
 
-    def overheads(self, repeats: int) -> tuple[list[float], list[float], int]:
+    def overheads(self, repeats: int) -> tuple[list[float], list[float], float]:
         """Return shares and seconds a step that the attack takes more, and the states of a step."""
-        self.attacked()  # the first passes of a process take longer
-        gradients = sum(cost.backwards for cost in self.cost.values())
-        states = round(gradients / self.steps)
-        stack = torch.stack([self.images[i % len(self.images)] for i in range(states)])
-        self.bare(states, stack)
+        recorder, self.model.graphs = self.model.graphs, Sizes()
+        self.attacked()
+        sizes, self.model.graphs = self.model.graphs.met, recorder
+        gradients, scores = (sum(c[k] for c in self.cost.values()) for k in (1, 0))
+        most = max(*sizes, scores - gradients)
+        stack = torch.stack([self.images[i % len(self.images)] for i in range(most)])
         shares, added = [], []
-        for _ in range(repeats):
-            whole, bare = self.seconds(self.attacked), self.seconds(self.bare, states, stack)
-            # States differ from step to step; the bare loop's are their mean, rounded.
-            bare *= gradients / (states * self.steps)
-            shares.append((whole - bare) / bare)
-            added.append((whole - bare) / self.steps)
-        return shares, added, states
+        for turn in range(-3, repeats):  # the first passes of a process, or of a shape, take longer
+            whole = self.seconds(self.attacked)
+            bare = self.seconds(self.bare, sizes, scores - gradients, stack)
+            if turn >= 0:
+                shares.append((whole - bare) / bare)
+                added.append((whole - bare) / self.steps)
+        return shares, added, gradients / self.steps
+
+
+class Sizes(Graphs):
+    """Notes how many images each pass of an attack had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[int] = []
+
+    def run(self, compute: Compute, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the pass and note its size."""
+        self.met.append(len(images))
+        return compute(images)
 
 
 def main() -> None:
@@ -121,7 +136,7 @@ def main() -> None:
         shares, added, states = Case(name, given).overheads(given.repeats)
         least, middle, most = min(shares), statistics.median(shares), max(shares)
         print(
-            f"{name:12} {states:4} states a step: overhead {least:7.1%} {middle:7.1%} {most:7.1%}"
+            f"{name:12} {states:4.0f} states a step: overhead {least:7.1%} {middle:7.1%} {most:7.1%}"
             f" (least, median, largest), {1e3 * statistics.median(added):.2f} ms a step",
             flush=True,
         )

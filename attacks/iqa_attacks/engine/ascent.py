@@ -216,12 +216,12 @@ class _Group:
         sent = send(self.ground.device, *numbers)
         stacks = []
         for g, mine in enumerate(members):
-            rows, places, source, centre, sign, length, returning, back = sent[8 * g : 8 * g + 8]
-            self.kept.copy(g, states, at.slopes[g], rows.long(), places.long())
+            *copied, source, centre, sign, length, returning, back = sent[10 * g : 10 * g + 10]
+            self.kept.copy(g, states, at.slopes[g], *(each.long() for each in copied))
             journey = Journey(
                 mine,
-                None if _in_order(numbers[8 * g + 2], states.stacks[g].pixels) else source.long(),
-                None if _in_order(numbers[8 * g + 3], self.ground.clean[g]) else centre.long(),
+                None if _in_order(numbers[10 * g + 4], states.stacks[g].pixels) else source.long(),
+                None if _in_order(numbers[10 * g + 5], self.ground.clean[g]) else centre.long(),
                 sign,
                 length,
                 self.kept.back_to(g, returning.long(), back.long()) if len(back) else None,
@@ -231,18 +231,21 @@ class _Group:
             )
         return States(image, restart, row, stacks)
 
-    def _copies(self, states: States, turn: _Turn, g: int) -> tuple[Tensor, Tensor]:
-        """Return rows of a stack to keep, and their places counted from the first of the size."""
+    def _copies(self, states: States, turn: _Turn, g: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return rows of a stack to keep, their places within the size, and both of those to return to."""
         new, places = turn.kept
         mine = self.ground.group[states.image[new]] == g
-        return states.row[new[mine]], places[mine] - self.kept.first[g]
+        rows, own = states.row[new[mine]], places[mine]
+        returns = torch.isin(own, self.kept.back)
+        own = own - self.kept.first[g]
+        return rows, own, rows[returns], own[returns]
 
     def _stop(self, states: States, turn: _Turn) -> None:
         """Copy what is kept of the last iterate."""
         groups = range(len(states.stacks))
         sent = send(self.ground.device, *(part for g in groups for part in self._copies(states, turn, g)))
         for g in groups:
-            self.kept.copy(g, states, None, sent[2 * g].long(), sent[2 * g + 1].long())
+            self.kept.copy(g, states, None, *(each.long() for each in sent[4 * g : 4 * g + 4]))
 
 
 class _Turn(NamedTuple):

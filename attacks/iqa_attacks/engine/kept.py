@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ class Kept:
             better[: -len(ENDS)] = step in self.schedule.report_steps
         self.loss = torch.where(better, loss, self.loss)
         going_back = offered.state[: len(best)]
-        new = torch.cat([state[better], going_back[best]]).unique()
+        new = torch.from_numpy(np.unique(torch.cat([state[better], going_back[best]]).numpy()))
         self.best[better] = -1
         self.back[best] = -1
         places = self._free(states.image[new])
@@ -111,16 +112,24 @@ class Kept:
             places[mine] = free[: len(mine)] + self.first[g]
         return places
 
-    def copy(self, g: int, states: States, slope: Tensor | None, rows: Tensor, places: Tensor) -> None:
-        """Copy rows of a stack, and of its slopes, to places counted from the first of the size."""
-        if not len(rows):
-            return
+    def copy(
+        self,
+        g: int,
+        states: States,
+        slope: Tensor | None,
+        rows: Tensor,
+        places: Tensor,
+        return_rows: Tensor,
+        return_places: Tensor,
+    ) -> None:
+        """Copy rows of a stack to places within its size, with slopes those to return to."""
         stack = states.stacks[g]
-        self.examples[g].index_copy_(0, places, stack.shown.index_select(0, rows))
-        if slope is not None and self.slopes:
-            self.slopes[g].index_copy_(0, places, slope.index_select(0, rows))
+        if len(rows):
+            self.examples[g].index_copy_(0, places, stack.shown.index_select(0, rows))
+        if len(return_rows) and slope is not None:
+            self.slopes[g].index_copy_(0, return_places, slope.index_select(0, return_rows))
             if self.iterates is not self.examples:
-                self.iterates[g].index_copy_(0, places, stack.pixels.index_select(0, rows))
+                self.iterates[g].index_copy_(0, return_places, stack.pixels.index_select(0, return_rows))
 
     def back_to(self, g: int, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows that go back, and the iterates and slopes (K, C, H, W) in places of a size."""

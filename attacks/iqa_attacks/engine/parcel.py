@@ -12,7 +12,7 @@ def send(device: torch.device, *numbers: Tensor) -> list[Tensor]:
     Whole numbers up to 2^53 arrive as they are. To CUDA from pinned memory: the host goes on at once.
     """
     flat = torch.cat([each.double() for each in numbers])
-    return list(upload(flat, device).split([len(each) for each in numbers]))
+    return list(torch.split(upload(flat, device), [len(each) for each in numbers]))
 
 
 def upload(numbers: Tensor, device: torch.device) -> Tensor:

@@ -253,7 +253,10 @@ def moved(
     centres = clean if journey.centre is None else clean.index_select(0, journey.centre)
     if journey.returns is not None:
         rows, pixels, slopes = journey.returns
-        at, along = at.index_copy(0, rows, pixels), along.index_copy(0, rows, slopes)
+        if journey.source is None:
+            at, along = at.clone(), along.clone()
+        at.index_copy_(0, rows, pixels)
+        along.index_copy_(0, rows, slopes)
     now = Now(
         pixels=at,
         memory=kept,

@@ -97,7 +97,7 @@ class SRMQuality(QualityModel):
             return self._crop_means(lambda patches: self._drawn(patches, generators), images)
         means = [
             self._crop_means(lambda patches, g=each: self.trace_patches(patches, g).scores, image)  # type: ignore[misc]
-            for image, each in zip(images.split(1), generators, strict=True)
+            for image, each in zip(torch.split(images, 1), generators, strict=True)
         ]
         return torch.cat(means)
 

@@ -246,7 +246,7 @@ def test_pooling_at_evaluation_makes_a_stochastic_model():
     assert not build(ablation="kv_pooling_always", neck="none").is_stochastic
 
 
-@pytest.mark.parametrize("protocol", ["centre", "native", "grid:1x2"])
+@pytest.mark.parametrize("protocol", ["centre", "grid:1x2"])
 def test_a_batch_draws_by_image(protocol):
     """Each image's score is that of it alone under its seed, whatever the batch; no generator is moved."""
     model = build(ablation="kv_pooling_always", residual_init=5.0, protocol=protocol)
@@ -263,9 +263,10 @@ def test_a_batch_draws_by_image(protocol):
         some = model.score_admitted(batch[[4, 1]], [seeds[4], seeds[1]])
         other = model.score_admitted(batch, seeds[::-1])
     assert torch.equal(torch.get_rng_state(), before)
-    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(some, together[[4, 1]], rtol=1e-5, atol=1e-5)
-    assert (other - together).abs().max() > 1e-3
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-6)
+    torch.testing.assert_close(some, together[[4, 1]], rtol=0, atol=2e-6)
+    # What pooling changes is twenty times as much.
+    assert (other - together).abs().max() > 4e-5
 
 
 def test_what_draws_nothing_draws_not_by_image():
