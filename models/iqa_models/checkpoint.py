@@ -158,6 +158,17 @@ def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
     return model
 
 
+def checked_card(folder: Path) -> CheckpointCard:
+    """Return a checkpoint's card once its file of weights was found whole; no model is built.
+
+    Raises:
+        BadCheckpoint: missing, damaged or truncated, or a card that is invalid.
+    """
+    card = read_card(folder)
+    _read_weights(Path(folder), card)
+    return card
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if the machine stops."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from iqa_models.entry_points import load_group
 from iqa_models.errors import BadModelOption, UnknownModel
-from iqa_models.identity import mark_as_built
-from iqa_models.quality_model import QualityModel
+from iqa_models.index import OWN
 
-Builder = Callable[..., QualityModel]
+if TYPE_CHECKING:
+    from iqa_models.quality_model import QualityModel
+
+Builder = Callable[..., "QualityModel"]
 B = TypeVar("B", bound=Builder)
 
 BY_CONTENT = frozenset({"backbone_weights"})
@@ -45,6 +48,8 @@ def register_model(name: str, *, random_head: bool = False) -> Callable[[B], B]:
     def register(builder: B) -> B:
         if name in _BUILDERS:
             raise ValueError(f"model {name!r} is registered already, by {_BUILDERS[name].__qualname__}")
+        if name in OWN and builder.__module__ != (ours := f"{__package__}.{OWN[name].module}"):
+            raise ValueError(f"model {name!r} is registered already, by {ours}")
         _BUILDERS[name] = builder
         if random_head:
             _TO_BE_TRAINED.add(name)
@@ -55,7 +60,7 @@ def register_model(name: str, *, random_head: bool = False) -> Callable[[B], B]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern (``swin*``), sorted."""
-    return sorted(fnmatch.filter(_known(), pattern))
+    return sorted(fnmatch.filter(_names(), pattern))
 
 
 def describe_model(name: str) -> str:
@@ -64,12 +69,14 @@ def describe_model(name: str) -> str:
     Raises:
         UnknownModel: no such name; the message holds the nearest one.
     """
+    if name in OWN:
+        return OWN[name].summary
     return (inspect.getdoc(_builder(name)) or "").split("\n", 1)[0]
 
 
 def has_random_head(name: str) -> bool:
     """Return whether a model created by this name scores with random weights until it is trained."""
-    return name in _known() and name in _TO_BE_TRAINED
+    return find_builder(name) is not None and name in _TO_BE_TRAINED
 
 
 def create_model(name: str, **options: object) -> QualityModel:
@@ -104,25 +111,33 @@ def create_model(name: str, **options: object) -> QualityModel:
             "would pass for those of other values; put every option into the card's `options`"
         )
     if (builder.__module__ or "").partition(".")[0] == __package__:
+        from iqa_models.identity import mark_as_built
+
         mark_as_built(model)
     return model
 
 
 def find_builder(name: str) -> Builder | None:
-    """Return what is registered under a name, None if nothing is."""
-    return _known().get(name)
+    """Return what is registered under a name, None if nothing is; one of ours is imported now."""
+    if name in OWN and name not in _BUILDERS:
+        importlib.import_module(f"{__package__}.{OWN[name].module}")
+    return _BUILDERS.get(name) or _plugged().get(name)
 
 
 def _builder(name: str) -> Builder:
-    known = _known()
-    if name not in known:
-        near = did_you_mean(name, known)
+    builder = find_builder(name)
+    if builder is None:
+        near = did_you_mean(name, _names())
         raise UnknownModel(f"no model {name!r}{near}; `iqa-harness models list` shows them all")
-    return known[name]
+    return builder
 
 
-def _known() -> dict[str, Builder]:
-    """Return all builders, after the installed packages have registered theirs at the first call.
+def _names() -> set[str]:
+    return {*OWN, *_plugged()}
+
+
+def _plugged() -> dict[str, Builder]:
+    """Return the builders so far, after the installed packages have registered theirs at the first call.
 
     What stands under an entry point is a module or builder that registers when it is imported, or a
     function without arguments that registers when it is called. One that fails is named in a warning, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -31,8 +32,16 @@ def write_parquet(path: Place, table: pa.Table) -> Place:
     return path
 
 
-def read_parquet(path: Location, schema: pa.Schema, *, room: int = ROOM) -> pa.Table:
+def read_parquet(
+    path: Location, schema: pa.Schema, *, room: int = ROOM, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Read a Parquet file, verified against the schema, a bound of its size and its page checksums.
+
+    Args:
+        path: of the file.
+        schema: what it must have.
+        room: bytes it may take in memory.
+        columns: read these only, texts as dictionaries; what is not read is not verified.
 
     Raises:
         BadPart: missing, damaged, of another schema, or far larger in memory than in the file.
@@ -52,12 +61,13 @@ def read_parquet(path: Location, schema: pa.Schema, *, room: int = ROOM) -> pa.T
             raise BadPart(other)
         limit = max(room, GROWTH * len(content))
         _require_room(path, footer, there, limit)
-        words = [field.name for field in there if pa.types.is_string(field.type)]
+        read = columns or there.names
+        words = [name for name in read if pa.types.is_string(there.field(name).type)]
         part = pq.ParquetFile(source, metadata=footer, page_checksum_verification=True, read_dictionary=words)
         # One thread: a pool's would free the Python bytes, perhaps when the interpreter has ended.
-        packed = part.read(use_threads=False)
+        packed = part.read(columns=columns, use_threads=False)
         _require_words_fit(path, packed, words, limit)
-        table = packed.cast(there)
+        table = packed if columns else packed.cast(there)
     except (pa.ArrowException, OSError, UnicodeError) as error:  # UnicodeError: a damaged column name
         raise BadPart(f"{path}: damaged ({error}); delete the file and run again") from error
     # Checksums cover pages, not the footer: a row group's damaged count would give fewer rows in silence.
@@ -77,10 +87,12 @@ def _require_room(path: Location, footer: pq.FileMetaData, schema: pa.Schema, li
 
 def _require_words_fit(path: Location, packed: pa.Table, words: list[str], limit: int) -> None:
     """Refuse a few long texts that stand in very many rows: they are small until they are written out."""
+    chunks = [chunk for name in words for chunk in packed.column(name).chunks]
+    longest = (pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in chunks)
+    if sum(length * len(chunk) for length, chunk in zip(longest, chunks, strict=True)) <= limit:
+        return  # however they are spread
     lengths = (
-        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
-        for name in words
-        for chunk in packed.column(name).chunks
+        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in chunks
     )
     _refuse_growth(path, sum(lengths), limit)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from iqa_harness.measures.composed import _descend, _Products, _Ranks, _ranks_of_places, composed_worst_case
-from iqa_harness.measures.correlation import srocc
+from iqa_harness.measures.composed import _descend, _Products, _Ranks, composed_worst_case
+from iqa_harness.measures.correlation import average_ranks, srocc
 
 
 def _problem(seed, n=6, k=3, ties=False):
@@ -78,7 +78,7 @@ def test_every_change_of_one_image_is_judged_exactly(seed, ties, metric):
 @settings(max_examples=60, deadline=None)
 def test_ranks_of_whole_numbers_are_scipys(places):
     """To the last bit, ties included."""
-    assert np.array_equal(_ranks_of_places(np.array(places)), rankdata(places))
+    assert np.array_equal(average_ranks(np.array(places)), rankdata(places))
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -20,7 +20,7 @@ HELD = [name for name in list_models() if name not in LARGER_SIBLINGS and name n
 
 def build(name):
     """Build a model from random weights that scores one crop an image at most."""
-    known = inspect.signature(registry._BUILDERS[name]).parameters
+    known = inspect.signature(registry.find_builder(name)).parameters
     return create_model(name, **{option: value for option, value in CHEAP.items() if option in known})
 
 

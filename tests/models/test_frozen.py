@@ -45,7 +45,7 @@ def with_statistics(model):
 
 
 def build(name, **options):
-    known = inspect.signature(registry._BUILDERS[name]).parameters
+    known = inspect.signature(registry.find_builder(name)).parameters
     cheap = {option: value for option, value in CHEAP.items() if option in known}
     return with_statistics(create_model(name, **{**cheap, **options}))
 

@@ -1,9 +1,12 @@
 """The registry: one name, one builder; a wrong name or option is answered with the nearest one."""
 
+import importlib
 import inspect
+import pkgutil
 
 import pytest
 
+import iqa_models
 from iqa_models import (
     BadModelOption,
     UnknownModel,
@@ -13,7 +16,8 @@ from iqa_models import (
     list_models,
     register_model,
 )
-from iqa_models.registry import _BUILDERS
+from iqa_models.index import OWN
+from iqa_models.registry import _BUILDERS, find_builder
 
 
 def test_a_name_can_be_taken_once():
@@ -53,12 +57,25 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         create_model("timm_regressor", backbon="resnet10t")
 
 
-OURS = [
-    name for name in list_models() if inspect.getmodule(_BUILDERS[name]).__name__.startswith("iqa_models")
-]
+@pytest.mark.parametrize("name", OWN)
+def test_the_index_says_what_the_builders_say(name):
+    """Where it stands and the first line of its docstring."""
+    builder = find_builder(name)
+    assert OWN[name] == (
+        builder.__module__.removeprefix("iqa_models."),
+        inspect.getdoc(builder).split("\n")[0],
+    )
 
 
-@pytest.mark.parametrize("name", OURS)
+def test_every_model_of_the_package_is_in_the_index():
+    """After all modules of the package were imported, no other of them is registered."""
+    for module in pkgutil.walk_packages(iqa_models.__path__, "iqa_models."):
+        importlib.import_module(module.name)
+    ours = {name for name, builder in _BUILDERS.items() if builder.__module__.startswith("iqa_models.")}
+    assert ours == set(OWN)
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_models_to_be_trained_say_so(name):
     """All models are registered as random until trained, but the yardstick and the cheats."""
     assert has_random_head(name) == (name != "linear" and not name.startswith("cheat_"))

@@ -114,6 +114,11 @@ def test_many_cells_are_read_in_the_order_asked(store: ResultStore, rows: Rows) 
     assert store.read_cells(reversed(keys)).column("cell").to_pylist() == ["b" * 64, "a" * 64]
     assert store.read_cells([]).num_rows == 0
     assert store.read_cells([]).schema == ROW_SCHEMA
+    some = ["image_id", "adv_score", "level"]
+    few = store.read_cells(keys, some)
+    assert few.column_names == some
+    assert few.to_pylist() == store.read_cells(keys).select(some).to_pylist()
+    assert store.read_cells([], some).column_names == some
 
 
 # Damage ---------------------------------------------------------------------------------------------

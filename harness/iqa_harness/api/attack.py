@@ -84,6 +84,17 @@ class Planned:
         lines.append(f"  together about {whole.backwards:,.0f} gradients; time on one worker: {time}")
         return lines
 
+    def stored(self) -> Run | None:
+        """Return the run if the store has it whole, as planned; its models need not be made for that."""
+        if self.missing or self.config.keep_images or self.config.name not in self.store.list_runs():
+            return None
+        with self.store.locked_run(self.config.name):
+            manifest = self.store.read_manifest(self.config.name)
+            keys = {cell.key for cell in self.work.cells}
+            if manifest.status != "complete" or {cell.key for cell in manifest.cells} != keys:
+                return None
+            return Run(self.store, aggregate(self.store, manifest.run), (), self.data, frozenset(keys))
+
     def run(self, *, progress: bool = True) -> Run:
         """Compute what is to do and aggregate; see `attack`."""
         tell = teller(progress)

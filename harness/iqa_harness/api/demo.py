@@ -6,7 +6,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from iqa_harness.api.reading import STORE, report_folder
 from iqa_harness.api.run import Run
 from iqa_harness.api.train import train
 from iqa_harness.data import open_data
-from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.entrant import Entrant, described
 from iqa_harness.entrants.naming import as_entrants
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import device_name, use_devices
@@ -115,12 +115,12 @@ def demo(
     models = {folder.name: folder for folder in trained.folders}
     took = {n: float(str(read_card(models[n]).training["seconds"])) for n in models if n in pending}
     clock.stop("training", took)
-    entrants = as_entrants(models)
+    entrants = [described(label, folder) for label, folder in models.items()]
     planned = plan(
         name, entrants, store=store, cache=cache, data=data, limit=limit, replace=True, progress=progress,
         runtime=_runtime(device, threads, () if full else entrants),
     )  # fmt: skip
-    run = planned.run(progress=progress)
+    run = planned.stored() or replace(planned, entrants=tuple(as_entrants(models))).run(progress=progress)
     clock.stop("attacks and tables", _by_model(planned, run))
     return Demo(run, tuple(clock.stages))
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
-from iqa_models import ImportReport, ModelSpec, describe_model, import_checkpoint, save_checkpoint
-from iqa_models import list_models as _names
+from iqa_models.registry import describe_model
+from iqa_models.registry import list_models as _names
 
 if TYPE_CHECKING:
     from iqa_harness.api.inputs import Model
+    from iqa_models import ImportReport, ModelSpec
 
 
 class ModelInfo(NamedTuple):
@@ -78,6 +79,7 @@ def import_model(
         ModelError: a file that is no such checkpoint.
     """
     from iqa_harness.entrants.naming import parse_model
+    from iqa_models import import_checkpoint, save_checkpoint
 
     file, out = Path(file), Path(out)
     if out.exists():

@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from iqa_harness.entrants.sources import hash_sources
 from iqa_models import ModelSpec, QualityModel, weights_sha256
+from iqa_models.checkpoint import checked_card
 
 UNTRAINED: Final = "head has random weights: created by name, not from a checkpoint"
 """Note on a model whose scores mean nothing yet."""
@@ -44,6 +45,33 @@ class Entrant:
 
         Some models hold other state once they were used: a counter of calls, a cache.
         """
-        card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
-        text = f"{card}\n{weights_sha256(self.model)}\n{hash_sources(self.model)}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _sha256(self.model.spec, weights_sha256(self.model), hash_sources(self.model))
+
+
+class _Described(NamedTuple):
+    """What a plan asks of a model."""
+
+    spec: ModelSpec
+
+    @property
+    def is_stochastic(self) -> bool:
+        return self.spec.is_stochastic
+
+
+def described(label: str, checkpoint: Path) -> Entrant:
+    """Return a model of ours as its checkpoint describes it, without making it: for a plan, not for a run.
+
+    Its hash is that of the model that would be made.
+
+    Raises:
+        BadCheckpoint: the card or the weights are missing or damaged.
+    """
+    card = checked_card(checkpoint)
+    entrant = Entrant(label, cast("QualityModel", _Described(card.model)), checkpoint)
+    vars(entrant)["sha256"] = _sha256(card.model, card.weights_sha256, "")
+    return entrant
+
+
+def _sha256(card: ModelSpec, weights: str, sources: str) -> str:
+    text = f"{json.dumps(card.model_dump(mode='json'), sort_keys=True)}\n{weights}\n{sources}"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -161,6 +161,9 @@ class Bootstrap:
         for row, group in enumerate(groups):
             kept[row, group] = 0
         self._counts = np.concatenate([counts, kept])[:, unit] if n else np.zeros((resamples, 0))
+        # By image, so that taking images in another order copies whole rows.
+        self._by_image = np.ascontiguousarray(self._counts.T)
+        self._drawn = self._counts.sum(axis=1)
         self._resamples = resamples
         self._labels: dict[Metric, Vector] = {}
 
@@ -180,42 +183,91 @@ class Bootstrap:
         if degenerate(values, self.mos):
             nothing = np.full(len(self._counts), np.nan)
             return Replicates(point, nothing[: self._resamples], nothing[self._resamples :], self.units)
-        if metric not in self._labels:
-            self._labels[metric] = self._standing(self.mos, metric) * self._counts
-        every = np.einsum("ri,ri->r", self._standing(values, metric), self._labels[metric])
+        every = self._of_ranks(values) if metric == "srocc" else self._of_values(values)
         return Replicates(point, every[: self._resamples], every[self._resamples :], self.units)
 
-    def _standing(self, values: Vector, metric: Metric) -> Vector:
-        """Return values, or their ranks, in every draw: (R, n), centred and of length one."""
-        if metric == "srocc":
-            return _standardised(_average_ranks(values, self._counts), self._counts)
-        return _standardised(np.broadcast_to(values, self._counts.shape), self._counts)
+    def _labels_by_image(self, metric: Metric) -> Vector:
+        """Return counts times the labels, or their ranks, centred and of length one in every draw: (n, R)."""
+        if metric not in self._labels:
+            labels = np.broadcast_to(self.mos[:, None], self._by_image.shape)
+            if metric == "srocc":
+                order, first = _ordered(self.mos)
+                labels = np.empty_like(self._by_image)
+                labels[order] = _ranks(self._by_image[order], first)
+            self._labels[metric] = _standardised(labels, self._by_image) * self._by_image
+        return self._labels[metric]
+
+    def _of_ranks(self, values: Vector) -> Vector:
+        """Return the SROCC of values with the labels in every draw: (R,).
+
+        Of N drawn images of which groups of t are tied, ranks have the sum of squares (N^3 - N) / 12 less
+        (t^3 - t) / 12 a group: whole numbers, so that a draw of equal scores is known as one.
+        """
+        order, first = _ordered(values)
+        counts, labels = self._by_image, self._labels_by_image("srocc")
+        if not first.all():
+            begins = np.flatnonzero(first)
+            counts, labels = (np.add.reduceat(part[order], begins, axis=0) for part in (counts, labels))
+            order = np.arange(len(begins))
+        # The labels are centred: whatever is added to all ranks of a draw changes nothing.
+        covariance = np.einsum("nr,nr->r", labels, counts) / -2
+        below, term = np.zeros(len(covariance)), np.empty(len(covariance))
+        for i in order:  # one image after the other: a few vectors stay in the processor's cache
+            below += counts[i]
+            covariance += np.multiply(labels[i], below, out=term)
+        square = self._drawn**3 - np.einsum("nr,nr,nr->r", counts, counts, counts)
+        result = np.full(len(square), np.nan)
+        np.divide(covariance, np.sqrt(np.maximum(square, 0) / 12), out=result, where=square > 0)
+        return result
+
+    def _of_values(self, values: Vector) -> Vector:
+        """Return the PLCC of values with the labels in every draw: (R,)."""
+        centred = values - values.mean()
+        total, square = np.stack([centred, centred**2]) @ self._by_image
+        left = square - total**2 / self._drawn
+        # Where little is left of the squares, their difference has lost its digits.
+        short = left <= 0.01 * square
+        result = np.full(len(left), np.nan)
+        labels = self._labels_by_image("plcc")
+        np.divide(
+            centred @ labels, np.sqrt(left, where=~short, out=np.ones_like(left)), out=result, where=~short
+        )
+        if short.any():
+            counts = self._by_image[:, short]
+            standing = _standardised(np.broadcast_to(values[:, None], counts.shape), counts)
+            result[short] = np.einsum("nr,nr->r", standing, labels[:, short])
+        return result
 
 
-def _average_ranks(values: Vector, counts: Vector) -> Vector:
-    """Rank every image within each drawn set: (R, n), ties and repeated draws sharing their mean rank."""
+def _ordered(values: Vector) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the ascending order of values (n,), and which of the ordered begin a group of equal ones."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    first = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, bool)
-    group: NDArray[np.intp] = np.empty(len(values), dtype=np.intp)
-    group[order] = np.cumsum(first) - 1
+    return order, np.concatenate([[True], ordered[1:] != ordered[:-1]])
+
+
+def _ranks(counts: Vector, first: NDArray[np.bool_]) -> Vector:
+    """Rank images within each drawn set, ties and repeated draws sharing their mean rank: (n, R).
+
+    Args:
+        counts: (n, R) how often each was drawn, images in ascending order of their values.
+        first: (n,) True where a group of equal values begins.
+    """
+    whole = first.all()
+    together = counts if whole else np.add.reduceat(counts, np.flatnonzero(first), axis=0)
+    ranks: Vector = np.cumsum(together, axis=0)
+    ranks -= (together - 1) / 2
+    return ranks if whole else ranks[np.cumsum(first) - 1]
+
+
+def _standardised(values: Vector, counts: Vector) -> Vector:
+    """Centre every draw (n, R) by its counts and scale it to length one; NaN for a constant one."""
     if not len(values):
-        return counts
-    together = counts[:, order]
-    if not first.all():
-        together = np.add.reduceat(together, np.flatnonzero(first), axis=1)
-    ranks = np.cumsum(together, axis=1) - together + (together + 1) / 2
-    result: Vector = ranks[:, group]
-    return result
-
-
-def _standardised(rows: Vector, counts: Vector) -> Vector:
-    """Centre every row by its counts and scale it to length one; NaN for a constant row."""
-    if not rows.shape[1]:
-        return np.asarray(rows)
-    centred = rows - (counts * rows).sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
-    length = np.sqrt((counts * centred**2).sum(axis=1, keepdims=True))
-    # Rounding of the mean leaves a constant row a length of this order.
-    tiny = length <= 1e-12 * np.maximum(1e-300, np.abs(rows).max(axis=1, keepdims=True))
-    result: Vector = np.divide(centred, length, out=np.full_like(centred, np.nan), where=~tiny)
+        return np.asarray(values)
+    drawn = counts > 0
+    spread = np.where(drawn, values, -np.inf).max(axis=0) - np.where(drawn, values, np.inf).min(axis=0)
+    apart = spread > 1e-12 * np.abs(values).max()
+    centred = values - (counts * values).sum(axis=0) / counts.sum(axis=0)
+    length = np.sqrt((counts * centred**2).sum(axis=0))
+    result: Vector = np.divide(centred, length, out=np.full_like(centred, np.nan), where=apart)
     return result

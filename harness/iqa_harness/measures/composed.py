@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from iqa_harness.measures.correlation import Metric, Value, Vector, plcc, srocc
+from iqa_harness.measures.correlation import Metric, Value, Vector, average_ranks, plcc, srocc
 
 Choice = NDArray[np.intp]
 
@@ -60,9 +59,10 @@ def composed_worst_case(
     if not all(np.isfinite(c).all() for c in candidates):
         raise ValueError("a candidate of the composed worst case is not finite")
     measure = srocc if metric == "srocc" else plcc
+    flat, first = np.concatenate([*candidates, np.zeros(0)]), _firsts(candidates)
 
     def judged(choice: Choice) -> Composed:
-        scores = np.array([c[i] for c, i in zip(candidates, choice, strict=True)])
+        scores = flat[first + choice]
         return Composed(measure(scores, mos), choice, scores)
 
     if len(mos) < 3 or np.ptp(mos) == 0:
@@ -72,6 +72,12 @@ def composed_worst_case(
     given = sorted((judged(c) for c in starts), key=_height)
     descents = [judged(_descend(judge, c.choice)) for c in (*ours, *given[:DESCENTS])]
     return min((*descents, *ours, *given), key=_height)
+
+
+def _firsts(candidates: Sequence[Vector]) -> Choice:
+    """Return where the candidates of each image begin when all stand in one row."""
+    sizes = [len(c) for c in candidates]
+    return np.cumsum([0, *sizes], dtype=np.intp)[: len(sizes)]
 
 
 def _height(composed: Composed) -> float:
@@ -164,18 +170,20 @@ class _Ranks(_Judge):
     """
 
     def __init__(self, candidates: Sequence[Vector], mos: Vector) -> None:
-        super().__init__(candidates, rankdata(mos))
+        super().__init__(candidates, average_ranks(mos))
         values, place = np.unique(np.concatenate(candidates), return_inverse=True)
-        first = np.cumsum([0, *(len(c) for c in candidates[:-1])])
-        self.place = place[first[:, None] + self.column]
+        self.place = place[_firsts(candidates)[:, None] + self.column]
         self.places = len(values)
+        # Where each place stands in that table, place after place.
+        self.cells = np.argsort(self.place, axis=None, kind="stable")
+        self.begins = np.concatenate([[0], np.cumsum(np.bincount(self.place.ravel(), minlength=len(values)))])
         n = len(candidates)
         self.square = float(self.weight @ self.weight)
         self.full = (n**3 - n) / 12
 
     def of(self, choice: Choice) -> float:
         """Return the SROCC from ranks."""
-        ranks = _ranks_of_places(self.place[self.rows, choice])
+        ranks = average_ranks(self.place[self.rows, choice])
         spread = float(((ranks - ranks.mean()) ** 2).sum()) * self.square
         return float(ranks @ self.weight) / np.sqrt(spread) if spread > 0 else np.inf
 
@@ -199,26 +207,31 @@ class _Ranks(_Judge):
         # Image i put in elsewhere. Its share in the sums of the new place, which are of all images, comes to
         # -w_i whether it came from below or from above; where it is already, nothing changes.
         to = self.place
-        covariance2s = (without2 - weight)[:, None] + above2[to] + weight[:, None] * rank2[to]
-        spread = (self.full - ties_without)[:, None] - (count * (count + 1) / 4)[to]
-        result = np.full(to.shape, np.inf)
-        np.divide(
-            covariance2s, 2 * np.sqrt(np.maximum(spread, 0) * self.square), out=result, where=spread > 0
-        )
-        here = to == at[:, None]
-        result[here] = self.of(choice)
+        covariance2s = above2[to]
+        covariance2s += (without2 - weight)[:, None]
+        covariance2s += weight[:, None] * rank2[to]
+        # Hardly any place is taken: the spread is the image's own, but for the places that are.
+        alone = self.full - ties_without
+        result = _over(covariance2s, alone[:, None], self.square)
+        taken = self._cells_at(np.flatnonzero(count))
+        row, place = taken // to.shape[1], to.ravel()[taken]
+        spread = alone[row] - (count * (count + 1) / 4)[place]
+        result.ravel()[taken] = _over(covariance2s.ravel()[taken], spread, self.square)
+        here = taken[place == at[row]]
+        result.ravel()[here] = self.of(choice)
         return result
 
+    def _cells_at(self, places: Choice) -> Choice:
+        """Return where candidates of some places stand in the table, flattened."""
+        begins, sizes = self.begins[places], self.begins[places + 1] - self.begins[places]
+        return self.cells[np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())]
 
-def _ranks_of_places(places: Choice) -> Vector:
-    """Return the average ranks (n,) of whole numbers: SciPy's rankdata, faster."""
-    order = np.argsort(places, kind="stable")
-    ordered = places[order]
-    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    last = np.append(first[1:], len(places))
-    ranks = np.empty(len(places))
-    ranks[order] = np.repeat((first + 1 + last) / 2, last - first)
-    return ranks
+
+def _over(covariance2: Vector, spread: Vector, square: float) -> Vector:
+    """Return half a covariance over the root of spread times square; inf where nothing is spread."""
+    length = 2 * np.sqrt(np.maximum(spread, 0) * square)
+    result: Vector = np.divide(covariance2, np.where(spread > 0, length, 1))
+    return np.where(spread > 0, result, np.inf) if (spread <= 0).any() else result
 
 
 class _Products(_Judge):
@@ -227,9 +240,8 @@ class _Products(_Judge):
     def __init__(self, candidates: Sequence[Vector], mos: Vector) -> None:
         super().__init__(candidates, mos)
         flat = np.concatenate(candidates)
-        first = np.cumsum([0, *(len(c) for c in candidates[:-1])])
         flat = flat - flat.mean()
-        self.scores = flat[first[:, None] + self.column]
+        self.scores = flat[_firsts(candidates)[:, None] + self.column]
         self.length = float(np.linalg.norm(self.weight))
         self.floor = 1e-18 * max(1.0, float(np.abs(flat).max()) ** 2)
 

@@ -7,13 +7,13 @@ with its reason; it is never 0 and never dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau
 
 Vector = NDArray[np.float64]
 Metric = Literal["srocc", "plcc"]
@@ -51,7 +51,18 @@ class Interval(NamedTuple):
 def srocc(scores: Vector, mos: Vector) -> Value:
     """Spearman's rank correlation of raw scores (n,) with labels (n,); ties get average ranks."""
     reason = degenerate(scores, mos)
-    return Value.none(reason) if reason else Value.of(_pearson(rankdata(scores), rankdata(mos)))
+    return Value.none(reason) if reason else Value.of(_pearson(average_ranks(scores), average_ranks(mos)))
+
+
+def average_ranks(values: NDArray[Any]) -> Vector:
+    """Return the ranks (n,) of values (n,), from 1; equal ones share their mean: SciPy's rankdata, faster."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    last = np.append(first[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((first + 1 + last) / 2, last - first)
+    return ranks
 
 
 def krocc(scores: Vector, mos: Vector) -> Value:

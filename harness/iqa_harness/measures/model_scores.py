@@ -173,21 +173,17 @@ def attack_vectors(
     """Collect the rows of every attack into vectors; what does not cover all images is a hole."""
     attacked: dict[AttackKey, Attacked] = {}
     holes: dict[AttackKey, Hole] = {}
-    expected = len(ids)
-    for name, group in rows.groupby(list(AttackKey._fields), sort=True):
+    expected = np.asarray(ids, dtype=object)
+    ordered = rows.sort_values("position", kind="stable")
+    for name, group in ordered.groupby(list(AttackKey._fields), sort=True, observed=True):
         key = AttackKey._make(cast("tuple[Any, ...]", name))
-        ordered = group.sort_values("position")
-        if tuple(ordered["image_id"]) != tuple(ids):
+        final = bool(group["final"].all())
+        if not np.array_equal(group["image_id"].to_numpy(dtype=object), expected):
             missing = len(set(ids) - set(group["image_id"]))
-            reason = lost_images(missing, expected) if missing else "images are there twice or are others"
-            holes[key] = Hole(reason, bool(ordered["final"].all()))
+            reason = lost_images(missing, len(ids)) if missing else "images are there twice or are others"
+            holes[key] = Hole(reason, final)
             continue
-        attacked[key] = Attacked(
-            column(ordered, "adv_score"),
-            column(ordered, "adv_score_8bit"),
-            bool(ordered["final"].all()),
-            ordered,
-        )
+        attacked[key] = Attacked(column(group, "adv_score"), column(group, "adv_score_8bit"), final, group)
     return attacked, holes
 
 

@@ -209,11 +209,14 @@ def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> Sc
     scores_8bit = np.stack([judged.clean, *(a.score_8bit for a in attacked)])
     mapped = judged.mapped(scores, metric)
     images = range(scores.shape[1])
-    distinct = [np.unique(mapped[:, i], return_index=True) for i in images]
-    inverse = [np.searchsorted(values, mapped[:, i]) for i, (values, _) in zip(images, distinct, strict=True)]
-    starts = [np.array([inverse[i][row] for i in images], dtype=np.intp) for row in range(len(scores))]
-    found: Composed = composed_worst_case([values for values, _ in distinct], judged.mos, metric, starts)
-    rows = [distinct[i][1][k] for i, k in zip(images, found.choice, strict=True)]
+    order = np.argsort(mapped, axis=0, kind="stable")
+    ordered = np.take_along_axis(mapped, order, axis=0)
+    new = np.concatenate([np.ones_like(ordered[:1], dtype=bool), ordered[1:] != ordered[:-1]])
+    starts = np.empty_like(order)
+    np.put_along_axis(starts, order, np.cumsum(new, axis=0) - 1, axis=0)
+    distinct = [ordered[new[:, i], i] for i in images]
+    found: Composed = composed_worst_case(distinct, judged.mos, metric, list(starts))
+    rows = [order[new[:, i], i][k] for i, k in zip(images, found.choice, strict=True)]
     return Scores(scores[rows, images], scores_8bit[rows, images])
 
 

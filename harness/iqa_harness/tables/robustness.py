@@ -35,7 +35,6 @@ from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, su
 from iqa_harness.tables.rows import RowMaker, Scores, missing_rows
 from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
 from iqa_results import (
-    ROW_SCHEMA,
     RUN_TABLES,
     BadPart,
     Estimate,
@@ -51,6 +50,14 @@ from iqa_results import (
 from iqa_results import Flag as FlagRow
 
 ENDS = (LOWEST_SEEN, HIGHEST_SEEN)
+
+USED = (
+    "split", "image_id", "position", "reference", "mos", "attack", "kind", "objective", "norm", "epsilon",
+    "steps", "final", "step_size", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg",
+    "attack_score", "rmse", "ssim", "projection_moved", "forwards", "backwards", "zero_gradients",
+    "gradient_l1", "seconds",
+)  # fmt: skip
+"""The columns of stored rows that tables are made from."""
 
 
 class RobustnessTable(NamedTuple):
@@ -163,10 +170,12 @@ def _compared(manifest: RunManifest) -> set[tuple[str, float]]:
 
 
 def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
-    """Return all stored rows of one model of a run (columns of ROW_SCHEMA)."""
+    """Return all stored rows of one model of a run: USED columns, texts as sorted categories."""
     done = [c.key for c in manifest.cells if c.model == model and c.status == "done"]
-    table = store.read_cells(done) if done else ROW_SCHEMA.empty_table()
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = store.read_cells(done, USED).to_pandas()
+    for name in frame.columns[frame.dtypes == "category"]:
+        words = frame[name].cat
+        frame[name] = words.reorder_categories(sorted(words.categories))
     return frame
 
 

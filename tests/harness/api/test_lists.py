@@ -58,7 +58,15 @@ def test_suites(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", [("suites", "list"), ("data", "list"), ("study", "--list"), ("train", "demo_lite0", "--show")]
+    "line",
+    [
+        ("--help",),
+        ("models", "list"),
+        ("suites", "list"),
+        ("data", "list"),
+        ("study", "--list"),
+        ("train", "demo_lite0", "--show"),
+    ],
 )
 def test_what_needs_no_model_loads_no_torch(line):
     """These answer at once."""

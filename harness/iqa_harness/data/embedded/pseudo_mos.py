@@ -10,7 +10,7 @@ The correlation of these labels with the human means is by construction, not a v
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -40,7 +40,16 @@ def haarpsi(distorted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float
         distorted: uint8 RGB pixels (H, W, 3), both sides at least 16.
         reference: Pixels of the same shape.
     """
-    x, y = _haar(distorted), _haar(reference)
+    return haarpsi_to(reference)(distorted)
+
+
+def haarpsi_to(reference: NDArray[np.uint8]) -> Callable[[NDArray[np.uint8]], float]:
+    """Return `haarpsi` with one reference for many images, whose coefficients are computed once."""
+    y = _haar(reference)
+    return lambda distorted: _similar(_haar(distorted), y)
+
+
+def _similar(x: _Haar, y: _Haar) -> float:
     # Two directions of brightness, of which the coarsest scale weighs, and colour.
     weights = np.maximum(x.brightness[2], y.brightness[2])
     similarity = [_similarity(x.brightness[:2, i], y.brightness[:2, i]).mean(axis=0) for i in (0, 1)]
@@ -77,12 +86,20 @@ def _haar(pixels: NDArray[np.uint8]) -> _Haar:
 def _edges(plane: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Return |upper half - lower half| / `size` over the box of a side around every pixel, zeros outside."""
     half = size // 2
-    sums = np.pad(plane, (half, half)).cumsum(axis=1)  # the box begins half - 1 before its pixel
-    rows = sums[:, size:] - sums[:, :-size]
-    sums = np.cumsum(rows, axis=0)
-    strips = sums[half:] - sums[:-half]
+    rows = _sums(np.pad(plane, (half, half)), size, axis=1)  # the box begins half - 1 before its pixel
+    strips = _sums(rows, half, axis=0)
     edges: NDArray[np.float64] = np.abs(strips[: len(plane)] - strips[half : half + len(plane)]) / size
     return edges
+
+
+def _sums(plane: NDArray[np.float64], length: int, axis: int) -> NDArray[np.float64]:
+    """Return the sums over `length` (1, 2, 4...) neighbours along an axis, from the second place on."""
+    sums = np.moveaxis(plane, axis, 0)
+    reach = 1
+    while reach < length:
+        sums = sums[:-reach] + sums[reach:]
+        reach *= 2
+    return np.moveaxis(sums[1:], 0, axis)
 
 
 def _similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

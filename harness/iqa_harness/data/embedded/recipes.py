@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from iqa_harness.data.embedded import photographs
 from iqa_harness.data.embedded.built_set import PixelWriter, StoredImageSet, open_or_build, write_records
 from iqa_harness.data.embedded.distortions import DISTORTIONS, LEVELS, PRISTINE, distort, generator_for
 from iqa_harness.data.embedded.photographs import Photograph, locate, read_crop
-from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi, pseudo_mos
+from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi_to, pseudo_mos
 from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
 from iqa_harness.data.image_set import DataCard, ImageRecord, Split
 from iqa_harness.data.splits import balanced_order, split_scenes
@@ -56,7 +55,6 @@ class Recipe:
         """Return all that decides the bytes and labels, versions and photographs included, as JSON values."""
         from PIL import features
 
-        # Not torch: it computes the labels, but only to a rounding that storing them takes away.
         packages = ("numpy", "pillow", "piq", "scikit-image", "scipy")
         codecs = {codec: features.version(codec) for codec in ("jpg", "jpg_2000", "zlib")}
         return {
@@ -223,9 +221,8 @@ def _build(
     for image in images:
         by_crop[image.crop].append(image)
     made: dict[Planned, _Made] = {}
-    # Threads suffice: SciPy, Pillow, NumPy and torch release the lock; no order of work changes a byte.
+    # Threads suffice: SciPy, Pillow and NumPy release the lock; no order of work changes a byte.
     with (
-        _one_torch_thread(),
         PixelWriter(into, (len(images), recipe.size, recipe.size, 3)) as writer,
         ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool,
     ):
@@ -250,6 +247,7 @@ def _make_crop(
     recipe: Recipe, crop: Crop, images: Sequence[Planned], rows: dict[Planned, int], writer: PixelWriter
 ) -> dict[Planned, _Made]:
     pristine = read_crop(crop.photograph, recipe.size, crop.number)
+    similarity = haarpsi_to(pristine)
     made = {}
     for image in images:
         if image.kind == PRISTINE:
@@ -258,7 +256,7 @@ def _make_crop(
             generator = generator_for(recipe.seed, crop.scene, image.kind, image.level)
             pixels = distort(pristine, image.kind, image.level, generator)
         writer.write(rows[image], pixels)
-        made[image] = _Made(haarpsi(pixels, pristine), pixel_sha256(pixels))
+        made[image] = _Made(similarity(pixels), pixel_sha256(pixels))
     return made
 
 
@@ -288,17 +286,3 @@ def _record(image: Planned, made: _Made, anchors: dict[str, Anchors]) -> ImageRe
         level=image.level,
         sha256=made.sha256,
     )
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Let each thread of the builder compute alone, then give the caller's number of torch threads back."""
-    import piq  # noqa: F401 - once, before threads would race to import it
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
