@@ -412,6 +412,34 @@ def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suit
     assert store.list_runs() == []
 
 
+@pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
+def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, suite, fault):
+    """The other's rows and values are those of a run of its own; the bad one is invalid, with the reason."""
+    alone = ResultStore(tmp_path / "alone")
+    good = _entrants()[:1]
+    expected = _run(alone, images, suite, entrants=good)
+    store = ResultStore(tmp_path / "both")
+    manifest = _run(store, images, suite, entrants=[Entrant("bad", Unsound(fault).eval()), *good])
+    assert manifest.status == "partial"
+    cells = {name: [c for c in manifest.cells if c.model == name] for name in ("bad", good[0].label)}
+    assert {cell.status for cell in cells["bad"]} == {"failed"}
+    assert all(f"fails the check '{fault}'" in cell.error for cell in cells["bad"])
+    assert {cell.status for cell in cells[good[0].label]} == {"done"}
+    assert [note for note in manifest.notes if note.startswith(f"bad: invalid, fails the check '{fault}'")]
+    assert not manifest.models[0].checks[fault]["passed"]
+    keys = [cell.key for cell in cells[good[0].label]]
+    assert keys == [cell.key for cell in expected.cells]
+    mine, theirs = (s.read_cells(keys).drop_columns(["seconds"]) for s in (store, alone))
+    assert mine.equals(theirs)
+    tables = robustness_table(store, manifest, resamples=20)
+    table = tables.table.to_pylist()
+    assert {row["verdict"] for row in table if row["model"] == "bad"} == {"invalid"}
+    assert all(f"fails the check '{fault}'" in row["undefined"] for row in table if row["model"] == "bad")
+    own = robustness_table(alone, expected, resamples=20).table.to_pylist()
+    kept = [{**row, "ties_with": ""} for row in table if row["model"] != "bad"]
+    assert kept == [{**row, "ties_with": ""} for row in own]
+
+
 def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     """Checks, provenance and the number of gradients are in the record."""
     manifest = _run(ResultStore(tmp_path), images, suite)

@@ -220,7 +220,8 @@ def attack(
 ) -> Run:
     """Run a suite on models; cells that are in the store already are not computed again.
 
-    It can be interrupted at any moment; the same call goes on from there. A cell that failed is tried again.
+    It can be interrupted at any moment; the same call goes on from there. A cell that failed is tried again. A
+    model that gives no usable number is `invalid` with the reason, and the others go on.
 
     Args:
         suite: by name, the path of a TOML file, or a `Suite`.
@@ -233,8 +234,8 @@ def attack(
         The run, its tables made. `run.failed` are cells with an error; they are missing in the tables.
 
     Raises:
-        HarnessError and the other packages' errors: unknown names, unusable data or models, a model that
-            fails a check without which no number can be made, a run of that name that is another one.
+        HarnessError and the other packages' errors: unknown names, unusable data or models, no model that
+            passes the checks without which no number can be made, a run of that name that is another one.
     """
     require_folder(str(opened(options.get("store", STORE)).root), "--store")
     return plan(suite, models, progress=progress, **options).run(progress=progress)

@@ -58,6 +58,22 @@ BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite
 """Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
 
 
+def blocked_by(checks: Mapping[str, Any]) -> str | None:
+    """Say which check without which no number can be made a model fails; None if it fails none.
+
+    Args:
+        checks: what `check_model` measured, as values or as a manifest holds them.
+    """
+    for name in BLOCKING:
+        check = checks.get(name)
+        found = check._asdict() if isinstance(check, Check) else check
+        if isinstance(found, Mapping) and found.get("passed") is False:
+            value, bound = found.get("value"), found.get("threshold")
+            measured = "not measurable" if value is None else f"{value:g}"
+            return f"fails the check {name!r}: {found.get('detail')} ({measured}, allowed {bound:g})"
+    return None
+
+
 UNCHANGED = "gradient_unchanged"
 """Name of the check after a run."""
 DRIFT = 0.25

@@ -92,6 +92,11 @@ class Ledger:
             self._meet(outcome, sum(report.status == "done" for report in reports.values()), executor)
         return {key: report.status for key, report in reports.items()}
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Enter cells that are not computed, each with the reason."""
+        for key, reason in reasons.items():
+            self._enter(CellReport(key, "failed", reason))
+
     def look_again(self) -> None:
         """Compare with the store once more: a cell that somebody deleted or damaged meanwhile is not done."""
         sizes = self._store.cell_sizes()

@@ -12,12 +12,11 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
-from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import (
-    BLOCKING,
     DRIFT,
     UNCHANGED,
     Check,
+    blocked_by,
     check_again,
     check_model,
     checked_images,
@@ -31,11 +30,7 @@ from iqa_suites import Suite
 
 
 def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
-    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it.
-
-    Raises:
-        RunError: it fails a check without which no number can be made.
-    """
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
     sha256 = entrant.sha256
     before = [m.checks for m in former.models if m.sha256 == sha256] if former else []
     checks: Mapping[str, JsonValue]
@@ -63,8 +58,7 @@ def _plugin_record(path: Path) -> PluginRecord:
 def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
     """Check and probe a model, which is on the runtime's device, on images spread over a plan.
 
-    Raises:
-        RunError: it fails a check without which no number can be made.
+    It is not probed if it fails a check without which no number can be made: see `blocked_by`.
     """
     device = runtime.devices[0]
     return _checks(entrant, _batch(work, device), work.suite, device)
@@ -113,14 +107,8 @@ def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str
     draws = suite.eot_samples
     try:
         checks = check_model(entrant.model, batch, draws=draws)
-        for name in BLOCKING:
-            check = checks.get(name, Check(None, 0, False, "not measured"))
-            if not check.passed:
-                measured = "not measurable" if check.value is None else f"{check.value:g}"
-                raise RunError(
-                    f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
-                    f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
-                )
+        if blocked_by(checks):
+            return checks
         settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
         attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
         return checks | probe_model(entrant.model, batch, attack, suite.main_epsilon, draws)
@@ -129,6 +117,5 @@ def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str
             raise
         if len(batch) > 2:
             return _checks(entrant, batch[:2], suite, device)
-        raise RunError(
-            f"model {entrant.label!r}: {device} has no room for two images at once ({error})"
-        ) from error
+        detail = f"{device} has no room for two images at once ({error})"
+        return {"finite_scores": Check(None, 0, False, detail)}

@@ -115,12 +115,7 @@ class Again:
         findings = []
         for entrant in self.entrants:
             record = self.records[entrant.label]
-            try:
-                found = measured_checks(entrant, self.work, self.runtime)
-            except RunError as error:
-                findings.append(Finding("check", entrant.label, str(error)))
-            else:
-                findings += _checks_differ(record, found)
+            findings += _checks_differ(record, measured_checks(entrant, self.work, self.runtime))
         return findings
 
     def never_again(self, cells: Sequence[Cell]) -> list[Finding]:
