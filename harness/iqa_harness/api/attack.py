@@ -220,8 +220,8 @@ def attack(
 ) -> Run:
     """Run a suite on models; cells that are in the store already are not computed again.
 
-    It can be interrupted at any moment; the same call goes on from there. A cell that failed is tried again. A
-    model that gives no usable number is `invalid` with the reason, and the others go on.
+    It can be interrupted at any moment; the same call goes on from there. A cell that failed is tried again.
+    A model that gives no usable number is `invalid` with the reason, and the others go on.
 
     Args:
         suite: by name, the path of a TOML file, or a `Suite`.

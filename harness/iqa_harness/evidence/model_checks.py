@@ -74,6 +74,8 @@ def blocked_by(checks: Mapping[str, Any]) -> str | None:
     return None
 
 
+AGREES = "gradient_agrees"
+"""Name of the check that is compared with itself after a run."""
 UNCHANGED = "gradient_unchanged"
 """Name of the check after a run."""
 DRIFT = 0.25
@@ -85,7 +87,7 @@ def measured_as_here(checks: Mapping[str, Any]) -> bool:
 
     The values of others need not be the ones measured here; what passed should.
     """
-    stored = checks.get("gradient_agrees")
+    stored = checks.get(AGREES)
     return not (isinstance(stored, Mapping) and stored.get("detail") == FIRST_EDITION)
 
 
@@ -155,7 +157,7 @@ def check_again(
     Raises:
         RuntimeError: the device has no memory for these images at once.
     """
-    stored = before.get("gradient_agrees")
+    stored = before.get(AGREES)
     value = stored.get("value") if isinstance(stored, Mapping) else getattr(stored, "value", None)
     if value is None:
         return Check(None, DRIFT, True, "the gradient could not be compared before the run")
@@ -171,6 +173,13 @@ def check_again(
     worst = max(found for found in after if found is not None)
     what = "disagreement of the gradient with finite differences after the run, less that before it"
     return _at_most(max(0.0, worst - value), DRIFT, what)
+
+
+def worse(check: Check, other: Check | None) -> Check:
+    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
+    if other is None:
+        return check
+    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))
 
 
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
@@ -202,7 +211,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
     yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
-    yield "gradient_agrees", _gradient_agrees(probe, batch)
+    yield AGREES, _gradient_agrees(probe, batch)
 
 
 class Probe(NamedTuple):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from iqa_harness.cells.plan import Cell
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import Check, worse
 from iqa_harness.running.task import CellReport, Outcome, Status
 from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, WorkerRecord
 
@@ -39,6 +40,7 @@ class Ledger:
         self.workers: dict[str, WorkerRecord] = {}
         self.device_seconds = 0.0
         self.chunks: dict[str, int] = {}
+        self.unchanged: dict[str, Check] = {}
         sizes = store.cell_sizes()
         unread = []
         for key, record in self._records.items():
@@ -152,6 +154,8 @@ class Ledger:
         seen = outcome.worker
         assert seen is not None  # noqa: S101 - the caller's branch
         self.chunks |= {label: min(size, self.chunks.get(label, size)) for label, size in seen.chunks.items()}
+        for label, check in seen.unchanged.items():
+            self.unchanged[label] = worse(check, self.unchanged.get(label))
         former = self.workers.get(seen.token)
         self.workers[seen.token] = WorkerRecord(
             id=seen.token[:8],

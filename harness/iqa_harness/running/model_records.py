@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 from torch import Tensor
 
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Work
+from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.evidence.model_checks import (
@@ -20,6 +22,7 @@ from iqa_harness.evidence.model_checks import (
     check_again,
     check_model,
     checked_images,
+    worse,
 )
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import out_of_memory
@@ -61,7 +64,7 @@ def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str,
     It is not probed if it fails a check without which no number can be made: see `blocked_by`.
     """
     device = runtime.devices[0]
-    return _checks(entrant, _batch(work, device), work.suite, device)
+    return _checks(entrant, _batch(work.images, device), work.suite, device)
 
 
 def after_run(
@@ -82,22 +85,52 @@ def after_run(
         copy: what attacks asked for gradients in its place.
         stored: says which stored clean score is no longer the model's.
     """
-    model, draws, batch = entrant.model, work.suite.eot_samples, _batch(work, device)
-    try:
-        check = check_again(model, batch, record.checks, draws=draws, copy=copy)
-        words = stored()
-        if words is not None:
-            check = Check(None, check.threshold, False, words)
-    except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; its rows are stored
-        room = out_of_memory(error)
-        detail = f"the model could not be measured again: {type(error).__name__}: {error}"
-        check = Check(None, DRIFT, room, detail)
+    before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
+    check = before.compare(entrant.label, entrant.model, device, copy, stored)
     return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
 
 
-def _batch(work: Work, device: str) -> list[Tensor]:
-    """Return the images that models are checked on: of one size, spread over a plan."""
-    pixels = [to_tensor(work.images.read(i), device) for i in checked_images(len(work.images))]
+def with_check(record: ModelRecord, found: Check | None) -> ModelRecord:
+    """Return a record whose check after the run is the worse one of its own and a worker's, if any."""
+    own = record.checks.get(UNCHANGED)
+    if found is None or not isinstance(own, dict):
+        return record
+    check = worse(found, Check(**own))
+    return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
+
+
+class Before(NamedTuple):
+    """What is needed to measure models again after their attacks."""
+
+    images: ImageSet
+    """The attacked ones."""
+    draws: int | None
+    """Evaluations averaged for a stochastic model."""
+    checks: Mapping[str, Mapping[str, Any]]
+    """By model, what `check_model` measured before; of it `gradient_agrees` is read."""
+
+    def compare(
+        self,
+        label: str,
+        model: QualityModel,
+        device: str,
+        copy: QualityModel | None,
+        stored: Callable[[], str | None] = lambda: None,
+    ) -> Check:
+        """Measure a model again; see `check_again`, and `after_run` for the arguments."""
+        try:
+            batch = _batch(self.images, device)
+            check = check_again(model, batch, self.checks[label], draws=self.draws, copy=copy)
+            words = stored()
+        except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; rows are stored
+            detail = f"the model could not be measured again: {type(error).__name__}: {error}"
+            return Check(None, DRIFT, out_of_memory(error), detail)
+        return check if words is None else Check(None, check.threshold, False, words)
+
+
+def _batch(images: ImageSet, device: str) -> list[Tensor]:
+    """Return the images that models are checked on: of one size, spread over the attacked ones."""
+    pixels = [to_tensor(images.read(i), device) for i in checked_images(len(images))]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     return same_size if len(same_size) > 1 else [pixels[0], pixels[0].flip(-1)]
 

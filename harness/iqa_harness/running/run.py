@@ -18,7 +18,7 @@ from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import write_snapshot
 from iqa_harness.running.ledger import Ledger, planned
 from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
-from iqa_harness.running.model_records import model_record
+from iqa_harness.running.model_records import model_record, with_check
 from iqa_harness.running.stored_scores import require_stored_scores
 from iqa_results import ModelRecord, ResultStore, RunManifest
 from iqa_results.storage import no_room
@@ -75,16 +75,13 @@ def run_suite(
     records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
-    usable = [
-        entrant for entrant, record in zip(entrants, records, strict=True) if not blocked_by(record.checks)
-    ]
+    kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
+    usable = [entrant for entrant, _ in kept]
     for entrant in usable:
         require_stored_scores(work, entrant, device, store, missing)
     runtime = replace(runtime, choices=choose(work, usable, runtime, former, missing, executor.name))
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
-    for cell in work.cells:
-        if cell.key not in missing or cell.key in reasons:
-            on_cell(cell, "failed" if cell.key in reasons else "cached")
+    _tell(on_cell, work, missing, reasons)
     tasks = _tasks(work, store, config, missing - set(reasons))
     if tasks:
         log.write("running")
@@ -93,11 +90,11 @@ def run_suite(
         return work.images if split == work.suite.data.split else work.validation
 
     bench = Bench(models.__getitem__, images_of, lambda ref: cells[ref.key], store, runtime)
-    job = Job(bench.run, lambda folder: write_snapshot(folder, work, usable, store, runtime))
+    job = Job(bench.run, lambda folder: write_snapshot(folder, work, kept, store, runtime))
     outcomes = executor.run(job, tasks)
     try:
         for outcome in outcomes:
-            refs = tasks[outcome.number].cells
+            refs = () if outcome.number is None else tasks[outcome.number].cells
             states = ledger.take(outcome, [ref.key for ref in refs], executor.name)
             for ref in refs:
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
@@ -111,6 +108,15 @@ def run_suite(
     finally:
         outcomes.close()
     return log.write(None)
+
+
+def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:
+    """Report the cells that are there, and those that cannot be computed."""
+    for cell in work.cells:
+        if cell.key in refused:
+            on_cell(cell, "failed")
+        elif cell.key not in missing:
+            on_cell(cell, "cached")
 
 
 def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[str]) -> dict[str, str]:
@@ -151,7 +157,8 @@ def _measured_again(
         if isinstance(held, Mapping) and not held.get("passed"):  # cells of that start are in the run
             found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
         elif entrant.label in busy and not blocked_by(record.checks):
-            found.append(bench.measured_again(record, entrant, work, missing))
+            mine = bench.measured_again(record, entrant, work, missing)
+            found.append(with_check(mine, ledger.unchanged.get(entrant.label)))
         else:
             found.append(record)
     return found

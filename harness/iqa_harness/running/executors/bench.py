@@ -22,7 +22,7 @@ from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
 from iqa_harness.running.ledger import read_report, report_of
-from iqa_harness.running.model_records import after_run
+from iqa_harness.running.model_records import Before, after_run
 from iqa_harness.running.stored_scores import changed_score
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
@@ -45,6 +45,7 @@ class Bench:
         cell: Callable[[CellRef], Cell],
         store: ResultStore,
         runtime: Runtime,
+        before: Before | None = None,
     ) -> None:
         """Take what a worker has.
 
@@ -54,9 +55,12 @@ class Bench:
             cell: makes a cell of its parts.
             store: where parts go.
             runtime: device and chunk sizes.
+            before: what a process of its own measures its models against, after its last task.
         """
         self._model, self._images, self._cell = model, images, cell
         self._store, self._runtime = store, runtime
+        self._before = before
+        self._attacked: dict[str, str] = {}
         self._fitting: dict[str, Runtime] = {}
         self._device = runtime.devices[0]
         self._copies = Copies(runtime.choices, self._device)
@@ -67,6 +71,7 @@ class Bench:
         """Compute a task's cells and store each as it is done."""
         started = time.perf_counter()
         cells = {ref.key: self._cell(ref) for ref in (*task.sources, *task.cells)}
+        self._attacked |= {c.label: c.model_sha256 for c in cells.values() if c.attack and not c.surrogate}
         shared = {c.surrogate.cell for c in cells.values() if c.surrogate} | set(task.keep)
 
         def source_of(cell: Cell) -> Cell:
@@ -105,6 +110,17 @@ class Bench:
             return changed_score(work, entrant, self._device, self._store, missing)
 
         return after_run(record, entrant, work, self._device, copy, stored)
+
+    def last(self) -> Outcome:
+        """Measure again every model that was asked for gradients here: this object, after all its calls."""
+        assert self._before is not None  # noqa: S101 - of the bench of a process of its own
+        started = time.perf_counter()
+        found = {}
+        for label, sha256 in self._attacked.items():
+            model = self._model(label)
+            check = self._before.compare(label, model, self._device, self._copies.of(model, sha256))
+            found[label] = check._replace(detail=f"{check.detail} (in a worker process)")
+        return Outcome(None, (), self._describe()._replace(unchanged=found), time.perf_counter() - started)
 
     def _compute(self, cell: Cell, attacker: str, examples: Examples) -> CellReport:
         there = read_report(self._store, cell.key)

@@ -29,8 +29,13 @@ def run_task(folder: str, task: Task, place: Place) -> Outcome:
 
 
 def run_tasks(folder: str, tasks: tuple[Task, ...], place: Place) -> list[Outcome]:
-    """Compute several tasks, one after the other."""
-    return [run_task(folder, task, place) for task in tasks]
+    """Compute several tasks, one after the other, and measure the models again."""
+    return [*(run_task(folder, task, place) for task in tasks), measure_again(folder, place)]
+
+
+def measure_again(folder: str, place: Place) -> Outcome:
+    """Measure again the models that this process has attacked: see `Bench.last`."""
+    return _bench(folder, place).last()
 
 
 def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, place: Place) -> Outcome:
