@@ -123,7 +123,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def light() -> None:
         read = refreshed(store, store.read_manifest("r"))
-        for use in (lambda: recorded_suite(read), lambda: list_runs(store, []), read.model_dump_json):
+        for use in (lambda: recorded_suite(read), lambda: list_runs(store), read.model_dump_json):
             with contextlib.suppress(IQAError, OSError):
                 use()
         for model in read.models:

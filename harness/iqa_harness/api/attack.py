@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from iqa_harness.api.reading import STORE, aggregate, opened, readable, teller
+from iqa_harness.api.reading import STORE, aggregated, opened, readable, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
@@ -104,10 +104,10 @@ class Planned:
                 executor=self.executor,
             )  # fmt: skip
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
-            manifest = aggregate(self.store, manifest.run)
+            manifest, tables = aggregated(self.store, manifest.run)
         only = self.config.only
         asked = frozenset(cell.key for cell in self.work.cells if not only or cell.family in only)
-        return Run(self.store, manifest, self.entrants, self.data, asked)
+        return Run(self.store, manifest, tables, self.entrants, self.data, asked)
 
 
 class AttackOptions(TypedDict, total=False):
@@ -242,20 +242,13 @@ def attack(
 
 
 def load_run(run: str, store: str | Path | ResultStore = STORE) -> Run:
-    """Return a stored run; its tables are made anew if they are of other cells than the store has now.
+    """Return a stored run; its tables are made anew if they would come out otherwise now.
 
     Raises:
         ResultsError: no such run, or a damaged file.
     """
-    from iqa_harness.running.manifest import refreshed
-    from iqa_results import is_made_from
-
     results = opened(store)
-    manifest = refreshed(results, results.read_manifest(run))
-    done = [cell.key for cell in manifest.cells if cell.status == "done"]
-    if (results.run_folder(run) / "table.parquet").is_file() and is_made_from(results.read_table(run), done):
-        return Run(results, manifest)
-    return Run(results, aggregate(results, run))
+    return Run(results, *aggregated(results, run))
 
 
 def as_suite(suite: str | Path | Suite | LoadedSuite) -> LoadedSuite:

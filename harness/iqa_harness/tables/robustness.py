@@ -68,6 +68,11 @@ class RobustnessTable(NamedTuple):
     maker: str
     """Hash of what made it from them: our code, its packages, and what the manifest says of the run."""
 
+    @property
+    def made_from(self) -> str:
+        """Hash of the two: equal ones are equal tables."""
+        return hashlib.sha256(json.dumps([self.maker, sorted(self.cells)]).encode()).hexdigest()
+
     def write(self, store: ResultStore, run: str) -> None:
         """Write every table into the run's folder, last the one that says what all were made from."""
         for name in sorted(RUN_TABLES, key=lambda name: name == "table"):
