@@ -38,7 +38,8 @@ MOST = 8
 
 
 FIRST_EDITION = "relative difference between the gradient and finite differences"
-"""What version 0.1 wrote of `gradient_agrees`: it took the first four images, each as a whole."""
+"""What version 0.1 wrote of `gradient_agrees`: it took the first FIRST_IMAGES images, each as a whole."""
+FIRST_IMAGES = 4
 
 
 class Check(NamedTuple):
@@ -83,9 +84,9 @@ DRIFT = 0.25
 
 
 def measured_as_here(checks: Mapping[str, Any]) -> bool:
-    """Return whether stored checks were measured on the images and in the blocks that this version takes.
+    """Return whether stored checks say that they are of the images and blocks that this version takes.
 
-    The values of others need not be the ones measured here; what passed should.
+    Those of the first edition do not: see `agrees_as_first`.
     """
     stored = checks.get(AGREES)
     return not (isinstance(stored, Mapping) and stored.get("detail") == FIRST_EDITION)
@@ -277,6 +278,25 @@ def _gradient_agrees(probe: Probe, batch: Tensor) -> Check:
         0.5,
         f"relative difference between the gradient and finite differences, {what}",
     )
+
+
+def agrees_as_first(model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None) -> Check:
+    """Compare gradient and central differences as the first edition did; arguments are `check_model`'s."""
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
+    inside = torch.stack(list(images)).clamp(PROBE, 1 - PROBE)
+    gradients = probe.gradients(inside)
+    generator = torch.Generator().manual_seed(0)
+    differences: list[float] = []
+    slopes: list[float] = []
+    for _ in range(4):
+        signs = torch.randint(0, 2, inside.shape[1:], generator=generator).to(inside) * 2 - 1
+        up, down = (probe.scores((inside + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
+        differences += ((up - down) / (2 * PROBE)).tolist()
+        slopes += (gradients * signs).flatten(1).sum(dim=1).tolist()
+    error = _error(differences, slopes, 0)
+    if error is None:
+        return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
+    return _at_most(error, 0.5, FIRST_EDITION)
 
 
 def _slopes(

@@ -15,9 +15,12 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.evidence.model_checks import (
+    AGREES,
     DRIFT,
+    FIRST_IMAGES,
     UNCHANGED,
     Check,
+    agrees_as_first,
     blocked_by,
     check_again,
     check_model,
@@ -65,6 +68,16 @@ def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str,
     """
     device = runtime.devices[0]
     return _checks(entrant, _batch(work.images, device), work.suite, device)
+
+
+def measured_as_first(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
+    """Check and probe a model as the first edition did: on the plan's first images."""
+    device = runtime.devices[0]
+    batch = _batch(work.images, device, range(min(FIRST_IMAGES, len(work.images))))
+    checks = _checks(entrant, batch, work.suite, device)
+    if AGREES in checks:
+        checks[AGREES] = agrees_as_first(entrant.model, batch, draws=work.suite.eot_samples)
+    return checks
 
 
 def after_run(
@@ -128,9 +141,10 @@ class Before(NamedTuple):
         return check if words is None else Check(None, check.threshold, False, words)
 
 
-def _batch(images: ImageSet, device: str) -> list[Tensor]:
+def _batch(images: ImageSet, device: str, places: Sequence[int] | None = None) -> list[Tensor]:
     """Return the images that models are checked on: of one size, spread over the attacked ones."""
-    pixels = [to_tensor(images.read(i), device) for i in checked_images(len(images))]
+    places = checked_images(len(images)) if places is None else places
+    pixels = [to_tensor(images.read(i), device) for i in places]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     return same_size if len(same_size) > 1 else [pixels[0], pixels[0].flip(-1)]
 
