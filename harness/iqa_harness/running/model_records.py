@@ -87,6 +87,7 @@ def after_run(
     device: str,
     copy: QualityModel | None,
     stored: Callable[[], str | None],
+    elsewhere: Check | None = None,
 ) -> ModelRecord:
     """Return a model's record with what is measured again after a run.
 
@@ -97,18 +98,10 @@ def after_run(
         device: torch device.
         copy: what attacks asked for gradients in its place.
         stored: says which stored clean score is no longer the model's.
+        elsewhere: what other processes measured of their copies of it; the worse one counts.
     """
     before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
-    check = before.compare(entrant.label, entrant.model, device, copy, stored)
-    return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
-
-
-def with_check(record: ModelRecord, found: Check | None) -> ModelRecord:
-    """Return a record whose check after the run is the worse one of its own and a worker's, if any."""
-    own = record.checks.get(UNCHANGED)
-    if found is None or not isinstance(own, dict):
-        return record
-    check = worse(found, Check(**own))
+    check = worse(before.compare(entrant.label, entrant.model, device, copy, stored), elsewhere)
     return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
 
 

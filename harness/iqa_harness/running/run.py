@@ -18,7 +18,7 @@ from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import write_snapshot
 from iqa_harness.running.ledger import Ledger, planned
 from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
-from iqa_harness.running.model_records import model_record, with_check
+from iqa_harness.running.model_records import model_record
 from iqa_harness.running.stored_scores import require_stored_scores
 from iqa_results import ModelRecord, ResultStore, RunManifest
 from iqa_results.storage import no_room
@@ -157,8 +157,8 @@ def _measured_again(
         if isinstance(held, Mapping) and not held.get("passed"):  # cells of that start are in the run
             found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
         elif entrant.label in busy and not blocked_by(record.checks):
-            mine = bench.measured_again(record, entrant, work, missing)
-            found.append(with_check(mine, ledger.unchanged.get(entrant.label)))
+            elsewhere = ledger.unchanged.get(entrant.label)
+            found.append(bench.measured_again(record, entrant, work, missing, elsewhere))
         else:
             found.append(record)
     return found

@@ -18,6 +18,7 @@ from iqa_harness.cells.examples import Examples, encode, stored
 from iqa_harness.cells.plan import Cell, CellRef, Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.evidence.model_checks import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
@@ -101,7 +102,12 @@ class Bench:
         return Outcome(task.number, tuple(reports.values()), self._describe(), time.perf_counter() - started)
 
     def measured_again(
-        self, record: ModelRecord, entrant: Entrant, work: Work, missing: Collection[str]
+        self,
+        record: ModelRecord,
+        entrant: Entrant,
+        work: Work,
+        missing: Collection[str],
+        elsewhere: Check | None,
     ) -> ModelRecord:
         """Return a model's record with what is measured after its attacks; see `after_run`."""
         copy = self._copies.of(entrant.model, entrant.sha256)
@@ -109,7 +115,7 @@ class Bench:
         def stored() -> str | None:
             return changed_score(work, entrant, self._device, self._store, missing)
 
-        return after_run(record, entrant, work, self._device, copy, stored)
+        return after_run(record, entrant, work, self._device, copy, stored, elsewhere)
 
     def last(self) -> Outcome:
         """Measure again every model that was asked for gradients here: this object, after all its calls."""

@@ -58,9 +58,12 @@ class _Worker:
 
     def measure_again(self, folder: str) -> Future[Outcome] | None:
         """Ask the process, which has nothing to do, for what it measures last; None if there is none."""
-        with suppress(BrokenProcessPool):
-            return self._pool and self._pool.submit(measure_again, folder, self.place)
-        return None
+        if self._pool is None:
+            return None
+        try:
+            return self._pool.submit(measure_again, folder, self.place)
+        except BrokenProcessPool:  # killed while it had nothing to do
+            return None
 
     def end(self) -> None:
         """End the process, in the middle of a cell if need be."""
