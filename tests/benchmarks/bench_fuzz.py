@@ -300,6 +300,9 @@ def fuzz(inputs: int, seed: int, folder: Path, log: Path, *, commands: float = 0
             with contextlib.suppress(IQAError, OSError):
                 read(content)  # the whole input again, for the others that need it
             outcomes[found] += 1
+            if number % 500 == 499:  # of a run that is stopped it is known how far it came
+                file.write(f"{number + 1} inputs: {dict(outcomes)}\n")
+                file.flush()
             if trace:
                 last = trace.strip().splitlines()
                 where = next((line.strip() for line in reversed(last) if line.strip().startswith("File")), "")
