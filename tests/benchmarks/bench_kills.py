@@ -10,7 +10,7 @@ A hang is a lack of progress, not of time, so that other work on the machine mak
 processes of a command together take less than 1 s of CPU and write nothing, or they take 20 s of CPU more
 than the undisturbed command took. It is read from /proc: Linux only.
 
-Run so far, on a busy machine: 15 kills in 4 commands of seed 5, and 100 kills in 37 commands of seed 11, which
+Run so far, on a busy machine: 15 kills in 4 commands of seed 5, and 100 in 37 commands of seed 11, which
 was stopped by hand after 43 minutes: 0 faults. 200 kills in one go are still to be run.
 
     python tests/benchmarks/bench_kills.py --kills 200 --seed 0 --log kills.log
