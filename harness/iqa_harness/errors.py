@@ -14,7 +14,7 @@ Exit codes of `iqa-harness`:
 2     a question that cannot be asked: wrong usage of the command line (unknown option, missing
       argument), or `gate` and `baseline diff` on runs that are not comparable
 3     bad input: unknown name, unreadable or damaged file, bad TOML, checkpoint of another model
-4     partial: some cells failed, the others are stored; the same command goes on
+4     partial: some cells failed, or a model cannot be measured; the others are stored and go on
 70    a bug in iqa-harness or in a plugin, with its traceback
 130   interrupted (Ctrl-C, SIGTERM); what was finished is stored, the same command goes on
 141   who read the output has gone (`| head`): what was to be said was not, so no other code is given

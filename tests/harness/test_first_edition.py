@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import iqa_harness as iqa
 from iqa_harness.cli.printing import speed_lines
+from iqa_harness.running.model_records import measured_as_first
+from iqa_models import wrap
 from iqa_results import ResultStore
 
 STORE = Path(__file__).with_name("first_edition")
@@ -71,3 +74,62 @@ def test_its_speed_is_shown_without_a_share_of_a_peak(store, tmp_path):
     assert len(lines) == 2
     assert lines[0].startswith(f"speed: linear on {run.throughput[0].device}: {speed:,.1f} gradients/s")
     assert not any("peak" in line for line in lines)
+
+
+def edited(store, model, change):
+    """Write the manifest with one model's checks changed."""
+    manifest = store.read_manifest("first")
+    models = [
+        m.model_copy(update={"checks": change({n: dict(c) for n, c in m.checks.items()})})
+        if m.name == model
+        else m
+        for m in manifest.models
+    ]
+    store.write_manifest(manifest.model_copy(update={"models": tuple(models)}))
+
+
+@pytest.mark.parametrize("name", ["score_range", "gradient_agrees", "noise_weaker"])
+def test_an_edited_check_is_found_under_the_first_editions_words(store, cache, name):
+    """Its value is measured again as the first edition measured it, not only held to its bound."""
+
+    def change(checks):
+        checks[name]["value"] = 0.45  # on the right side of its bound
+        return checks
+
+    edited(store, "other", change)
+    found = iqa.verify("first", store=store, cache=cache, sample=1, progress=False)
+    (finding,) = [f for f in found.findings if f.what == "check"]
+    assert finding.where == f"other, {name}"
+    assert "value: 0.45 is stored" in finding.detail
+
+
+class MasksTheLast(torch.nn.Module):
+    """The mean of an image; of the last two of six it hands out no gradient."""
+
+    def __init__(self, means):
+        super().__init__()
+        self.register_buffer("means", torch.tensor(means))
+
+    def forward(self, images):
+        scores = images.mean(dim=(1, 2, 3))
+        nearest = (scores.detach()[:, None] - self.means).abs().argmin(dim=1)
+        return torch.where(nearest < 4, scores, scores.detach())
+
+
+def test_the_first_editions_words_hide_nothing_of_a_run_of_now(tmp_path, cache):
+    """Checks of the first images only, under the old words, are true and pass; those of now are asked too."""
+    where = {"limit": 6, "run": "first", "store": tmp_path / "now", "cache": cache, "progress": False}
+    images = iqa.plan("smoke", "linear", **where).work.images
+    module = MasksTheLast([float(images.read(i).mean() / 255) for i in range(6)])
+    model = wrap(module, name="masked", score_range=(0, 1))
+    run = iqa.attack("smoke", {"masked": model}, **where)
+    assert not run.manifest.models[0].checks["gradient_alive"]["passed"]
+    planned = iqa.plan("smoke", {"masked": model}, **where)
+    first = measured_as_first(planned.entrants[0], planned.work, planned.runtime)
+    assert first["gradient_alive"].passed
+    edited(run.store, "masked", lambda _: {name: check._asdict() for name, check in first.items()})
+    found = iqa.verify(
+        "first", models={"masked": model}, store=run.store, cache=cache, sample=1, progress=False
+    )
+    (finding,) = [f for f in found.findings if f.where == "masked, gradient_alive"]
+    assert "passed: True is stored, measured again it is False" in finding.detail

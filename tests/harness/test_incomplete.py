@@ -4,17 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 
 from iqa_harness.api.verify import judged
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.measures.composed import composed_worst_case
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.tables.ties import Place, difference_rows
-from iqa_models import create_model
+from iqa_models import QualityModel, create_model
 from iqa_results import ROW_SCHEMA, BadPart, ResultStore
 
 MAIN, SMALL = 4 / 255, 2 / 255
@@ -228,3 +230,63 @@ def test_a_stored_score_that_is_no_number_is_a_damaged_part(two, tmp_path, colum
     )
     with pytest.raises(BadPart, match=says):
         robustness_table(other, manifest.model_copy(update={"cells": (cell,)}))
+
+
+class Unsound(QualityModel):
+    """Breaks one assumption of the harness at a time."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(create_model("linear").spec.replace(name="unsound"))
+        self.fault, self.calls = fault, 0
+
+    def predict(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        scores = images.mean((1, 2, 3))
+        if self.fault == "repeatable":
+            return scores + 1e-3 * self.calls
+        if self.fault == "batch_independent":
+            return scores + 0.01 * len(images)
+        if self.fault == "finite_scores":
+            return scores * float("nan")
+        return scores.detach()
+
+
+def run_of(store, images, suite, entrants):
+    return run_suite(plan(suite, entrants, images), entrants, RunConfig("r"), store, Runtime())
+
+
+@pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
+def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suite, fault):
+    """Without repeatable, independent, finite scores and a gradient nothing is run and nothing stored."""
+    store = ResultStore(tmp_path)
+    with pytest.raises(RunError, match=f"fails the check '{fault}'"):
+        run_of(store, images, suite, [Entrant("bad", Unsound(fault).eval())])
+    assert store.list_runs() == []
+
+
+@pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
+def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, suite, fault):
+    """The other's rows and values are those of a run of its own; the bad one is invalid, with the reason."""
+    alone = ResultStore(tmp_path / "alone")
+    good = [Entrant("first", create_model("linear", seed=1))]
+    expected = run_of(alone, images, suite, good)
+    store = ResultStore(tmp_path / "both")
+    manifest = run_of(store, images, suite, [Entrant("bad", Unsound(fault).eval()), *good])
+    assert manifest.status == "partial"
+    cells = {name: [c for c in manifest.cells if c.model == name] for name in ("bad", good[0].label)}
+    assert {cell.status for cell in cells["bad"]} == {"failed"}
+    assert all(f"fails the check '{fault}'" in cell.error for cell in cells["bad"])
+    assert {cell.status for cell in cells[good[0].label]} == {"done"}
+    assert [note for note in manifest.notes if note.startswith(f"bad: invalid, fails the check '{fault}'")]
+    assert not manifest.models[0].checks[fault]["passed"]
+    keys = [cell.key for cell in cells[good[0].label]]
+    assert keys == [cell.key for cell in expected.cells]
+    mine, theirs = (s.read_cells(keys).drop_columns(["seconds"]) for s in (store, alone))
+    assert mine.equals(theirs)
+    tables = robustness_table(store, manifest, resamples=20)
+    table = tables.table.to_pylist()
+    assert {row["verdict"] for row in table if row["model"] == "bad"} == {"invalid"}
+    assert all(f"fails the check '{fault}'" in row["undefined"] for row in table if row["model"] == "bad")
+    own = robustness_table(alone, expected, resamples=20).table.to_pylist()
+    kept = [{**row, "ties_with": ""} for row in table if row["model"] != "bad"]
+    assert kept == [{**row, "ties_with": ""} for row in own]

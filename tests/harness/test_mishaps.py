@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.scratch import abandoned, scratch_folder
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
+from iqa_harness.training.maps import StoredMaps
 from iqa_models import create_model
 from iqa_results import ResultStore
 
@@ -154,6 +156,29 @@ def test_a_temporary_folder_goes_with_its_block_and_is_nobody_elses_meanwhile(tm
         with scratch_folder(tmp_path) as second:
             assert held.is_dir()
             assert second != held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_in_the_systems_place_goes_with_the_next_one(tmp_path, monkeypatch):
+    """A trainer's maps, resized images, what Ray's workers unpack: in a folder of this user alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "from iqa_harness.machine.scratch import Scratch; print(Scratch().path, flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    left = Path(child.stdout.readline().strip())
+    assert left.is_dir()
+    os.utime(left, (1, 1))
+    with scratch_folder() as mine:
+        assert mine.parent == left.parent
+        assert mine.parent.stat().st_mode & 0o077 == 0
+        assert left.is_dir()  # its process lives
+    child.kill()
+    child.communicate()
+    maps = StoredMaps(1)
+    assert not left.exists()
+    del maps
     assert list(tmp_path.iterdir()) == []
 
 

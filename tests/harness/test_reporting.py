@@ -32,7 +32,7 @@ RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
     """A store with one run of two linear models."""
-    from iqa_harness.api.reading import aggregate
+    from iqa_harness.api.reading import aggregated
     from iqa_harness.cells.plan import plan
     from iqa_harness.data import open_data
     from iqa_harness.entrants.naming import load_entrant, parse_model
@@ -47,7 +47,7 @@ def smoke(tmp_path_factory, cache):
     ]
     work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache))
     run_suite(work, entrants, RunConfig("first", loaded.text), store)
-    aggregate(store, "first")
+    aggregated(store, "first")
     return store
 
 

@@ -2,9 +2,12 @@
 
 import pytest
 
-from iqa_harness.api.reading import aggregate, aggregated
+import iqa_harness as iqa
+from iqa_harness.api.demo import Demo
+from iqa_harness.api.reading import aggregated
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import RunError
 from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
@@ -18,7 +21,7 @@ def store(tmp_path, images, suite):
     entrants = [Entrant("m", create_model("linear", seed=10))]
     store = ResultStore(tmp_path)
     run_suite(plan(suite, entrants, images), entrants, RunConfig("r", ""), store)
-    aggregate(store, "r")
+    aggregated(store, "r")
     return store
 
 
@@ -34,7 +37,7 @@ def test_what_is_read_is_what_would_be_made(store):
     made = robustness_table(store, manifest)
     for name in RUN_TABLES:
         assert getattr(found, name).to_pylist() == getattr(made, name).to_pylist()
-    assert aggregated(store, "r").table.to_pylist() == made.table.to_pylist()
+    assert aggregated(store, "r")[1].table.to_pylist() == made.table.to_pylist()
     assert times(store) == before
 
 
@@ -70,6 +73,39 @@ def test_a_change_makes_them_anew(store, change):
     """Another cell, plan, code or number of draws, or a file that cannot be read."""
     change(store)
     before = times(store) if change not in (table_missing,) else None
-    manifest = aggregate(store, "r")
+    manifest, _ = aggregated(store, "r")
     assert times(store) != before
     assert stored_tables(store, manifest) is not None
+
+
+@pytest.mark.parametrize("change", [cell_lost, other_radius, other_code])
+def test_who_loads_or_draws_a_run_decides_alike(store, change):
+    """A loaded run has the tables that would be made now; a page of others is not taken for the run's."""
+    run = iqa.load_run("r", store)
+    demo = Demo(run, ())
+    assert demo.page is None  # never drawn
+    page = run.report(formats=["html"]).page
+    assert demo.page == page
+    change(store)
+    page.touch()  # the newest file there is, whatever it was drawn from
+    again = iqa.load_run("r", store)
+    expected = robustness_table(store, again.manifest)
+    for name in RUN_TABLES:
+        assert getattr(again.tables, name).to_pylist() == getattr(expected, name).to_pylist()
+    assert (Demo(again, ()).page == page) == (change is other_code)  # then they come out as they were
+    again.report(formats=["html"])
+    assert Demo(again, ()).page == page
+
+
+def test_a_run_of_a_store_that_cannot_be_written_to_is_loaded(store, monkeypatch):
+    """Its tables are made anew in memory, and the stored ones stay as they are."""
+    other_code(store)
+    before = times(store)
+    monkeypatch.setattr("iqa_harness.api.reading.require_folder", refuse)
+    run = iqa.load_run("r", store)
+    assert run.table["value"].notna().any()
+    assert times(store) == before
+
+
+def refuse(place, option):
+    raise RunError(f"{option} {place} cannot be written to")

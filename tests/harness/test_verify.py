@@ -264,6 +264,7 @@ def test_verify_on_the_command_line(cli, tmp_path):
     assert code == 0, out
     assert "5 cells (144 rows) and the checks of 1 models made again" in out
     assert "0 differ" in out
+    assert "not verified: linear, gradient_unchanged" in out
     store = ResultStore(tmp_path / "iqa-store")
     cell = next(c for c in store.read_manifest("smoke").cells if c.attack == "pgd")
 

@@ -286,6 +286,32 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
     )
 
 
+def test_masking_after_many_calls_is_found_when_all_its_cells_are_made_again(tmp_path, small_images):
+    """The check after the run edited to passed: a sample leaves it open and says so, all cells find it."""
+    text = SMALL.replace("steps = 2", "steps = 40")
+    _, _, (counted,) = _made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {})])
+    calls = counted.model.seen - 10  # of 40 in the attack, and a few after it
+    tired = ("t", "cheat_tired", {"calls": calls})
+    store, manifest, _ = _made(tmp_path / "short", text, small_images, [tired])
+    record = manifest.models[0]
+    assert not record.checks["gradient_unchanged"]["passed"]
+    assert all(check["passed"] for name, check in record.checks.items() if name != "gradient_unchanged")
+    hidden = {**record.checks["gradient_unchanged"], "passed": True, "value": 0.0}
+    checks = {**record.checks, "gradient_unchanged": hidden}
+    edited = manifest.model_copy(update={"models": (record.model_copy(update={"checks": checks}),)})
+    _retabled(store, edited)
+
+    def verified(sample):
+        fresh = Entrant("t", create_model("cheat_tired", calls=calls))
+        return verify_run(store, edited, [fresh], small_images, sample=sample)
+
+    some, every = verified(0), verified(9)
+    assert some.findings == []
+    assert [words.partition(":")[0] for words in some.not_verified] == ["t, gradient_unchanged"]
+    assert [(f.what, f.where) for f in every.findings] == [("check", "t, gradient_unchanged")]
+    assert every.not_verified == ()
+
+
 def test_a_run_cut_after_any_cell_is_verified(small, small_images, tmp_path):
     """Only clean rows, no rows, half of them: what is there agrees, what is not there is no lie."""
     whole, manifest, entrants = small

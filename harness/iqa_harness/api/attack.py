@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from iqa_harness.api.reading import STORE, aggregate, opened, readable, teller
+from iqa_harness.api.reading import STORE, aggregated, opened, readable, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
@@ -115,10 +115,10 @@ class Planned:
                 executor=self.executor,
             )  # fmt: skip
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
-            manifest = aggregate(self.store, manifest.run)
+            manifest, tables = aggregated(self.store, manifest.run)
         only = self.config.only
         asked = frozenset(cell.key for cell in self.work.cells if not only or cell.family in only)
-        return Run(self.store, manifest, self.entrants, self.data, asked)
+        return Run(self.store, manifest, tables, self.entrants, self.data, asked)
 
 
 class AttackOptions(TypedDict, total=False):
@@ -232,6 +232,7 @@ def attack(
     """Run a suite on models; cells that are in the store already are not computed again.
 
     It can be interrupted at any moment; the same call goes on from there. A cell that failed is tried again.
+    A model that gives no usable number is `invalid` with the reason, and the others go on.
 
     Args:
         suite: by name, the path of a TOML file, or a `Suite`.
@@ -244,28 +245,21 @@ def attack(
         The run, its tables made. `run.failed` are cells with an error; they are missing in the tables.
 
     Raises:
-        HarnessError and the other packages' errors: unknown names, unusable data or models, a model that
-            fails a check without which no number can be made, a run of that name that is another one.
+        HarnessError and the other packages' errors: unknown names, unusable data or models, no model that
+            passes the checks without which no number can be made, a run of that name that is another one.
     """
     require_folder(str(opened(options.get("store", STORE)).root), "--store")
     return plan(suite, models, progress=progress, **options).run(progress=progress)
 
 
 def load_run(run: str, store: str | Path | ResultStore = STORE) -> Run:
-    """Return a stored run; its tables are made anew if they are of other cells than the store has now.
+    """Return a stored run; its tables are made anew if they would come out otherwise now.
 
     Raises:
         ResultsError: no such run, or a damaged file.
     """
-    from iqa_harness.running.manifest import refreshed
-    from iqa_results import is_made_from
-
     results = opened(store)
-    manifest = refreshed(results, results.read_manifest(run))
-    done = [cell.key for cell in manifest.cells if cell.status == "done"]
-    if (results.run_folder(run) / "table.parquet").is_file() and is_made_from(results.read_table(run), done):
-        return Run(results, manifest)
-    return Run(results, aggregate(results, run))
+    return Run(results, *aggregated(results, run))
 
 
 def as_suite(suite: str | Path | Suite | LoadedSuite) -> LoadedSuite:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iqa_harness.api.attack import Planned, plan
-from iqa_harness.api.reading import STORE, report_folder
+from iqa_harness.api.reading import STORE, drawn_page
 from iqa_harness.api.run import Run
 from iqa_harness.api.train import train
 from iqa_harness.data import open_data
@@ -57,12 +57,8 @@ class Demo:
 
     @property
     def page(self) -> Path | None:
-        """The run's page if it was written after its tables, None if it is to be written."""
-        folder = Path(str(self.run.store.run_folder(self.run.name)))
-        page, table = report_folder(self.run.store, self.run.name) / "index.html", folder / "table.parquet"
-        if page.is_file() and table.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns:
-            return page
-        return None
+        """The run's page if it was drawn from the tables there are now, None if it is to be drawn."""
+        return drawn_page(self.run.store, self.run.name, self.run.tables)
 
     def __repr__(self) -> str:
         return repr(self.run)

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
+from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
-from iqa_harness.reporting.runs import computed_run
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.manifest import refreshed
-from iqa_harness.tables.robustness import robustness_table, stored_tables
+from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
 from iqa_reports import Inputs, StoredRun, rows_of
 from iqa_reports.inputs.frames import Cost, Result
-from iqa_results import BadManifest, ResultStore, RunManifest
+from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
 
 STORE = "iqa-store"
 """Where results go if nothing is said."""
@@ -28,23 +29,27 @@ def opened(store: str | Path | ResultStore) -> ResultStore:
     return store if isinstance(store, ResultStore) else ResultStore(store)
 
 
-def aggregate(store: ResultStore, run: str) -> RunManifest:
-    """Compute a run's tables from its rows and store them; return its manifest as the store has it now."""
-    return aggregated(store, run).manifest
+def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> tuple[RunManifest, RobustnessTable]:
+    """Return a run's manifest as the store has it now, and its tables, which are kept in the store.
 
-
-def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> StoredRun:
-    """Compute a run's tables from its rows, `keep` them in the store, and return the run with them.
-
-    Tables that are there and would be made again as they are, are read.
+    Tables that are there and would be made again as they are, are read. Others are made anew from the rows;
+    without `keep`, and in a store that cannot be written to, they stay in memory.
     """
     manifest = refreshed(store, store.read_manifest(run))
     tables = stored_tables(store, manifest)
     if tables is None:
         tables = robustness_table(store, manifest)
-        if keep:
+        if keep and _is_writable(store):
             tables.write(store, run)
-    return computed_run(store, manifest, tables)
+    return manifest, tables
+
+
+def _is_writable(store: ResultStore) -> bool:
+    try:
+        require_folder(str(store.root), "--store")
+    except RunError:
+        return False
+    return True
 
 
 def gather(
@@ -85,6 +90,23 @@ def readable(store: ResultStore) -> Iterator[RunManifest]:
     for name in store.list_runs():
         with suppress(BadManifest):
             yield store.read_manifest(name)
+
+
+def drawn_page(store: ResultStore, run: str, tables: RobustnessTable) -> Path | None:
+    """Return the page in a run's own folder if it was drawn from just these tables, None if it was not."""
+    page, note = report_folder(store, run) / "index.html", _note_of(store, run)
+    if not (page.is_file() and note.is_file()):
+        return None
+    return page if note.read_bytes() == tables.made_from.encode() else None
+
+
+def note_page(store: ResultStore, run: str, tables: RobustnessTable) -> None:
+    """Write down, of the page just drawn in a run's own folder, which tables it was drawn from."""
+    write_whole(_note_of(store, run), tables.made_from.encode())
+
+
+def _note_of(store: ResultStore, run: str) -> Path:
+    return report_folder(store, run) / ".made-from"
 
 
 def report_folder(store: ResultStore, run: str) -> Path:

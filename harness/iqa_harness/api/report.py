@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_harness.api.reading import STORE, aggregated, explanations, gather, opened, report_folder
+from iqa_harness.api.reading import STORE, aggregated, explanations, gather, note_page, opened, report_folder
 from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
 from iqa_harness.reporting.results import results_frame
-from iqa_harness.reporting.runs import find_runs, read_runs
+from iqa_harness.reporting.runs import computed_run, find_runs, read_runs
 from iqa_reports import FORMATS, Inputs, Report, build_report, print_report, render_report
 from iqa_reports.leaderboard import write_leaderboard
 from iqa_results import RemotePath, ResultStore
@@ -92,24 +92,23 @@ def report(
     if out is None and len(names) != 1:
         raise RunError("several runs or none have no folder of their own: say where with --out")
     results = opened(store)
-    keep = bool(names)
-    try:
-        require_folder(str(results.root) if names else None, "--store")  # the runs' tables are written there
-    except RunError:
-        if out is None:
-            raise
-        keep = False
+    if out is None:
+        require_folder(str(results.root), "--store")
     folder = Path(out) if out is not None else report_folder(results, names[0])
     require_folder(folder, "--out")
     plugged = bool(run_plugins(plugins))
+    found = [aggregated(results, name) for name in names]
     made = gather(
-        results, [aggregated(results, name, keep=keep) for name in names], [Path(file) for file in inputs],
+        results, [computed_run(results, *each) for each in found], [Path(file) for file in inputs],
         published=published, images=images, cache=Path(cache) if cache else None, plugged=plugged,
     )  # fmt: skip
     built = build_report(made)
     tables = tuple(results.run_folder(name) / "table.parquet" for name in names)
     rows = results.root / "cells" if names else None
-    return Written(built, folder, tuple(render_report(built, folder, formats)), tables, rows)
+    written = Written(built, folder, tuple(render_report(built, folder, formats)), tables, rows)
+    if out is None and written.page is not None:
+        note_page(results, names[0], found[0][1])
+    return written
 
 
 def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") -> Written:

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_harness.api.reading import aggregate, gather
+from iqa_harness.api.reading import aggregated, gather
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.reporting.runs import FoundRun, read_run
+from iqa_harness.reporting.runs import computed_run
+from iqa_harness.tables.robustness import RobustnessTable
 from iqa_reports import build_report, html_table, print_report
 from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
@@ -33,24 +34,26 @@ class Run:
         store: where its parts, manifest and tables are.
         name: its name there.
         manifest: what it was made of; cells as the store had them when this object was made.
+        tables: what its rows amount to, as Arrow tables.
     """
 
     def __init__(
         self,
         store: ResultStore,
         manifest: RunManifest,
+        tables: RobustnessTable,
         entrants: Sequence[Entrant] = (),
         data: ImageSet | None = None,
         asked: frozenset[str] | None = None,
     ) -> None:
-        """Take a run whose tables are written, and the live models and images it was made from, if any."""
-        self.store, self.name, self.manifest = store, manifest.run, manifest
+        """Take a run with its tables, and the live models and images it was made from, if any."""
+        self.store, self.name, self.manifest, self.tables = store, manifest.run, manifest, tables
         self._entrants, self._data, self._asked = tuple(entrants), data, asked
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row a (model, kind of row, attack, objective, norm, radius, steps, metric); `TABLE_SCHEMA`."""
-        frame: pd.DataFrame = self.store.read_table(self.name).to_pandas()
+        frame: pd.DataFrame = self.tables.table.to_pandas()
         return frame
 
     def rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -88,19 +91,19 @@ class Run:
     @cached_property
     def flags(self) -> pd.DataFrame:
         """One row a (model, flag): what was measured, the bound, whether it is raised; `FLAG_SCHEMA`."""
-        frame: pd.DataFrame = self.store.read_table(self.name, "flags").to_pandas()
+        frame: pd.DataFrame = self.tables.flags.to_pandas()
         return frame
 
     @cached_property
     def measures(self) -> pd.DataFrame:
         """One row a (model, attack, measure): gains, robustness scores, costs; `MEASURE_SCHEMA`."""
-        frame: pd.DataFrame = self.store.read_table(self.name, "measures").to_pandas()
+        frame: pd.DataFrame = self.tables.measures.to_pandas()
         return frame
 
     @cached_property
     def intervals(self) -> pd.DataFrame:
         """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_SCHEMA`."""
-        frame: pd.DataFrame = self.store.read_table(self.name, "intervals").to_pandas()
+        frame: pd.DataFrame = self.tables.intervals.to_pandas()
         return frame
 
     @property
@@ -141,7 +144,7 @@ class Run:
                 raise RunError(f"run {self.name!r} has no model {name!r}; it has {', '.join(self.models)}")
         if a == b:
             raise RunError(f"compare two models, not {a!r} with itself")
-        frame = self.store.read_table(self.name, "differences").to_pandas()
+        frame = self.tables.differences.to_pandas()
         found = frame[frame["model_a"].isin((a, b)) & frame["model_b"].isin((a, b))].copy()
         if self.models.index(a) > self.models.index(b):
             found["difference"] *= -1
@@ -166,10 +169,10 @@ class Run:
 
     def refresh(self) -> Run:
         """Return the run as the store has it now, its tables made anew."""
-        return Run(self.store, aggregate(self.store, self.name), self._entrants, self._data, self._asked)
+        return Run(self.store, *aggregated(self.store, self.name), self._entrants, self._data, self._asked)
 
     def _leaderboard(self) -> Report:
-        stored = replace(read_run(FoundRun(self.store, self.name)), manifest=self.manifest)
+        stored = computed_run(self.store, self.manifest, self.tables)
         return build_report(replace(gather(self.store, [stored]), figures=False))
 
     def __repr__(self) -> str:

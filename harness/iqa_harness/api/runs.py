@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from iqa_harness.api.reading import STORE, opened
 from iqa_harness.machine.places import require_file, require_folder
@@ -14,27 +15,29 @@ from iqa_harness.stores.transfer import merge_run, open_source
 from iqa_results import BadManifest, ResultStore, RunManifest
 
 
-def list_runs(store: str | Path | ResultStore = STORE, damaged: list[str] | None = None) -> list[RunManifest]:
-    """Return the manifests of a store's runs, with the state of their cells as it is now.
+class Listing(NamedTuple):
+    """The runs of a store."""
+
+    runs: list[RunManifest]
+    """Their manifests, with the state of their cells as it is now."""
+    damaged: list[str]
+    """What is wrong with each manifest that cannot be read."""
+
+
+def list_runs(store: str | Path | ResultStore = STORE) -> Listing:
+    """Return the manifests of a store's runs; what cannot be read is named and left out.
 
     Args:
         store: folder or URL of results.
-        damaged: gets what is wrong with each manifest that cannot be read, and the others are returned;
-            without it the first one is raised.
-
-    Raises:
-        BadManifest: a manifest is damaged.
     """
     results = opened(store)
-    found = []
+    listing = Listing([], [])
     for run in results.list_runs():
         try:
-            found.append(refreshed(results, results.read_manifest(run)))
+            listing.runs.append(refreshed(results, results.read_manifest(run)))
         except BadManifest as error:
-            if damaged is None:
-                raise
-            damaged.append(str(error))
-    return found
+            listing.damaged.append(str(error))
+    return listing
 
 
 def show_run(run: str, store: str | Path | ResultStore = STORE) -> RunManifest:

@@ -31,8 +31,7 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
 
     from iqa_harness.api.runs import list_runs
 
-    damaged: list[str] = []
-    found = list_runs(store, damaged)
+    found, damaged = list_runs(store)
     for reason in damaged:
         say(f"damaged: {reason}", err=True)
     code = ExitCode.PARTIAL if damaged else ExitCode.OK

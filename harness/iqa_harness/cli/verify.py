@@ -19,6 +19,8 @@ from iqa_harness.cli.arguments import (
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
 
+WHOLE = 1_000_000
+"""A sample that leaves no cell out."""
 SHOWN = 20
 """Findings printed at most; models that differ are all named."""
 
@@ -78,6 +80,8 @@ def verify(
         f"{seen.rows} rows compared with the plan and each other, {seen.cells} cells ({seen.rows_again} "
         f"rows) and the checks of {seen.checks} models made again: {len(found.findings)} differ"
     )
+    for words in seen.not_verified:
+        say(f"not verified: {words} (--sample {WHOLE} makes all cells again)")
     if not sample:
         say("nothing was made again (--sample 0): scores, labels and checks are as stored")
     for judged in found.judged:

@@ -118,8 +118,9 @@ _KINDS = (
         "model and of the copy that attacks asked for gradients, less what it was before; it is raised, "
         "too, if a clean score is no longer the stored one. A model that hides its gradient after so many "
         "calls or seconds, that learns from what it is shown, or that reads another file meanwhile raises "
-        "it. Workers of other processes are not asked: there only what changes with time is seen. Not "
-        "measured in a run that computed nothing or was interrupted.",
+        "it. Worker processes and Slurm jobs measure their own models after their last task, and the worst "
+        "counts; Ray's workers are not asked: there only what changes with time is seen. Not measured in a "
+        "run that computed nothing or was interrupted.",
     ),
     FlagKind(
         "input_range", "suspect", 0, "above", "model",

@@ -38,7 +38,8 @@ MOST = 8
 
 
 FIRST_EDITION = "relative difference between the gradient and finite differences"
-"""What version 0.1 wrote of `gradient_agrees`: it took the first four images, each as a whole."""
+"""What version 0.1 wrote of `gradient_agrees`: it took the first FIRST_IMAGES images, each as a whole."""
+FIRST_IMAGES = 4
 
 
 class Check(NamedTuple):
@@ -58,6 +59,24 @@ BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite
 """Without these no number can be made: scores, shared gradients or stored rows would be wrong."""
 
 
+def blocked_by(checks: Mapping[str, Any]) -> str | None:
+    """Say which check without which no number can be made a model fails; None if it fails none.
+
+    Args:
+        checks: what `check_model` measured, as values or as a manifest holds them.
+    """
+    for name in BLOCKING:
+        check = checks.get(name)
+        found = check._asdict() if isinstance(check, Check) else check
+        if isinstance(found, Mapping) and found.get("passed") is False:
+            value, bound = found.get("value"), found.get("threshold")
+            measured = "not measurable" if value is None else f"{value:g}"
+            return f"fails the check {name!r}: {found.get('detail')} ({measured}, allowed {bound:g})"
+    return None
+
+
+AGREES = "gradient_agrees"
+"""Name of the check that is compared with itself after a run."""
 UNCHANGED = "gradient_unchanged"
 """Name of the check after a run."""
 DRIFT = 0.25
@@ -65,11 +84,11 @@ DRIFT = 0.25
 
 
 def measured_as_here(checks: Mapping[str, Any]) -> bool:
-    """Return whether stored checks were measured on the images and in the blocks that this version takes.
+    """Return whether stored checks say that they are of the images and blocks that this version takes.
 
-    The values of others need not be the ones measured here; what passed should.
+    Those of the first edition do not: see `agrees_as_first`.
     """
-    stored = checks.get("gradient_agrees")
+    stored = checks.get(AGREES)
     return not (isinstance(stored, Mapping) and stored.get("detail") == FIRST_EDITION)
 
 
@@ -139,7 +158,7 @@ def check_again(
     Raises:
         RuntimeError: the device has no memory for these images at once.
     """
-    stored = before.get("gradient_agrees")
+    stored = before.get(AGREES)
     value = stored.get("value") if isinstance(stored, Mapping) else getattr(stored, "value", None)
     if value is None:
         return Check(None, DRIFT, True, "the gradient could not be compared before the run")
@@ -155,6 +174,13 @@ def check_again(
     worst = max(found for found in after if found is not None)
     what = "disagreement of the gradient with finite differences after the run, less that before it"
     return _at_most(max(0.0, worst - value), DRIFT, what)
+
+
+def worse(check: Check, other: Check | None) -> Check:
+    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
+    if other is None:
+        return check
+    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))
 
 
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
@@ -186,7 +212,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
     yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
-    yield "gradient_agrees", _gradient_agrees(probe, batch)
+    yield AGREES, _gradient_agrees(probe, batch)
 
 
 class Probe(NamedTuple):
@@ -252,6 +278,25 @@ def _gradient_agrees(probe: Probe, batch: Tensor) -> Check:
         0.5,
         f"relative difference between the gradient and finite differences, {what}",
     )
+
+
+def agrees_as_first(model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None) -> Check:
+    """Compare gradient and central differences as the first edition did; arguments are `check_model`'s."""
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
+    inside = torch.stack(list(images)).clamp(PROBE, 1 - PROBE)
+    gradients = probe.gradients(inside)
+    generator = torch.Generator().manual_seed(0)
+    differences: list[float] = []
+    slopes: list[float] = []
+    for _ in range(4):
+        signs = torch.randint(0, 2, inside.shape[1:], generator=generator).to(inside) * 2 - 1
+        up, down = (probe.scores((inside + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
+        differences += ((up - down) / (2 * PROBE)).tolist()
+        slopes += (gradients * signs).flatten(1).sum(dim=1).tolist()
+    error = _error(differences, slopes, 0)
+    if error is None:
+        return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
+    return _at_most(error, 0.5, FIRST_EDITION)
 
 
 def _slopes(

@@ -12,6 +12,7 @@ from torch import Tensor
 from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.model_checks import Check, Probe
+from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
 PROBED = 2
@@ -50,10 +51,13 @@ def probe_model(
             "tones_alive": _tones_alive(probe, torch.stack(list(images))),
             **_attacks(probe, images, attack, epsilon, draws),
         }
-    except AttackFailed as error:
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = str(error) if isinstance(error, AttackFailed) else f"{type(error).__name__}: {error}"
         # A gradient that is finite on the images and not beside them: said, and the run's cells will fail.
         return {
-            name: Check(None, FLAGS[flag].threshold, False, str(error))
+            name: Check(None, FLAGS[flag].threshold, False, reason)
             for name, flag in (("noise_weaker", "noise_as_strong"), ("ends_reached", "ends_not_reached"))
         }
 

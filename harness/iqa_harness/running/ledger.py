@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from iqa_harness.cells.plan import Cell
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import Check, worse
 from iqa_harness.running.task import CellReport, Outcome, Status
 from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, WorkerRecord
 
@@ -39,6 +40,7 @@ class Ledger:
         self.workers: dict[str, WorkerRecord] = {}
         self.device_seconds = 0.0
         self.chunks: dict[str, int] = {}
+        self.unchanged: dict[str, Check] = {}
         sizes = store.cell_sizes()
         unread = []
         for key, record in self._records.items():
@@ -91,6 +93,11 @@ class Ledger:
         if outcome.worker is not None:
             self._meet(outcome, sum(report.status == "done" for report in reports.values()), executor)
         return {key: report.status for key, report in reports.items()}
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Enter cells that are not computed, each with the reason."""
+        for key, reason in reasons.items():
+            self._enter(CellReport(key, "failed", reason))
 
     def look_again(self) -> None:
         """Compare with the store once more: a cell that somebody deleted or damaged meanwhile is not done."""
@@ -147,6 +154,8 @@ class Ledger:
         seen = outcome.worker
         assert seen is not None  # noqa: S101 - the caller's branch
         self.chunks |= {label: min(size, self.chunks.get(label, size)) for label, size in seen.chunks.items()}
+        for label, check in seen.unchanged.items():
+            self.unchanged[label] = worse(check, self.unchanged.get(label))
         former = self.workers.get(seen.token)
         self.workers[seen.token] = WorkerRecord(
             id=seen.token[:8],

@@ -13,6 +13,7 @@ import torch
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import UNTRAINED
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
@@ -206,7 +207,7 @@ class ManifestLog:
                 "workers": tuple(ledger.workers.values()),
                 "device_seconds": ledger.device_seconds,
                 "tuning": self._tuning(there),
-                "notes": [*notes_of(work), *_untrained(self.models), *_mixed(ledger)],
+                "notes": [*notes_of(work), *_of_models(self.models), *_mixed(ledger)],
             }
         )
 
@@ -244,10 +245,14 @@ def notes_of(work: Work) -> list[str]:
     return notes
 
 
-def _untrained(models: Sequence[ModelRecord]) -> list[str]:
-    """Say which models nobody trained: no table shows it otherwise."""
+def _of_models(models: Sequence[ModelRecord]) -> list[str]:
+    """Say which models nobody trained, and which are invalid and were not run."""
     cards = ((m.name, m.card.get("notes")) for m in models)
-    return [f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes]
+    plain = [
+        f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes
+    ]
+    blocked = ((m.name, blocked_by(m.checks)) for m in models)
+    return [*plain, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
 
 
 def _mixed(ledger: Ledger) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 from torch import Tensor
@@ -12,17 +13,21 @@ from torch import Tensor
 from iqa_attacks import AttackFailed
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Work
+from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
-from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import (
-    BLOCKING,
+    AGREES,
     DRIFT,
+    FIRST_IMAGES,
     UNCHANGED,
     Check,
+    agrees_as_first,
+    blocked_by,
     check_again,
     check_model,
     checked_images,
+    worse,
 )
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import device_name, out_of_memory
@@ -34,11 +39,7 @@ from iqa_suites import Suite
 
 
 def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
-    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it.
-
-    Raises:
-        RunError: it fails a check without which no number can be made.
-    """
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
     sha256 = entrant.sha256
     before = next((m for m in former.models if m.sha256 == sha256), None) if former else None
     checks: Mapping[str, JsonValue]
@@ -76,11 +77,20 @@ def _plugin_record(path: Path) -> PluginRecord:
 def measured_checks(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
     """Check and probe a model, which is on the runtime's device, on images spread over a plan.
 
-    Raises:
-        RunError: it fails a check without which no number can be made.
+    It is not probed if it fails a check without which no number can be made: see `blocked_by`.
     """
     device = runtime.devices[0]
-    return _checks(entrant, _batch(work, device), work.suite, device)
+    return _checks(entrant, _batch(work.images, device), work.suite, device)
+
+
+def measured_as_first(entrant: Entrant, work: Work, runtime: Runtime) -> dict[str, Check]:
+    """Check and probe a model as the first edition did: on the plan's first images."""
+    device = runtime.devices[0]
+    batch = _batch(work.images, device, range(min(FIRST_IMAGES, len(work.images))))
+    checks = _checks(entrant, batch, work.suite, device)
+    if AGREES in checks:
+        checks[AGREES] = agrees_as_first(entrant.model, batch, draws=work.suite.eot_samples)
+    return checks
 
 
 def after_run(
@@ -90,6 +100,7 @@ def after_run(
     device: str,
     copy: QualityModel | None,
     stored: Callable[[], str | None],
+    elsewhere: Check | None = None,
 ) -> ModelRecord:
     """Return a model's record with what is measured again after a run.
 
@@ -100,23 +111,46 @@ def after_run(
         device: torch device.
         copy: what attacks asked for gradients in its place.
         stored: says which stored clean score is no longer the model's.
+        elsewhere: what other processes measured of their copies of it; the worse one counts.
     """
-    model, draws, batch = entrant.model, work.suite.eot_samples, _batch(work, device)
-    try:
-        check = check_again(model, batch, record.checks, draws=draws, copy=copy)
-        words = stored()
-        if words is not None:
-            check = Check(None, check.threshold, False, words)
-    except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; its rows are stored
-        room = out_of_memory(error)
-        detail = f"the model could not be measured again: {type(error).__name__}: {error}"
-        check = Check(None, DRIFT, room, detail)
+    before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
+    check = worse(before.compare(entrant.label, entrant.model, device, copy, stored), elsewhere)
     return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
 
 
-def _batch(work: Work, device: str) -> list[Tensor]:
-    """Return the images that models are checked on: of one size, spread over a plan."""
-    pixels = [to_tensor(work.images.read(i), device) for i in checked_images(len(work.images))]
+class Before(NamedTuple):
+    """What is needed to measure models again after their attacks."""
+
+    images: ImageSet
+    """The attacked ones."""
+    draws: int | None
+    """Evaluations averaged for a stochastic model."""
+    checks: Mapping[str, Mapping[str, Any]]
+    """By model, what `check_model` measured before; of it `gradient_agrees` is read."""
+
+    def compare(
+        self,
+        label: str,
+        model: QualityModel,
+        device: str,
+        copy: QualityModel | None,
+        stored: Callable[[], str | None] = lambda: None,
+    ) -> Check:
+        """Measure a model again; see `check_again`, and `after_run` for the arguments."""
+        try:
+            batch = _batch(self.images, device)
+            check = check_again(model, batch, self.checks[label], draws=self.draws, copy=copy)
+            words = stored()
+        except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; rows are stored
+            detail = f"the model could not be measured again: {type(error).__name__}: {error}"
+            return Check(None, DRIFT, out_of_memory(error), detail)
+        return check if words is None else Check(None, check.threshold, False, words)
+
+
+def _batch(images: ImageSet, device: str, places: Sequence[int] | None = None) -> list[Tensor]:
+    """Return the images that models are checked on: of one size, spread over the attacked ones."""
+    places = checked_images(len(images)) if places is None else places
+    pixels = [to_tensor(images.read(i), device) for i in places]
     same_size = [image for image in pixels if image.shape == pixels[0].shape]
     return same_size if len(same_size) > 1 else [pixels[0], pixels[0].flip(-1)]
 
@@ -126,14 +160,8 @@ def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str
     draws = suite.eot_samples
     try:
         checks = check_model(entrant.model, batch, draws=draws)
-        for name in BLOCKING:
-            check = checks.get(name, Check(None, 0, False, "not measured"))
-            if not check.passed:
-                measured = "not measurable" if check.value is None else f"{check.value:g}"
-                raise RunError(
-                    f"model {entrant.label!r} fails the check {name!r}: {check.detail} ({measured}, allowed "
-                    f"{check.threshold:g}); its numbers would be wrong, so nothing was run"
-                )
+        if blocked_by(checks):
+            return checks
         settings = next((a for a in suite.own_attacks if a.kind == "pgd"), None)
         attack = settings.attack(suite.main_epsilon, suite.seed, draws) if settings else None
         return checks | probe_model(entrant.model, batch, attack, suite.main_epsilon, draws)
@@ -142,6 +170,5 @@ def _checks(entrant: Entrant, batch: Sequence[Tensor], suite: Suite, device: str
             raise
         if len(batch) > 2:
             return _checks(entrant, batch[:2], suite, device)
-        raise RunError(
-            f"model {entrant.label!r}: {device} has no room for two images at once ({error})"
-        ) from error
+        detail = f"{device} has no room for two images at once ({error})"
+        return {"finite_scores": Check(None, 0, False, detail)}

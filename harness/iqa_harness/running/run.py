@@ -10,7 +10,8 @@ from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.evidence.model_checks import UNCHANGED
+from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import UNCHANGED, blocked_by
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.choices import choose
 from iqa_harness.running.executors import Executor, Job, Task, make_executor, tasks_of
@@ -42,9 +43,10 @@ def run_suite(
     """Compute the missing cells of a plan and write the run's manifest.
 
     A cell that fails twice is recorded with its error and the others go on, as is one whose part is gone
-    again when the run ends; the next call tries it again. A disk without room ends the run at once. An
-    interrupt (Ctrl-C) leaves the finished parts and a manifest that says `interrupted`; a killed run leaves
-    the parts and a manifest that says `running`. The same call computes the rest.
+    again when the run ends; the next call tries it again. So are the cells of a model that fails a check
+    without which no number can be made: it is invalid, and the other models go on. A disk without room ends
+    the run at once. An interrupt (Ctrl-C) leaves the finished parts and a manifest that says `interrupted`; a
+    killed run leaves the parts and a manifest that says `running`. The same call computes the rest.
 
     Args:
         work: what `plan` returned.
@@ -60,7 +62,7 @@ def run_suite(
         The manifest as written.
 
     Raises:
-        RunError: a model fails a check without which no number can be made, a run of that name is of
+        RunError: every model fails a check without which no number can be made, a run of that name is of
             another suite, data set or model, stored scores are not the model's, or the executor cannot start.
         OSError: the store has no room for a part; the manifest says `interrupted`, if there is room for that.
         KeyboardInterrupt: after the manifest is written.
@@ -74,14 +76,16 @@ def run_suite(
     missing = set(ledger.missing())
     busy = {cells[key].label for key in missing}
     records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
-    for entrant in entrants:
+    reasons = _not_to_run(records, work, missing)
+    ledger.refuse(reasons)
+    kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
+    usable = [entrant for entrant, _ in kept]
+    for entrant in usable:
         require_stored_scores(work, entrant, device, store, missing)
-    runtime = replace(runtime, choices=choose(work, entrants, runtime, former, missing, executor.name))
+    runtime = replace(runtime, choices=choose(work, usable, runtime, former, missing, executor.name))
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
-    for cell in work.cells:
-        if cell.key not in missing:
-            on_cell(cell, "cached")
-    tasks = _tasks(work, store, config, missing)
+    _tell(on_cell, work, missing, reasons)
+    tasks = _tasks(work, store, config, missing - set(reasons))
     if tasks:
         log.write("running")
 
@@ -89,11 +93,11 @@ def run_suite(
         return work.images if split == work.suite.data.split else work.validation
 
     bench = Bench(models.__getitem__, images_of, lambda ref: cells[ref.key], store, runtime)
-    job = Job(bench.run, lambda folder: write_snapshot(folder, work, entrants, store, runtime))
+    job = Job(bench.run, lambda folder: write_snapshot(folder, work, kept, store, runtime))
     outcomes = executor.run(job, _in_order(tasks, cells, executor, former, work.suite.sha256))
     try:
         for outcome in outcomes:
-            refs = tasks[outcome.number].cells
+            refs = () if outcome.number is None else tasks[outcome.number].cells
             states = ledger.take(outcome, [ref.key for ref in refs], executor.name)
             for ref in refs:
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
@@ -107,6 +111,36 @@ def run_suite(
     finally:
         outcomes.close()
     return log.write(None)
+
+
+def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:
+    """Report the cells that are there, and those that cannot be computed."""
+    for cell in work.cells:
+        if cell.key in refused:
+            on_cell(cell, "failed")
+        elif cell.key not in missing:
+            on_cell(cell, "cached")
+
+
+def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[str]) -> dict[str, str]:
+    """Return the missing cells that cannot be computed, by key, each with the reason.
+
+    Raises:
+        RunError: no model is left.
+    """
+    blocked = {record.name: words for record in records if (words := blocked_by(record.checks))}
+    if len(blocked) == len(records):
+        name, words = next(iter(blocked.items()))
+        raise RunError(f"model {name!r} {words}; its numbers would be wrong, so nothing was run")
+    reasons = {}
+    for cell in work.cells:
+        source = cell.surrogate.label if cell.surrogate else cell.label
+        name = cell.label if cell.label in blocked else source
+        if name in blocked and cell.key in missing:
+            reasons[cell.key] = (
+                f"model {name!r} {blocked[name]}; its numbers would be wrong, so it was not run"
+            )
+    return reasons
 
 
 def _measured_again(
@@ -125,8 +159,9 @@ def _measured_again(
         held = before.get((record.name, record.sha256), record).checks.get(UNCHANGED)
         if isinstance(held, Mapping) and not held.get("passed"):  # cells of that start are in the run
             found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
-        elif entrant.label in busy:
-            found.append(bench.measured_again(record, entrant, work, missing))
+        elif entrant.label in busy and not blocked_by(record.checks):
+            elsewhere = ledger.unchanged.get(entrant.label)
+            found.append(bench.measured_again(record, entrant, work, missing, elsewhere))
         else:
             found.append(record)
     return found

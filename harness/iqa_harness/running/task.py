@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from iqa_harness.cells.plan import Cell, CellRef
+from iqa_harness.evidence.model_checks import Check
 
 Status = Literal["done", "failed", "found"]
 """`found`: another process has stored the cell in the meantime."""
@@ -49,12 +50,15 @@ class WorkerReport(NamedTuple):
     peak_memory: int | None
     chunks: dict[str, int]
     """Chunk by model, where memory ran out at the one asked for, or decided it."""
+    unchanged: dict[str, Check] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    """By model, what measuring it again after the process's last task found; empty before that."""
 
 
 class Outcome(NamedTuple):
     """What became of a task."""
 
-    number: int
+    number: int | None
+    """The task's, None for what a process measures after its last one."""
     cells: tuple[CellReport, ...]
     """One a cell of the task; none if the worker died."""
     worker: WorkerReport | None
@@ -92,7 +96,7 @@ class Executor(Protocol):
     name: str
 
     def run(self, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
-        """Yield one outcome a task; closing the iterator stops the workers.
+        """Yield one outcome a task, and those of no task; closing the iterator stops the workers.
 
         Raises:
             RunError: workers cannot be started, or what was asked for does not exist.

@@ -125,7 +125,7 @@ def find_waste(store: ResultStore) -> Waste:
     # Manifests are read last: a run that starts meanwhile writes its own before any cell.
     needed = {cell.key for run in store.list_runs() for cell in store.read_manifest(run).cells}
     cells = {key: size for key, size in sizes.items() if key not in needed}
-    fragments = [*leftovers(store.root), *abandoned(store.root)]
+    fragments = [*leftovers(store.root), *(abandoned(store.root) if isinstance(store.root, Path) else ())]
     files = [file for path in fragments for file in (path, *path.rglob("*")) if file.is_file()]
     return Waste(cells, fragments, sum(cells.values()) + sum(file.stat().st_size for file in files))
 

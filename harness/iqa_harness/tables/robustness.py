@@ -17,6 +17,7 @@ import pyarrow as pa
 from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
 from iqa_harness.evidence.flags import Flag, verdict_of
 from iqa_harness.evidence.judgement import Completeness, check_results, flags_without_scores
+from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.provenance import sources_sha256
 from iqa_harness.measures.bootstrap import RESAMPLES, Replicates
 from iqa_harness.measures.correlation import METRICS
@@ -73,6 +74,11 @@ class RobustnessTable(NamedTuple):
     """Keys of the cells all of it was made from."""
     maker: str
     """Hash of what made it from them: our code, its packages, and what the manifest says of the run."""
+
+    @property
+    def made_from(self) -> str:
+        """Hash of the two: equal ones are equal tables."""
+        return hashlib.sha256(json.dumps([self.maker, sorted(self.cells)]).encode()).hexdigest()
 
     def write(self, store: ResultStore, run: str) -> None:
         """Write every table into the run's folder, last the one that says what all were made from."""
@@ -185,7 +191,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
     if len(clean) != expected:
         lost = expected - len(clean)
         reason = f"{lost} of {expected} images have no clean score (cells missing)"
-        return _without_scores(record, manifest, reason)
+        return _without_scores(record, manifest, blocked_by(record.checks) or reason)
     judged = judge(model, clean.sort_values("position"), rows, manifest, resamples=resamples)
     make, plan = RowMaker(manifest, judged), planned_attacks(manifest, model)
     every = Attacks(*attack_vectors(rows[rows["attack"] != "clean"], judged.ids))

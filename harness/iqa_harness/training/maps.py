@@ -7,11 +7,9 @@ the trunk's memory layout. A head trained on them takes the steps it would take 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
+from iqa_harness.machine.scratch import Scratch
 from iqa_harness.training.batches import Batch, Sample, whole_batches
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import score_encoded
@@ -49,8 +48,9 @@ class StoredMaps:
     def __init__(self, count: int) -> None:
         """Make an empty store for `count` images."""
         self._count = count
-        self._folder = Path(tempfile.mkdtemp(prefix="iqa-harness-maps-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        scratch = Scratch()
+        self._folder = scratch.path
+        weakref.finalize(self, scratch.close)
         self._places: list[tuple[int, tuple[_Part, ...]]] = []
         self._end = 0
         self._values: NDArray[np.float32] | None = None

@@ -22,7 +22,7 @@ from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
 from iqa_harness.measures.model_scores import range_of
-from iqa_harness.running.model_records import measured_checks
+from iqa_harness.running.model_records import Before, measured_as_first, measured_checks
 from iqa_harness.verification.finding import Finding, cell_name, row_name, shown, within
 from iqa_harness.verification.rows import SCORE_SLACK, UNPLANNED
 from iqa_results import ROW, ModelRecord, RunManifest
@@ -115,13 +115,39 @@ class Again:
         findings = []
         for entrant in self.entrants:
             record = self.records[entrant.label]
-            try:
-                found = measured_checks(entrant, self.work, self.runtime)
-            except RunError as error:
-                findings.append(Finding("check", entrant.label, str(error)))
-            else:
-                findings += _checks_differ(record, found)
+            found = measured_checks(entrant, self.work, self.runtime)
+            if measured_as_here(record.checks):
+                findings += _checks_differ(record, found, ("passed", "threshold", "value", "detail"))
+                continue
+            # What passed on fewer images must pass on those of this version too, or words would hide it.
+            judged = _checks_differ(record, found, ("passed", "threshold"))
+            then = measured_as_first(entrant, self.work, self.runtime)
+            findings += judged or _checks_differ(record, then, ("passed", "threshold", "value", "detail"))
         return findings
+
+    def after_run(self, cells: Sequence[Cell]) -> tuple[list[Finding], list[str]]:
+        """Measure models after the cells made again; return what fails, and what only the whole run tells.
+
+        A run's last measurement is of models after all its cells. After a sample of them it can only fail.
+        """
+        findings, open_ones = [], []
+        again = {cell.key for cell in cells}
+        before = Before(
+            self.work.images, self.work.suite.eot_samples, {n: r.checks for n, r in self.records.items()}
+        )
+        for entrant in self.entrants:
+            stored = self.records[entrant.label].checks.get(UNCHANGED)
+            if not isinstance(stored, dict) or stored.get("passed") is not True:
+                continue
+            device = self.runtime.devices[0]
+            copy = self.copies.of(entrant.model, entrant.sha256)
+            found = before.compare(entrant.label, entrant.model, device, copy)
+            if not found.passed:
+                detail = f"passed is stored, after the cells made again it fails: {found.detail}"
+                findings.append(Finding("check", f"{entrant.label}, {UNCHANGED}", detail))
+            elif any(cell.key not in again for cell in self.possible(entrant.label)):
+                open_ones.append(f"{entrant.label}, {UNCHANGED}: after all its calls in the run")
+        return findings, open_ones
 
     def never_again(self, cells: Sequence[Cell]) -> list[Finding]:
         """Say which models were attacked in the run and not once here: nothing was checked by attacking."""
@@ -180,8 +206,8 @@ class Again:
         return within(old, new, bound)
 
 
-def _checks_differ(record: ModelRecord, found: Mapping[str, Check]) -> list[Finding]:
-    """Compare the checks of a manifest with the same checks measured again."""
+def _checks_differ(record: ModelRecord, found: Mapping[str, Check], parts: Sequence[str]) -> list[Finding]:
+    """Compare parts of the checks of a manifest with the same checks measured again."""
     findings = []
     # What was measured after the run is of a model that had been attacked.
     for name in [*found, *(n for n in record.checks if n not in (*found, UNCHANGED))]:
@@ -191,8 +217,7 @@ def _checks_differ(record: ModelRecord, found: Mapping[str, Check]) -> list[Find
             findings.append(Finding("check", f"{record.name}, {name}", detail))
             continue
         old, new = stored, found[name]._asdict()
-        parts = ("passed", "threshold", "value", "detail")
-        for part in parts if measured_as_here(record.checks) else parts[:2]:
+        for part in parts:
             a, b = old.get(part), new.get(part)
             if part == "detail":  # its numbers are of the value's kind
                 same = _NUMBER.sub("#", str(a)) == _NUMBER.sub("#", str(b))

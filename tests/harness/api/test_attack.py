@@ -1,5 +1,6 @@
 """`attack`, `plan`, `load_run` and what a run can be asked: the same as the command line's, to the row."""
 
+import html
 import inspect
 import re
 import subprocess
@@ -13,7 +14,8 @@ import torch
 from scipy.stats import spearmanr
 
 import iqa_harness as iqa
-from iqa_harness.errors import RunError
+from iqa_harness.cli.printing import code_of
+from iqa_harness.errors import ExitCode, RunError
 from iqa_models import create_model
 from iqa_results import ResultStore
 
@@ -99,6 +101,41 @@ def test_nothing_is_said_without_progress(folder, cache, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "attacking" in err
+
+
+class Forgetful(torch.nn.Module):
+    """A user's own module whose score depends on the images beside an image."""
+
+    def forward(self, images):
+        return images.mean(dim=(1, 2, 3)) + 0.1 * len(images)
+
+
+def test_a_model_without_usable_numbers_costs_its_own_rows(folder, cache, cli):
+    """From Python: the other is scored, the bad one is invalid with the reason; alone it is an error."""
+    from iqa_models import wrap
+
+    bad = wrap(Forgetful(), name="forgetful", score_range=(0, 2))
+    options = {"limit": 4, "run": "mixed", "store": folder / "mixed", "cache": cache, "progress": False}
+    with pytest.raises(RunError, match="fails the check 'batch_independent'"):
+        iqa.attack("smoke", {"bad": bad}, **options)
+    run = iqa.attack("smoke", {"bad": bad, "good": create_model("linear")}, **options)
+    assert not run.complete
+    assert code_of(run) == ExitCode.PARTIAL == 4
+    assert run.verdicts["bad"] == "invalid"
+    lost, good = (run.table.query(f"model == '{name}'") for name in ("bad", "good"))
+    assert lost["value"].isna().all()
+    assert lost["undefined"].str.contains("fails the check 'batch_independent'").all()
+    assert good.query("metric == 'srocc'")["value"].notna().all()
+    assert set(run.rows()["model"]) == {"good"}
+    flag = run.flags.query("model == 'bad' and flag == 'batch_dependence'")
+    assert flag["raised"].item()
+    code, out, _ = cli("report", "mixed", "--store", str(folder / "mixed"))
+    assert code == 0
+    assert "invalid" in out
+    page = html.unescape((folder / "mixed/runs/mixed/report/index.html").read_text())
+    assert "bad: invalid, fails the check 'batch_independent'" in page
+    found = run.verify()
+    assert [finding for finding in found.findings if finding.what == "check"] == []
 
 
 class Brightness(torch.nn.Module):

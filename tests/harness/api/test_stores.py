@@ -90,7 +90,7 @@ def test_a_gate_passes_and_fails_alike(store, cli, tmp_path):
 
 def test_stores_are_listed_exported_merged_and_tidied_alike(store, cli, tmp_path):
     """Names, counts and exported rows are the command's."""
-    (manifest,) = iqa.list_runs(store)
+    (manifest,) = iqa.list_runs(store).runs
     assert manifest.run == "first"
     listed = json.loads(cli("runs", "list", "--store", str(store.root), "--json")[1])
     assert [run["done"] for run in listed] == [sum(c.status == "done" for c in manifest.cells)]

@@ -5,13 +5,19 @@ import sys
 
 import pytest
 
-from iqa_harness.cells.plan import Selection
+from helpers import tiny
+from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Job, Place
 from iqa_harness.running.executors.processes import Processes, places
+from iqa_harness.running.manifest import RunConfig
+from iqa_harness.running.run import run_suite
 from iqa_models import create_model
+from iqa_results import ResultStore
+from iqa_suites import parse_suite
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +51,25 @@ def test_a_cell_that_kills_every_worker_fails_alone(tmp_path, run, entrants, dea
     assert {cell.status for cell in clean if cell.model == "plain"} == {"done"}
     dead = [cell for cell in clean if cell.model == "deadly"]
     assert {(cell.status, cell.error) for cell in dead} == {("failed", "1 worker(s) died on it")}
+
+
+@pytest.mark.parametrize("calls", [150, 100_000])
+def test_a_gradient_that_a_worker_masks_after_many_calls_is_seen(tmp_path, csv_set, calls):
+    """The driver's own model never gets so far; the process that attacked measures its model again."""
+    suite = parse_suite(tiny.SUITE.replace("steps = 4", "steps = 40"), "tiny")
+    models = {"plain": create_model("linear", seed=1), "tired": create_model("cheat_tired", calls=calls)}
+    both = [Entrant(label, model) for label, model in models.items()]
+    store, executor = ResultStore(tmp_path), Processes(TWO[:1])
+    manifest = run_suite(
+        plan(suite, both, csv_set), both, RunConfig("r"), store, Runtime(), executor=executor
+    )
+    assert manifest.status == "complete"
+    assert models["tired"].seen < 150
+    checks = {model.name: model.checks["gradient_unchanged"] for model in manifest.models}
+    assert calls > 150 or "in a worker process" in checks["tired"]["detail"]
+    assert checks["plain"]["passed"]
+    assert checks["tired"]["passed"] == (calls > 150)
+    assert (checks["tired"]["value"] > checks["tired"]["threshold"]) == (calls == 150)
 
 
 def test_devices_and_cores_are_shared_out():

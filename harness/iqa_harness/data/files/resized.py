@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 from iqa_harness.data.files.pixel_cache import PixelCache
 from iqa_harness.data.hashing import json_sha256
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.machine.scratch import Scratch
 
 RULES: Final = re.compile(r"keep_aspect|shorter:[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4}")
 """How a size is written; see `target_size`."""
@@ -98,8 +96,8 @@ def resized_for_now(source: ImageSet, rule: str) -> ResizedImageSet:
 
     Many crops an image are then cut from one resize, and memory does not grow with the number of images.
     """
-    folder = Path(tempfile.mkdtemp(prefix="iqa-harness-resized-"))
+    scratch = Scratch()
     # Windows lacks the lock a cache needs: there every image is resized when it is read.
-    cache = PixelCache(folder, 0 if sys.platform == "win32" else sys.maxsize)
-    weakref.finalize(cache, shutil.rmtree, folder, ignore_errors=True)
+    cache = PixelCache(scratch.path, 0 if sys.platform == "win32" else sys.maxsize)
+    weakref.finalize(cache, scratch.close)
     return ResizedImageSet(source, rule, cache)

@@ -20,12 +20,13 @@ from iqa_harness.cells.plan import Cell, CellRef, Work
 from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.evidence.model_checks import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
 from iqa_harness.running.ledger import read_report, report_of
-from iqa_harness.running.model_records import after_run
+from iqa_harness.running.model_records import Before, after_run
 from iqa_harness.running.stored_scores import changed_score
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
@@ -48,6 +49,7 @@ class Bench:
         cell: Callable[[CellRef], Cell],
         store: ResultStore,
         runtime: Runtime,
+        before: Before | None = None,
     ) -> None:
         """Take what a worker has.
 
@@ -57,11 +59,14 @@ class Bench:
             cell: makes a cell of its parts.
             store: where parts go.
             runtime: device and chunk sizes.
+            before: what a process of its own measures its models against, after its last task.
         """
         self._model, self._images, self._cell = model, images, cell
         if runtime.devices[0].startswith("cuda"):
             self._images = functools.cache(lambda split: ReadAhead(images(split)))
         self._store, self._runtime = store, runtime
+        self._before = before
+        self._attacked: dict[str, str] = {}
         self._fitting: dict[str, Runtime] = {}
         self._device = runtime.devices[0]
         self._copies = Copies(runtime.choices, self._device)
@@ -73,6 +78,7 @@ class Bench:
         """Compute a task's cells and store each as it is done."""
         started = time.perf_counter()
         cells = {ref.key: self._cell(ref) for ref in (*task.sources, *task.cells)}
+        self._attacked |= {c.label: c.model_sha256 for c in cells.values() if c.attack and not c.surrogate}
         shared = {c.surrogate.cell for c in cells.values() if c.surrogate} | set(task.keep)
 
         def source_of(cell: Cell) -> Cell:
@@ -102,7 +108,12 @@ class Bench:
         return Outcome(task.number, tuple(reports.values()), self._describe(), time.perf_counter() - started)
 
     def measured_again(
-        self, record: ModelRecord, entrant: Entrant, work: Work, missing: Collection[str]
+        self,
+        record: ModelRecord,
+        entrant: Entrant,
+        work: Work,
+        missing: Collection[str],
+        elsewhere: Check | None,
     ) -> ModelRecord:
         """Return a model's record with what is measured after its attacks; see `after_run`."""
         copy = self._copies.of(entrant.model, entrant.sha256)
@@ -110,7 +121,18 @@ class Bench:
         def stored() -> str | None:
             return changed_score(work, entrant, self._device, self._store, missing)
 
-        return after_run(record, entrant, work, self._device, copy, stored)
+        return after_run(record, entrant, work, self._device, copy, stored, elsewhere)
+
+    def last(self) -> Outcome:
+        """Measure again every model that was asked for gradients here: this object, after all its calls."""
+        assert self._before is not None  # noqa: S101 - of the bench of a process of its own
+        started = time.perf_counter()
+        found = {}
+        for label, sha256 in self._attacked.items():
+            model = self._model(label)
+            check = self._before.compare(label, model, self._device, self._copies.of(model, sha256))
+            found[label] = check._replace(detail=f"{check.detail} (in a worker process)")
+        return Outcome(None, (), self._describe()._replace(unchanged=found), time.perf_counter() - started)
 
     def _compute(self, cell: Cell, source: Cell, examples: Examples) -> CellReport:
         there = read_report(self._store, cell.key)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from iqa_harness.errors import RunError
 from iqa_harness.machine.scratch import scratch_folder
-from iqa_harness.running.executors.worker import run_task, start_worker
+from iqa_harness.running.executors.worker import measure_again, run_task, start_worker
 from iqa_harness.running.task import Job, Outcome, Place, Task
 from iqa_results.storage import Location
 
@@ -55,6 +55,15 @@ class _Worker:
         except BrokenProcessPool as error:
             raise RunError("a worker process cannot be started: it ended at once") from error
         return self._pool.submit(run_task, folder, task, self.place)
+
+    def measure_again(self, folder: str) -> Future[Outcome] | None:
+        """Ask the process, which has nothing to do, for what it measures last; None if there is none."""
+        if self._pool is None:
+            return None
+        try:
+            return self._pool.submit(measure_again, folder, self.place)
+        except BrokenProcessPool:  # killed while it had nothing to do
+            return None
 
     def end(self) -> None:
         """End the process, in the middle of a cell if need be."""
@@ -112,6 +121,13 @@ class Processes:
                                 task.number, (), None, lost=f"{self._attempts} worker(s) died on it"
                             )
                         yield outcome
+                measured = [worker.measure_again(str(folder.resolve())) for worker in idle]
+                for last in filter(None, measured):
+                    try:
+                        outcome = last.result()
+                    except BrokenProcessPool:  # the driver's own measurement stands
+                        continue
+                    yield outcome
             finally:
                 for worker in [*idle, *(worker for worker, _ in busy.values())]:
                     worker.end()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import deque
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_harness.entrants.plugins import need
 from iqa_harness.errors import RunError
+from iqa_harness.machine.scratch import scratch_folder, sweep
 from iqa_harness.running.executors.worker import pack, run_packed
 from iqa_harness.running.task import Job, Outcome, Place, Task
 
@@ -70,12 +69,13 @@ class RayCluster:
             yield from self._run(ray, job, tasks)
         finally:
             ray.shutdown()
+            sweep()  # what its workers of this machine had; they were ended from outside
 
     def _run(self, ray: Any, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         slots = self._slots(ray.cluster_resources())
         place = Place("cuda:0" if self._gpus else "cpu", max(1, int(self._cpus)))
-        with tempfile.TemporaryDirectory(prefix="iqa-harness-") as folder:
-            files = pack(job.folder(Path(folder)))
+        with scratch_folder() as folder:
+            files = pack(job.folder(folder))
         # Sent to a node once, and only if a task there asks for it.
         weights = {name: ray.put(files.pop(name)) for name in list(files) if name.endswith(".safetensors")}
         name, rest = os.urandom(16).hex(), ray.put(files)

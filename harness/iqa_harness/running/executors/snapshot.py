@@ -27,13 +27,15 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import AGREES
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import read_choices
 from iqa_harness.running.executors.bench import Bench
+from iqa_harness.running.model_records import Before
 from iqa_harness.running.task import Place
 from iqa_models import QualityModel, list_models, load_checkpoint, save_checkpoint
 from iqa_models.checkpoint import read_card
-from iqa_results import RemotePath, ResultStore
+from iqa_results import ModelRecord, RemotePath, ResultStore
 from iqa_suites import Suite
 
 SESSION, DATA = "session.json", "data.json"
@@ -43,24 +45,29 @@ Fetch = Callable[[str], bytes]
 
 
 def write_snapshot(
-    folder: Path, work: Work, entrants: Sequence[Entrant], store: ResultStore, runtime: Runtime
+    folder: Path,
+    work: Work,
+    entrants: Sequence[tuple[Entrant, ModelRecord]],
+    store: ResultStore,
+    runtime: Runtime,
 ) -> Path:
-    """Write what workers need into a folder.
+    """Write what workers need into a folder: of the models with what was measured of them before the run.
 
     Raises:
         RunError: a model or image set that only this process can make.
     """
     models = []
-    for number, entrant in enumerate(entrants):
+    for number, (entrant, record) in enumerate(entrants):
         if entrant.model.spec.name not in list_models():
             raise RunError(
                 f"model {entrant.label!r} is an object of this process: no worker can make it again; "
                 "register it in a --plugin file, or use the inline executor"
             )
         save_checkpoint(entrant.model, folder / "models" / str(number), training={})
-        models.append({"label": entrant.label, "sha256": entrant.sha256})
+        agrees = {name: check for name, check in record.checks.items() if name == AGREES}
+        models.append({"label": entrant.label, "sha256": entrant.sha256, "checks": agrees})
     plugins = []
-    files = dict.fromkeys(path for entrant in entrants for path in entrant.plugins)
+    files = dict.fromkeys(path for entrant, _ in entrants for path in entrant.plugins)
     for number, path in enumerate(files):
         sources = sources_of(path)
         hashes = sources.hashes()
@@ -156,6 +163,7 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite), trained),
         ResultStore(session["store"]),
         Runtime(device=place.device, chunk=session["chunk"], choices=read_choices(session["choices"])),
+        Before(images, suite.eot_samples, {model["label"]: model["checks"] for model in session["models"]}),
     )
 
 
@@ -204,7 +212,7 @@ class _Models:
     """The models of a snapshot by their names in the run, each loaded once."""
 
     def __init__(
-        self, folder: Path, models: Sequence[dict[str, str]], device: str, fetch: Fetch | None
+        self, folder: Path, models: Sequence[dict[str, Any]], device: str, fetch: Fetch | None
     ) -> None:
         self._folders = {model["label"]: folder / "models" / str(i) for i, model in enumerate(models)}
         self._sha256 = {model["label"]: model["sha256"] for model in models}

@@ -6,12 +6,13 @@ import functools
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iqa_harness.machine.scratch import Scratch
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import Fetch, open_snapshot
 from iqa_harness.running.task import Outcome, Place, Task
@@ -29,8 +30,13 @@ def run_task(folder: str, task: Task, place: Place) -> Outcome:
 
 
 def run_tasks(folder: str, tasks: tuple[Task, ...], place: Place) -> list[Outcome]:
-    """Compute several tasks, one after the other."""
-    return [run_task(folder, task, place) for task in tasks]
+    """Compute several tasks, one after the other, and measure the models again."""
+    return [*(run_task(folder, task, place) for task in tasks), measure_again(folder, place)]
+
+
+def measure_again(folder: str, place: Place) -> Outcome:
+    """Measure again the models that this process has attacked: see `Bench.last`."""
+    return _bench(folder, place).last()
 
 
 def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, place: Place) -> Outcome:
@@ -45,13 +51,15 @@ def run_packed(name: str, files: Mapping[str, bytes], fetch: Fetch, task: Task, 
     """
     held = _held(name)
     if not held:
-        folder = tempfile.TemporaryDirectory(prefix="iqa-harness-")
+        scratch = Scratch()  # of a worker that is killed the next one deletes it
         for inside, content in files.items():
-            path = Path(folder.name) / inside
+            path = scratch.path / inside
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        held.append((folder, _open(Path(folder.name), place, fetch)))
-    return held[0][1].run(task)
+        bench = _open(scratch.path, place, fetch)
+        weakref.finalize(bench, scratch.close)
+        held.append(bench)
+    return held[0].run(task)
 
 
 def pack(folder: Path) -> dict[str, bytes]:
@@ -78,7 +86,7 @@ def _end_with(parent: Any) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _held(name: str) -> list[tuple[tempfile.TemporaryDirectory[str], Bench]]:
+def _held(name: str) -> list[Bench]:
     """Return the place where a process keeps the snapshot of a name; the former one's is given up."""
     return []
 
