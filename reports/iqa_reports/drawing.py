@@ -106,7 +106,7 @@ def save_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
 
 
 def inline_svg(file: bytes, prefix: str, description: str) -> str:
-    """Return an SVG file as an <svg> element for a page: ground and text colour of the page, ids of its own."""
+    """Return an SVG file as an <svg> element for a page: its ground and text colour, ids of its own."""
     source = file.decode("utf-8")
     source = source[source.index("<svg") :].strip()
     source = re.sub(r'(<path [^>]*style="fill: )#ffffff"', r'\1none"', source)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import iqa_harness as iqa
 from iqa_harness.entrants.naming import parse_model
 from iqa_models import create_model, save_checkpoint
 from iqa_results import ResultStore
@@ -22,18 +23,13 @@ ONE_THREAD = ("--threads", "1")  # a sum over pixels is rounded otherwise with t
 SMOKE = ("attack", "--suite", "smoke", *ONE_THREAD, "--model", "linear", "--model", "other=linear?seed=1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smoked(tmp_path_factory, cache):
     """A store in which SMOKE has run, to be copied."""
-    folder = tmp_path_factory.mktemp("smoked")
-    subprocess.run(
-        [sys.executable, "-m", "iqa_harness", *SMOKE],
-        cwd=folder,
-        env={**os.environ, "IQA_HARNESS_CACHE": str(cache)},
-        check=True,
-        capture_output=True,
-    )
-    return folder / "iqa-store"
+    store = tmp_path_factory.mktemp("smoked") / "iqa-store"
+    models = ["linear", "other=linear?seed=1"]
+    iqa.attack("smoke", models, store=store, cache=cache, threads=1, progress=False)
+    return store
 
 
 @pytest.fixture

@@ -306,7 +306,11 @@ def pyiqa_crops(image):
     whole = enlarged(image, 225 / shorter) if shorter <= 224 else image
     down, right = (whole.shape[2] - 224) // 5, (whole.shape[3] - 224) // 5
     return torch.cat(
-        [whole[..., i * down : i * down + 224, j * right : j * right + 224] for i in range(5) for j in range(5)]
+        [
+            whole[..., i * down : i * down + 224, j * right : j * right + 224]
+            for i in range(5)
+            for j in range(5)
+        ]
     )
 
 
@@ -332,5 +336,7 @@ def test_the_score_is_the_mean_over_pyiqas_crops(pyiqa_model):
     """The whole model, on an image that is enlarged first."""
     image = random_image((100, 341))
     with torch.no_grad():
-        expected = torch.stack([pyiqa_model.score_patches(crop[None])[0] for crop in pyiqa_crops(image)]).mean()
+        expected = torch.stack(
+            [pyiqa_model.score_patches(crop[None])[0] for crop in pyiqa_crops(image)]
+        ).mean()
         torch.testing.assert_close(pyiqa_model(image)[0], expected, rtol=1e-4, atol=1e-5)
