@@ -60,6 +60,7 @@ def follow(cli, model, *names):
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_checkpoint_may_lie_in_any_folder(cli, tmp_path, monkeypatch, name):
     """Given with its path or with a label before it; it is found again by verify, report and evaluate.
@@ -75,6 +76,7 @@ def test_a_checkpoint_may_lie_in_any_folder(cli, tmp_path, monkeypatch, name):
 LABELS = ["x[b]", "[red]", ":smile:", "[link a]b", "\x1b[31mred", "a\tb"]
 
 
+@pytest.mark.slow
 def test_labels_are_shown_as_written(cli, tmp_path, monkeypatch):
     """No sign of a label is taken for markup, an emoji or an escape, in any command's output."""
     make_set(tmp_path / "work")
