@@ -36,6 +36,7 @@ def folder(own):
     return own
 
 
+@pytest.mark.slow
 def test_the_command_and_the_function_end_in_one_table(cli, folder, opened):
     """Equal rows, worst cases included, and equal frames of the suite's results; an open set is its name."""
     line = ("study", "small.toml", "--data", "own.csv", "--mos-range", "1", "5", "--seeds", "0")
