@@ -35,7 +35,7 @@ demo: $(LEAN)
 	$(KEEP_BUFFERS) $(BIN)/iqa-harness demo
 
 test: setup
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -88,13 +88,28 @@ ROW = (4.6, 2.7)
 
 def save_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """Return the figure as a file on a white ground; the same figure gives the same bytes."""
-    return _save(figure, kind, facecolor="white")
+    buffer = io.BytesIO()
+    stamps = ("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",)
+    with style(), warnings.catch_warnings():
+        # A model's name may use a script that matplotlib's own font lacks: boxes, not a failure.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        if figure.get_layout_engine() is not None:
+            # Once for all files; otherwise each file draws the figure twice and lays it out anew.
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)
+        figure.savefig(
+            buffer, format=kind, dpi=160, metadata=dict.fromkeys(stamps), facecolor="white", edgecolor="none"
+        )
+    if kind == "png":
+        return buffer.getvalue()
+    return visible(buffer.getvalue().decode()).encode()  # XML has no control signs
 
 
-def inline_svg(figure: Figure, prefix: str, description: str) -> str:
-    """Return the figure as an <svg> element for a page: text colour of the page, ids of its own."""
-    source = _save(figure, "svg", transparent=True).decode("utf-8")
+def inline_svg(file: bytes, prefix: str, description: str) -> str:
+    """Return an SVG file as an <svg> element for a page: its ground and text colour, ids of its own."""
+    source = file.decode("utf-8")
     source = source[source.index("<svg") :].strip()
+    source = re.sub(r'(<path [^>]*style="fill: )#ffffff"', r'\1none"', source)
     source = re.sub(r"<metadata>.*?</metadata>\s*", "", source, flags=re.DOTALL)
     # Hundredths of a point are enough on a screen, and a third of the page's bytes less.
     source = re.sub(r"<[^>]+>", lambda tag: _LONG.sub(r"\1", tag.group()), source)
@@ -102,18 +117,6 @@ def inline_svg(figure: Figure, prefix: str, description: str) -> str:
     source = re.sub(r'\bid="', f'id="{prefix}-', source)
     source = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", source)
     return source.replace("<svg ", f"<svg role='img' aria-label={quoteattr(description)} ", 1)
-
-
-def _save(figure: Figure, kind: Literal["svg", "png"], **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    stamps = ("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",)
-    with style(), warnings.catch_warnings():
-        # A model's name may use a script that matplotlib's own font lacks: boxes, not a failure.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=kind, dpi=160, metadata=dict.fromkeys(stamps), **options)
-    if kind == "png":
-        return buffer.getvalue()
-    return visible(buffer.getvalue().decode()).encode()  # XML has no control signs
 
 
 def panel(title: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:

@@ -33,10 +33,14 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
     """
     files: dict[Path, bytes] = {}
     drawn = report.all_figures()
-    for kind in ("svg", "png"):
-        # Markdown shows the SVG files, so it brings them along.
-        if kind in formats or (kind == "svg" and "markdown" in formats):
-            files |= {out / "figures" / f"{d.name}.{kind}": save_figure(d.figure, kind) for d in drawn}
+    svgs: dict[str, bytes] = {}
+    if {"html", "markdown", "svg"} & set(formats):
+        svgs = {d.name: save_figure(d.figure, "svg") for d in drawn}
+    # Markdown shows the SVG files, so it brings them along.
+    if {"markdown", "svg"} & set(formats):
+        files |= {out / "figures" / f"{name}.svg": svg for name, svg in svgs.items()}
+    if "png" in formats:
+        files |= {out / "figures" / f"{d.name}.png": save_figure(d.figure, "png") for d in drawn}
     tables = report.all_tables()
     if "csv" in formats:
         files |= {out / "tables" / f"{t.name}.csv": csv_table(t).encode() for t in tables}
@@ -47,8 +51,8 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
     if "markdown" in formats:
         files[out / "report.md"] = markdown_report(report).encode()
     if "html" in formats:
-        svgs = {d.name: inline_svg(d.figure, d.name, d.caption) for d in drawn}
-        files[out / "index.html"] = html_report(report, svgs).encode()
+        inline = {d.name: inline_svg(svgs[d.name], d.name, d.caption) for d in drawn}
+        files[out / "index.html"] = html_report(report, inline).encode()
     for path in (*files, out / LISTING):
         if path.is_dir():
             raise ReportsError(f"{path} is a folder where a file of the report goes; choose another folder")

@@ -81,6 +81,7 @@ def test_a_deterministic_model_is_evaluated_once():
     assert all(same(found, with_eot[key]) for key, found in without.items())
 
 
+@pytest.mark.slow
 def test_scores_and_gradients_are_means_of_the_draws():
     """On a linear model with additive noise the mean gradient is the gradient; scores are means."""
     model, (images, ids, mos) = Noisy().eval(), targets(low=0.3, high=0.7)

@@ -99,6 +99,7 @@ def run(images, tmp_path_factory):
     return _rows(store, manifest), work, robustness_table(store, manifest).measures.to_pandas()
 
 
+@pytest.mark.slow
 def test_rows_say_what_bound_the_example(run):
     """The threat column tells ball, whole levels and floor apart, and the measured values keep to them."""
     rows, _, _ = run
@@ -178,6 +179,7 @@ def test_a_universal_change_is_trained_once_a_model_whatever_the_cells(run, imag
     assert left.equals(right)
 
 
+@pytest.mark.slow
 def test_training_is_counted_once_a_model_at_the_first_image(run):
     """Every image costs an evaluation an objective, the first one the gradients of the training too."""
     rows, work, _ = run

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import iqa_harness as iqa
 from iqa_harness.entrants.naming import parse_model
 from iqa_models import create_model, save_checkpoint
 from iqa_results import ResultStore
@@ -22,18 +23,13 @@ ONE_THREAD = ("--threads", "1")  # a sum over pixels is rounded otherwise with t
 SMOKE = ("attack", "--suite", "smoke", *ONE_THREAD, "--model", "linear", "--model", "other=linear?seed=1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smoked(tmp_path_factory, cache):
     """A store in which SMOKE has run, to be copied."""
-    folder = tmp_path_factory.mktemp("smoked")
-    subprocess.run(
-        [sys.executable, "-m", "iqa_harness", *SMOKE],
-        cwd=folder,
-        env={**os.environ, "IQA_HARNESS_CACHE": str(cache)},
-        check=True,
-        capture_output=True,
-    )
-    return folder / "iqa-store"
+    store = tmp_path_factory.mktemp("smoked") / "iqa-store"
+    models = ["linear", "other=linear?seed=1"]
+    iqa.attack("smoke", models, store=store, cache=cache, threads=1, progress=False)
+    return store
 
 
 @pytest.fixture
@@ -63,6 +59,7 @@ def test_a_smoke_run_end_to_end(cli, tmp_path):
     assert len(report_out) > len(out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("after_smoke")
 def test_adding_a_model_computes_only_its_cells(cli):
     """A third model in the same run leaves the others' cells alone."""
@@ -79,6 +76,7 @@ def test_a_dry_run_computes_nothing(cli, tmp_path):
     assert not (tmp_path / "iqa-store").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_folder_is_a_model(cli, tmp_path):
     """A saved model is attacked under its folder's name, and the manifest says where it came from."""
     save_checkpoint(create_model("linear", seed=4), tmp_path / "mine", training={})
@@ -158,6 +156,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 def test_every_kind_of_attack_from_a_file(cli, tmp_path):
     """A suite of every kind runs on two models and again from the store; transfers are in the table."""
     lines = ["path,mos,split"]
@@ -289,6 +288,7 @@ def test_a_failed_cell_is_exit_code_4(cli, tmp_path, monkeypatch):
     assert cli(*SMOKE)[0] == 0
 
 
+@pytest.mark.slow
 def test_interrupt_is_exit_code_130(cli, tmp_path, monkeypatch):
     """Ctrl-C ends in one line; the same command goes on."""
     from iqa_harness.running.executors import bench

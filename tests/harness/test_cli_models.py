@@ -33,6 +33,7 @@ def _author_name(name):
     raise AssertionError(name)
 
 
+@pytest.mark.slow
 def test_an_authors_checkpoint_is_imported_and_scores(cli, tmp_path):
     """A file in the HyperIQA author's layout becomes a checkpoint with equal scores; others are refused."""
     model = create_model("hyperiqa", protocol="centre", seed=3)
@@ -71,6 +72,7 @@ def contrast():
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_model_is_attacked(cli, tmp_path):
     """A Python file that registers a model makes it one under test; a broken file is one clear line."""
     (tmp_path / "mine.py").write_text(PLUGIN)
@@ -89,6 +91,7 @@ def test_a_users_own_model_is_attacked(cli, tmp_path):
     assert cli("score", "linear", "x.png", "--plugin", "none.py")[0] == 3
 
 
+@pytest.mark.slow
 def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
     """Its pictures come into the page if the user gives the plugin again; no manifest decides what is run."""
     file = tmp_path / "mine.py"
@@ -143,6 +146,7 @@ def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cach
     assert (tmp_path / "together" / "models" / "b" / "card.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
     """What one of them says goes to stderr if wanted, and the whole is an error that says it too."""
     for progress in (True, False):
@@ -157,6 +161,7 @@ NOTE = "head has random weights: created by name, not from a checkpoint"
 SMALL = ("attack", "-s", "smoke", "--limit", "3", "--only", "clean", "--threads", "1")
 
 
+@pytest.mark.slow
 def test_a_model_nobody_trained_is_called_so(cli, tmp_path):
     """By name alone: said once on stderr, on the card, in manifest and report; its hash is as it was."""
     Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "x.png")

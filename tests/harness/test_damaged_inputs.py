@@ -175,7 +175,7 @@ def test_toml_within_bounds_is_as_python_reads_it():
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        ("bench_fuzz.py", ("--inputs", "200", "--commands", "0")),
+        ("bench_fuzz.py", ("--inputs", "60", "--commands", "0")),
         ("bench_kills.py", ("--kills", "1", "--commands", "evaluate", "merge")),
     ],
 )

@@ -84,6 +84,7 @@ def test_metrics_are_scipys(sets, linear, tmp_path):
         assert row["interval"] == "percentile over images"  # fewer than 50 of them
 
 
+@pytest.mark.slow
 def test_the_logistic_is_fitted_on_validation_images(sets, linear, tmp_path):
     """PLCC is mapped by the logistic of the validation split where there is one, else of the test images."""
     rows = run([linear], sets, EvaluationStore(tmp_path)).rows.to_pylist()
@@ -123,6 +124,7 @@ def counting(linear):
     return Entrant("counting", model)
 
 
+@pytest.mark.slow
 def test_scores_are_kept(sets, counting, tmp_path):
     """A second evaluation scores three images of each kept split again, and else what is new; so with other
     labels.
@@ -139,6 +141,7 @@ def test_scores_are_kept(sets, counting, tmp_path):
     assert Counting.seen == 35 + 2 + 4 * 3 + 12 + 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_costs_a_part_only(sets, counting, tmp_path, monkeypatch):
     """Stopped at the 23rd image with parts of 10, the second start computes what was not kept."""
     monkeypatch.setattr(evaluation, "KEPT_TOGETHER", 10)
@@ -195,6 +198,7 @@ def test_constant_model_is_undefined(sets, linear, tmp_path):
     assert row["undefined"] == "all scores are equal"
 
 
+@pytest.mark.slow
 def test_progress_counts_every_image(sets, linear, tmp_path):
     """As many calls as announced, validation images included, kept or not."""
     named = name_sets(sets, "test")
@@ -233,6 +237,7 @@ def test_what_a_checkpoint_was_trained_on(sets, tmp_path):
     assert trained_on(Entrant("m", model), images) == ""
 
 
+@pytest.mark.slow
 def test_command(cli, tmp_path):
     """Two models, two sets: a table in the terminal, and files that agree with it; again: the same."""
     first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
@@ -301,6 +306,7 @@ def evaluated(tmp_path, name="evaluation"):
     return stored.rows.to_pylist(), stored.scores.to_pylist(), stored.manifest
 
 
+@pytest.mark.slow
 def test_calls_under_one_name_lose_nothing(cli, tmp_path):
     """Models and sets of three calls end in one table, as if one call had named them all."""
     first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")

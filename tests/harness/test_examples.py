@@ -105,6 +105,7 @@ def test_kept_images_take_less_room_than_their_pixels(tmp_path):
     assert store.example_sizes()[fgsm.key] < raw / 10
 
 
+@pytest.mark.slow
 def test_a_new_target_is_tried_on_kept_images(tmp_path, images, attacks_run):
     """A third model joins: only it is attacked, and its rows are those of a run of all three."""
     whole = ResultStore(tmp_path / "whole")
@@ -118,6 +119,7 @@ def test_a_new_target_is_tried_on_kept_images(tmp_path, images, attacks_run):
     assert _rows(store, more).equals(expected)
 
 
+@pytest.mark.slow
 def test_without_kept_images_the_same_attack_finds_them_again(tmp_path, images, attacks_run):
     """The attacks whose examples the new target needs are run again, no others; the rows are the same."""
     store = ResultStore(tmp_path)

@@ -34,6 +34,7 @@ def test_its_table_is_made_again_to_the_last_bit(store):
     pd.testing.assert_frame_equal(made, stored)
 
 
+@pytest.mark.slow
 def test_its_page_is_written(store, tmp_path):
     """The leaderboard names both models with their values."""
     written = iqa.report("first", store=store, out=tmp_path / "out")
@@ -50,6 +51,7 @@ def test_a_run_goes_on_without_computing_a_cell(store, cache):
     assert planned.missing == ()
 
 
+@pytest.mark.slow
 def test_it_is_verified(store, cache):
     """Rows, checks, scores and a sample of attacks made again are those that were stored."""
     iqa.load_run("first", store).refresh()

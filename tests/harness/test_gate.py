@@ -356,6 +356,7 @@ relative_step_size = 1.0
 """
 
 
+@pytest.mark.slow
 def test_a_round_trip_on_the_command_line(cli, tmp_path):
     """A model against itself passes with 0; damaged it fails with 1 and the value is named."""
     (tmp_path / "s.toml").write_text(SUITE)

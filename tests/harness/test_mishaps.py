@@ -106,6 +106,7 @@ def vandal():
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_says_which_cell_vanished(cli, folder, tmp_path):
     """Exit code 4 and the cell in words; the same command goes on."""
     (tmp_path / "vandal.py").write_text(VANDAL)

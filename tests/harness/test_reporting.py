@@ -142,6 +142,7 @@ def test_a_mean_over_seeds_needs_all_of_them(smoke):
     assert all(r.value is None and r.undefined == "a value of 1 of 2 seeds only" for r in lost)
 
 
+@pytest.mark.slow
 def test_costs_are_matched_by_name(smoke):
     """Parameters and multiply-adds of `profile` stand beside the model of that name, an image each."""
     stored = read_run(FoundRun(smoke, "first"))
@@ -298,6 +299,7 @@ def test_too_many_images_are_refused_before_any_attack(smoke):
 # Commands ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_report_shows_the_worst_images_with_the_scores_of_the_run(cli, smoke, tmp_path, cache):
     """The page holds the pictures of the images that moved farthest, and the stored scores beside them."""
     arguments = ("report", "first", "--store", str(smoke.root), "--out", str(tmp_path / "out"))

@@ -59,6 +59,7 @@ def test_a_run_computes_every_cell_once(tmp_path, images, suite, suite_text):
     assert (again.started, again.forwards) == (manifest.started, manifest.forwards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 7, 29])
 def test_resumed_equals_uninterrupted(tmp_path, images, suite, stop_after):
     """An interrupt between any two cells loses nothing: the resumed run has the same rows."""
@@ -82,6 +83,7 @@ def test_resumed_equals_uninterrupted(tmp_path, images, suite, stop_after):
     assert _rows(store, resumed).equals(expected)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_order_chunk_or_cell_size(tmp_path, images, suite, suite_text):
     """Models in another order, other chunks and other cells give the same numbers."""
     columns = [n for n in ROW_SCHEMA.names if n not in ("cell", "seconds")]
@@ -138,6 +140,7 @@ def test_a_failed_cell_leaves_a_hole_not_a_number(tmp_path, images, suite):
     assert {r["images"] for r in table} == {0}
 
 
+@pytest.mark.slow
 def test_a_missing_member_leaves_no_minimum(tmp_path, images, suite):
     """If an attack's part is lost, its value and the minimum over it are undefined, others stay."""
     store = ResultStore(tmp_path)

@@ -57,6 +57,7 @@ class Shuffled(Inline):
         return (job.here(tasks[i]) for i in order)
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_order_of_cells(tmp_path, images):
     """Tasks in any order leave the same parts; the manifest keeps the plan's order."""
     first, second = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
@@ -66,6 +67,7 @@ def test_rows_do_not_depend_on_the_order_of_cells(tmp_path, images):
     assert _rows(second, shuffled).equals(_rows(first, expected))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_one_store(tmp_path, images):
     """What another run has stored meanwhile is taken, not computed again."""
     store, rival, seen = ResultStore(tmp_path / "a"), [], []
@@ -82,6 +84,7 @@ def test_two_runs_at_once_share_one_store(tmp_path, images):
     assert (manifest.forwards, manifest.backwards) == (rival[0].forwards, rival[0].backwards)
 
 
+@pytest.mark.slow
 def test_a_model_added_by_another_process_stays_in_the_run(tmp_path, images):
     """Each writes the manifest while the other computes: in the end it has the models and cells of both."""
     store, seen = ResultStore(tmp_path / "a"), []
@@ -333,6 +336,7 @@ def test_a_failed_surrogate_fails_its_transfers_without_another_try(tmp_path, im
 # Parts of a suite ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_limited_run_says_so_and_grows_into_the_whole(tmp_path, images):
     """The first images are a run of their own, marked as such; the whole run computes only the others."""
     store, seen = ResultStore(tmp_path), []
@@ -381,6 +385,7 @@ def test_chosen_images_do_not_take_over_the_first(tmp_path, images, count):
     assert _run(store, images, selection=Selection(limit=6)).data.images == 6
 
 
+@pytest.mark.slow
 def test_one_attack_can_be_computed_alone(tmp_path, images):
     """The others stay missing, and the table shows holes, not numbers."""
     store = ResultStore(tmp_path)

@@ -90,6 +90,7 @@ def test_a_transferred_example_is_the_surrogates_own(three):
         assert (mine["adv_score"] != mine["clean_score"]).all()
 
 
+@pytest.mark.slow
 def test_the_minimum_and_the_composed_case_hold_every_surrogate(three):
     """suite_min <= each transfer, and so is the composed worst case, which also holds their scores."""
     store, manifest, _ = three
@@ -106,6 +107,7 @@ def test_the_minimum_and_the_composed_case_hold_every_surrogate(three):
     assert set(sweep["steps"]) == {1, 2, 4}  # the transfer has the prefixes of its source
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted_with_transfers(three, tmp_path, images):
     """Cut between a model's own cell and its transfer cells, the resumed run has the same rows."""
     store, manifest, _ = three
@@ -124,6 +126,7 @@ def test_resumed_equals_uninterrupted_with_transfers(three, tmp_path, images):
     assert _rows(cut, _run(cut, images, _entrants(1, 2, 3))).equals(expected)
 
 
+@pytest.mark.slow
 def test_another_model_adds_cells_and_changes_none(three, tmp_path, images):
     """A third model joins a run of two: what is stored stays, both ways of its transfers are added."""
     _, manifest, _ = three
@@ -176,10 +179,10 @@ def _noisy(own=None):
 
 
 @pytest.mark.slow
-def test_a_stochastic_model_runs_under_eot(tmp_path, images):
+def test_a_stochastic_model_runs_under_eot(tmp_path):
     """Its stored scores are means over K draws and repeat exactly; it also takes part in transfers."""
-    text = TEXT.replace("seed = 3", "seed = 3\neot_samples = 4")
-    tables = []
+    text = TEXT.replace("seed = 3", "seed = 3\neot_samples = 4").replace("images = 12", "images = 6")
+    images, tables = tiny.make_images(test=6, val=4), []
     for name in ("a", "b"):
         torch.manual_seed(ord(name))
         store = ResultStore(tmp_path / name)

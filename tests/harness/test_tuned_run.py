@@ -25,6 +25,7 @@ from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
 
+pytestmark = pytest.mark.slow
 TRANSFER = """
 [[attacks]]
 name = "transfer"
@@ -108,7 +109,6 @@ def test_scores_are_the_models_and_the_choice_is_recorded(plain, tuned, entrants
     assert choices_of(tuned[1]) == (choice(entrants[0]),)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", [{"fold": True}, {"precision": "bfloat16"}], ids=["folded", "bfloat16"])
 def test_a_tuned_run_is_verified(work, entrants, data, tmp_path, form):
     """Made again with the recorded choice, cells are what is stored."""
@@ -133,7 +133,6 @@ def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, tuned, tmp_
     assert choices_of(resumed[1]) == choices_of(tuned[1])
 
 
-@pytest.mark.slow
 def test_workers_get_the_drivers_choice(work, entrants, tuned, tmp_path, monkeypatch):
     """Other processes make the same copies: their rows are those of one process."""
     root = Path(__file__).resolve().parents[2]

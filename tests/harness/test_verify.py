@@ -254,6 +254,7 @@ def test_another_model_or_other_images_are_named(run, images):
         require_entrants(manifest, [Entrant("x", create_model("linear"))])
 
 
+@pytest.mark.slow
 def test_verify_on_the_command_line(cli, tmp_path):
     """Exit 0 for a run as it was, 1 with the row's name after one score was changed; flags are explained."""
     smoke = ("attack", "-s", "smoke", "-m", "linear", "--threads", "1")
@@ -289,6 +290,7 @@ def test_verify_on_the_command_line(cli, tmp_path):
     assert cli("verify")[0] == 2
 
 
+@pytest.mark.slow
 def test_strict_refuses_what_is_not_to_be_believed(cli):
     """A cheat runs and is reported; with --strict the exit code says that a check said no."""
     cheat = ("attack", "-s", "smoke", "-m", "cheat_constant", "--threads", "1")

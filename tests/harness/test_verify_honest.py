@@ -126,6 +126,7 @@ def test_a_model_with_an_untrained_head_is_verified(tmp_path, images, suite, sui
     assert any("card.notes" in finding.detail for finding in found.findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

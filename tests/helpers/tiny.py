@@ -38,6 +38,29 @@ restarts = 2
 batch = 4
 """
 
+ONE_PGD = """
+name = "one"
+summary = "for tests"
+seed = 0
+main_epsilon = "1/255"
+suite_min = ["pgd/mse"]
+cell_images = 8
+
+[data]
+name = "demo"
+images = 6
+
+[[attacks]]
+name = "pgd"
+kind = "pgd"
+epsilons = ["1/255"]
+objectives = ["mse", "raise", "lower"]
+steps = 1
+relative_step_size = 1.0
+restarts = 1
+"""
+"""The smallest suite with a worst case, on any images."""
+
 
 def make_images(test=12, val=12, size=16, seed=0):
     """Return random images whose label is their mean brightness plus noise."""

@@ -65,6 +65,7 @@ def test_an_installed_package_adds_models(installed):
     assert registry.find_builder("good_called") is not None
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_at_import(installed):
     """Another process that imports the package has not imported the plug-in; one that looks up has."""
     loaded = "print('entry_good' in sys.modules)"

@@ -149,7 +149,7 @@ def test_twenty_models_fit_into_a_page() -> None:
         reach_figure("m", many, "MOS"),
         scatter_figure("m", many, "MOS"),
     ]
-    assert sum(len(inline_svg(figure, "a", "b")) for figure in figures) < 200_000
+    assert sum(len(inline_svg(save_figure(figure, "svg"), "a", "b")) for figure in figures) < 200_000
 
 
 def test_a_heat_map_says_where_there_is_no_value() -> None:

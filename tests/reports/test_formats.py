@@ -368,7 +368,9 @@ def test_an_undefined_point_breaks_the_line(run: Any) -> None:
 def test_a_figure_in_the_page_takes_the_pages_text_colour(run: Any) -> None:
     """Inline SVG has no colour of its own for text and frames, the file has; both are well-formed."""
     figure = steps_figure("m & <m> $x$", 0.8, [Line("mse", ((0, 0.8), (1, 0.5)))], -0.05, "MOS")
-    inline, file = inline_svg(figure, "one", 'a "b" <c>'), save_figure(figure, "svg").decode()
+    file = save_figure(figure, "svg")
+    inline, file = inline_svg(file, "one", 'a "b" <c>'), file.decode()
+    assert "#ffffff" not in inline
     assert INK not in inline
     assert "currentColor" in inline
     assert INK in file

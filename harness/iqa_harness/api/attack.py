@@ -93,7 +93,8 @@ class Planned:
             keys = {cell.key for cell in self.work.cells}
             if manifest.status != "complete" or {cell.key for cell in manifest.cells} != keys:
                 return None
-            return Run(self.store, aggregate(self.store, manifest.run), (), self.data, frozenset(keys))
+            manifest, tables = aggregated(self.store, manifest.run)
+            return Run(self.store, manifest, tables, (), self.data, frozenset(keys))
 
     def run(self, *, progress: bool = True) -> Run:
         """Compute what is to do and aggregate; see `attack`."""

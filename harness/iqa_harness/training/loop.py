@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from iqa_harness.training.figures import split_srocc
 from iqa_harness.training.logs import LOG, StepLog, write_epochs
 from iqa_harness.training.maps import FrozenViews, frozen_views, require_cacheable
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
+from iqa_harness.training.options import RunOptions
 from iqa_harness.training.prefetch import Prefetched
 from iqa_harness.training.prepare import calibrate_batch_norm, freeze_trunk, start_head, training_mode
 from iqa_harness.training.state import (
@@ -49,26 +49,6 @@ PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""
 FAILURE = "failure.json"
 """What is known of a step whose loss was not finite."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; none of it changes the weights, but for the rounding of another device."""
-
-    device: str = "cpu"
-    """Torch device."""
-    save_every: int = 200
-    """Steps after which the state is saved within an epoch; 0 saves at the ends of epochs only."""
-    log_steps: bool = False
-    """Whether every step becomes a row of ``steps.csv``."""
-    tensorboard: bool = False
-    """Whether TensorBoard's event files are written."""
-    progress: bool = False
-    """Whether to report on stderr."""
-    overwrite: bool = False
-    """Whether a checkpoint or state of other settings or images is replaced."""
-    resume: bool = False
-    """Whether a run that cannot go on from a saved state is refused."""
 
 
 def train(

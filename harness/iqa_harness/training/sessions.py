@@ -25,6 +25,7 @@ from iqa_harness.training.config import (
     load_preset,
     read_changes,
 )
+from iqa_harness.training.options import RunOptions
 
 if TYPE_CHECKING:
     from iqa_harness.data.image_set import ImageSet
@@ -40,7 +41,7 @@ Settings = Mapping[str, JsonValue] | Sequence[str]
 
 
 @dataclass(frozen=True)
-class TrainSession:
+class TrainSession(RunOptions):
     """What the trainings of one call share: their images, and how they are carried out."""
 
     data: str | Path | ImageSet | None = None
@@ -51,18 +52,6 @@ class TrainSession:
     """Root of the cache of data."""
     backbone_weights: Path | None = None
     """File the trunks start from, instead of what the settings say."""
-    device: str = "cpu"
-    """Torch device."""
-    save_every: int = 200
-    """Steps between saved states; 0 saves once an epoch."""
-    log_steps: bool = False
-    """Whether every step becomes a row of ``steps.csv``."""
-    tensorboard: bool = False
-    """Whether TensorBoard's event files are written."""
-    overwrite: bool = False
-    """Whether a checkpoint of other settings or images is replaced."""
-    resume: bool = False
-    """Whether a run that cannot go on from a saved state is refused."""
     progress: bool = True
     """Whether to report on stderr."""
 
@@ -86,19 +75,9 @@ class TrainSession:
 
     def train(self, config: TrainConfig, images: ImageSet, folder: Path) -> Path:
         """Train one model, unless its checkpoint is there; return the checkpoint's folder."""
-        from iqa_harness.training.loop import RunOptions
         from iqa_harness.training.loop import train as run_training
 
-        run = RunOptions(
-            device=self.device,
-            save_every=self.save_every,
-            log_steps=self.log_steps,
-            tensorboard=self.tensorboard,
-            progress=self.progress,
-            overwrite=self.overwrite,
-            resume=self.resume,
-        )
-        return run_training(config, images, folder, backbone_weights=self.backbone_weights, run=run)
+        return run_training(config, images, folder, backbone_weights=self.backbone_weights, run=self)
 
 
 class Checkpoint(NamedTuple):

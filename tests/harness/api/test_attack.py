@@ -41,6 +41,7 @@ def run(folder, cache):
     return iqa.attack("smoke", MODELS, limit=6, run="r", store=folder / "store", cache=cache, progress=False)
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_the_same_rows(run, cli, folder):
     """Equal rows, equal table, equal verdicts; the console only adds words."""
     store = str(folder / "by-command")
@@ -149,6 +150,7 @@ class Brightness(torch.nn.Module):
         return self.scale * images.mean(dim=(1, 2, 3))
 
 
+@pytest.mark.slow
 def test_a_live_module_stands_beside_a_named_model(folder, images, suite):
     """A module, a suite and images that exist in this process only; scores are the module's own."""
     from iqa_models import wrap

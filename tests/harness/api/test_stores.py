@@ -22,6 +22,7 @@ def store(tmp_path):
     return made
 
 
+@pytest.mark.slow
 def test_a_report_is_written_alike(store, cli, tmp_path):
     """Equal tables in CSV and Markdown from both; the object holds what the command prints."""
     code, out, _ = cli("report", "first", "--store", str(store.root), "--out", str(tmp_path / "a"))

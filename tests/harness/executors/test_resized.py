@@ -1,5 +1,7 @@
 """A set that is resized on reading, in workers."""
 
+import pytest
+
 from iqa_harness.cells.plan import plan
 from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.machine.runtime import Runtime
@@ -10,6 +12,7 @@ from iqa_harness.running.run import run_suite
 from iqa_results import ResultStore
 
 
+@pytest.mark.slow
 def test_workers_resize_as_the_driver_does(tmp_path, csv_set, suite, rows, entrants):
     """Rows of a resized set are bit-equal in a worker process, and not those of the set itself."""
     found = {}

@@ -95,6 +95,7 @@ def test_every_setting_is_documented():
             assert isinstance(line, ast.Expr), f"{ast.unparse(field)} has no line"
 
 
+@pytest.mark.slow
 def test_listing_presets_needs_no_torch():
     """Importing the settings and listing presets leaves torch unloaded."""
     code = (

@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from helpers import tiny
 from iqa_harness.errors import TrainingError
 from iqa_harness.studies.study import list_studies, load_study, study_rows
 from iqa_harness.training.tables import Spread
@@ -34,27 +35,6 @@ set = {{ lr_head = {rate} }}
 [grid]
 loss = ["l1", "rank"]
 """
-SUITE = """
-name = "one"
-summary = "for tests"
-seed = 0
-main_epsilon = "1/255"
-suite_min = ["pgd/mse"]
-cell_images = 8
-
-[data]
-name = "demo"
-images = 6
-
-[[attacks]]
-name = "pgd"
-kind = "pgd"
-epsilons = ["1/255"]
-objectives = ["mse", "raise", "lower"]
-steps = 1
-relative_step_size = 1.0
-restarts = 1
-"""
 PRESET = """
 name = "tiny"
 model = "timm_regressor"
@@ -70,7 +50,7 @@ DATA = ("--data", "set.csv", "--mos-range", "1", "5")
 def folder(photographs):
     """The images, a preset, a suite and a study beside them."""
     (photographs / "tiny.toml").write_text(PRESET)
-    (photographs / "one.toml").write_text(SUITE)
+    (photographs / "one.toml").write_text(tiny.ONE_PGD)
     (photographs / "small.toml").write_text(
         STUDY.format(preset="tiny.toml", suite="one.toml", label="bold", rate=1e-2)
     )

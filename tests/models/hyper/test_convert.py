@@ -13,6 +13,7 @@ import torch
 from iqa_models import BadCheckpoint, create_model
 from iqa_models.hyper import import_checkpoint
 from iqa_models.hyper.convert import identify, layout_of, translate
+from iqa_models.protocols import crop_scores
 from iqa_models.state_dicts import tensors_of
 
 SWIN = {
@@ -291,18 +292,51 @@ def enlarged(image, factor):
     return torch.from_numpy(pixels)[None].float()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(224, 224), (225, 300), (100, 341), (229, 228), (384, 512), (300, 224)])
-def test_pyiqas_crops_are_the_ones_that_are_scored(hyperiqa, folder, size):
-    """25 crops (side - 224) // 5 apart from the top left corner; a side of 224 or less becomes 225 first."""
+@pytest.fixture(scope="module")
+def pyiqa_model(hyperiqa):
+    """A model imported from a file in PyIQA's layout."""
     head, trunk, _, _ = hyperiqa
-    model, _ = import_checkpoint(write({"params": pyiqa_names(head, trunk)}, folder / "a.pth"))
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(3))
-    whole = enlarged(image, 225 / min(size)) if min(size) <= 224 else image
+    with tempfile.TemporaryDirectory() as folder:
+        return import_checkpoint(write({"params": pyiqa_names(head, trunk)}, Path(folder) / "a.pth"))[0]
+
+
+def pyiqa_crops(image):
+    """25 crops (side - 224) // 5 apart from the top left corner; a side of 224 or less becomes 225 first."""
+    shorter = min(image.shape[2:])
+    whole = enlarged(image, 225 / shorter) if shorter <= 224 else image
     down, right = (whole.shape[2] - 224) // 5, (whole.shape[3] - 224) // 5
-    crops = [
-        whole[..., i * down : i * down + 224, j * right : j * right + 224] for i in range(5) for j in range(5)
-    ]
+    return torch.cat(
+        [
+            whole[..., i * down : i * down + 224, j * right : j * right + 224]
+            for i in range(5)
+            for j in range(5)
+        ]
+    )
+
+
+def random_image(size):
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (225, 300), (100, 341), (229, 228), (384, 512), (300, 224)])
+def test_pyiqas_crops_are_the_ones_that_are_scored(pyiqa_model, size):
+    """What an imported model's protocol cuts out of images of all shapes is what PyIQA cuts out."""
+    image, seen = random_image(size), []
+
+    def keep(patches):
+        seen.append(patches)
+        return patches.mean(dim=(1, 2, 3))
+
+    crop_scores(keep, image, pyiqa_model.protocol, crop_batch=7, checkpointed=False)
+    torch.testing.assert_close(torch.cat(seen), pyiqa_crops(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_score_is_the_mean_over_pyiqas_crops(pyiqa_model):
+    """The whole model, on an image that is enlarged first."""
+    image = random_image((100, 341))
     with torch.no_grad():
-        expected = torch.stack([model.score_patches(crop)[0] for crop in crops]).mean()
-        torch.testing.assert_close(model(image)[0], expected, rtol=1e-4, atol=1e-5)
+        expected = torch.stack(
+            [pyiqa_model.score_patches(crop[None])[0] for crop in pyiqa_crops(image)]
+        ).mean()
+        torch.testing.assert_close(pyiqa_model(image)[0], expected, rtol=1e-4, atol=1e-5)
