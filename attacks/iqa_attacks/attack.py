@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.engine.rescored import OwnScore, rescored, with_own_losses
+from iqa_attacks.engine.rescored import OwnScores, rescored, with_own_losses
 from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.model_state import check_modes, left_as_it_was
@@ -21,6 +21,12 @@ from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel
+
+TOGETHER = 32
+"""Versions of images that a device other than the CPU scores at once outside the steps of an attack."""
+
+Moment = tuple[int | str, ...]
+"""What the draws of a stochastic model are for, such as (restart, step)."""
 
 
 class AttackResult(NamedTuple):
@@ -169,8 +175,8 @@ class Attack(ABC):
     def _clean(
         self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], draws: int | None
     ) -> Tensor:
-        values = [self.score_of(model, *each, ("score",), draws) for each in zip(images, ids, strict=True)]
-        return torch.tensor(values, dtype=torch.float64)
+        moments = [("score",)] * len(images)
+        return torch.tensor(self._scores(model, images, ids, moments, draws), dtype=torch.float64)
 
     def _search_by(
         self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
@@ -184,14 +190,40 @@ class Attack(ABC):
             return found
         return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
 
-    def own_scores(self, model: QualityModel, targets: Targets, draws: int | None) -> OwnScore:
-        """Return what scores an example by a model, with the draws of the moment it was found."""
+    def own_scores(self, model: QualityModel, targets: Targets, draws: int | None) -> OwnScores:
+        """Return what scores examples by a model, with the draws of the moments they were found."""
 
-        def own(example: Example, image: int) -> float:
-            moment = (example.restart, example.step)
-            return self.score_of(model, example.pixels, targets.ids[image], moment, draws)
+        def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
+            moments = [(example.restart, example.step) for example in examples]
+            ids = [targets.ids[i] for i in images]
+            return self._scores(model, [example.pixels for example in examples], ids, moments, draws)
 
         return own
+
+    def _scores(
+        self,
+        model: QualityModel,
+        versions: Sequence[Tensor],
+        ids: Sequence[str],
+        moments: Sequence[Moment],
+        draws: int | None,
+    ) -> list[float]:
+        """Return the scores of versions (3, H, W) of images, as `score_of`; of many at once on a device."""
+        if draws is not None or versions[0].device.type == "cpu":
+            each = zip(versions, ids, moments, strict=True)
+            return [self.score_of(model, *one, draws) for one in each]
+        scores = [0.0] * len(versions)
+        sizes: dict[torch.Size, list[int]] = {}
+        for place, version in enumerate(versions):
+            sizes.setdefault(version.shape, []).append(place)
+        for places in sizes.values():
+            for first in range(0, len(places), TOGETHER):
+                part = places[first : first + TOGETHER]
+                with naming([ids[place] for place in part]):
+                    found = score(model, torch.stack([versions[place] for place in part]), chunk=TOGETHER)
+                for place, value in zip(part, found.tolist(), strict=True):
+                    scores[place] = value
+        return scores
 
     @property
     def losses_follow_scores(self) -> bool:
@@ -227,7 +259,7 @@ class Attack(ABC):
         model: QualityModel,
         pixels: Tensor,
         image_id: str,
-        moment: tuple[int | str, ...],
+        moment: Moment,
         draws: int | None,
     ) -> float:
         """Return the score of one version (3, H, W) of an image as the search sees it.

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps images (B, C, H, W) to their scores (B,) and gradients (B, C, H, W), without a wait for the device."""
 
-FROM = 3
-"""A shape is recorded when it is met so often: most of a run's passes are of few shapes."""
+FROM = 8
+"""A shape is recorded when it is met so often: recording takes as long as some ten passes."""
 MOST = 48
 """Recordings of one model; further shapes are computed anew each time."""
 WARM_UPS = 2

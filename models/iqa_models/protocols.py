@@ -280,7 +280,7 @@ class _Ahead(torch.autograd.Function):
         return torch.cat(scores)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         (slopes,) = ctx.saved_tensors
         return None, gradient.view(-1, 1, 1, 1) * slopes, None

@@ -11,16 +11,19 @@ from iqa_attacks.engine.batches import batches
 from iqa_attacks.objectives import Objective
 from iqa_attacks.results import Ascent, Example, Found, Targets
 
-OwnScore = Callable[[Example, int], float]
-"""Returns the model's own score of an example of image i."""
+OwnScores = Callable[[Sequence[Example], Sequence[int]], Sequence[float]]
+"""Returns the model's own scores of examples, each of an image i."""
 
 
-def rescored(found: Ascent, own: OwnScore) -> Ascent:
+def rescored(found: Ascent, own: OwnScores) -> Ascent:
     """Return what was found with every distinct example's score replaced by the model's own."""
-    made: dict[int, Example] = {}
-    for each in found.found:
-        if id(each.example) not in made:
-            made[id(each.example)] = each.example._replace(score=own(each.example, each.image))
+    distinct = {id(each.example): (each.example, each.image) for each in found.found}
+    examples, images = zip(*distinct.values(), strict=True)
+    scores = own(examples, images)
+    made = {
+        key: example._replace(score=value)
+        for (key, (example, _)), value in zip(distinct.items(), scores, strict=True)
+    }
     return Ascent([each._replace(example=made[id(each.example)]) for each in found.found], found.cost)
 
 
