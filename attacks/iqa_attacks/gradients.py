@@ -196,7 +196,7 @@ def _passes(count: int, chunk: int, device: torch.device) -> Iterator[tuple[int,
 
 
 def padded(count: int, chunk: int) -> int:
-    """Return the size of a pass for so many images, at most `chunk`: 1, 2, 4, 6, multiples of 8, then of 32."""
+    """Return the size of a pass: 1, 2, 4, 6, a multiple of 8, above 64 of 32, and at most `chunk`."""
     step = 32 if count > 64 else 8 if count > 6 else 2 if count > 1 else 1
     return min(chunk, -(-count // step) * step)
 

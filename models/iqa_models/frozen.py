@@ -74,7 +74,7 @@ def frozen(
         return model
     made.eval().requires_grad_(False)
     if hasattr(made, "crops_ahead"):
-        made.crops_ahead = True
+        setattr(made, "crops_ahead", True)  # noqa: B010 - an attribute of some models
     if fold:
         made = _folded(made)
     if channels_last:

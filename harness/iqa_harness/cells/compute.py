@@ -83,17 +83,20 @@ def run_cell(
             is given no examples.
     """
     started = time.perf_counter()
-    pixels = _pixels(cell, images, runtime)
-    if cell.attack is None:
-        rows = _clean_rows(cell, model, images, pixels, runtime)
-    elif cell.surrogate is not None:
-        found = crafted(cell)
-        if found is None:
-            raise RunError(f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try")
-        rows = _transfer_rows(cell, model, images, pixels, runtime, found)
-    else:
-        result = crafted(cell) or craft(cell, model, images, runtime, copies)
-        rows = _attack_rows(cell, model, images, pixels, runtime, result)
+    with same_kernels(runtime.device):
+        pixels = _pixels(cell, images, runtime)
+        if cell.attack is None:
+            rows = _clean_rows(cell, model, images, pixels, runtime)
+        elif cell.surrogate is not None:
+            found = crafted(cell)
+            if found is None:
+                raise RunError(
+                    f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try"
+                )
+            rows = _transfer_rows(cell, model, images, pixels, runtime, found)
+        else:
+            result = crafted(cell) or craft(cell, model, images, runtime, copies)
+            rows = _attack_rows(cell, model, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
 

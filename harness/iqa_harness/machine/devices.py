@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,18 +55,27 @@ def peak_memory(device: str) -> int | None:
 
 @contextmanager
 def same_kernels(device: torch.device | str) -> Iterator[None]:
-    """Let a GPU use only convolutions that give equal bits at every call, chosen without timing them.
+    """Let a GPU use only kernels that give equal bits at every call, chosen without timing them.
 
-    What was set before is set again behind the block. A CPU's are such.
+    What has no such kernel is computed as it is: an operator of a user's own model may not. What was set
+    before is set again behind the block. A CPU's are such.
     """
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    if torch.device(device).type == "cuda":
-        cudnn.deterministic, cudnn.benchmark = True, False
-    try:
+    if torch.device(device).type != "cuda":
         yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    deterministic: Any = torch.utils.deterministic
+    before = cudnn.deterministic, cudnn.benchmark, deterministic.fill_uninitialized_memory
+    mode = torch.get_deterministic_debug_mode()
+    cudnn.deterministic, cudnn.benchmark, deterministic.fill_uninitialized_memory = True, False, False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic.*")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before
+        torch.set_deterministic_debug_mode(mode)
+        cudnn.deterministic, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
 
 
 def use_devices(devices: Iterable[str], threads: int | None) -> None:
