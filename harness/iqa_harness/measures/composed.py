@@ -224,7 +224,10 @@ class _Ranks(_Judge):
     def _cells_at(self, places: Choice) -> Choice:
         """Return where candidates of some places stand in the table, flattened."""
         begins, sizes = self.begins[places], self.begins[places + 1] - self.begins[places]
-        return self.cells[np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())]
+        cells: Choice = self.cells[
+            np.repeat(begins - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        ]
+        return cells
 
 
 def _over(covariance2: Vector, spread: Vector, square: float) -> Vector:

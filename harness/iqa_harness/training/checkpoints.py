@@ -19,8 +19,8 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.machine.provenance import installed_versions
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.state import Progress, Training, averaged
-from iqa_models import BadCheckpoint, load_checkpoint, save_checkpoint
-from iqa_models.checkpoint import CARD, read_card
+from iqa_models import BadCheckpoint, save_checkpoint
+from iqa_models.checkpoint import CARD, checked_card, read_card
 
 LAST: Final = "last"
 """Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
@@ -49,7 +49,7 @@ def is_finished(out: Path, identity: str, overwrite: bool) -> bool:
         return False
     try:
         if read_card(out).training.get("identity") == identity:
-            load_checkpoint(out)  # damaged weights are told now, not when they are used
+            checked_card(out)  # damaged weights are told now, not when they are used
             return True
     except BadCheckpoint:
         if not overwrite:
