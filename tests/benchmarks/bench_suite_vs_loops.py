@@ -66,7 +66,7 @@ def plain_pgd(
     """Return the best iterates of PGD as one writes it, and their losses."""
     low, high = model.spec.score_range
     x = start.clone()
-    best, best_loss = x.clone(), torch.full((len(x),), -torch.inf)
+    best, best_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps + 1):
         x = x.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
