@@ -78,7 +78,11 @@ def run_bare(wheel: Path, folder: Path) -> None:
     """Install the wheel alone, without extras, and use it where the checkout is out of reach."""
     venv.create(folder / "venv", with_pip=True)
     binaries = folder / "venv" / "bin"
-    run([str(binaries / "pip"), "install", "--quiet", str(wheel)], cwd=folder)
+    # No pin of ours may take current packages away from a user's environment.
+    current = "requests>=2.32"
+    run([str(binaries / "pip"), "install", "--quiet", str(wheel), current], cwd=folder)
+    beside = [str(wheel), current, "jupyterlab"]
+    run([str(binaries / "pip"), "install", "--quiet", "--dry-run", *beside], cwd=folder)
     work = folder / "work"
     work.mkdir()
     harness = str(binaries / "iqa-harness")

@@ -1,7 +1,9 @@
 """The torchattacks catalogue: what fits moves every score both ways, what cannot says why; parity."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from iqa_attacks import (
     create_attack,
     measure,
 )
-from iqa_attacks.adapters.torchattacks import FITTING, REFUSED, TwoLogits
+from iqa_attacks.adapters.torchattacks import FITTING, REFUSED, REQUIREMENT, TorchAttack, TwoLogits
 from iqa_models import QualityModel, create_model
 
 
@@ -345,3 +347,14 @@ def test_pgd_is_foolbox_pgd(norm):
     theirs = attack.run(wrapped, inputs, foolbox.criteria.Misclassification(labels), epsilon=epsilon).raw
     for i in range(len(images)):
         assert torch.allclose(ours[i, "raise", 10].example.pixels, theirs[i], rtol=0, atol=1e-6)
+
+
+def test_without_the_library_the_line_that_installs_it_is_said(monkeypatch):
+    """Its own pins would take a current `requests` away, so it is an extra, installed without them."""
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    line = "pip install --no-deps 'torchattacks>=3.5.1,<4'"
+    with pytest.raises(BadAttackOption, match=re.escape(line)):
+        TorchAttack(attack="MIFGSM", threat=ThreatModel("inf", 4 / 255), objectives=("raise",))
+    extras = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
+    assert extras["optional-dependencies"]["torchattacks"] == [REQUIREMENT]
+    assert not [line for line in extras["dependencies"] if "torchattacks" in line]

@@ -70,6 +70,9 @@ REFUSED = {
 }
 """Attacks of the library that cannot work on a score, and why."""
 
+REQUIREMENT = "torchattacks>=3.5.1,<4"
+"""The library's versions that were tried."""
+
 _RADIUS = {"PIFGSM": "max_epsilon", "PIFGSMPP": "max_epsilon"}
 _SCALE, _BEYOND = 10.0, 10.0
 
@@ -228,5 +231,9 @@ def _library(name: str) -> Any:
     try:
         import torchattacks
     except ImportError as error:
-        raise BadAttackOption(f"torchattacks.{name} needs the package torchattacks: {error}") from error
+        raise BadAttackOption(
+            f"torchattacks.{name} needs the package torchattacks ({error}); install it with "
+            f"`pip install --no-deps '{REQUIREMENT}'`: without its pins, which ask for a requests of 2021 "
+            "that nothing here uses"
+        ) from error
     return getattr(torchattacks, name)
