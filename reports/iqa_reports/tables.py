@@ -49,6 +49,27 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
     )
 
 
+def short_board(table: TableView) -> TableView:
+    """Return of a leaderboard its values and verdicts alone, which 80 columns hold."""
+    clean, verdict = 2, 3 + 3 * len(WORST_CASES)
+    chosen = [0, 1, clean, *range(3, verdict, 3), verdict]
+    rows = tuple(
+        tuple(row[place]._replace(interval="") if place == clean else row[place] for place in chosen)
+        for row in table.rows
+    )
+    used = " ".join(entry.mark for row in rows for entry in row)
+    return table._replace(
+        name="board",
+        groups=(
+            Group("clean", (Heading("", numeric=True),)),
+            *(Group(case, (VALUE,)) for case in WORST_CASES),
+            Group("Verdict", (Heading("", numeric=False),)),
+        ),
+        rows=rows,
+        notes=tuple((mark, note) for mark, note in table.notes if mark in used),
+    )
+
+
 def attack_table(view: RunView, metric: Metric) -> TableView:
     """Return every attack of the main radius by itself, in one metric."""
     notes, epsilon = Notes(), view.manifest.main_epsilon

@@ -161,13 +161,19 @@ def test_no_number_is_cut_in_a_terminal(make_run: Make, width: int) -> None:
                 assert entry.interval in shown
 
 
-def test_the_leaderboard_alone_is_short(run: Any) -> None:
-    """A report that is not full shows both metrics and how to read them, and no other table."""
+def test_the_board_is_one_piece_of_eighty_columns(run: Any) -> None:
+    """A report that is not full shows each model's line once, with values and verdict, and how to read it."""
     shown = terminal(run, whole=False)
+    lines = shown.splitlines()
+    (heads,) = [line for line in lines if "suite_min" in line and "composed" in line]
+    assert heads.split() == ["clean", "suite_min", "composed", "Verdict"]
+    for model in ("weak", "strong"):
+        assert len([line for line in lines if model in line.split()[:3]]) == 1
+    assert max(map(len, lines)) <= 80
     assert "Leaderboard in SROCC" in shown
-    assert "Leaderboard in PLCC" in shown
     assert "suite_min is the lowest value" in shown
-    assert "Worst case by radius" not in shown
+    assert f"`iqa-harness report {run.manifest.run} --full`" in " ".join(shown.split())
+    assert not any(words in shown for words in ("in PLCC", "Worst case by radius", "Drop is"))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

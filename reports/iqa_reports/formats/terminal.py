@@ -12,6 +12,7 @@ from rich.text import Text
 
 from iqa_reports import text
 from iqa_reports.table_view import Entry, TableView
+from iqa_reports.tables import short_board
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,16 +31,23 @@ _STYLES = {"header": "bold", "label": "", "number": "", "undefined": "yellow", "
 
 
 def print_report(report: Report, console: Console, *, full: bool = True) -> None:
-    """Print a report: every table, or each section's leaderboard and the studies, with how it is read."""
+    """Print a report: every table, or each section's board in SROCC and the studies, with how it is read."""
     for section in report.sections:
         manifest = section.view.manifest
         warning = text.warning(manifest)
         if warning:
             _say(console, f"WARNING  {warning}", "bold yellow")
+        reading = text.reading(manifest)
         for table in section.tables:
-            if full or table.name.startswith("leaderboard"):
+            if full:
                 print_table(table, console)
-        for sentence in [*section.remarks, *text.reading(manifest), *manifest.notes]:
+            elif table.name == "leaderboard-srocc":
+                print_table(short_board(table), console)
+                reading[-1] = (
+                    "PLCC, drops, values after 8 bits, every attack, checks and cost: the page, or "
+                    f"`iqa-harness report {manifest.run} --full`."
+                )
+        for sentence in [*section.remarks, *reading, *manifest.notes]:
             _say(console, sentence, "dim")
     for sentence in (*report.apart, *report.unread):
         _say(console, sentence, "yellow")
