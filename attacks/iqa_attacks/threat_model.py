@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple, get_args
@@ -46,11 +47,15 @@ def parse_epsilon(text: str | float) -> float:
         top, bottom = Fraction(match[1]), Fraction(match[2] or 1)
         if bottom == 0:
             raise BadAttackOption(f"epsilon {text!r} divides by zero")
-        value = float(top / bottom)
+        given: float | Fraction = top / bottom
     else:
-        value = float(text)
+        given = text
+    try:
+        value = float(given)
+    except OverflowError:  # an integer of hundreds of digits
+        value = math.inf
     if not (math.isfinite(value) and value > 0):
-        raise BadAttackOption(f"epsilon must be a positive finite number, not {text!r}")
+        raise BadAttackOption(f"epsilon must be a positive finite number, not {reprlib.repr(text)}")
     return value
 
 
@@ -184,7 +189,7 @@ class ThreatModel:
     @property
     def levels(self) -> int:
         """Whole grey levels that a pixel may move by in norm inf; 0 below one level."""
-        return math.floor((self.epsilon + SLACK) * 255)
+        return math.floor(min((self.epsilon + SLACK) * 255, 255))
 
     def violation(self, images: Tensor, clean: Tensor) -> str | None:
         """Return why some of images (B, C, H, W) are not admissible, None if all are."""

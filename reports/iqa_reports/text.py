@@ -42,9 +42,10 @@ def interval(low: float, high: float, digits: int = 3) -> str:
 def radius(epsilon: float) -> str:
     """Write a radius in grey levels of 8 bits where it is quarters of them: 2/255, 0.5/255, else as it is."""
     levels = epsilon * 255
-    quarters = round(levels * 4) / 4
-    if math.isclose(levels, quarters, rel_tol=1e-6) and quarters < 255:
-        return f"{quarters:g}/255"
+    if levels < 255:  # a manifest may hold any number, 1e308 too
+        quarters = round(levels * 4) / 4
+        if math.isclose(levels, quarters, rel_tol=1e-6):
+            return f"{quarters:g}/255"
     return f"{epsilon:.4g}"
 
 

@@ -27,7 +27,8 @@ def test_epsilon_is_read_as_written(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "-1/255", "1/0", "eps", "4/255/2", "nan", "inf", "", "1e9999", math.nan, -0.1]
+    "text",
+    ["0", "-1/255", "1/0", "eps", "4/255/2", "nan", "inf", "", "1e9999", math.nan, -0.1, 10**400, "9" * 400],
 )
 def test_bad_epsilon_is_refused(text):
     """A radius that is not positive, finite and plain is refused."""

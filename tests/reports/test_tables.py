@@ -355,7 +355,14 @@ def test_numbers_have_three_decimals_and_a_true_minus() -> None:
 
 @pytest.mark.parametrize(
     ("epsilon", "words"),
-    [(2 / 255, "2/255"), (0.25 / 255, "0.25/255"), (0.03, "0.03"), (0.0314159, "0.03142"), (1.0, "1")],
+    [
+        (2 / 255, "2/255"),
+        (0.25 / 255, "0.25/255"),
+        (0.03, "0.03"),
+        (0.0314159, "0.03142"),
+        (1.0, "1"),
+        (1e308, "1e+308"),
+    ],
 )
 def test_radii_are_written_in_grey_levels_where_they_are_some(epsilon: float, words: str) -> None:
     """A radius is n/255 where n is a multiple of a quarter, else plain."""
