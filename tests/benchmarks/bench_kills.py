@@ -10,8 +10,8 @@ A hang is a lack of progress, not of time, so that other work on the machine mak
 processes of a command together take less than 1 s of CPU and write nothing, or they take 20 s of CPU more
 than the undisturbed command took. It is read from /proc: Linux only.
 
-Run so far, on a busy machine: 15 kills in 4 commands of seed 5, and 100 in 37 commands of seed 11, which
-was stopped by hand after 43 minutes: 0 faults. 200 kills in one go are still to be run.
+Run so far, on two cores beside one other process: 202 kills in 48 commands of seed 21, 0 differing rows,
+0 leftovers, 0 exits of 70, 0 hangs, 1,128 s.
 
     python tests/benchmarks/bench_kills.py --kills 200 --seed 0 --log kills.log
 """
