@@ -46,7 +46,7 @@ NOT_HELD = {
     "manifest": {
         "format", "run", "started", "ended", "provenance", "executor", "workers", "device_seconds", "tuning"
     },
-    "models": {"checkpoint", "argument", "plugins", "backbone_weights"},
+    "models": {"checkpoint", "argument", "plugins", "backbone_weights", "flops"},
     "cells": {"error", "bytes"},
 }  # fmt: skip
 """What says when, where and by what a run was made: no number follows from it."""

@@ -122,7 +122,7 @@ def _done(manifest: RunManifest) -> tuple[str, ...]:
 
 def _maker(manifest: RunManifest) -> str:
     """Hash everything beside the rows that decides the tables; costs and times do not."""
-    costs = {"forwards", "backwards", "seconds"}
+    costs = {"forwards", "backwards", "seconds", "flops"}
     names = {"run", "suite_sha256", "suite_text", "suite_min", "main_epsilon", "step_sweep", "seed", "data"}
     plan = manifest.model_dump(mode="json", include=names)
     models = [model.model_dump(mode="json", exclude=costs) for model in manifest.models]

@@ -61,7 +61,7 @@ def test_a_gradient_that_a_worker_masks_after_many_calls_is_seen(tmp_path, csv_s
     both = [Entrant(label, model) for label, model in models.items()]
     store, executor = ResultStore(tmp_path), Processes(TWO[:1])
     manifest = run_suite(
-        plan(suite, both, csv_set), both, RunConfig("r"), store, Runtime(), executor=executor
+        plan(suite, both, csv_set), both, RunConfig("r"), store, Runtime(tune="off"), executor=executor
     )
     assert manifest.status == "complete"
     assert models["tired"].seen < 150

@@ -5,6 +5,7 @@ from iqa_harness.cells.plan import CellRef, plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors.snapshot import open_snapshot, write_snapshot
+from iqa_harness.running.model_records import model_record
 from iqa_harness.running.task import Place, Task
 from iqa_models import create_model
 from iqa_results import ResultStore
@@ -38,7 +39,8 @@ def test_a_worker_trains_a_universal_change_as_the_driver_does(csv_set, tmp_path
     work = plan(parse_suite(SUITE, "tiny"), entrants, csv_set)
     assert [len(images) for images in work.training.values()] == [3]
     store = ResultStore(tmp_path / "store")
-    folder = write_snapshot(tmp_path / "snapshot", work, entrants, store, Runtime())
+    known = [(entrant, model_record(entrant, work, Runtime(), None)) for entrant in entrants]
+    folder = write_snapshot(tmp_path / "snapshot", work, known, store, Runtime())
     bench = open_snapshot(folder, Place("cpu", None))
     cells = [cell for cell in work.cells if cell.attack is not None]
     outcome = bench.run(Task(0, tuple(CellRef.of(cell) for cell in cells)))
