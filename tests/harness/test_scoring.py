@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iqa_attacks import AttackFailed, score
-from iqa_harness.cells.scoring import scored_together, stored_scores
+from iqa_harness.cells.scoring import Scorer, scored_together, stored_scores
 from iqa_models import ModelSpec, QualityModel
 
 CARD = ModelSpec(
@@ -83,3 +83,29 @@ def test_the_image_without_a_score_is_named_by_its_place():
     with pytest.raises(AttackFailed, match="not finite") as caught:
         _of(Blind(CARD).eval(), images, together=3)
     assert caught.value.image == 4
+
+
+def test_the_same_pixels_of_an_image_are_scored_once():
+    """Among versions of one image and from call to call; another image's are its own."""
+    model, (image, other) = Crowd(CARD).eval(), _images((8, 8), (8, 8))
+    scorer, expected = Scorer(model, seed=0, draws=None), _of(model, [image, other])
+    model.passes = []
+    assert scorer.of([image, other, image.clone()], ["a"] * 3) == [*expected, expected[0]]
+    assert scorer.of([other, image], ["a", "a"]) == expected[::-1]
+    assert model.passes == [1, 1]
+    assert scorer.of([image], ["b"]) == expected[:1]
+    assert model.passes == [1, 1, 1]
+
+
+def test_of_versions_scored_once_the_one_without_a_score_is_named_by_its_place():
+    """Two equal ones stand before it."""
+    image, bad = _images((8, 8), (8, 8))
+    bad[0, 0, 0] = 1.0
+
+    class Blind(Crowd):
+        def predict(self, images):
+            return super().predict(images) / (images.amax(dim=(1, 2, 3)) < 1)
+
+    with pytest.raises(AttackFailed) as error:
+        Scorer(Blind(CARD).eval(), seed=0, draws=None).of([image * 0.9, image * 0.9, bad], ["a"] * 3)
+    assert error.value.image == 2

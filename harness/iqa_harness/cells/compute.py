@@ -27,7 +27,7 @@ from iqa_attacks import (
     to_8_bits,
 )
 from iqa_harness.cells.plan import Cell
-from iqa_harness.cells.scoring import scored_together, stored_scores
+from iqa_harness.cells.scoring import Scorer, scored_together
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import same_kernels
@@ -85,18 +85,19 @@ def run_cell(
     started = time.perf_counter()
     with same_kernels(runtime.device):
         pixels = _pixels(cell, images, runtime)
+        scorer = Scorer(model, seed=cell.seed, draws=cell.draws)
         if cell.attack is None:
-            rows = _clean_rows(cell, model, images, pixels, runtime)
+            rows = _clean_rows(cell, model, scorer, images, pixels, runtime)
         elif cell.surrogate is not None:
             found = crafted(cell)
             if found is None:
                 raise RunError(
                     f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try"
                 )
-            rows = _transfer_rows(cell, model, images, pixels, runtime, found)
+            rows = _transfer_rows(cell, scorer, images, pixels, runtime, found)
         else:
             result = crafted(cell) or craft(cell, model, images, runtime, copies)
-            rows = _attack_rows(cell, model, images, pixels, runtime, result)
+            rows = _attack_rows(cell, scorer, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
 
@@ -153,11 +154,16 @@ def to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]], device: str) -> Tenso
 
 
 def _clean_rows(
-    cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor], runtime: Runtime
+    cell: Cell,
+    model: QualityModel,
+    scorer: Scorer,
+    images: ImageSet,
+    pixels: Sequence[Tensor],
+    runtime: Runtime,
 ) -> list[dict[str, Any]]:
     ids = _ids(cell, images)
-    scores = _clean_scores(cell, model, images, pixels)
-    jpeg = _jpeg_scores(cell, model, pixels, ids)
+    scores = scorer.of(pixels, ids)
+    jpeg = _jpeg_scores(cell, scorer, pixels, ids)
     slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
     draws = cell.draws or 1
     return [
@@ -189,11 +195,6 @@ def _clean_rows(
     ]
 
 
-def _clean_scores(cell: Cell, model: QualityModel, images: ImageSet, pixels: Sequence[Tensor]) -> list[float]:
-    """Score the clean images; the clean score of an image is one number in every row, whoever attacked it."""
-    return stored_scores(model, pixels, _ids(cell, images), seed=cell.seed, draws=cell.draws)
-
-
 def _ids(cell: Cell, images: ImageSet) -> list[str]:
     return [images.records[cell.first + i].image_id for i in range(cell.count)]
 
@@ -221,14 +222,15 @@ def _clean_gradients(
 
 def _attack_rows(
     cell: Cell,
-    model: QualityModel,
+    scorer: Scorer,
     images: ImageSet,
     pixels: Sequence[Tensor],
     runtime: Runtime,
     result: AttackResult,
 ) -> list[dict[str, Any]]:
-    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in result.found])
-    clean = _clean_scores(cell, model, images, pixels)
+    verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in result.found])
+    # One number an image in every row, whoever attacked it.
+    clean = scorer.of(pixels, _ids(cell, images))
     return [
         {
             **_found_columns(cell, images, runtime, found, result.cost[found.image, found.steps]),
@@ -241,7 +243,7 @@ def _attack_rows(
 
 def _transfer_rows(
     cell: Cell,
-    model: QualityModel,
+    scorer: Scorer,
     images: ImageSet,
     pixels: Sequence[Tensor],
     runtime: Runtime,
@@ -250,8 +252,9 @@ def _transfer_rows(
     """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
     assert cell.surrogate is not None  # noqa: S101 - the caller's branch
     chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective]
-    verified = _verify(cell, model, images, pixels, [(f.image, f.example) for f in chosen])
-    clean = _clean_scores(cell, model, images, pixels)
+    verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in chosen])
+    # One number an image in every row, whoever attacked it.
+    clean = scorer.of(pixels, _ids(cell, images))
     return [
         {
             # The gradients are the surrogate's and are counted in its own cell.
@@ -287,7 +290,7 @@ def _found_columns(
 
 def _verify(
     cell: Cell,
-    model: QualityModel,
+    scorer: Scorer,
     images: ImageSet,
     pixels: Sequence[Tensor],
     found: Sequence[tuple[int, Example]],
@@ -305,14 +308,14 @@ def _verify(
         named = list(distinct.items())
         for first in range(0, len(named), full):
             part = [each for _, each in named[first : first + full]]
-            measured = _measured(cell, model, pixels, ids, part)
+            measured = _measured(cell, scorer, pixels, ids, part)
             verified |= {id(example): row for (_, example), row in zip(part, measured, strict=True)}
     return verified
 
 
 def _measured(
     cell: Cell,
-    model: QualityModel,
+    scorer: Scorer,
     pixels: Sequence[Tensor],
     ids: Sequence[str],
     part: Sequence[tuple[int, Example]],
@@ -335,26 +338,19 @@ def _measured(
     moved = (stored - claimed).abs().flatten(1).amax(dim=1).double()
     numbers = torch.stack([*measure(stored, whole), ssim(stored, clean), moved])
     names = [ids[image] for image in owners]
-    scores, scores_8bit = (_versions(cell, model, versions, names) for versions in (stored, rounded))
-    columns = (scores, scores_8bit, _jpeg_scores(cell, model, stored, names), *numbers.tolist())
+    scores, scores_8bit = (scorer.of(list(versions), names) for versions in (stored, rounded))
+    columns = (scores, scores_8bit, _jpeg_scores(cell, scorer, list(stored), names), *numbers.tolist())
     return [_Verified(*row) for row in zip(*columns, strict=True)]
 
 
-def _versions(
-    cell: Cell, model: QualityModel, versions: Sequence[Tensor] | Tensor, ids: Sequence[str]
-) -> list[float]:
-    """Score versions of images; no other one touches a score or a draw of them."""
-    return stored_scores(model, list(versions), ids, seed=cell.seed, draws=cell.draws)
-
-
 def _jpeg_scores(
-    cell: Cell, model: QualityModel, versions: Sequence[Tensor] | Tensor, ids: Sequence[str]
+    cell: Cell, scorer: Scorer, versions: Sequence[Tensor], ids: Sequence[str]
 ) -> list[float | None]:
     """Score versions of images as JPEG files: the mean over the cell's qualities, None without any."""
     if not cell.jpeg_qualities:
         return [None] * len(versions)
     files = [
-        _versions(cell, model, [through_jpeg_file(each.unsqueeze(0), quality)[0] for each in versions], ids)
+        scorer.of([through_jpeg_file(each.unsqueeze(0), quality)[0] for each in versions], ids)
         for quality in cell.jpeg_qualities
     ]
     return [sum(scores) / len(scores) for scores in zip(*files, strict=True)]
