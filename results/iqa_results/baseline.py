@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from iqa_results.errors import BadManifest, BadPart
 from iqa_results.manifest import Provenance
@@ -86,7 +86,7 @@ class Baseline(_Record):
     """Radius of the attacks kept."""
     suite_min: tuple[str, ...]
     """Members of the minimum, as attack/objective."""
-    seed: int
+    seed: int = Field(ge=0)
     """Seed of the suite, and of the bootstrap."""
     models: tuple[BaselineModel, ...]
     """The models, by name."""

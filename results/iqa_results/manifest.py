@@ -134,9 +134,9 @@ class CellRecord(_Record):
     """Radius on pixels in [0, 1], 0 for clean."""
     split: str
     """Split the images are of."""
-    first: int
+    first: int = Field(ge=0)
     """Position of the first image, from 0."""
-    count: int
+    count: int = Field(ge=0)
     """Number of images."""
     status: Literal["done", "failed", "missing"]
     """Whether the part is in the store."""
@@ -219,7 +219,7 @@ class RunManifest(_Record):
     """Members of the suite's minimum, as attack/objective."""
     step_sweep: str | None
     """Attack whose prefixes are the step sweep, None if the suite has none."""
-    seed: int
+    seed: int = Field(ge=0)
     """Seed of the suite."""
     models: tuple[ModelRecord, ...]
     """Models under test."""

@@ -8,6 +8,7 @@ import pytest
 from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import DataError
 from iqa_harness.running.manifest import RunConfig, refreshed
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
@@ -323,3 +324,11 @@ def test_a_run_cut_after_any_cell_is_verified(small, small_images, tmp_path):
         assert cut.status == "partial"
         _retabled(store, cut)
         assert verify_run(store, cut, entrants, small_images, sample=9).findings == []
+
+
+def test_a_cell_of_a_billion_images_is_damage(copy):
+    """It is no reason to make room for a billion records."""
+    store, manifest, _ = copy
+    cells = [cell.model_copy(update={"count": 10**9}) for cell in manifest.cells]
+    with pytest.raises(DataError, match=r"go up to image 1,000,000,\d{3}, .* its manifest is damaged"):
+        verify_run(store, manifest.model_copy(update={"cells": tuple(cells)}), [], None)

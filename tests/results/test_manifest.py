@@ -78,6 +78,9 @@ def test_an_unknown_run_names_the_known_ones(store: ResultStore, manifest: Make)
         (lambda m: m.update(status="finished"), "status: "),
         (lambda m: m["data"].update(label="opinion"), r"data\.label: "),
         (lambda m: m["cells"][0].update(count="many"), r"cells\.0\.count: "),
+        (lambda m: m["cells"][0].update(count=-1), r"cells\.0\.count: "),
+        (lambda m: m["cells"][0].update(first=-8), r"cells\.0\.first: "),
+        (lambda m: m.update(seed=-1), "seed: "),
     ],
 )
 def test_a_damaged_manifest_names_the_key(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,9 @@ from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.errors import DataError
 from iqa_results import RunManifest, Selection
 from iqa_suites import Suite, parse_suite
+
+MANY = 1_000_000
+"""Images that a manifest may name without as many rows: parts may be lost, and a set is not larger."""
 
 _RANGE = re.compile(r"[?&]mos_range=([-+.\deE]+),([-+.\deE]+)(?:&|$)")
 _MOVED = re.compile(r'# data\.name = ("(?:[^"\\]|\\.)*"), all images, by the command line')
@@ -106,12 +109,21 @@ class RememberedImages(ImageSet):
         return RememberedImages([self.records[i] for i in indices], self.card, self.fingerprint)
 
 
-def remembered_images(manifest: RunManifest, split: str, parts: Iterable[pa.Table]) -> RememberedImages:
+def remembered_images(manifest: RunManifest, split: str, parts: Collection[pa.Table]) -> RememberedImages:
     """Return the images of a split as a run's first rows of each describe them.
 
     There are as many as the manifest's cells hold; one that no row describes has an empty id.
+
+    Raises:
+        DataError: a cell says to hold more images than there are rows, by far.
     """
     count = max((c.first + c.count for c in manifest.cells if c.split == split), default=0)
+    rows = sum(len(part) for part in parts)
+    if count > max(MANY, rows):
+        raise DataError(
+            f"run {manifest.run!r}: cells of split {split!r} go up to image {count:,}, and the store has "
+            f"{rows:,} rows; its manifest is damaged"
+        )
     records = [ImageRecord("", 0.0, split, "", None, None, "")] * count
     names = ("position", "image_id", "mos", "reference", "distortion", "level")
     for part in parts:
