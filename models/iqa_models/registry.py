@@ -101,8 +101,8 @@ def create_model(name: str, **options: object) -> QualityModel:
                 )
     try:
         model = builder(**options).eval()
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        given = ", ".join(f"{key}={value!r:.200}" for key, value in options.items()) or "no options"
         raise BadModelOption(f"model {name!r} cannot be built with {given}: {error}") from error
     silent = [option for option in options if option not in model.spec.options and option not in BY_CONTENT]
     if silent:

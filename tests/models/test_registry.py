@@ -57,6 +57,15 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         create_model("timm_regressor", backbon="resnet10t")
 
 
+def test_a_number_that_no_tensor_holds_is_refused_in_few_words():
+    """A card may say a number of 400 digits."""
+    with pytest.raises(
+        BadModelOption, match=r"'linear' cannot be built with scale=1000+: int too big"
+    ) as said:
+        create_model("linear", scale=10**400)
+    assert len(str(said.value)) < 300
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_the_index_says_what_the_builders_say(name):
     """Where it stands and the first line of its docstring."""
