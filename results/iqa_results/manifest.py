@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 MANIFEST_FORMAT: Literal[1] = 1
+
+
+Amount = Annotated[int, Field(ge=0, le=2**62)]
+"""A count: what no run reaches is damage, and would overflow where it is added or divided."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+"""A time: at most some 30,000 years."""
 
 
 class _Record(BaseModel):
@@ -58,13 +64,13 @@ class ModelRecord(_Record):
     """Files given with `--plugin`, to be run before the model can be made again."""
     backbone_weights: str | None = None
     """File given with `--backbone-weights`, None without one."""
-    forwards: int = 0
+    forwards: Amount = 0
     """Evaluations of this model (images) in all its done cells."""
-    backwards: int = 0
+    backwards: Amount = 0
     """Of them with a gradient."""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Wall time of all its done cells."""
-    flops: tuple[int, int] | None = None
+    flops: tuple[Amount, Amount] | None = None
     """Floating-point operations of one evaluation and of one input gradient at the size of the run's first
     image; None where no card's peak is known to compare them with."""
 
@@ -134,21 +140,21 @@ class CellRecord(_Record):
     """Radius on pixels in [0, 1], 0 for clean."""
     split: str
     """Split the images are of."""
-    first: int = Field(ge=0)
+    first: Amount
     """Position of the first image, from 0."""
-    count: int = Field(ge=0)
+    count: Amount
     """Number of images."""
     status: Literal["done", "failed", "missing"]
     """Whether the part is in the store."""
     error: str | None = None
     """Why the cell failed, with its traceback; None otherwise."""
-    bytes: int | None = None
+    bytes: Amount | None = None
     """Size of the part when it was last known to be whole, None if it never was."""
-    forwards: int = 0
+    forwards: Amount = 0
     """Model evaluations (images) that went into the part."""
-    backwards: int = 0
+    backwards: Amount = 0
     """Of them with a gradient."""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Wall time the part took."""
     device: str | None = None
     """Device it was computed on."""
@@ -173,7 +179,7 @@ class WorkerRecord(_Record):
     """Most bytes in use at once: of a GPU what torch had allocated on it, of a CPU the whole process."""
     cells: int
     """Cells it computed."""
-    seconds: float
+    seconds: Seconds
     """Time it spent in them."""
 
 
@@ -233,11 +239,11 @@ class RunManifest(_Record):
     """UTC time of the first start, ISO 8601."""
     ended: str | None
     """UTC time of the last stop, None while running."""
-    forwards: int
+    forwards: Amount
     """Model evaluations (images) of all done cells."""
-    backwards: int
+    backwards: Amount
     """Of them with a gradient."""
-    seconds: float
+    seconds: Seconds
     """Wall time spent in the cells' attacks, all starts together."""
     provenance: Provenance
     """Where and with what the run was made."""
@@ -245,7 +251,7 @@ class RunManifest(_Record):
     """How the cells of the last start were computed: inline, processes, ray or slurm."""
     workers: tuple[WorkerRecord, ...] = ()
     """The processes that computed cells, of all starts."""
-    device_seconds: float = 0.0
+    device_seconds: Seconds = 0.0
     """Time all workers together spent in cells, tries that failed included."""
     tuning: dict[str, JsonValue] = Field(default={})
     """What was chosen for speed and memory, such as chunk sizes: no result depends on it."""
