@@ -12,7 +12,7 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.estimate import Experience
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.machine.devices import device_name
+from iqa_harness.machine.devices import device_name, same_kernels
 from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import IMAGES, Tuning, choices_of, known, tune
@@ -60,14 +60,15 @@ def choose(
         if not todo or begun or known(choices, entrant.sha256, device_name(device)):
             continue
         pixels = _images(work, device)
-        choice = tune(
-            entrant.model,
-            entrant.sha256,
-            pixels,
-            chunk=_most(entrant.model, pixels, runtime),
-            mode=runtime.tune,
-            gradients=Experience(()).of(todo, work.suite.sha256).backwards,
-        )
+        with same_kernels(device):  # those the run itself computes with
+            choice = tune(
+                entrant.model,
+                entrant.sha256,
+                pixels,
+                chunk=_most(entrant.model, pixels, runtime),
+                mode=runtime.tune,
+                gradients=Experience(()).of(todo, work.suite.sha256).backwards,
+            )
         if choice.plain_ms is not None:
             choices.append(choice)
     return tuple(choices)
