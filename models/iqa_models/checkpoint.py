@@ -23,6 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
+from iqa_errors.json_text import read_json
 from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
 from iqa_models.identity import split_state, state_sha256
 from iqa_models.quality_model import QualityModel
@@ -116,12 +117,10 @@ def read_card(folder: Path) -> CheckpointCard:
     """
     path = Path(folder) / CARD
     try:
-        fields = json.loads(path.read_bytes())
-        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # finite numbers, UTF-8 text
-        return CheckpointCard.model_validate(fields)
+        return CheckpointCard.model_validate(read_json(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"no checkpoint in {folder}: {CARD} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadCheckpoint(f"{path}: {_why(error)}") from error
 
 

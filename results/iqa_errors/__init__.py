@@ -8,8 +8,8 @@ IQAError
 ├── ReportsError    iqa_reports: a frame or published value
 └── HarnessError    iqa_harness: data, training, runs, comparisons
 
-Each package's `errors` module draws its own branch. Beside it, `toml_text` reads a user's TOML within
-bounds, which several floors need.
+Each package's `errors` module draws its own branch. Beside it, `toml_text` and `json_text` read a user's
+TOML and JSON within bounds, which several floors need.
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from iqa_errors.json_text import read_json
 from iqa_results.errors import BadManifest
 from iqa_results.manifest import RunManifest
 
@@ -51,22 +52,29 @@ def load_json(content: bytes, where: str) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        BadManifest: it is no JSON, or holds NaN, an infinity or text that is not UTF-8.
+        BadManifest: it is no JSON, or holds text that is not UTF-8 or a number that is NaN, infinite or
+            longer than 64 bits.
     """
     try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return read_json(content)
+    except json.JSONDecodeError as error:
         raise BadManifest(f"{where}: the file: no JSON ({error})") from error
-    _require_plain(fields, where)
-    return fields
+    except UnicodeEncodeError as error:
+        raise BadManifest(f"{where}: {_no_text(error)}") from error
+    except ValueError as error:
+        raise BadManifest(f"{where}: {error}") from error
+
+
+def _no_text(error: UnicodeEncodeError) -> str:
+    near = error.object[max(0, error.start - 30) : error.end]
+    return f"no UTF-8 text: ...{near!a}; choose another name"
 
 
 def _require_plain(fields: Any, where: str) -> None:
     try:
         json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        near = error.object[max(0, error.start - 30) : error.end]
-        raise BadManifest(f"{where}: no UTF-8 text: ...{near!a}; choose another name") from error
+        raise BadManifest(f"{where}: {_no_text(error)}") from error
     except (ValueError, RecursionError) as error:
         raise BadManifest(f"{where}: {error}") from error
 

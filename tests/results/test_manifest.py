@@ -81,6 +81,10 @@ def test_an_unknown_run_names_the_known_ones(store: ResultStore, manifest: Make)
         (lambda m: m["cells"][0].update(count=-1), r"cells\.0\.count: "),
         (lambda m: m["cells"][0].update(first=-8), r"cells\.0\.first: "),
         (lambda m: m["cells"][0].update(backwards=10**400), r"cells\.0\.backwards: "),
+        (
+            lambda m: m["models"][0].update(checks={"g": [{"value": -(10**400)}]}),
+            r"models\.0\.checks\.g\.0\.value: ",
+        ),
         (lambda m: m["cells"][0].update(seconds=1e308), r"cells\.0\.seconds: "),
         (lambda m: m.update(seed=-1), "seed: "),
     ],

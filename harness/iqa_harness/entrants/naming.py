@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from torch import nn
 
+from iqa_errors.json_text import read_json
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
@@ -108,13 +109,13 @@ def read_value(text: str) -> Any:
     """Return JSON as what it means, anything else as text.
 
     Raises:
-        RunError: JSON that is nested too deeply to be read.
+        RunError: JSON that is nested too deeply, or holds a number of hundreds of digits.
     """
     try:
-        return json.loads(text)
+        return read_json(text)
     except json.JSONDecodeError:
         return text
-    except (RecursionError, ValueError) as error:
+    except ValueError as error:
         raise RunError(f"value {text[:40]!r}...: not to be read ({error})") from error
 
 

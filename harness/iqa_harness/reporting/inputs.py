@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from iqa_errors.json_text import read_json
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.results import Identity, over_seeds
 from iqa_harness.reporting.studies import checkpoint_results, evaluation_results, is_evaluation, run_name
@@ -71,8 +73,8 @@ def training_frame(folder: Path) -> pa.Table:
         raise RunError(f"{folder / LOG}: no UTF-8 text ({error})") from error
     for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-            epoch = int(entry.pop("epoch"))
+            entry = read_json(line)
+            epoch = operator.index(entry.pop("epoch"))
             for name, value in entry.items():
                 for place, one in value.items() if isinstance(value, dict) else [("", value)]:
                     quantity, _, inner = name.partition("/")
@@ -81,7 +83,7 @@ def training_frame(folder: Path) -> pa.Table:
                         rows.append(
                             Epoch(run_name(folder), epoch, quantity, place or inner, shown, epoch == best)
                         )
-        except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RunError(f"{folder / LOG}, line {number}: not an epoch's JSON ({error})") from error
     return make_frame(Epoch, rows)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from iqa_errors.json_text import read_json
 from iqa_reports import StoredRun, make_frame
 from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import ModelRecord
@@ -70,8 +71,8 @@ def training_record(record: ModelRecord) -> Mapping[str, Any]:
         return {}
     try:
         # As plain JSON: the weights' own checks belong to whoever loads them, with torch.
-        card = json.loads((Path(record.checkpoint) / "card.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        card = read_json((Path(record.checkpoint) / "card.json").read_bytes())
+    except (OSError, ValueError):
         return {}
     same = isinstance(card, dict) and card.get("model") == dict(record.card)
     return _mapping(card.get("training")) if same else {}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from iqa_errors.json_text import read_json
 from iqa_harness.errors import DataError
 
 _MOST_VALUES: Final = 10_000_000
@@ -226,8 +226,8 @@ def read_scored_list(path: Path) -> list[Scored]:
         DataError: no JSON, no list, or an item without image or score, named by its place.
     """
     try:
-        items = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        items = read_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(items, list):
         raise DataError(f"{path}: expected a list of {{image, score}}")

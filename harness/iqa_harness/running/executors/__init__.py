@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from iqa_errors.json_text import read_json
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import EXECUTORS, Runtime
 from iqa_harness.running.executors.inline import Inline
@@ -92,9 +93,9 @@ def _settings(texts: Iterable[str]) -> dict[str, Any]:
         if not (key and sign):
             raise RunError(f"--set {text!r} is not KEY=VALUE")
         try:
-            found[key] = json.loads(value)
+            found[key] = read_json(value)
         except json.JSONDecodeError:
             found[key] = value
-        except (RecursionError, ValueError) as error:
+        except ValueError as error:
             raise RunError(f"--set {key}: a value that cannot be read ({error})") from error
     return found
