@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 MANIFEST_FORMAT: Literal[1] = 1
 
@@ -19,6 +19,59 @@ Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Read(BaseModel):
+    """What readers take from a record that other packages write; the rest of it may be anything."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
+_Ends = tuple[_Finite, _Finite]
+
+
+def _rising(ends: _Ends | None) -> _Ends | None:
+    if ends is not None and not ends[0] < ends[1]:
+        raise ValueError("the first end must be below the second")
+    return ends
+
+
+_Range = Annotated[_Ends | None, Field(strict=False), AfterValidator(_rising)]
+_Notes = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class _ModelCard(_Read):
+    score_range: _Range = None
+    options: dict[str, Any] = {}
+    is_stochastic: bool = False
+    notes: _Notes = ()
+
+
+class _DataCard(_Read):
+    mos_range: _Range = None
+    notes: _Notes = ()
+
+
+class _Check(_Read):
+    value: _Finite | None
+    threshold: _Finite
+    passed: bool
+    detail: str
+
+
+def _read_as(model: type[_Read]) -> AfterValidator:
+    """Refuse a record in which a value that readers take is of another kind; it stays as it was written."""
+
+    def checked(fields: dict[str, Any]) -> dict[str, Any]:
+        try:
+            model.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return fields
+
+    return AfterValidator(checked)
 
 
 _WORDS = re.compile(
@@ -51,11 +104,11 @@ class ModelRecord(_Record):
     """Name the run and its tables use."""
     sha256: str
     """Hash of card and weights."""
-    card: dict[str, JsonValue]
+    card: Annotated[dict[str, JsonValue], _read_as(_ModelCard)]
     """The model's card (`ModelSpec`) in full."""
     checkpoint: str | None
     """Where the weights were read from, as the user gave it; None for a model created by name."""
-    checks: dict[str, JsonValue]
+    checks: dict[str, Annotated[dict[str, JsonValue], _read_as(_Check)]]
     """What `check_model` measured before any attack."""
 
     argument: str | None = None
@@ -98,7 +151,7 @@ class DataRecord(_Record):
     """Number of attacked images."""
     label: Literal["MOS", "pseudo-MOS"]
     """Human opinion, or a computed stand-in."""
-    card: dict[str, JsonValue]
+    card: Annotated[dict[str, JsonValue], _read_as(_DataCard)]
     """The data set's card in full."""
     chosen: Selection | None = None
     """How images were chosen on the command line; None for all that the suite names."""

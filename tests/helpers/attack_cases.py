@@ -16,7 +16,7 @@ EPSILON = {"inf": 0.05, "2": 0.5, "rmse": 0.03}
 
 
 class Wavy(QualityModel):
-    """A smooth non-linear model in float64, one image after another: bit-equal for every batch size."""
+    """A smooth non-linear model in float64, bit-equal for every batch size: sums go over one image each."""
 
     def __init__(self, **card: object) -> None:
         linear = create_model("linear", dtype="float64")
@@ -26,8 +26,8 @@ class Wavy(QualityModel):
         self.linear = linear
 
     def predict(self, images: Tensor) -> Tensor:
-        waves = [torch.sin(9 * image).mul(image.roll(1, -1)).mean() for image in images]
-        return 0.3 * self.linear(images) + torch.stack(waves)
+        waves = torch.sin(9 * images).mul(images.roll(1, -1)).flatten(1).mean(dim=1)
+        return 0.3 * self.linear(images) + waves
 
 
 class Counting(Wavy):

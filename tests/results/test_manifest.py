@@ -28,6 +28,19 @@ from iqa_results.manifest_file import parse_manifest
 
 FIRST_EDITION = Path(__file__).with_name("first_edition")
 
+CHECK = {"value": 0.0, "threshold": 1e-6, "passed": True, "detail": "the same twice"}
+
+
+def card(content: dict[str, Any], **fields: Any) -> None:
+    """Change the card of the first model."""
+    content["models"][0]["card"].update(fields)
+
+
+def check(content: dict[str, Any], value: Any) -> None:
+    """Change a check of the first model."""
+    content["models"][0]["checks"]["repeatable"] = value
+
+
 Make = Callable[..., RunManifest]
 
 
@@ -81,10 +94,16 @@ def test_an_unknown_run_names_the_known_ones(store: ResultStore, manifest: Make)
         (lambda m: m["cells"][0].update(count=-1), r"cells\.0\.count: "),
         (lambda m: m["cells"][0].update(first=-8), r"cells\.0\.first: "),
         (lambda m: m["cells"][0].update(backwards=10**400), r"cells\.0\.backwards: "),
-        (
-            lambda m: m["models"][0].update(checks={"g": [{"value": -(10**400)}]}),
-            r"models\.0\.checks\.g\.0\.value: ",
-        ),
+        (lambda m: card(m, x=[{"y": -(10**400)}]), r"models\.0\.card\.x\.0\.y: "),
+        (lambda m: card(m, score_range=[0, "/"]), r"models\.0\.card: .*score_range\.1: "),
+        (lambda m: card(m, score_range=[1, 1]), r"models\.0\.card: .*score_range: "),
+        (lambda m: card(m, options=[]), r"models\.0\.card: .*options: "),
+        (lambda m: card(m, is_stochastic="no"), r"models\.0\.card: .*is_stochastic: "),
+        (lambda m: check(m, 1), r"models\.0\.checks\.repeatable: "),
+        (lambda m: check(m, {**CHECK, "threshold": "1"}), r"models\.0\.checks\.repeatable: .*threshold: "),
+        (lambda m: check(m, {**CHECK, "passed": None}), r"models\.0\.checks\.repeatable: .*passed: "),
+        (lambda m: m["data"]["card"].update(mos_range=[1, [2]]), r"data\.card: .*mos_range\.1: "),
+        (lambda m: m["data"]["card"].update(notes=[1]), r"data\.card: .*notes\.0: "),
         (lambda m: m["cells"][0].update(seconds=1e308), r"cells\.0\.seconds: "),
         (lambda m: m.update(seed=-1), "seed: "),
     ],
@@ -114,7 +133,7 @@ def test_a_number_json_cannot_hold_is_refused_and_the_old_manifest_stays(
 ) -> None:
     """NaN in a check is named as the mistake it is, not written as something no reader takes."""
     store.write_manifest(manifest())
-    model = ModelRecord(name="m", sha256="a", card={}, checkpoint=None, checks={"x": {"value": float("nan")}})
+    model = ModelRecord(name="m", sha256="a", card={"x": float("nan")}, checkpoint=None, checks={})
     with pytest.raises(BadManifest, match=r"manifest.json: .*JSON"):
         store.write_manifest(manifest(models=(model,)))
     assert store.read_manifest("first") == manifest()
@@ -132,7 +151,7 @@ def test_a_record_cannot_be_changed_after_it_was_made(manifest: Make) -> None:
         lambda m: m.update(main_epsilon=8 / 255),
         lambda m: m.update(seed=1),
         lambda m: m.update(suite_min=["pgd/mse"]),
-        lambda m: m["models"][0].update(checks={"gradient": {"passed": True}}),
+        lambda m: m["models"][0].update(checks={"gradient": CHECK}),
         lambda m: m["cells"][0].update(bytes=1),
         lambda m: m.update(sha256="0" * 64),
     ],
