@@ -5,6 +5,9 @@ Run as ``python tests/benchmarks/bench_runner.py [--cells N]``. It makes a synth
 (one real part under every key), whose manifest knows them, and starts the run again; and a small store whose
 parts no manifest knows, so that each is read first. Nothing is attacked. Prints seconds, the memory that a
 plan takes, and the peak of the process.
+
+With ``--memory N`` it attacks N images instead (one gradient each), makes the tables, and prints the peak of
+the process; ``--memory 500,10000`` does it for both, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iqa_harness.api.attack import load_run
 from iqa_harness.cells.compute import run_cell
 from iqa_harness.cells.plan import Work, plan
 from iqa_harness.data import DataCard, ImageRecord, ImageSet
@@ -176,18 +181,56 @@ def believing(folder: Path) -> None:
     timed(f"read {len(few.cells):,} parts before believing them", lambda: resume(few, entrants, store))
 
 
+class Pictures(Synthetic):
+    """Noisy images of 64 x 64, drawn when they are read."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return an image that no other is like."""
+        return np.random.default_rng(index).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+
+    def subset(self, indices: Sequence[int]) -> Pictures:
+        """Return some of them."""
+        return Pictures([self.records[i] for i in indices])
+
+
+def attacking(images: int) -> None:
+    """Attack so many images and make the tables."""
+    suite = parse_suite(SUITE.format(radii='"1/255"'), "benchmark")
+    entrants = [Entrant("linear", create_model("linear"))]
+    work = plan(suite, entrants, Pictures(synthetic(images).records))
+    with tempfile.TemporaryDirectory() as folder:
+        store = ResultStore(Path(folder))
+        run_suite(work, entrants, RunConfig("large", ""), store)
+        run = load_run("large", store)
+        print(f"{images:,} images, {len(work.cells):,} cells, {len(run.table):,} lines of the table")  # noqa: T201
+
+
+def peak() -> str:
+    """Say how much memory this process held at the most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"peak of the process {most / (2**20 if sys.platform == 'darwin' else 2**10):.0f} MB"
+
+
 def main() -> None:
-    """Run both."""
+    """Run both, or what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--memory", default="")
     given = parser.parse_args()
+    if "," in given.memory:
+        for images in given.memory.split(","):
+            subprocess.run([sys.executable, __file__, "--memory", images], check=True)
+        return
+    if given.memory:
+        attacking(int(given.memory))
+        print(peak())  # noqa: T201
+        return
     planning(given.images)
     with tempfile.TemporaryDirectory() as folder:
         resuming(given.cells, Path(folder) / "large")
         believing(Path(folder) / "small")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak of the process {peak / (2**20 if sys.platform == 'darwin' else 2**10):.0f} MB")  # noqa: T201
+    print(peak())  # noqa: T201
 
 
 if __name__ == "__main__":
