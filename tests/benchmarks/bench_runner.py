@@ -7,7 +7,7 @@ parts no manifest knows, so that each is read first. Nothing is attacked. Prints
 plan takes, and the peak of the process.
 
 With ``--memory N`` it attacks N images instead (one gradient each), makes the tables, and prints the peak of
-the process; ``--memory 500,10000`` does it for both, each in a process of its own.
+the process after each step; ``--memory 500,10000`` does it for both, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -200,9 +200,11 @@ def attacking(images: int) -> None:
     work = plan(suite, entrants, Pictures(synthetic(images).records))
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
+        print(f"{images:,} images, {len(work.cells):,} cells planned: {peak()}")  # noqa: T201
         run_suite(work, entrants, RunConfig("large", ""), store)
+        print(f"  attacked: {peak()}")  # noqa: T201
         run = load_run("large", store)
-        print(f"{images:,} images, {len(work.cells):,} cells, {len(run.table):,} lines of the table")  # noqa: T201
+        print(f"  {len(run.table):,} lines of the table made: {peak()}")  # noqa: T201
 
 
 def peak() -> str:
@@ -224,7 +226,6 @@ def main() -> None:
         return
     if given.memory:
         attacking(int(given.memory))
-        print(peak())  # noqa: T201
         return
     planning(given.images)
     with tempfile.TemporaryDirectory() as folder:
