@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import bootstrap, norm, pearsonr, spearmanr
 from scipy.stats import t as student
 
+from iqa_harness.measures import bootstrap as module
 from iqa_harness.measures.bootstrap import Bootstrap, lowest, widened
 from iqa_harness.measures.correlation import Value, plcc, srocc
 
@@ -31,11 +32,11 @@ def test_every_replicate_is_scipys_value_on_the_drawn_set(metric, ties, contents
     scores, mos = _data(40, ties=ties)
     references = None if contents is None else [f"c{i % contents}" for i in range(40)]
     drawn = Bootstrap(mos, references, resamples=30, seed=1)
-    found = _replicates(drawn, scores, mos, metric)
-    for value, counts in zip(found.draws, drawn._counts, strict=False):
-        index = np.repeat(np.arange(40), counts.astype(int))
+    found, every = _replicates(drawn, scores, mos, metric), drawn._counts[0].T
+    for value, counts in zip(found.draws, every, strict=False):
+        index = np.repeat(np.arange(40), counts)
         assert value == pytest.approx(ORACLE[metric](scores[index], mos[index]).statistic, abs=1e-12)
-    for value, counts in zip(found.left_out, drawn._counts[30:], strict=True):
+    for value, counts in zip(found.left_out, every[30:], strict=True):
         kept = counts > 0
         assert value == pytest.approx(ORACLE[metric](scores[kept], mos[kept]).statistic, abs=1e-12)
     assert len(found.left_out) == (contents or 40)
@@ -154,3 +155,17 @@ def test_a_perfect_order_has_an_interval_of_no_width():
     mos = np.linspace(0, 1, 20)
     low, high = _replicates(Bootstrap(mos), mos**3, mos, "srocc").interval()
     assert (low, high) == pytest.approx((1, 1))
+
+
+@pytest.mark.parametrize("metric", ["srocc", "plcc"])
+@pytest.mark.parametrize("contents", [None, 7])
+def test_a_large_set_s_draws_go_in_parts_and_are_the_same(monkeypatch, metric, contents):
+    """Parts of a few draws, made and judged one after another, are the draws of a set that goes whole."""
+    mos, values = np.random.default_rng(4).random((2, 40)).round(1)
+    references = None if contents is None else [f"scene {i % contents}" for i in range(40)]
+    whole = Bootstrap(mos, references, seed=5).replicates(Value.of(0), values, metric)
+    monkeypatch.setattr(module, "KEPT", 0)
+    monkeypatch.setattr(module, "PART", 130)
+    parts = Bootstrap(mos, references, seed=5).replicates(Value.of(0), values, metric)
+    for name in ("draws", "left_out"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-14)

@@ -53,6 +53,17 @@ def test_pair_inversion_is_kendalls_other_face():
     assert m.pair_inversion(ATTACKED, np.ones(30)).undefined == "no two labels differ"
 
 
+def test_pair_inversion_counts_every_pair_with_ties_on_both_sides():
+    """Of all pairs with different labels, one after another; equal scores count half, exactly."""
+    draw = np.random.default_rng(2)
+    for size in (3, 10, 30):
+        scores, labels = draw.integers(0, size, size), draw.integers(0, size // 2 + 1, size)
+        labels[:2] = 0, 1
+        pairs = [(i, j) for i in range(size) for j in range(size) if labels[i] > labels[j]]
+        wrong = sum(1.0 if scores[i] < scores[j] else 0.5 * (scores[i] == scores[j]) for i, j in pairs)
+        assert m.pair_inversion(scores.astype(float), labels.astype(float)).value == wrong / len(pairs)
+
+
 def test_psnr_is_scikit_images():
     """The mean over images, from their root mean square changes; an unchanged image has none."""
     first = generator.random((8, 8, 3))

@@ -8,7 +8,7 @@ the difference of two replicates is a replicate of the difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,11 @@ MIN_BCA = 50
 (30 contents: 92.8 % instead of 94.0 % for a drop of PLCC, tests/benchmarks/bench_intervals.py)."""
 LEFT_OUT = 250
 """Groups of the jackknife behind BCa at the most: with more units, several are left out together."""
+KEPT = 4_000_000
+"""Counts (images times draws) up to which all are kept as floats, with the labels ranked in every draw: some
+100 MB. Of a larger set the draws go in parts, the labels of a part being ranked anew for every statistic."""
+PART = 1_000_000
+"""Counts in such a part."""
 DEFINED = 0.9
 """Share of draws on which a statistic must exist for it to have an interval."""
 
@@ -151,21 +156,13 @@ class Bootstrap:
             else:
                 note = f" ({len(contents)} reference{'s' * (len(contents) != 1)}: too few to draw)"
         self.units = int(unit.max()) + 1 if n else 0
-        self._note = note
-        generator = np.random.default_rng(seed)
-        drawn = generator.integers(0, max(1, self.units), size=(resamples, self.units))
-        places = (np.arange(resamples)[:, None] * self.units + drawn).ravel()
-        counts = np.bincount(places, minlength=resamples * self.units).reshape(resamples, self.units)
-        groups = np.array_split(np.arange(self.units), min(LEFT_OUT, self.units)) if n else []
-        kept = np.ones((len(groups), self.units))
-        for row, group in enumerate(groups):
-            kept[row, group] = 0
-        self._counts = np.concatenate([counts, kept])[:, unit] if n else np.zeros((resamples, 0))
+        self._note, self._resamples = note, resamples
+        counts = np.concatenate(list(_drawn_counts(self.units, resamples, seed)))
+        together = len(counts) if n * len(counts) <= KEPT else max(1, PART // n)
+        parts = [slice(first, first + together) for first in range(0, len(counts), together)]
         # By image, so that taking images in another order copies whole rows.
-        self._by_image = np.ascontiguousarray(self._counts.T)
-        self._drawn = self._counts.sum(axis=1)
-        self._resamples = resamples
-        self._labels: dict[Metric, Vector] = {}
+        self._counts = [np.ascontiguousarray(counts[part].T[unit]) for part in parts]
+        self._only = _Draws(self.mos, self._counts[0]) if len(parts) == 1 else None
 
     def label(self, method: Method | None = None) -> str:
         """Say how the intervals are made: method (that of a smooth statistic if left out), what is drawn."""
@@ -181,20 +178,52 @@ class Bootstrap:
             metric: srocc or plcc.
         """
         if degenerate(values, self.mos):
-            nothing = np.full(len(self._counts), np.nan)
-            return Replicates(point, nothing[: self._resamples], nothing[self._resamples :], self.units)
-        every = self._of_ranks(values) if metric == "srocc" else self._of_values(values)
+            every = np.full(sum(counts.shape[1] for counts in self._counts), np.nan)
+        else:
+            blocks = [self._only] if self._only else (_Draws(self.mos, counts) for counts in self._counts)
+            every = np.concatenate([block.correlations(values, metric) for block in blocks])
         return Replicates(point, every[: self._resamples], every[self._resamples :], self.units)
+
+
+def _drawn_counts(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """Draw units again so many times, then leave each group of them out once: counts (draws, units)."""
+    generator = np.random.default_rng(seed)
+    together = max(1, PART // max(1, units))
+    for first in range(0, resamples, together):
+        draws = min(together, resamples - first)
+        drawn = generator.integers(0, max(1, units), size=(draws, units))
+        places = (np.arange(draws)[:, None] * units + drawn).ravel()
+        counts = np.bincount(places, minlength=draws * units).reshape(draws, units)
+        yield counts.astype(np.uint16)
+    groups = np.array_split(np.arange(units), min(LEFT_OUT, units)) if units else []
+    kept = np.ones((len(groups), units), np.uint16)
+    for row, group in enumerate(groups):
+        kept[row, group] = 0
+    yield kept
+
+
+class _Draws:
+    """Some draws, and the labels as they are ranked and centred in each."""
+
+    def __init__(self, mos: Vector, counts: NDArray[np.uint16]) -> None:
+        """Take the labels (n,), and how often each image was drawn (n, R)."""
+        self.mos, self._counts = mos, counts.astype(np.float64)
+        self._drawn = self._counts.sum(axis=0)
+        self._labels: dict[Metric, Vector] = {}
+
+    def correlations(self, values: Vector, metric: Metric) -> Vector:
+        """Return the correlation of values (n,) with the labels in every draw: (R,)."""
+        return self._of_ranks(values) if metric == "srocc" else self._of_values(values)
 
     def _labels_by_image(self, metric: Metric) -> Vector:
         """Return counts times the labels, or their ranks, centred and of length one in every draw: (n, R)."""
         if metric not in self._labels:
-            labels = np.broadcast_to(self.mos[:, None], self._by_image.shape)
+            labels = np.broadcast_to(self.mos[:, None], self._counts.shape)
             if metric == "srocc":
                 order, first = _ordered(self.mos)
-                labels = np.empty_like(self._by_image)
-                labels[order] = _ranks(self._by_image[order], first)
-            self._labels[metric] = _standardised(labels, self._by_image) * self._by_image
+                labels = np.empty_like(self._counts)
+                labels[order] = _ranks(self._counts[order], first)
+            self._labels[metric] = _standardised(labels, self._counts) * self._counts
         return self._labels[metric]
 
     def _of_ranks(self, values: Vector) -> Vector:
@@ -204,7 +233,7 @@ class Bootstrap:
         (t^3 - t) / 12 a group: whole numbers, so that a draw of equal scores is known as one.
         """
         order, first = _ordered(values)
-        counts, labels = self._by_image, self._labels_by_image("srocc")
+        counts, labels = self._counts, self._labels_by_image("srocc")
         if not first.all():
             begins = np.flatnonzero(first)
             counts, labels = (np.add.reduceat(part[order], begins, axis=0) for part in (counts, labels))
@@ -223,7 +252,7 @@ class Bootstrap:
     def _of_values(self, values: Vector) -> Vector:
         """Return the PLCC of values with the labels in every draw: (R,)."""
         centred = values - values.mean()
-        total, square = np.stack([centred, centred**2]) @ self._by_image
+        total, square = np.stack([centred, centred**2]) @ self._counts
         left = square - total**2 / self._drawn
         # Where little is left of the squares, their difference has lost its digits.
         short = left <= 0.01 * square
@@ -233,7 +262,7 @@ class Bootstrap:
             centred @ labels, np.sqrt(left, where=~short, out=np.ones_like(left)), out=result, where=~short
         )
         if short.any():
-            counts = self._by_image[:, short]
+            counts = self._counts[:, short]
             standing = _standardised(np.broadcast_to(values[:, None], counts.shape), counts)
             result[short] = np.einsum("nr,nr->r", standing, labels[:, short])
         return result

@@ -6,9 +6,11 @@ is undefined with its reason, as in `metrics`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from iqa_harness.measures.correlation import Value, Vector, srocc
 
@@ -74,13 +76,19 @@ def r_scores(clean: Vector, attacked: Vector, score_range: tuple[float, float]) 
 
 def pair_inversion(scores: Vector, mos: Vector) -> Value:
     """Share of pairs y_i > y_j with f_i < f_j; equal scores count half."""
-    better = mos[:, None] > mos[None, :]
-    pairs = int(better.sum())
+    pairs = _pairs(mos)
     if not pairs:
         return Value.none("no two labels differ")
-    gap = scores[:, None] - scores[None, :]
-    wrong = float((better & (gap < 0)).sum()) + 0.5 * float((better & (gap == 0)).sum())
-    return Value.of(wrong / pairs)
+    # Kendall's tau-b holds the surplus of pairs in order over those out of it, a whole number.
+    spread = math.sqrt(pairs) * math.sqrt(_pairs(scores))
+    surplus = round(float(kendalltau(scores, mos).statistic) * spread) if spread else 0
+    return Value.of((pairs - surplus) / (2 * pairs))
+
+
+def _pairs(values: Vector) -> int:
+    """Return the number of pairs of values that differ."""
+    together = np.unique(values, return_counts=True)[1]
+    return (len(values) * (len(values) - 1) - int((together * (together - 1)).sum())) // 2
 
 
 def psnr_mean(rmse: Vector) -> Value:
