@@ -35,7 +35,13 @@ class _Worker:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._pool: ProcessPoolExecutor | None = None
-        self._pid = 0
+        self._pid: Future[int] | None = None
+
+    def start(self) -> None:
+        """Start the process without waiting for it: it has torch to load."""
+        spawn = multiprocessing.get_context("spawn")  # a forked torch with threads can hang
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=start_worker)
+        self._pid = self._pool.submit(os.getpid)
 
     def submit(self, folder: str, task: Task) -> Future[Outcome]:
         """Give the process a task, starting it first if there is none.
@@ -43,18 +49,22 @@ class _Worker:
         Raises:
             RunError: it cannot be started.
         """
-        if self._pool is not None:
+        if self._pool is not None and self._begun():
             try:
                 return self._pool.submit(run_task, folder, task, self.place)
             except BrokenProcessPool:  # killed while it had nothing to do
                 self.end()
-        spawn = multiprocessing.get_context("spawn")  # a forked torch with threads can hang
-        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=start_worker)
+        if self._pool is None:
+            self.start()
+        assert self._pool is not None and self._pid is not None  # noqa: S101 - just started
         try:
-            self._pid = self._pool.submit(os.getpid).result()
+            self._pid.result()
+            return self._pool.submit(run_task, folder, task, self.place)
         except BrokenProcessPool as error:
             raise RunError("a worker process cannot be started: it ended at once") from error
-        return self._pool.submit(run_task, folder, task, self.place)
+
+    def _begun(self) -> bool:
+        return self._pid is not None and self._pid.done() and self._pid.exception() is None
 
     def measure_again(self, folder: str) -> Future[Outcome] | None:
         """Ask the process, which has nothing to do, for what it measures last; None if there is none."""
@@ -68,11 +78,11 @@ class _Worker:
     def end(self) -> None:
         """End the process, in the middle of a cell if need be."""
         if self._pool is not None:
-            if self._pid:
+            if self._pid is not None and self._begun():
                 with suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGTERM)
+                    os.kill(self._pid.result(), signal.SIGTERM)
             self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool, self._pid = None, 0
+            self._pool, self._pid = None, None
 
 
 class Processes:
@@ -100,8 +110,10 @@ class Processes:
         if not tasks:
             return
         with scratch_folder(self._root) as folder:
-            job.folder(folder)
             try:
+                for worker in idle:  # all at once, and beside the writing of what they will read
+                    worker.start()
+                job.folder(folder)
                 while waiting or busy:
                     while waiting and idle:
                         worker, task = idle.pop(), waiting.popleft()
