@@ -120,9 +120,11 @@ class Again:
                 findings += _checks_differ(record, found, ("passed", "threshold", "value", "detail"))
                 continue
             # What passed on fewer images must pass on those of this version too, or words would hide it.
-            judged = _checks_differ(record, found, ("passed", "threshold"))
+            known = {name: c for name, c in found.items() if name in record.checks or not c.passed}
+            judged = _checks_differ(record, known, ("passed",))  # bounds are held against the flags' own
             then = measured_as_first(entrant, self.work, self.runtime)
-            findings += judged or _checks_differ(record, then, ("passed", "threshold", "value", "detail"))
+            then = {name: check for name, check in then.items() if name in record.checks}
+            findings += judged or _checks_differ(record, then, ("passed", "value", "detail"))
         return findings
 
     def after_run(self, cells: Sequence[Cell]) -> tuple[list[Finding], list[str]]:
