@@ -4,6 +4,7 @@ import math
 import shutil
 
 import pytest
+import torch
 
 from helpers import tiny
 from iqa_harness.cells.plan import plan
@@ -13,7 +14,7 @@ from iqa_harness.running.manifest import RunConfig, refreshed
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
-from iqa_models import create_model
+from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest, Selection
 from iqa_suites import load_suite, parse_suite
 
@@ -458,3 +459,42 @@ def test_a_weakened_suite_under_a_shipped_name_is_found(tmp_path, small_images, 
         findings = verify_run(store, manifest, entrants, small_images).findings
         assert [f.where for f in findings] == ["suite"] * differs
         assert all(shipped.suite.name in f.detail for f in findings)
+
+
+class Remembers(LinearQuality):
+    """Moves a tenth as far from the first score it gave near an image."""
+
+    def predict(self, images):
+        values, seen = super().predict(images), self.__dict__.setdefault("known", [])
+        anchors = []
+        for image, value in zip(images.detach(), values.detach(), strict=True):
+            near = (v for i, v in seen if float((i - image).abs().max()) < 16 / 255)
+            anchors.append(next(near, value))
+            if anchors[-1] is value:
+                seen.append((image.clone(), value))
+        first = torch.stack(anchors)
+        return first + 0.1 * (values - first)
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_kept_images_are_scored_by_a_model_that_has_seen_nothing(tmp_path, small_images, remembers):
+    """A model that remembers agrees with itself in every order but another one."""
+
+    def fresh():
+        model = create_model("linear", seed=10).eval()
+        if remembers:
+            model.__class__ = Remembers
+        return [Entrant("m", model)]
+
+    store, text = ResultStore(tmp_path), FORGED
+    entrants = fresh()
+    work = plan(parse_suite(text, "suite"), entrants, small_images)
+    manifest = run_suite(work, entrants, RunConfig("r", text, keep_images=True), store)
+    tables = robustness_table(store, manifest)
+    tables.write(store, "r")
+    passed = {name: check["passed"] for name, check in manifest.models[0].checks.items()}
+    assert all(passed.values()), passed
+    found = verify_run(store, manifest, fresh(), small_images, sample=0)
+    assert found.kept == 2 * 4 * 2 * 6
+    assert bool(found.findings) == remembers
+    assert any("where no other was scored before it" in f.detail for f in found.findings) == remembers

@@ -88,6 +88,8 @@ def verify(
         f"{seen.rows} rows compared with the plan and each other, {seen.cells} cells ({seen.rows_again} "
         f"rows) and the checks of {seen.checks} models made again: {len(found.findings)} differ"
     )
+    if seen.kept:
+        say(f"{seen.kept} rows scored again from kept images, before their models had seen anything else")
     for line in _chances(found):
         say(line)
     for words in seen.not_verified:

@@ -18,6 +18,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
 from iqa_harness.verification.finding import ORDER, Finding, cell_name
+from iqa_harness.verification.kept import kept_differ
 from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
@@ -56,6 +57,9 @@ class Verified(NamedTuple):
     """What is believed as it is stored, because what was made again cannot show it."""
     main_cells: Mapping[str, tuple[int, int]] = {}
     """By model, its attacked cells at the main radius, and those of them made again."""
+
+    kept: int = 0
+    """Rows at the main radius whose image is kept and was scored again."""
 
     def missed(self, model: str, altered: int) -> float:
         """Return the chance that none of some altered cells of a model at the main radius was made again."""
@@ -107,18 +111,26 @@ def verify_run(
     again = [entrant for entrant in entrants if entrant.label not in strange]
     seen = Verified(findings, tables, compared, 0, 0)
     if work is not None and entrants:
-        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), sample, seed, on_cell)
+        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), store, sample, seed, on_cell)
     seen.findings.sort(key=lambda finding: ORDER.index(finding.what))
     return seen
 
 
 def _made_again(
-    seen: Verified, again: Again, sample: int, seed: int, on_cell: Callable[[Cell], None]
+    seen: Verified,
+    again: Again,
+    store: ResultStore,
+    sample: int,
+    seed: int,
+    on_cell: Callable[[Cell], None],
 ) -> Verified:
     """Return what was seen and what is seen by measuring, scoring and attacking again."""
-    findings = [*seen.findings, *again.checks_differ()]
+    findings, cells, rows, kept = list(seen.findings), 0, 0, 0
+    for count, differing in kept_differ(again, store):  # first, by models that have seen nothing yet
+        kept += count
+        findings += differing
+    findings += again.checks_differ()
     chosen = again.chosen(sample, seed, _deciding(seen.tables, again.manifest.main_epsilon))
-    cells = rows = 0
     for count, differing in again.cells_differ(chosen, on_cell):
         cells += 1
         rows += count
@@ -129,7 +141,7 @@ def _made_again(
         findings += again.never_again(chosen)
     return Verified(
         findings, seen.tables, seen.rows, cells, rows, len(again.entrants), tuple(believed),
-        again.chances(chosen),
+        again.chances(chosen), kept,
     )  # fmt: skip
 
 
