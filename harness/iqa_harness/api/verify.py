@@ -20,6 +20,7 @@ from iqa_harness.running.manifest import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
 from iqa_harness.verification.manifest import not_as_shipped
 from iqa_harness.verification.run import SAMPLE, Verified, require_entrants, verify_run
+from iqa_harness.verification.tables import TABLES
 from iqa_models.registry import did_you_mean
 from iqa_results import ResultStore, RunManifest
 from iqa_suites import load_suite
@@ -64,6 +65,18 @@ class Verification:
     def findings(self) -> list[Finding]:
         """What differs, most important first."""
         return self.verified.findings
+
+    def models_of(self, findings: Iterable[Finding]) -> dict[str, int]:
+        """Return how many of some findings are of each model, by those that have any."""
+        places = [finding.where for finding in findings]
+        tables = ("", *(f"{name}, " for name in TABLES))
+        counts = {
+            model: sum(
+                place == model or place.startswith(tuple(f"{t}{model}, " for t in tables)) for place in places
+            )
+            for model in (each.model for each in self.judged)
+        }
+        return {model: count for model, count in counts.items() if count}
 
     @property
     def sound(self) -> bool:

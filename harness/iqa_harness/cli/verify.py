@@ -21,12 +21,11 @@ from iqa_harness.machine.terminal import say
 
 if TYPE_CHECKING:
     from iqa_harness.api.verify import Verification
-    from iqa_harness.verification.finding import Finding
 
 WHOLE = 1_000_000
 """A sample that leaves no cell out."""
 SHOWN = 20
-"""Findings printed at most; models that differ are all named."""
+"""Findings printed at most; of the others the models are named."""
 
 
 def verify(
@@ -107,19 +106,9 @@ def _findings(found: Verification) -> list[str]:
     lines = [f"{finding.what}: {finding.where}: {finding.detail}" for finding in found.findings[:SHOWN]]
     rest = found.findings[SHOWN:]
     if rest:
-        counts = {j.model: sum(_is_of(finding, j.model) for finding in rest) for j in found.judged}
-        named = ", ".join(f"{model} ({count})" for model, count in counts.items() if count)
+        named = ", ".join(f"{model} ({count})" for model, count in found.models_of(rest).items())
         lines.append(f"... and {len(rest)} more{f', of {named}' if named else ''}")
     return lines
-
-
-def _is_of(finding: Finding, model: str) -> bool:
-    """Whether a finding names a model: first of all, or after the name of a table."""
-    from iqa_harness.verification.tables import TABLES
-
-    return finding.where == model or any(
-        finding.where.startswith(f"{before}{model}, ") for before in ("", *(f"{name}, " for name in TABLES))
-    )
 
 
 def _chances(found: Verification) -> list[str]:

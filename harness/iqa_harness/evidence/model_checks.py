@@ -226,7 +226,12 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
     yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
-    found = _compared(probe, inside)
+    try:
+        found = _compared(probe, inside)
+        fresh = _gain_on_fresh(probe, inside, gradients)
+    except AttackFailed as error:  # finite on the images and not beside them: the run's cells will fail
+        yield AGREES, Check(None, 0.5, False, str(error))
+        return
     if found.error is None:
         yield AGREES, Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
     else:
@@ -236,7 +241,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
             "root mean square of those differences, in score ranges per grey level in all pixels of a block"
         )
         yield SLOPE, Check(found.slope, 0, True, what)
-    yield "gain_on_fresh", _gain_on_fresh(probe, inside, gradients)
+    yield "gain_on_fresh", fresh
 
 
 def _gain_on_fresh(probe: Probe, inside: Tensor, gradients: Tensor) -> Check:
