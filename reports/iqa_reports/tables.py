@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from iqa_reports import text
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
@@ -9,6 +11,8 @@ from iqa_results import Estimate, Flag, throughput
 
 _DROP = Heading("drop", numeric=True)
 _8BIT = Heading("8-bit", numeric=True)
+SUSPECT = "suspect: ranked after all others, for its true worst case is probably lower"
+"""Note on the rank of a suspect model."""
 
 
 def leaderboard_table(view: RunView, metric: Metric) -> TableView:
@@ -92,7 +96,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
         ),
         stub=(Heading("Model", numeric=False),),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
-        rows=with_best(rows, columns),
+        rows=with_best(rows, columns, among=_believed(view, rows, 0)),
         notes=notes.listed() + _outside(view, members),
     )
 
@@ -186,7 +190,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
             Group("clean", (VALUE,)),
             *(Group(f"from {m.surrogate} ({m.objective})", (VALUE,)) for m in members),
         ),
-        rows=with_best(rows, range(2, 2 + len(members))),
+        rows=with_best(rows, range(2, 2 + len(members)), among=_believed(view, rows, 0)),
         notes=notes.listed(),
     )
 
@@ -314,7 +318,7 @@ def _ranked(
         3: {row[1].text: view.worst(row[1].text, "suite_min", epsilon, metric) for row in rows},
         6: {row[1].text: view.worst(row[1].text, "composed", epsilon, metric) for row in rows},
     }
-    marked = [list(row) for row in with_best(rows, values)]
+    marked = [list(row) for row in with_best(rows, values, among=_believed(view, rows, 1))]
     for column, estimates in values.items():
         best = {row[1].text for row in marked if row[column].best}
         for row in marked:
@@ -374,7 +378,14 @@ def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
                 f"the verdict on its numbers is {verdict}" if verdict else "a check before the attack failed"
             )
         return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
-    return Entry(str(rank), "number", number=rank)
+    mark = notes.mark(SUSPECT) if view.is_suspect(model) else ""
+    return Entry(str(rank), "number", mark=mark, number=rank)
+
+
+def _believed(view: RunView, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
+    """Return the places of the rows whose model, named in a column, may be the best of a table."""
+    models = [row[column].text for row in rows]
+    return [i for i, model in enumerate(models) if view.may_rank(model) and not view.is_suspect(model)]
 
 
 def _measured(value: object) -> Entry:

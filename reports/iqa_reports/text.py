@@ -100,12 +100,13 @@ def reading(manifest: RunManifest) -> list[str]:
         "composed lets the adversary choose for every image, among all admissible images that any attack "
         "found for it (the clean one included), the one that makes the value over the set lowest; it is "
         "found by a search, so the true worst case may be lower still.",
-        f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first. "
-        "Brackets are 95 % bootstrap intervals, over the contents the images show if there are at least 5, "
-        "else over images: where they overlap, the order is not settled. A dagger marks a value that is not "
-        "told apart from the best of its column on the same images.",
+        f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first, "
+        "suspect ones after all others. Brackets are 95 % bootstrap intervals, over the contents the images "
+        "show if there are at least 5, else over images: where they overlap, the order is not settled. A "
+        "dagger marks a value that is not told apart from the best of its column on the same images.",
         "Drop is the value minus the clean value of the same images; 8-bit is the value after rounding the "
-        "attacked images to 8 bits a channel. Bold is the best of a column.",
+        "attacked images to 8 bits a channel. Bold is the best of a column, "
+        "of models that are not suspect.",
     ]
 
 

@@ -393,7 +393,8 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     checks = manifest.models[0].checks
     first = ["finite_scores", "score_range", "repeatable", "batch_independent", "gradient_finite"]
     probes = ["tones_alive", "noise_weaker", "ends_reached", "converged"]
-    assert list(checks) == [*first, "gradient_alive", "gradient_agrees", *probes, "gradient_unchanged"]
+    first += ["gradient_alive", "gradient_agrees", "score_slope", "gain_on_fresh"]
+    assert list(checks) == [*first, *probes, "gradient_unchanged"]
     assert all(check["passed"] for check in checks.values())
     assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear
     rows = ResultStore(tmp_path).read_cells(c.key for c in manifest.cells)

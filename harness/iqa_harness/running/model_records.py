@@ -27,7 +27,6 @@ from iqa_harness.evidence.model_checks import (
     check_again,
     check_model,
     checked_images,
-    worse,
 )
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import device_name, out_of_memory
@@ -111,10 +110,11 @@ def after_run(
         device: torch device.
         copy: what attacks asked for gradients in its place.
         stored: says which stored clean score is no longer the model's.
-        elsewhere: what other processes measured of their copies of it; the worse one counts.
+        elsewhere: what other processes measured of their copies of it, which made the attacks.
     """
     before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
-    check = worse(before.compare(entrant.label, entrant.model, device, copy, stored), elsewhere)
+    # A copy here that made no attack tells nothing beside those that made them, but whether scores are kept.
+    check = before.compare(entrant.label, entrant.model, device, copy, stored, elsewhere)
     return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
 
 
@@ -135,11 +135,13 @@ class Before(NamedTuple):
         device: str,
         copy: QualityModel | None,
         stored: Callable[[], str | None] = lambda: None,
+        elsewhere: Check | None = None,
     ) -> Check:
         """Measure a model again; see `check_again`, and `after_run` for the arguments."""
         try:
-            batch = _batch(self.images, device)
-            check = check_again(model, batch, self.checks[label], draws=self.draws, copy=copy)
+            check = elsewhere or check_again(
+                model, _batch(self.images, device), self.checks[label], draws=self.draws, copy=copy
+            )
             words = stored()
         except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; rows are stored
             detail = f"the model could not be measured again: {type(error).__name__}: {error}"

@@ -127,18 +127,19 @@ class RunView:
     def ranking(self) -> list[tuple[int | None, str]]:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
 
-        A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
-        does one whose numbers were judged invalid or incomplete, or, where nothing was judged, one that
-        failed a check made before the attack: a gradient that is masked looks like robustness.
+        Suspect models come after all others, whatever their value: a gradient that is masked looks like
+        robustness. A model whose value is undefined or missing has no rank and stands last, in the
+        manifest's order. So does one whose numbers were judged invalid or incomplete, or, where nothing was
+        judged, one that failed a check made before the attack.
         """
-        values: dict[str, float] = {}
+        values: dict[str, tuple[bool, float]] = {}
         for record in self.manifest.models:
             found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
             if self.may_rank(record.name) and found is not None and found.value is not None:
-                values[record.name] = found.value
+                values[record.name] = (not self.is_suspect(record.name), found.value)
         ranked: list[tuple[int | None, str]] = [
             (1 + sum(other > values[name] for other in values.values()), name)
-            for name in sorted(values, key=lambda name: -values[name])
+            for name in sorted(values, key=values.__getitem__, reverse=True)
         ]
         return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
 
@@ -146,6 +147,10 @@ class RunView:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
         verdict = self.verdict(model)
         return verdict not in ("invalid", "incomplete") if verdict else self.is_sound(model)
+
+    def is_suspect(self, model: str) -> bool:
+        """Whether a stronger attack probably exists than the value of a model is of."""
+        return self.verdict(model) == "suspect"
 
     def is_sound(self, model: str) -> bool:
         """Whether a model passed every check made before the attack."""

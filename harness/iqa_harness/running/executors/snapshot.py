@@ -27,7 +27,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import AGREES
+from iqa_harness.evidence.model_checks import AGREES, SLOPE
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import read_choices
 from iqa_harness.running.executors.bench import Bench
@@ -64,8 +64,8 @@ def write_snapshot(
                 "register it in a --plugin file, or use the inline executor"
             )
         save_checkpoint(entrant.model, folder / "models" / str(number), training={})
-        agrees = {name: check for name, check in record.checks.items() if name == AGREES}
-        models.append({"label": entrant.label, "sha256": entrant.sha256, "checks": agrees})
+        before = {name: check for name, check in record.checks.items() if name in (AGREES, SLOPE)}
+        models.append({"label": entrant.label, "sha256": entrant.sha256, "checks": before})
     plugins = []
     files = dict.fromkeys(path for entrant, _ in entrants for path in entrant.plugins)
     for number, path in enumerate(files):
