@@ -159,7 +159,9 @@ def test_a_fall_that_few_images_hide_passes_no_gate():
     (error,) = ElementTree.fromstring(junit(gated, pair[0].record)).iter("error")  # noqa: S314 - our own
     assert error.get("type") == "Undecided"
     assert find_regressions(*pair, must_detect=clean.detectable + 1e-9).passed  # asked for no more than that
-    assert find_regressions(pair[0], pair[0]).passed  # what did not move is decided, with any number of images
+    assert find_regressions(
+        pair[0], pair[0]
+    ).passed  # what did not move is decided, with any number of images
     with pytest.raises(RunError, match="from the tolerance"):
         find_regressions(*pair, tolerance=0.2, must_detect=0.1)
 

@@ -204,7 +204,7 @@ def plan(
     loaded = as_suite(suite)
     name = options.get("run") or loaded.suite.name
     results.run_folder(name)  # refuses a bad name before anything is made
-    use_devices(runtime.devices, runtime.threads)
+    use_devices(runtime.devices, runtime.threads, exact=True)
     files = run_plugins(options.get("plugins"))
     entrants = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
     tell = teller(progress)

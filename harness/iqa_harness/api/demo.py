@@ -100,7 +100,7 @@ def demo(
     """
     require_folder(str(store), "--store")
     require_extra()
-    use_devices([device], threads)  # a device that is not there is refused before the training
+    use_devices([device], threads, exact=True)  # a device that is not there is refused before the training
     name = "demo-full" if full else "demo"
     clock = _Clock()
     if data is None:

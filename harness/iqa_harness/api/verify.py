@@ -104,7 +104,7 @@ def verify(
     manifest = refreshed(results, results.read_manifest(run))
     entrants, images = [], None
     if sample:
-        use_devices([device], threads)
+        use_devices([device], threads, exact=True)
         plugged = bool(run_plugins(plugins))
         weights = Path(backbone_weights) if backbone_weights else None
         entrants = as_entrants(models, backbone_weights=weights)

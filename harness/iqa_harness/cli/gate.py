@@ -48,7 +48,9 @@ def gate(
     ] = False,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a summary here.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json-file", help="Write everything here as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json-file", help="Write everything here as JSON.")
+    ] = None,
 ) -> None:
     """Compare a run with a baseline, image by image.
 

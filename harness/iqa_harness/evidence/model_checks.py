@@ -211,7 +211,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
-    yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
+    yield "gradient_alive", _at_most(float(dead.cpu().double().mean()), 0, what)
     yield AGREES, _gradient_agrees(probe, batch)
 
 

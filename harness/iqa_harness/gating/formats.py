@@ -42,6 +42,8 @@ def sensitivity(gated: Gated) -> str:
     values = [c for c in gated.comparisons if c.gated and c.difference is not None]
     if not values:
         return "no gated value could be compared"
+    if not any(c.difference for c in values) and all(c.detectable == c.tolerance for c in values):
+        return "no gated value moved: there was nothing to tell from chance"
     worst = max(values, key=lambda c: math.inf if c.detectable is None else c.detectable)
     if worst.detectable is None:
         return f"of {worst.name} in {worst.metric.upper()} no fall would be called worse"

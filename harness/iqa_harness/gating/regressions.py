@@ -383,9 +383,7 @@ def _compare(
     )  # fmt: skip
 
 
-def _detectable(
-    difference: Replicates, change: float, bound: float | None, tolerance: float
-) -> float | None:
+def _detectable(difference: Replicates, change: float, bound: float | None, tolerance: float) -> float | None:
     """Return the smallest fall that would be called worse, were the spread of the difference as it is.
 
     A change is called worse if it lies below -tolerance and its bound below 0, and the bound lies
