@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from iqa_harness.api.reading import STORE, aggregated, opened, readable, teller
+from iqa_harness.api.opening import STORE, opened
+from iqa_harness.api.reading import aggregated, readable, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
@@ -83,6 +84,19 @@ class Planned:
         )
         lines.append(f"  together about {whole.backwards:,.0f} gradients; time on one worker: {time}")
         return lines
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know: how many cells there are and are to do, what they cost."""
+        return {
+            "run": self.config.name,
+            "suite": self.work.suite.name,
+            "models": [entrant.label for entrant in self.entrants],
+            "images": len(self.work.images),
+            "cells": len(self.work.cells),
+            "missing": len(self.missing),
+            "todo": len(self.todo),
+            "estimate": self.estimate,
+        }
 
     def stored(self) -> Run | None:
         """Return the run if the store has it whole, as planned; its models need not be made for that."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from iqa_harness.api.reading import STORE, opened
+from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
 from iqa_harness.gating import formats
@@ -23,7 +24,7 @@ from iqa_harness.gating.regressions import (
 from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import robustness_table, stored_tables
 from iqa_results import Baseline, ResultStore, load_baseline
 from iqa_results import save_baseline as write_baseline
@@ -80,6 +81,10 @@ class Outcome:
     def junit(self) -> str:
         """Return JUnit XML: a test case a gated value."""
         return formats.junit(self.gated, self.before.record)
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return formats.summary(self.gated, self.before.record, self.after.record)
 
     def json(self) -> str:
         """Return everything as JSON."""

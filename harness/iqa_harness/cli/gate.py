@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import comparable, print_outcome
 from iqa_harness.errors import ExitCode, RunError
 from iqa_harness.machine.terminal import say
@@ -51,7 +52,7 @@ def gate(
     json_file: Annotated[
         Path | None, typer.Option("--json-file", help="Write everything here as JSON.")
     ] = None,
-) -> None:
+) -> Answer:
     """Compare a run with a baseline, image by image.
 
     Exit codes: 0 no regression, 1 a regression, 2 not comparable, too few images to see a fall that must
@@ -66,7 +67,7 @@ def gate(
         record = comparable(lambda: api.calibrate(baseline, run, store=store))
         largest = max((f.floor for f in record.noise), default=0.0)
         say(f"{baseline}: noise floor of {len(record.noise)} values, at most {largest:.4f}")
-        return
+        return Answer(record.noise)
     if len(run) != 1:
         raise RunError("the gate compares one run; several are for --calibrate")
     found = comparable(
@@ -80,6 +81,5 @@ def gate(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text(), encoding="utf-8")
     print_outcome(found)
-    if found.regressions:
-        raise typer.Exit(ExitCode.FOUND)
-    raise typer.Exit(ExitCode.OK if found.passed else ExitCode.NOT_COMPARABLE)
+    undecided = ExitCode.OK if found.passed else ExitCode.NOT_COMPARABLE
+    return Answer(found.summary, ExitCode.FOUND if found.regressions else undecided)

@@ -19,6 +19,7 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -40,19 +41,6 @@ MOST = 8
 FIRST_EDITION = "relative difference between the gradient and finite differences"
 """What version 0.1 wrote of `gradient_agrees`: it took the first FIRST_IMAGES images, each as a whole."""
 FIRST_IMAGES = 4
-
-
-class Check(NamedTuple):
-    """One thing measured, with the bound it is held against."""
-
-    value: float | None
-    """What was measured, None if it could not be."""
-    threshold: float
-    """The bound."""
-    passed: bool
-    """Whether the value is on the right side of it."""
-    detail: str
-    """What the value is, in words."""
 
 
 BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite")
@@ -174,13 +162,6 @@ def check_again(
     worst = max(found for found in after if found is not None)
     what = "disagreement of the gradient with finite differences after the run, less that before it"
     return _at_most(max(0.0, worst - value), DRIFT, what)
-
-
-def worse(check: Check, other: Check | None) -> Check:
-    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
-    if other is None:
-        return check
-    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))
 
 
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:

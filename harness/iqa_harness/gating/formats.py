@@ -105,9 +105,9 @@ def junit(gated: Gated, before: Baseline) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def as_json(gated: Gated, before: Baseline, after: Baseline) -> str:
-    """Return everything as JSON."""
-    content: dict[str, Any] = {
+def summary(gated: Gated, before: Baseline, after: Baseline) -> dict[str, Any]:
+    """Return everything as plain values."""
+    return {
         "baseline": before.name,
         "run": after.run,
         "suite": before.suite,
@@ -121,7 +121,11 @@ def as_json(gated: Gated, before: Baseline, after: Baseline) -> str:
         "comparisons": [dataclasses.asdict(c) for c in gated.comparisons],
         "notes": gated.notes,
     }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def as_json(gated: Gated, before: Baseline, after: Baseline) -> str:
+    """Return everything as JSON."""
+    return json.dumps(summary(gated, before, after), indent=1, allow_nan=False) + "\n"
 
 
 def _entries(c: Comparison) -> tuple[Entry, ...]:
