@@ -127,7 +127,7 @@ class Planned:
 
             manifest = run_suite(
                 self.work, self.entrants, self.config, self.store, self.runtime, on_cell,
-                executor=self.executor,
+                on_estimate=meter.expect, executor=self.executor,
             )  # fmt: skip
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
             manifest, tables = aggregated(self.store, manifest.run)
@@ -151,7 +151,7 @@ class AttackOptions(TypedDict, total=False):
     images: Sequence[str]
     """Only the images of these ids; every table says so."""
     only: Sequence[str]
-    """Compute these attacks only (or `clean`); the rest stays to do."""
+    """Compute these attacks and the clean scores only (`clean`: these alone); the rest stays to do."""
     keep_images: bool
     """Store the attacked images too, bit for bit."""
     replace: bool
@@ -230,6 +230,8 @@ def plan(
     work = plan_work(loaded.suite, entrants, source, selection)
     only = tuple(options.get("only", ()))
     _refuse_unknown(only, work)
+    if only:  # an attack's numbers are compared with clean scores
+        only = (*only, "clean")
     missing = tuple(missing_cells(work, results))
     todo = tuple(cell for cell in missing if not only or cell.family in only)
     keep, replaces = options.get("keep_images", False), options.get("replace", False)

@@ -50,7 +50,9 @@ def attack(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="Compute this attack only (or `clean`); the rest stays to do. Repeat for more."
+            "--only",
+            help="Compute this attack and the clean scores only (`clean`: these alone); the rest stays to "
+            "do. Repeat for more.",
         ),
     ] = None,
     keep_images: Annotated[
