@@ -138,7 +138,7 @@ def test_the_time_is_told_before_the_first_cell(work, entrants, data, tmp_path):
     told = []
     choices = tuple(choice(entrant) for entrant in entrants)
     run(
-        work, entrants, tmp_path / "store", Runtime(choices=choices, workers=2, executor="inline"),
+        work, entrants, tmp_path / "store", Runtime(choices=choices),
         on_estimate=told.append, on_cell=lambda cell, status: told.append(status),
     )  # fmt: skip
     assert told[0] > 0

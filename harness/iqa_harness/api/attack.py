@@ -215,11 +215,11 @@ def plan(
     results = opened(options.get("store", STORE))
     runtime = _runtime(options)
     executor = make_executor(runtime, results)
+    files = run_plugins(options.get("plugins"))  # first: they may register attacks of the suite
     loaded = as_suite(suite)
     name = options.get("run") or loaded.suite.name
     results.run_folder(name)  # refuses a bad name before anything is made
     use_devices(runtime.devices, runtime.threads, exact=True)
-    files = run_plugins(options.get("plugins"))
     entrants = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
     tell = teller(progress)
     for note in notes_on(entrants, str(results.root)):
