@@ -18,7 +18,8 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import check_model
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.running.manifest import RunConfig, refreshed, replaced_models
+from iqa_harness.running.ledger import refreshed
+from iqa_harness.running.manifest import RunConfig, replaced_models
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, create_model

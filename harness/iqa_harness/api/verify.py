@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iqa_harness.api.reading import STORE, opened, teller
+from iqa_harness.api.opening import STORE, opened
+from iqa_harness.api.reading import teller
 from iqa_harness.cells.selection import recorded_data, recorded_suite
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.entrants.naming import Model, as_entrants, from_record, run_plugins
@@ -16,7 +17,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
 from iqa_harness.machine.devices import use_devices
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
 from iqa_harness.verification.manifest import not_as_shipped
 from iqa_harness.verification.run import SAMPLE, Verified, require_entrants, verify_run
@@ -83,6 +84,15 @@ class Verification:
         """Whether nothing differs and every model's verdict is sound."""
         return bool(self.judged) and not self.findings and all(j.verdict == "sound" for j in self.judged)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know."""
+        seen = self.verified
+        return {
+            "sound": self.sound, "findings": seen.findings, "rows": seen.rows, "cells": seen.cells,
+            "rows_again": seen.rows_again, "checks": seen.checks, "not_verified": seen.not_verified,
+            "verdicts": self.judged,
+        }  # fmt: skip
+
 
 def verify(
     run: str,
@@ -126,7 +136,7 @@ def verify(
     manifest = refreshed(results, results.read_manifest(run))
     entrants, images = [], None
     if sample:
-        use_devices([device], threads)
+        use_devices([device], threads, exact=True)
         plugged = bool(run_plugins(plugins))
         weights = Path(backbone_weights) if backbone_weights else None
         entrants = as_entrants(models, backbone_weights=weights)

@@ -16,6 +16,7 @@ from iqa_harness.cli.arguments import (
     ResultsOption,
     ThreadsOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
 
@@ -63,7 +64,7 @@ def verify(
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Verify a run: manifest, rows and tables against each other; checks, scores, a sample of attacks again.
 
     Exit code 1 if anything differs, or if a model's verdict is not sound.
@@ -71,8 +72,9 @@ def verify(
     from iqa_harness.api import verify as api
 
     if explain is not None:
-        say(api.explain(explain))
-        return
+        meaning = api.explain(explain)
+        say(meaning)
+        return Answer(meaning)
     if run is None:
         raise typer.BadParameter("name a run, or a flag with --explain")
     found = api.verify(
@@ -98,7 +100,7 @@ def verify(
     for judged in found.judged:
         for line in judged.lines():
             say(line)
-    raise typer.Exit(ExitCode.OK if found.sound else ExitCode.FOUND)
+    return Answer(found.summary, ExitCode.OK if found.sound else ExitCode.FOUND)
 
 
 def _findings(found: Verification) -> list[str]:

@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
-from iqa_harness.evidence.model_checks import UNCHANGED, Check
+from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.evidence.strength import (
     BLACK_BOX,
     OBJECTIVES,

@@ -19,6 +19,7 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -44,19 +45,6 @@ MOST = 8
 FIRST_EDITION = "relative difference between the gradient and finite differences"
 """What version 0.1 wrote of `gradient_agrees`: it took the first FIRST_IMAGES images, each as a whole."""
 FIRST_IMAGES = 4
-
-
-class Check(NamedTuple):
-    """One thing measured, with the bound it is held against."""
-
-    value: float | None
-    """What was measured, None if it could not be."""
-    threshold: float
-    """The bound."""
-    passed: bool
-    """Whether the value is on the right side of it."""
-    detail: str
-    """What the value is, in words."""
 
 
 BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite")
@@ -189,13 +177,6 @@ def _value(check: Any) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def worse(check: Check, other: Check | None) -> Check:
-    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
-    if other is None:
-        return check
-    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))
-
-
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
     low, high = probe.model.spec.score_range
     first = probe.scores(batch)
@@ -225,7 +206,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
-    yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
+    yield "gradient_alive", _at_most(float(dead.cpu().double().mean()), 0, what)
     try:
         found = _compared(probe, inside)
         fresh = _gain_on_fresh(probe, inside, gradients)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
+from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.flags import FLAGS
-from iqa_harness.evidence.model_checks import Check, Probe
+from iqa_harness.evidence.model_checks import Probe
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 

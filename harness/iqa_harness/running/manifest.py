@@ -115,19 +115,6 @@ def _there(store: ResultStore, work: Work, config: RunConfig) -> RunManifest | N
     return without(former, {m.name for m in former.models if now.get(m.name, m.sha256) != m.sha256})
 
 
-def refreshed(store: ResultStore, manifest: RunManifest) -> RunManifest:
-    """Return a manifest with the state of its cells as the store has them now.
-
-    A killed run leaves a manifest from before its end; its parts are there all the same.
-    """
-    ledger = Ledger(store, manifest.cells)
-    cells = ledger.records
-    complete = all(cell.status == "done" for cell in cells)
-    status = "complete" if complete else "partial" if manifest.status == "complete" else manifest.status
-    models = tuple(model.model_copy(update=ledger.cost(model.name)) for model in manifest.models)
-    return manifest.model_copy(update={"cells": cells, "status": status, "models": models, **ledger.cost()})
-
-
 class ManifestLog:
     """The manifest of a run, as it changes while the run goes on."""
 

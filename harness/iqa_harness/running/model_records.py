@@ -16,12 +16,12 @@ from iqa_harness.cells.plan import Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
+from iqa_harness.evidence.check import Check, worse
 from iqa_harness.evidence.model_checks import (
     AGREES,
     DRIFT,
     FIRST_IMAGES,
     UNCHANGED,
-    Check,
     agrees_as_first,
     blocked_by,
     check_again,

@@ -38,6 +38,7 @@ def run_suite(
     runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
     on_cell: OnCell = lambda cell, status: None,
     *,
+    on_estimate: Callable[[float], None] = lambda seconds: None,
     executor: Executor | None = None,
 ) -> RunManifest:
     """Compute the missing cells of a plan and write the run's manifest.
@@ -56,6 +57,8 @@ def run_suite(
         runtime: devices, chunk size, workers, and how gradients are computed; see `Runtime` for what rows
             depend on.
         on_cell: told after every cell.
+        on_estimate: told before the first cell about how many seconds all take, where gradients of all models
+            were timed.
         executor: where cells are computed, None for the runtime's.
 
     Returns:
@@ -88,6 +91,7 @@ def run_suite(
     tasks = _tasks(work, store, config, missing - set(reasons))
     if tasks:
         log.write("running")
+        _expect(on_estimate, [cells[ref.key] for task in tasks for ref in task.cells], runtime, former, work)
 
     def images_of(split: str) -> ImageSet:
         return work.images if split == work.suite.data.split else work.validation
@@ -111,6 +115,24 @@ def run_suite(
     finally:
         outcomes.close()
     return log.write(None)
+
+
+def _expect(
+    on_estimate: Callable[[float], None],
+    todo: Sequence[Cell],
+    runtime: Runtime,
+    former: RunManifest | None,
+    work: Work,
+) -> None:
+    """Tell about how long some cells take, if it is known of all their models."""
+    experience = Experience([former] if former else ())
+    for choice in runtime.choices:
+        gradient = choice.tuned_ms or choice.plain_ms
+        if gradient is not None:
+            experience.learn(choice.model_sha256, gradient / 1e3)
+    seconds = experience.of(todo, work.suite.sha256).seconds
+    if seconds:
+        on_estimate(seconds / (len(runtime.devices) * (runtime.workers or 1)))
 
 
 def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:

@@ -101,7 +101,7 @@ class Adversary:
         try:
             with evaluating(model):
                 clean = self._clean(model, chosen)
-                targets = Targets(list(chosen), list(ids[:count]), labels[:count].double().cpu(), clean)
+                targets = Targets(list(chosen), list(ids[:count]), labels[:count].cpu().double(), clean)
                 scorer = CropScorer(model).eval()
                 found = self.attack.search(scorer, targets, None, self.chunk).found
         except AttackError as error:
@@ -120,7 +120,7 @@ class Adversary:
         if self.attack.objectives[0] != "drift":
             return torch.zeros(len(crops), dtype=torch.float64)
         with torch.no_grad():
-            return score_crops(model, crops).scores.double().cpu()
+            return score_crops(model, crops).scores.cpu().double()
 
 
 def create_adversary(config: TrainConfig) -> Adversary | None:

@@ -18,7 +18,8 @@ from iqa_harness.cells.examples import Examples
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import UNCHANGED, Check, measured_as_here
+from iqa_harness.evidence.check import Check
+from iqa_harness.evidence.model_checks import UNCHANGED, measured_as_here
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of

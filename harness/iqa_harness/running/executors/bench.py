@@ -20,7 +20,7 @@ from iqa_harness.cells.plan import Cell, CellRef, Work
 from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.evidence.model_checks import Check
+from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime

@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from iqa_harness.cells.plan import Work, draws_of, remake
 from iqa_harness.cells.universal import TrainedAttacks
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
@@ -140,7 +142,13 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         ModelError: a model cannot be made.
     """
     session = json.loads((folder / SESSION).read_text(encoding="utf-8"))
-    suite = Suite.model_validate(session["suite"])
+    try:
+        suite = Suite.model_validate(session["suite"])
+    except ValidationError as error:
+        raise RunError(
+            "this worker cannot read the suite; an attack of your own must be in a package that is installed "
+            f"there (entry points), or take the inline executor: {error.errors()[0]['msg']}"
+        ) from error
     if suite.sha256 != session["suite_sha256"]:
         raise RunError(
             "this worker reads the suite otherwise than the driver: another version of iqa-harness"
