@@ -16,7 +16,7 @@ from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.objectives import Objective, create_objective
-from iqa_attacks.results import Ascent, Cost, Example, Found, Targets
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, joined
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
@@ -167,7 +167,7 @@ class Attack(ABC):
             clean = self._clean(model, own, ids, draws)
             targets = Targets(own, ids, mos.detach().double().cpu(), clean)
             if gradients is None or not self.follows_gradients:
-                found = self.search(model, targets, draws, chunk)
+                found = self._each_way(model, targets, draws, chunk)
             else:
                 found = self._search_by(gradients, model, targets, draws, chunk)
         return AttackResult(found.found, found.cost, clean)
@@ -178,13 +178,18 @@ class Attack(ABC):
         moments = [("score",)] * len(images)
         return torch.tensor(self._scores(model, images, ids, moments, draws), dtype=torch.float64)
 
+    def _each_way(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
+        """Search by every gradient of the model, where gradients are followed, and keep the better."""
+        ways = model.ways if self.follows_gradients else (model,)
+        return joined([self.search(way, targets, draws, chunk) for way in ways])
+
     def _search_by(
         self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
     ) -> Ascent:
         """Search on a copy, which sees its own clean scores; return that with the model's own numbers."""
         check_modes(copy)
         clean = self._clean(copy, targets.images, targets.ids, draws)
-        found = self.search(copy, targets._replace(clean=clean), draws, chunk)
+        found = self._each_way(copy, targets._replace(clean=clean), draws, chunk)
         found = rescored(found, self.own_scores(model, targets, draws))
         if not self.losses_follow_scores:
             return found

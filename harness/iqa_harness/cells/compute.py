@@ -251,7 +251,8 @@ def _transfer_rows(
 ) -> list[dict[str, Any]]:
     """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
     assert cell.surrogate is not None  # noqa: S101 - the caller's branch
-    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective]
+    wanted = cell.surrogate.objective
+    chosen = [f for f in crafted.found if wanted is None or f.objective == wanted]
     verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in chosen])
     # One number an image in every row, whoever attacked it.
     clean = scorer.of(pixels, _ids(cell, images))

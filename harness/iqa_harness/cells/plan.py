@@ -12,6 +12,7 @@ from iqa_attacks import Attack, Universal
 from iqa_attacks.images.similarity import WINDOW
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError, RunError
 from iqa_models.registry import did_you_mean
@@ -29,8 +30,8 @@ class Surrogate:
     """Name the run gives the surrogate."""
     cell: str
     """Key of the surrogate's own cell, whose attack finds them."""
-    objective: str
-    """Objective of that attack."""
+    objective: str | None
+    """Objective of that attack, None for all of them and the ends of all scores."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Cell:
     model_sha256: str
     """Hash of card and weights."""
     attack_name: str
-    """Attack of the suite, 'clean' for scores without attack, 'NAME:SURROGATE' for a transfer."""
+    """Attack of the suite, 'clean' for scores without attack, 'NAME:SURROGATE' for examples of another."""
     attack: Attack | None
     """The attack at one radius, None for clean; of a transfer the one that runs on the surrogate."""
     split: str
@@ -138,7 +139,10 @@ def plan(
         if labels.count(label) > 1:
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
     _require_possible(suite, entrants)
-    rivals = [Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
+    rivals = [
+        Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic), bare_label(e, entrants))
+        for e in entrants
+    ]
     work = plan_rivals(suite, rivals, data, selection)
     _require_sizes(entrants, work.images)
     return work
@@ -274,6 +278,8 @@ class Rival(NamedTuple):
     sha256: str
     draws: int | None
     """`draws_of` it."""
+    bare: str | None = None
+    """Name of the model of the run that it is with defences before it; None for no such model."""
 
 
 def _attack_cells(
@@ -284,7 +290,10 @@ def _attack_cells(
     images: _Ranges,
     trained: TrainedAttacks | None,
 ) -> list[Cell]:
-    """List the cells of one attack on one model, each followed by those that try its examples on others."""
+    """List the cells of one attack on one model, each followed by those that try its examples on others.
+
+    These are the models that defend this one, who made them knowing of no defence, and those of a transfer.
+    """
     cells = []
     split = suite.data.split
     transfers = [t for t in suite.transfers if t.source[0] == settings.name]
@@ -295,6 +304,13 @@ def _attack_cells(
             cell = own.cell(images, split, first)
             cells.append(cell)
             # Right behind the cell that finds the examples, so that they are found once.
+            if settings.kind != "noise":  # what a model is moved by least says nothing of another
+                unaware, name = Surrogate(rival.label, cell.key, None), f"{settings.name}:{rival.label}"
+                cells += [
+                    _Row(suite, target, name, attack, unaware, trained).cell(images, split, first)
+                    for target in rivals
+                    if target.bare == rival.label
+                ]
             for transfer in transfers:
                 surrogate = Surrogate(rival.label, cell.key, transfer.source[1])
                 name = f"{transfer.name}:{rival.label}"

@@ -19,6 +19,7 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_attacks.defences.defended import Defended
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -224,6 +225,18 @@ class Probe(NamedTuple):
     copy: QualityModel | None = None
     """Asked for gradients in its place, as an attack does."""
 
+    def behind(self) -> Probe:
+        """Return the probe of what claims to have a slope: the model itself behind defences that have none.
+
+        The gradient of such a defence is a stand-in by design (BPDA); whether it leads anywhere is for the
+        attacks to show.
+        """
+        model = self.model
+        if not isinstance(model, Defended) or not model.stands_in:
+            return self
+        draws = self.draws if model.bare.is_stochastic else None
+        return Probe(model.bare, draws, self.copy and self.copy.bare)
+
     def scores(self, batch: Tensor) -> Tensor:
         """Return scores (B,) of images (B, 3, H, W)."""
         if self.draws is None:
@@ -250,6 +263,7 @@ def _gradient_agrees(probe: Probe, batch: Tensor) -> Check:
     In one block at a time, so that neither a loud pixel nor an honest corner speaks for the whole image;
     every block is tried REPEATS times, on different images, and the median block counts.
     """
+    probe = probe.behind()
     inside = batch.clamp(PROBE, 1 - PROBE)
     gradients = probe.gradients(inside)
     # What rounding of the scores alone makes of a difference.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import UNCHANGED, blocked_by
@@ -75,7 +76,10 @@ def run_suite(
     cells = {cell.key: cell for cell in work.cells}
     missing = set(ledger.missing())
     busy = {cells[key].label for key in missing}
-    records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
+    records = [
+        model_record(e, work, runtime, None if e.label in busy else former, bare_label(e, entrants))
+        for e in entrants
+    ]
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
     kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]

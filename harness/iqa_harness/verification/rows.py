@@ -51,7 +51,8 @@ def reported(cell: Cell) -> list[tuple[str, int]]:
         return [("none", 0)]
     steps = sorted({*getattr(cell.attack, "report_steps", ()), cell.attack.effort.steps})
     names = [objective.name for objective in cell.attack.create_objectives()]
-    objectives = [cell.surrogate.objective] if cell.surrogate else [*names, LOWEST_SEEN, HIGHEST_SEEN]
+    only = cell.surrogate.objective if cell.surrogate else None
+    objectives = [*names, LOWEST_SEEN, HIGHEST_SEEN] if only is None else [only]
     return [(objective, n) for objective in objectives for n in steps]
 
 
