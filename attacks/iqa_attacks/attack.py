@@ -25,6 +25,9 @@ from iqa_models import QualityModel
 TOGETHER = 32
 """Versions of images that a device other than the CPU scores at once outside the steps of an attack."""
 
+CHOICE = 4
+"""Draws, as a multiple of an attack's own, by which what different gradients found is compared."""
+
 Moment = tuple[int | str, ...]
 """What the draws of a stochastic model are for, such as (restart, step)."""
 
@@ -179,9 +182,20 @@ class Attack(ABC):
         return torch.tensor(self._scores(model, images, ids, moments, draws), dtype=torch.float64)
 
     def _each_way(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
-        """Search by every gradient of the model, where gradients are followed, and keep the better."""
+        """Search by every gradient of the model, where gradients are followed, and keep the better.
+
+        Of a stochastic model the ways are compared at draws that none of them has seen, the same for all:
+        whichever had been luckier would win otherwise.
+        """
         ways = model.ways if self.follows_gradients else (model,)
-        return joined([self.search(way, targets, draws, chunk) for way in ways])
+        found = [self.search(way, targets, draws, chunk) for way in ways]
+        if draws is not None and len(ways) > 1 and self.losses_follow_scores:
+            own = self.own_scores(model, targets, CHOICE * draws, moment=("choice",))
+            found = [self._with_losses(rescored(each, own), model, targets) for each in found]
+        return joined(found)
+
+    def _with_losses(self, found: Ascent, model: QualityModel, targets: Targets) -> Ascent:
+        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
 
     def _search_by(
         self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
@@ -191,15 +205,15 @@ class Attack(ABC):
         clean = self._clean(copy, targets.images, targets.ids, draws)
         found = self._each_way(copy, targets._replace(clean=clean), draws, chunk)
         found = rescored(found, self.own_scores(model, targets, draws))
-        if not self.losses_follow_scores:
-            return found
-        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
+        return self._with_losses(found, model, targets) if self.losses_follow_scores else found
 
-    def own_scores(self, model: QualityModel, targets: Targets, draws: int | None) -> OwnScores:
-        """Return what scores examples by a model, with the draws of the moments they were found."""
+    def own_scores(
+        self, model: QualityModel, targets: Targets, draws: int | None, moment: Moment | None = None
+    ) -> OwnScores:
+        """Return what scores examples by a model, with the draws of a moment, or of those they were found."""
 
         def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
-            moments = [(example.restart, example.step) for example in examples]
+            moments = [moment or (example.restart, example.step) for example in examples]
             ids = [targets.ids[i] for i in images]
             return self._scores(model, [example.pixels for example in examples], ids, moments, draws)
 

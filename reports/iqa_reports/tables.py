@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from iqa_reports import text
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
@@ -191,6 +194,52 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
     )
 
 
+def defences_table(view: RunView, metric: Metric) -> TableView | None:
+    """Return what each defence costs, and is worth against who knows it; None without a defended model.
+
+    Of the examples made without knowing the defence, and of those made against it, the lowest value of a
+    member of suite_min is shown; both are among what that and the composed worst case are over.
+    """
+    notes, epsilon = Notes(), view.manifest.main_epsilon
+    rows = []
+    for record in view.manifest.models:
+        if record.bare is None:
+            continue
+        model = record.name
+        cases = (view.unaware(model, epsilon, metric), view.adaptive(model, epsilon, metric))
+        rows.append(
+            (
+                Entry(model, "header"),
+                _value(view, view.clean(record.bare, metric), record.bare, "clean", 0.0, notes),
+                _value(view, view.clean(model, metric), model, "clean", 0.0, notes),
+                *(_value(view, _lowest(found), model, None, epsilon, notes) for found in cases),
+            )
+        )
+    if not rows:
+        return None
+    what = (
+        f"Defences in {metric.upper()} at {_ball(view, epsilon)}: without attack, before and behind the "
+        "defence; on examples made against the undefended model; on examples made against the defended one, "
+        "by whichever gradient leads further (its stand-in, or straight through) and over its draws."
+    )
+    return TableView(
+        name=f"defences-{metric}",
+        caption=_caption(view, what, metric),
+        stub=(Heading("Model", numeric=False),),
+        groups=(
+            Group("clean", (Heading("undefended", numeric=True), Heading("defended", numeric=True))),
+            *(Group(case, (VALUE,)) for case in ("unaware", "adaptive")),
+        ),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+def _lowest(found: Sequence[Estimate]) -> Estimate | None:
+    """Return the estimate of the lowest value, one that is undefined before all; None of none."""
+    return min(found, key=lambda e: -math.inf if e.value is None else e.value, default=None)
+
+
 def flags_table(view: RunView) -> TableView | None:
     """Return every question asked of a model's numbers and its answer; None if nothing was judged."""
     if not view.flags:
@@ -277,6 +326,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(leaderboard_table(view, metric) for metric in METRICS),
         *(attack_table(view, metric) for metric in METRICS),
         *(epsilon_table(view, metric) for metric in METRICS),
+        *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
         flags_table(view),
         checks_table(view),

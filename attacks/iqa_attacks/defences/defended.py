@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from iqa_attacks.defences.steps import Defence, Way, parse_defence
+from iqa_attacks.defences.steps import Defence, parse_defence
+from iqa_attacks.images.jpeg import passing
 from iqa_models import QualityModel, wrap
 from iqa_models.protocols import scored_ahead
 
@@ -20,9 +21,12 @@ class Defended(QualityModel):
     """A model that is shown what defences leave of an image.
 
     Scores are those of the images as they come out of the defences, in order. A defence that draws takes its
-    draws from torch's global generator, or from one an image (`predict_drawn`). Gradients follow one of
-    `ways`; scores are the same by all of them.
+    draws from torch's global generator, or from one an image (`predict_drawn`). Gradients go through the
+    defences, or (`unaware`) are those of the model behind at the image itself, as if there were no defence;
+    scores are the same. Who follows both (`ways`) and keeps the better is no weaker than who knows of none.
     """
+
+    unaware = False
 
     def __init__(self, model: QualityModel, defences: Sequence[Defence]) -> None:
         self.defences = tuple(defences)
@@ -38,7 +42,7 @@ class Defended(QualityModel):
                 notes=(*bare.notes, f"behind defences: {text}"),
             )
         )
-        self.model, self.way = model, "slope"
+        self.model = model
         self.to(model._mean.device).eval()
 
     @property
@@ -58,27 +62,20 @@ class Defended(QualityModel):
 
     @property
     def ways(self) -> tuple[QualityModel, ...]:
-        """This model with each of the gradients that differ: an adaptive attack follows all."""
-        names = dict.fromkeys(way for defence in self.defences for way in defence.ways)
-        if not any(len(defence.ways) > 1 for defence in self.defences):
-            return (self,)
-        return tuple(self.by(way) for way in names)
+        """This model with either gradient."""
+        unaware = copy.copy(self)  # its weights are shared
+        unaware.unaware = True
+        return (self, unaware)
 
     @property
     def recordable(self) -> bool:
-        """Whether a pass reads and writes nothing but the device's memory."""
-        return self.bare.recordable and not self.is_stochastic and len(self.ways) == 1
+        """No: files are written by the host, draws are its own, and there are two gradients."""
+        return False
 
     @property
     def draws_by_image(self) -> bool:
         """Whether all draws are the defences' own."""
         return self.is_stochastic and not self.bare.is_stochastic
-
-    def by(self, way: Way) -> Defended:
-        """Return this model, weights shared, with its gradient by a way."""
-        view = copy.copy(self)
-        view.way = way
-        return view
 
     def predict(self, images: Tensor) -> Tensor:
         """Return scores (B,); draws come from torch's global generator, one image after the other."""
@@ -89,9 +86,16 @@ class Defended(QualityModel):
         return self._scores(images, [Generator().manual_seed(seed) for seed in seeds])
 
     def _scores(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        if not (self.unaware and images.requires_grad and torch.is_grad_enabled()):
+            return self._behind(images, generators)
+        with torch.no_grad():
+            scores = self._behind(images.detach(), generators)
+        return passing(scores, self.model.score_admitted(images))
+
+    def _behind(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         shown = images
         for defence in self.defences:
-            shown = defence.apply(shown, generators, self.way)
+            shown = defence.apply(shown, generators)
             generators = [each for each in generators for _ in range(defence.copies)]
         if len(shown) <= max(PASS, len(images)):
             scores = self.model.score_admitted(shown)

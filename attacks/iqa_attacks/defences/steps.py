@@ -1,8 +1,8 @@
 """Defences one by one: what each does to an image, and the slope an attacker puts in its place.
 
-What an image becomes is exact: a JPEG is a file, a median a median. Where that has no slope, or a slope that
-says little, the backward pass is another function's (BPDA, Athalye et al. 2018): a smooth stand-in (`slope`),
-or none at all, the gradient passing straight through (`straight`).
+What an image becomes is exact: a JPEG is a file, a median a median. Where that has no slope the backward pass
+is that of a stand-in (BPDA, Athalye et al. 2018): a codec with softened rounding for JPEG, the pixel itself
+for fewer bits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import pydantic
 import torch
@@ -24,9 +24,6 @@ from iqa_attacks.settings import Count, Positive, check_settings, settings_of
 from iqa_models.protocols import resize_images
 from iqa_models.registry import did_you_mean
 
-Way = Literal["slope", "straight"]
-"""How a gradient gets past a defence: by its smooth stand-in, or as if it were not there."""
-
 
 @dataclass(frozen=True)
 class Defence(ABC):
@@ -35,9 +32,7 @@ class Defence(ABC):
     word: ClassVar[str]
     """How it is called."""
     exact: ClassVar[bool] = True
-    """Whether its gradient is its own slope, so that nothing has to stand in for it."""
-    ways: ClassVar[tuple[Way, ...]] = ("slope",)
-    """The ways past it that differ."""
+    """Whether its gradient is its own slope everywhere, so that nothing has to stand in for it."""
     random: ClassVar[bool] = False
     """Whether it draws."""
 
@@ -56,13 +51,12 @@ class Defence(ABC):
         return 1
 
     @abstractmethod
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Return what images (B, C, H, W) in [0, 1] become: (B * copies, C, H, W) in [0, 1], image by image.
 
         Args:
             images: of one size.
             generators: B, on the CPU: whence an image's draws come.
-            way: how the gradient gets past.
         """
 
 
@@ -72,15 +66,14 @@ class Jpeg(Defence):
 
     word = "jpeg"
     exact = False
-    ways = ("slope", "straight")
     quality: Annotated[int, pydantic.Field(ge=1, le=100)]
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Return the files' pixels; the slope is that of the codec with softened rounding."""
         pixels = through_jpeg_file(images, self.quality)
         if not images.requires_grad:
             return pixels
-        return passing(pixels, through_jpeg(images, self.quality) if way == "slope" else images)
+        return passing(pixels, through_jpeg(images, self.quality))
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,6 @@ class Median(Defence):
 
     word = "median"
     exact = False
-    ways = ("slope", "straight")
     side: Annotated[int, pydantic.Field(ge=3, le=15)] = 3
 
     def __post_init__(self) -> None:
@@ -97,12 +89,11 @@ class Median(Defence):
         if self.side % 2 == 0:
             raise BadAttackOption(f"median: side: must be odd, not {self.side}")
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Return medians; the slope goes to the pixel that is the median."""
         wide = pad(images, (self.side // 2,) * 4, mode="replicate")
         windows = wide.unfold(2, self.side, 1).unfold(3, self.side, 1).flatten(-2)
-        middle = windows.median(dim=-1).values
-        return middle if way == "slope" else passing(middle.detach(), images)
+        return windows.median(dim=-1).values
 
 
 @dataclass(frozen=True)
@@ -111,10 +102,9 @@ class Quantise(Defence):
 
     word = "quantise"
     exact = False
-    ways = ("straight",)
     bits: Annotated[int, pydantic.Field(ge=1, le=8)] = 4
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Return the nearest of 2^bits levels; the gradient passes straight through."""
         steps = 2**self.bits - 1
         return passing((images.detach() * steps).round() / steps, images)
@@ -127,7 +117,7 @@ class Blur(Defence):
     word = "blur"
     sigma: Annotated[float, pydantic.Field(ge=0.2, le=20)] = 1.0
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Return the weighted means of rows and columns, cut at three sigma."""
         reach, channels = math.ceil(3 * self.sigma), images.shape[1]
         places = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -146,7 +136,7 @@ class Flip(Defence):
     word = "flip"
     random = True
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Mirror an image where its coin says so."""
         coins = [float(torch.rand((), generator=generator)) < 0.5 for generator in generators]
         return torch.stack([x.flip(-1) if coin else x for x, coin in zip(images, coins, strict=True)])
@@ -160,7 +150,7 @@ class ResizeCrop(Defence):
     random = True
     share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.9
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Cut and enlarge, bilinear and antialiased."""
         height, width = images.shape[-2:]
         sides = max(1, round(self.share * height)), max(1, round(self.share * width))
@@ -186,7 +176,7 @@ class Smooth(Defence):
         """One a draw."""
         return self.draws
 
-    def apply(self, images: Tensor, generators: Sequence[Generator], way: Way) -> Tensor:
+    def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Add noise, cut off at black and white."""
         shape = (self.draws, *images.shape[1:])
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
