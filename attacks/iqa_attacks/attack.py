@@ -66,6 +66,8 @@ class Attack(ABC):
     """Whether it takes no objective of a whole batch; `batch` then does nothing."""
     follows_gradients: ClassVar[bool] = False
     """Whether `search` spends its time on gradients, which a copy of the model may then give."""
+    needs_gradient: ClassVar[bool] = True
+    """Whether it is of no use on a model without a gradient."""
     only_objectives: ClassVar[tuple[str, ...] | None] = None
     """The objectives it can maximise, None for any."""
 

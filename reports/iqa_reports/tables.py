@@ -452,6 +452,9 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
     absent = sum(c.status == "missing" for c in cells)
     if absent:
         return f"missing: {absent} of {text.count(len(cells), 'cell')} not computed yet"
+    record = next((m for m in view.manifest.models if m.name == model), None)
+    if not cells and record is not None and record.card.get("has_gradient") is False:
+        return "left out: the model has no gradient"
     return "missing: not in the table of this run" if cells else "missing: not in the plan of this run"
 
 

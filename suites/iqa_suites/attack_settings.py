@@ -93,6 +93,17 @@ class TransferSettings(AnyAttackSettings):
         return name, objective
 
 
+class EnsembleSettings(TransferSettings):
+    """Examples found on the mean of all other models of the run at once, scored on this one.
+
+    The mean is of scores in units of each model's range. A model is left out of the mean it is tried on, with
+    all that share its weights behind or before a defence. Fewer than two models are no mean: it is left out.
+    Norm, radii and everything else are those of the attack it names; results are named `NAME/OBJECTIVE`.
+    """
+
+    kind: Literal["ensemble"]  # type: ignore[assignment]  # a kind of its own
+
+
 class Training(NamedTuple):
     """Which images an attack is trained on."""
 
@@ -210,7 +221,7 @@ class OwnAttackSettings(AnyAttackSettings):
 
 def list_kinds() -> list[str]:
     """Return the kinds of attack a suite may have, sorted."""
-    return sorted([*list_attacks(), "transfer"])
+    return sorted([*list_attacks(), "ensemble", "transfer"])
 
 
 def settings_class(kind: str) -> type[AnyAttackSettings]:
@@ -219,7 +230,8 @@ def settings_class(kind: str) -> type[AnyAttackSettings]:
     Raises:
         UnknownAttack: no attack of that kind.
     """
-    return TransferSettings if kind == "transfer" else _derived(find_attack(kind))
+    others = {"transfer": TransferSettings, "ensemble": EnsembleSettings}
+    return others.get(kind) or _derived(find_attack(kind))
 
 
 @functools.cache

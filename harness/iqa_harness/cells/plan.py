@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from iqa_attacks import Attack, Universal
@@ -60,6 +60,8 @@ class Cell:
     """Evaluations averaged into a stored score of a stochastic model, None for one."""
     surrogate: Surrogate | None = None
     """Whose examples are scored, None for an attack on the model itself."""
+    ensemble: tuple[tuple[str, str], ...] = ()
+    """Names and hashes of the models on whose mean the attack runs, none for an attack on one model."""
     gradient: bool = False
     """Whether a clean cell measures the input gradient too: on the evaluated split."""
     jpeg_qualities: tuple[int, ...] = ()
@@ -71,6 +73,25 @@ class Cell:
     def epsilon(self) -> float:
         """Radius on pixels in [0, 1], 0 for clean."""
         return self.attack.threat.epsilon if self.attack else 0.0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the models that the attack runs on."""
+        if self.ensemble:
+            return tuple(label for label, _ in self.ensemble)
+        return (self.surrogate.label if self.surrogate else self.label,)
+
+    @property
+    def objective(self) -> str | None:
+        """The one objective whose examples of other models are tried, None for all of an attack."""
+        if self.surrogate is not None:
+            return self.surrogate.objective
+        return self.attack.create_objectives()[0].name if self.attack and self.ensemble else None
+
+    @property
+    def transferred(self) -> bool:
+        """Whether its examples were found on other models than the one that they are tried on."""
+        return self.surrogate is not None or bool(self.ensemble)
 
     @property
     def family(self) -> str:
@@ -140,7 +161,13 @@ def plan(
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
     _require_possible(suite, entrants)
     rivals = [
-        Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic), bare_label(e, entrants))
+        Rival(
+            e.label,
+            e.sha256,
+            draws_of(suite, e.model.is_stochastic),
+            bare_label(e, entrants),
+            e.model.spec.has_gradient,
+        )
         for e in entrants
     ]
     work = plan_rivals(suite, rivals, data, selection)
@@ -199,9 +226,16 @@ def list_cells(
         clean = _Row(suite, rival, "clean", None)
         cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
     for rival in rivals:
-        for settings in suite.own_attacks:
+        for settings in attacks_on(suite, has_gradient=rival.has_gradient):
             cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+    for rival in rivals:
+        cells += _ensemble_cells(suite, rival, rivals, ranges[suite.data.split])
     return cells
+
+
+def attacks_on(suite: Suite, *, has_gradient: bool) -> list[OwnAttackSettings]:
+    """Return the attacks of a suite that are run on a model: of a black box those that need no gradient."""
+    return [own for own in suite.own_attacks if has_gradient or not own.attack_class.needs_gradient]
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
@@ -234,7 +268,10 @@ def remake(
     settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
     attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
     rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
-    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
+    if wanted.ensemble:
+        drawn = max((draws[label] or 0 for label, _ in wanted.ensemble), default=0)
+        attack = _on_ensemble(suite, name, wanted.epsilon, drawn or None)
+    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained, wanted.ensemble)
     cell = row.cell(_Ranges(suite, images, wanted.split), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
@@ -255,6 +292,7 @@ class CellRef(NamedTuple):
     split: str
     first: int
     surrogate: Surrogate | None
+    ensemble: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, cell: Cell) -> CellRef:
@@ -268,6 +306,7 @@ class CellRef(NamedTuple):
             cell.split,
             cell.first,
             cell.surrogate,
+            cell.ensemble,
         )
 
 
@@ -280,6 +319,8 @@ class Rival(NamedTuple):
     """`draws_of` it."""
     bare: str | None = None
     """Name of the model of the run that it is with defences before it; None for no such model."""
+    has_gradient: bool = True
+    """Whether attacks that need its gradient are run."""
 
 
 def _attack_cells(
@@ -296,7 +337,7 @@ def _attack_cells(
     """
     cells = []
     split = suite.data.split
-    transfers = [t for t in suite.transfers if t.source[0] == settings.name]
+    transfers = [t for t in suite.transfers if t.source[0] == settings.name and t.kind == "transfer"]
     for epsilon in settings.epsilons:
         attack = settings.attack(epsilon, suite.seed, rival.draws)
         own = _Row(suite, rival, settings.name, attack, trained=trained)
@@ -322,8 +363,36 @@ def _attack_cells(
     return cells
 
 
+def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images: _Ranges) -> list[Cell]:
+    """List the cells that try on a model what was found on the mean of those that are nothing of it."""
+    own = rival.bare or rival.label
+    others = [r for r in rivals if r.has_gradient and (r.bare or r.label) != own]
+    if len(others) < 2:
+        return []
+    drawn = max(r.draws or 0 for r in others) or None
+    members = tuple((r.label, r.sha256) for r in others)
+    cells = []
+    for settings in (t for t in suite.transfers if t.kind == "ensemble"):
+        radii = next(o.epsilons for o in suite.own_attacks if o.name == settings.source[0])
+        for epsilon in radii:
+            attack = _on_ensemble(suite, settings.name, epsilon, drawn)
+            row = _Row(suite, rival, settings.name, attack, ensemble=members)
+            cells += [row.cell(images, suite.data.split, first) for first in images.firsts]
+    return cells
+
+
+def _on_ensemble(suite: Suite, name: str, epsilon: float, draws: int | None) -> Attack:
+    """Return the attack of an ensemble: that of the suite it names, with the one objective."""
+    source, objective = next(t.source for t in suite.transfers if t.name == name)
+    settings = next(own for own in suite.own_attacks if own.name == source)
+    return replace(settings.attack(epsilon, suite.seed, draws), objectives=(objective,))
+
+
 def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
-    if suite.transfers and len(entrants) < 2:
+    # Where the minimum does not hang on it, a transfer comes from whom there is.
+    members = {member.partition("/")[0] for member in suite.suite_min}
+    needed = any(transfer.name in members for transfer in suite.transfers)
+    if needed and len(entrants) < 2:
         raise RunError(
             f"suite {suite.name!r} tries the examples of every model on every other one "
             f"({suite.transfers[0].name!r}): name at least two models with --model"
@@ -401,8 +470,10 @@ class _Row:
         attack: Attack | None,
         surrogate: Surrogate | None = None,
         trained: TrainedAttacks | None = None,
+        ensemble: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
+        self.ensemble = ensemble
         self.trained = trained if isinstance(attack, Universal) else None
         # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
         self._common = {
@@ -414,6 +485,8 @@ class _Row:
             "seed": _canonical(suite.seed),
             "surrogate": _canonical(asdict(surrogate) if surrogate else None),
         }
+        if ensemble:
+            self._common["ensemble"] = _canonical(ensemble)
 
     def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
@@ -439,6 +512,7 @@ class _Row:
             suite.seed,
             rival.draws,
             self.surrogate,
+            self.ensemble,
             gradient,
             suite.jpeg_qualities,
             self.trained,

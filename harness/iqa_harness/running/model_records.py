@@ -77,7 +77,7 @@ def model_record(
 
 def _operations(model: QualityModel, work: Work, device: str) -> tuple[int, int] | None:
     """Count a model's operations on the first image, where the device has a peak to compare them with."""
-    if peak_flops(device_name(device)) is None:
+    if peak_flops(device_name(device)) is None or not model.spec.has_gradient:
         return None
     with suppress(AttackFailed):  # no gradient, no share: its attacks say why
         return operations(model, to_tensor(work.images.read(0), device))

@@ -138,9 +138,8 @@ def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[
         raise RunError(f"model {name!r} {words}; its numbers would be wrong, so nothing was run")
     reasons = {}
     for cell in work.cells:
-        source = cell.surrogate.label if cell.surrogate else cell.label
-        name = cell.label if cell.label in blocked else source
-        if name in blocked and cell.key in missing:
+        name = next((label for label in (cell.label, *cell.sources) if label in blocked), "")
+        if name and cell.key in missing:
             reasons[cell.key] = (
                 f"model {name!r} {blocked[name]}; its numbers would be wrong, so it was not run"
             )
