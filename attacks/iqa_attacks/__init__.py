@@ -28,12 +28,14 @@ from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import (
     AtSomeRadii,
     Count,
+    Later,
     NoKey,
     NoSetting,
     Positive,
     Setting,
     StepSize,
     settings_of,
+    unsaid,
 )
 from iqa_attacks.spsa import SPSA
 from iqa_attacks.square import Square
@@ -61,6 +63,7 @@ __all__ = [
     "Ensemble",
     "Example",
     "Found",
+    "Later",
     "NoKey",
     "NoSetting",
     "Noise",
@@ -101,4 +104,5 @@ __all__ = [
     "through_jpeg",
     "through_jpeg_file",
     "to_8_bits",
+    "unsaid",
 ]

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.objectives import Objective
 from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets, merge
 from iqa_attacks.seeding import draw_seeds, start_generator
-from iqa_attacks.settings import Count
+from iqa_attacks.settings import Count, Later
 from iqa_models import QualityModel
 
 Proposals = Generator[Tensor, Tensor, None]
@@ -36,7 +37,7 @@ class QueryAttack(Attack):
     """Evaluations of an objective on an image, the start included."""
     restarts: Count = 1
     """Searches an image, each with draws of its own."""
-    report_steps: tuple[int, ...] = ()
+    report_steps: Annotated[tuple[int, ...], Later()] = ()
     """Numbers of queries to report besides: the curve of damage against queries. Read off the same run, whose
     course may depend on the whole budget."""
 

@@ -15,9 +15,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StrictFloat,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -39,6 +41,7 @@ from iqa_attacks import (
     objectives_with_settings,
     parse_epsilon,
     settings_of,
+    unsaid,
 )
 from iqa_models.registry import did_you_mean
 
@@ -195,6 +198,15 @@ class OwnAttackSettings(AnyAttackSettings):
                     raise ValueError(f"{some.key}: {radius:g} is not among the attack's epsilons")
             return value if radii is None or epsilon in radii else setting.field.default
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing and came later: a suite's text, and so its hash, is what it was."""
+        fields: dict[str, Any] = write(self)
+        later = unsaid(
+            self.attack_class, {s.name: getattr(self, _held_as(s.name)) for s in _keys_of(self.attack_class)}
+        )
+        return {name: value for name, value in fields.items() if name not in later}
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:

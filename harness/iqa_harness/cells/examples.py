@@ -105,7 +105,7 @@ class Examples:
 
 
 def used_elsewhere(cells: Iterable[Cell]) -> set[str]:
-    """Return the keys of the cells whose attack is run for others' rows, or on other models than their own."""
+    """Return the keys of the cells whose attack is run for others' rows or on other models than their own."""
     return {c.surrogate.cell if c.surrogate else c.key for c in cells if c.transferred}
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
-from iqa_attacks import Attack, Universal
-from iqa_attacks.images.similarity import WINDOW
+from iqa_attacks import Attack, Universal, unsaid
+from iqa_harness.cells.possible import require_possible, require_sizes
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.errors import DataError, RunError
+from iqa_harness.errors import RunError
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION, Selection, selection_words
 from iqa_suites import OwnAttackSettings, Suite
@@ -159,7 +159,7 @@ def plan(
     for label in labels:
         if labels.count(label) > 1:
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
-    _require_possible(suite, entrants)
+    require_possible(suite, entrants)
     rivals = [
         Rival(
             e.label,
@@ -171,7 +171,7 @@ def plan(
         for e in entrants
     ]
     work = plan_rivals(suite, rivals, data, selection)
-    _require_sizes(entrants, work.images)
+    require_sizes(entrants, work.images)
     return work
 
 
@@ -388,50 +388,6 @@ def _on_ensemble(suite: Suite, name: str, epsilon: float, draws: int | None) -> 
     return replace(settings.attack(epsilon, suite.seed, draws), objectives=(objective,))
 
 
-def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
-    # Where the minimum does not hang on it, a transfer comes from whom there is.
-    members = {member.partition("/")[0] for member in suite.suite_min}
-    needed = any(transfer.name in members for transfer in suite.transfers)
-    if needed and len(entrants) < 2:
-        raise RunError(
-            f"suite {suite.name!r} tries the examples of every model on every other one "
-            f"({suite.transfers[0].name!r}): name at least two models with --model"
-        )
-    for entrant in entrants:
-        if entrant.model.is_stochastic and suite.eot_samples is None:
-            raise RunError(
-                f"model {entrant.label!r} is stochastic: an attack must average its draws (EOT), or it would "
-                f"overstate robustness; set eot_samples in suite {suite.name!r}"
-            )
-
-
-def _require_sizes(entrants: Sequence[Entrant], images: ImageSet) -> None:
-    """Refuse images that a model, or the similarity measured of every example, has no use for.
-
-    What cannot be read is left to its cell, which fails alone.
-
-    Raises:
-        RunError: an image is too small, or of another size than a model's only one; it is named.
-    """
-    for i, record in enumerate(images.records):
-        try:
-            height, width = images.read(i).shape[:2]
-        except DataError:
-            continue
-        wrong = f"SSIM needs at least {WINDOW} pixels a side" if min(height, width) < WINDOW else None
-        for entrant in entrants:
-            least, only = entrant.model.spec.min_size, entrant.model.spec.fixed_size
-            if only is not None and (height, width) != (only, only):
-                wrong = f"{entrant.label} takes {only} x {only} pixels only"
-            elif min(height, width) < least:
-                wrong = f"{entrant.label} needs at least {least} pixels a side"
-        if wrong:
-            raise RunError(
-                f"image {record.image_id!r} is {height} high and {width} wide, but {wrong}; leave it out, or "
-                "resize the images"
-            )
-
-
 class _Ranges:
     """The images of a split, cut into cells; what keys say of them is written once for all models."""
 
@@ -477,7 +433,7 @@ class _Row:
         self.trained = trained if isinstance(attack, Universal) else None
         # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
         self._common = {
-            "attack": _canonical([name, attack.kind, asdict(attack)] if attack else [name]),
+            "attack": _canonical([name, attack.kind, _settings(attack)] if attack else [name]),
             "draws": _canonical(rival.draws),
             "jpeg": _canonical(suite.jpeg_qualities),
             "model": _canonical([rival.label, rival.sha256]),
@@ -517,6 +473,11 @@ class _Row:
             suite.jpeg_qualities,
             self.trained,
         )
+
+
+def _settings(attack: Attack) -> dict[str, object]:
+    settings = asdict(attack)
+    return {name: settings[name] for name in settings.keys() - unsaid(type(attack), settings)}
 
 
 def _canonical(value: object) -> str:

@@ -76,10 +76,7 @@ def run_suite(
     cells = {cell.key: cell for cell in work.cells}
     missing = set(ledger.missing())
     busy = {cells[key].label for key in missing}
-    records = [
-        model_record(e, work, runtime, None if e.label in busy else former, bare_label(e, entrants))
-        for e in entrants
-    ]
+    records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
     kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
@@ -115,6 +112,20 @@ def run_suite(
     finally:
         outcomes.close()
     return log.write(None)
+
+
+def _records(
+    work: Work,
+    entrants: Sequence[Entrant],
+    runtime: Runtime,
+    former: RunManifest | None,
+    busy: Collection[str],
+) -> list[ModelRecord]:
+    """Describe and check the models; those that nothing is computed on may have been by an earlier start."""
+    return [
+        model_record(e, work, runtime, None if e.label in busy else former, bare_label(e, entrants))
+        for e in entrants
+    ]
 
 
 def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:
