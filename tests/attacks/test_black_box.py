@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from helpers.attack_cases import BOTH, CASES, EPSILON, PER_IMAGE, Counting, Wavy, by_key, same, targets
-from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
+from iqa_attacks import BadAttackOption, Ensemble, ThreatModel, create_attack, measure
 from iqa_attacks.square import L2Moves, halvings
 from iqa_models import create_model
 
@@ -96,12 +96,12 @@ def test_slopes_from_pairs_of_scores_lead_most_of_the_way_on_a_linear_model(norm
     )
     threat = ThreatModel(norm, {"inf": 0.05, "2": 0.3}[norm])
     reach = {}
-    kinds = {"spsa": {"queries": 2001, "side": 1}, "noise": {"samples": 100}, "fgsm": {}}
+    kinds = {"spsa": {"queries": 1201, "side": 1}, "noise": {"samples": 100}, "fgsm": {}}
     for kind, own in kinds.items():
         result = create_attack(kind, threat=threat, objectives=BOTH, **own).run(model, images, ids, mos)
         found = [f for f in result.found if f.objective in BOTH]
         reach[kind] = sum(abs(f.example.score - float(result.clean[f.image])) for f in found)
-    assert 0.85 * reach["fgsm"] < reach["spsa"] <= reach["fgsm"] * (1 + 1e-9)
+    assert 0.75 * reach["fgsm"] < reach["spsa"] <= reach["fgsm"] * (1 + 1e-9)
     assert reach["noise"] < 0.4 * reach["fgsm"]
 
 
@@ -174,3 +174,17 @@ def test_bad_settings_are_refused(settings, message):
             "square",
             **{"threat": ThreatModel("inf", 0.1), "objectives": ("raise",), "queries": 5, **settings},
         )
+
+
+def test_the_mean_of_models_is_of_scores_in_units_of_their_ranges():
+    """So that no model speaks louder for having a wider scale; stochastic if one of them is."""
+    one, two = create_model("linear", dtype="float64"), Wavy(score_range=(-3, 5)).eval()
+    images = torch.stack(targets([(8, 8)] * 3)[0])
+    mean = Ensemble([one, two])
+    assert torch.allclose(mean(images), (one(images) + (two(images) + 3) / 8) / 2)
+    assert mean.spec.score_range == (0, 1)
+    assert not mean.is_stochastic
+    assert Ensemble([one, Wavy(is_stochastic=True)]).is_stochastic
+    on = targets([(8, 8)] * 3)
+    result = create_attack("fgsm", threat=ThreatModel("inf", 0.05), objectives=BOTH).run(mean, *on)
+    assert result.clean.tolist() == pytest.approx(mean(images).tolist())

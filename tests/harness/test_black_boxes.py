@@ -1,4 +1,4 @@
-"""Models without a gradient through whole runs, beside models with one; the mean of several as a surrogate."""
+"""Models without a gradient through whole runs, beside models with one; the mean of several surrogates."""
 
 import numpy as np
 import pytest
@@ -133,10 +133,9 @@ def test_damage_against_queries_is_a_curve(run):
     store, manifest, tables = run
     rows = tables.table.to_pandas()
     own = rows[(rows["model"] == "box") & (rows["metric"] == "srocc")]
+    mse = own[(own["row"] == "attack") & (own["objective"] == "mse")]
     for name in ("square", "spsa"):
-        assert sorted(own[(own["attack"] == name) & (own["objective"] == "mse") & (own["row"] == "attack")]["steps"]) == [
-            4, 12, 24,
-        ]  # fmt: skip
+        assert sorted(mse[mse["attack"] == name]["steps"]) == [4, 12, 24]
     assert sorted(own[own["row"] == "suite_min"]["steps"]) == [4, 12, 24]
     frame = store.read_cells(c.key for c in manifest.cells).to_pandas()
     for (_, _, objective), group in frame[frame["attack"].isin(["square", "spsa"])].groupby(
