@@ -38,6 +38,7 @@ _PLACES = {
     **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
     "ArrayImageSet": "data",
     "open_data": "data",
+    "defend": "iqa_attacks.defences.defended",
     "wrap": "iqa_models",
     "HarnessError": "errors",
     "IQAError": "errors",

@@ -43,6 +43,21 @@ class QualityModel(nn.Module, ABC):
         """Whether two evaluations of one image may differ (the suite must then use EOT)."""
         return self.spec.is_stochastic
 
+    @property
+    def bare(self) -> QualityModel:
+        """The model without what stands before it: itself, unless it is defended."""
+        return self
+
+    @property
+    def ways(self) -> tuple[QualityModel, ...]:
+        """This model with each gradient it has: all scores are the same, and an attack follows every one."""
+        return (self,)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a pass may be recorded: it draws nothing and asks nothing of the host."""
+        return not self.is_stochastic
+
     def normalise(self, images: Tensor) -> Tensor:
         """Apply the card's mean and std to images (B, 3, H, W) in [0, 1]."""
         return (images - self._mean) / self._std

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from iqa_reports import text
@@ -195,6 +196,52 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
     )
 
 
+def defences_table(view: RunView, metric: Metric) -> TableView | None:
+    """Return what each defence costs, and is worth against who knows it; None without a defended model.
+
+    Of the examples made without knowing the defence, and of those made against it, the lowest value of a
+    member of suite_min is shown; both are among what that and the composed worst case are over.
+    """
+    notes, epsilon = Notes(), view.manifest.main_epsilon
+    rows = []
+    for record in view.manifest.models:
+        if record.bare is None:
+            continue
+        model = record.name
+        cases = (view.unaware(model, epsilon, metric), view.adaptive(model, epsilon, metric))
+        rows.append(
+            (
+                Entry(model, "header"),
+                _value(view, view.clean(record.bare, metric), record.bare, "clean", 0.0, notes),
+                _value(view, view.clean(model, metric), model, "clean", 0.0, notes),
+                *(_value(view, _lowest(found), model, None, epsilon, notes) for found in cases),
+            )
+        )
+    if not rows:
+        return None
+    what = (
+        f"Defences in {metric.upper()} at {_ball(view, epsilon)}: without attack, before and behind the "
+        "defence; on examples made against the undefended model; on examples made against the defended one, "
+        "by whichever gradient leads further (its stand-in, or straight through) and over its draws."
+    )
+    return TableView(
+        name=f"defences-{metric}",
+        caption=_caption(view, what, metric),
+        stub=(Heading("Model", numeric=False),),
+        groups=(
+            Group("clean", (Heading("undefended", numeric=True), Heading("defended", numeric=True))),
+            *(Group(case, (VALUE,)) for case in ("unaware", "adaptive")),
+        ),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+def _lowest(found: Sequence[Estimate]) -> Estimate | None:
+    """Return the estimate of the lowest value, one that is undefined before all; None of none."""
+    return min(found, key=lambda e: -math.inf if e.value is None else e.value, default=None)
+
+
 def flags_table(view: RunView) -> TableView | None:
     """Return every question asked of a model's numbers and its answer; None if nothing was judged."""
     if not view.flags:
@@ -281,6 +328,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(leaderboard_table(view, metric) for metric in METRICS),
         *(attack_table(view, metric) for metric in METRICS),
         *(epsilon_table(view, metric) for metric in METRICS),
+        *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
         flags_table(view),
         checks_table(view),
@@ -413,6 +461,9 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
     absent = sum(c.status == "missing" for c in cells)
     if absent:
         return f"missing: {absent} of {text.count(len(cells), 'cell')} not computed yet"
+    record = next((m for m in view.manifest.models if m.name == model), None)
+    if not cells and record is not None and record.card.get("has_gradient") is False:
+        return "left out: the model has no gradient"
     return "missing: not in the table of this run" if cells else "missing: not in the plan of this run"
 
 

@@ -23,6 +23,8 @@ from iqa_suites import BadSuite, Suite, UnknownSuite, list_suites, load_suite, p
 SMOKE = load_suite("smoke").text
 HASHES = {
     "beyond": "6a22bc76c7f309f0b2f5343a5ba8d6e961452d5106012c42eff39b1ba77f51ec",
+    "blackbox": "69c553699b20ac81ec588dbb07b068ef0a370547e8875955aeb652bd81945762",
+    "defences": "8ef3498bb03b2b8b6b32b5a45b5e7adc9a7790d89cf161e78de49248ff1e3968",
     "budget-autoattack": "9723acdc9f92ac14fb712df1a8d5bba450552eaa42a9265d63a14932010185f8",
     "demo": "7b904ebcbef2fa5661bc95703d4ef00156603d4e3502e7f872267c7e0d6b5510",
     "demo-full": "5b56be1873c143f57a96a9c35ea411ba9fae5e5a743609179509a996c59da765",

@@ -14,6 +14,7 @@ from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.plan import plan as plan_work
 from iqa_harness.data import ImageSet, open_data
+from iqa_harness.entrants.defended import with_bare
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.errors import RunError
@@ -220,7 +221,8 @@ def plan(
     name = options.get("run") or loaded.suite.name
     results.run_folder(name)  # refuses a bad name before anything is made
     use_devices(runtime.devices, runtime.threads, exact=True)
-    entrants = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
+    named = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
+    entrants = with_bare(named)
     tell = teller(progress)
     for note in notes_on(entrants, str(results.root)):
         tell(note)

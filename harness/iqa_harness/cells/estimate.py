@@ -109,8 +109,8 @@ def _expected(cell: Cell) -> tuple[float, float]:
         each = float(len(cell.attack.objectives) * draws)
         training = each * effort.steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
         return each + training, training
-    points = effort.steps * effort.restarts * draws
-    if cell.attack.kind in ("square", "noise"):
+    points = effort.steps * effort.restarts * draws * len(cell.sources)
+    if not cell.attack.needs_gradient:
         return float(points * len(cell.attack.objectives)), 0.0
     # Objectives share a gradient wherever they agree which way the score should go: there are two ways.
     ways = min(2, len(cell.attack.objectives))

@@ -45,7 +45,8 @@ class Entrant:
 
         Some models hold other state once they were used: a counter of calls, a cache.
         """
-        return _sha256(self.model.spec, weights_sha256(self.model), hash_sources(self.model))
+        bare = self.model.bare  # what stands before it is on the card, and holds nothing else
+        return _sha256(self.model.spec, weights_sha256(bare), hash_sources(bare))
 
 
 class _Described(NamedTuple):

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from torch import nn
 
 from iqa_errors.json_text import read_json
+from iqa_harness.entrants.defended import behind, split_defences
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
@@ -168,12 +169,13 @@ def as_entrant(
     Args:
         model: words as after ``--model``, the folder of a checkpoint, an `Entrant`, a `QualityModel`, another
             ``nn.Module`` or callable (see `iqa_models.wrap`, which asks for its score range), or
-            (label, one of these).
+            (label, one of these). Words may end in defences, ``|jpeg:75|flip``.
         backbone_weights: file for the trunk of a model created by name.
         plugins: files that were run before, for the record.
 
     Raises:
         ModelError: unknown name or option, an unusable checkpoint, or an object that is no model.
+        AttackError: no such defence.
         RunError: words that name no model.
     """
     if isinstance(model, tuple):
@@ -186,7 +188,10 @@ def as_entrant(
         argument = ModelArgument(_named(model), "", {}, model)
         return load_entrant(argument, backbone_weights, plugins)
     if isinstance(model, str):
-        return load_entrant(parse_model(model), backbone_weights, plugins)
+        text, defences = split_defences(model)
+        argument = parse_model(text)
+        label = argument.label if defences and _split_label(text)[0] else None
+        return behind(load_entrant(argument, backbone_weights, plugins), defences, label)
     if isinstance(model, QualityModel):
         return Entrant(model.spec.name, model.eval())
     from iqa_models import wrap
@@ -214,7 +219,10 @@ def _relabelled(entrant: Entrant, label: str) -> Entrant:
 
     argument = entrant.argument
     if argument is not None:
-        argument = argument_text(parse_model(argument)._replace(label=label))
+        text, defences = split_defences(argument)
+        argument = "|".join(
+            [argument_text(parse_model(text)._replace(label=label)), *filter(None, [defences])]
+        )
     return replace(entrant, label=label, argument=argument)
 
 
@@ -242,6 +250,7 @@ def from_record(
         raise RunError(
             f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
         )
+    argument, defences = split_defences(record.argument or str(record.card.get("name")))
     weights = backbone_weights or (Path(record.backbone_weights) if record.backbone_weights else None)
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
@@ -252,11 +261,12 @@ def from_record(
             )
         entrant = load_entrant(ModelArgument(record.name, "", {}, folder))
     elif record.argument:
-        entrant = load_entrant(parse_model(record.argument)._replace(label=record.name), weights)
+        entrant = load_entrant(parse_model(argument)._replace(label=record.name), weights)
     else:
-        known, name = record.card.get("options"), str(record.card.get("name"))
+        known = record.card.get("options")
         options = dict(known) if isinstance(known, dict) else {}
-        entrant = load_entrant(ModelArgument(record.name, name, options, None), weights)
+        entrant = load_entrant(ModelArgument(record.name, argument, options, None), weights)
+    entrant = behind(entrant, defences, record.name)
     if same and entrant.sha256 != record.sha256:
         raise RunError(
             f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
@@ -283,7 +293,7 @@ def notes_on(entrants: Sequence[Entrant], store: Path | str) -> list[str]:
     for entrant in entrants:
         if entrant.note is None:
             continue
-        folder = Path(store) / "models" / entrant.model.spec.name
+        folder = Path(store) / "models" / entrant.model.bare.spec.name
         there = "://" not in str(store) and (folder / "card.json").is_file()
         shown = str(folder) if "/" in str(folder) else f"./{folder}"
         notes.append(f"{entrant.label}: {entrant.note}" + there * f"; a trained one is there: write {shown}")

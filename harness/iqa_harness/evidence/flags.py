@@ -109,7 +109,10 @@ _KINDS = (
         "of one and of four grey levels reach; the median block counts. 0 is perfect, 1 is a gradient "
         "unrelated to the score, 2 one of the wrong sign. Straight-through rounding, compression inside the "
         "model, a gradient let through in one corner only and hand-written backward passes raise it; so does "
-        "a score that is very rough at the scale of a grey level. White-box results are then upper bounds.",
+        "a score that is very rough at the scale of a grey level. White-box results are then upper bounds. A "
+        "model behind a defence that was named (NAME|jpeg:75) is asked without it: what stands in for the "
+        "defence's slope is none by design, and whether it leads anywhere is what noise_as_strong and "
+        "black_box_stronger measure.",
     ),
     FlagKind(
         "fresh_images_differ", "suspect", 2, "above", "model",
@@ -189,9 +192,9 @@ _KINDS = (
     FlagKind(
         "black_box_stronger", "suspect", 1.02, "above", "attack",
         "An attack without the model's gradient does more than one with it: a transfer from another "
-        "model, or Square. Measured on all images: mean strength over that of the strongest gradient "
-        "attack, same radius and objective, worst case; raised if the paired difference exceeds two "
-        "standard errors too. The classical sign of a masked gradient.",
+        "model, examples made before it was defended, Square or SPSA. Measured on all images: mean strength "
+        "over that of the strongest gradient attack, same radius and objective, worst case; raised if the "
+        "paired difference exceeds two standard errors too. The classical sign of a masked gradient.",
     ),
     FlagKind(
         "rounding_decides", "suspect", 0.5, "above", "attack",

@@ -19,6 +19,7 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_attacks.defences.defended import Defended
 from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
@@ -45,6 +46,10 @@ MOST = 8
 FIRST_EDITION = "relative difference between the gradient and finite differences"
 """What version 0.1 wrote of `gradient_agrees`: it took the first FIRST_IMAGES images, each as a whole."""
 FIRST_IMAGES = 4
+
+
+BLACK_BOX = "the model's card says that it has no gradient"
+"""Why nothing is measured of one."""
 
 
 BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite")
@@ -201,6 +206,15 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
 
 
 def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
+    if not probe.model.spec.has_gradient:
+        for name, bound in (
+            ("gradient_finite", 0),
+            ("gradient_alive", 0),
+            (AGREES, 0.5),
+            ("gain_on_fresh", FRESH),
+        ):
+            yield name, Check(None, bound, True, BLACK_BOX)
+        return
     inside = _inside(batch)
     gradients = probe.gradients(inside)
     yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
@@ -209,7 +223,7 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     yield "gradient_alive", _at_most(float(dead.cpu().double().mean()), 0, what)
     try:
         found = _compared(probe, inside)
-        fresh = _gain_on_fresh(probe, inside, gradients)
+        fresh = _gain_on_fresh(probe.behind(), inside)
     except AttackFailed as error:  # finite on the images and not beside them: the run's cells will fail
         yield AGREES, Check(None, 0.5, False, str(error))
         return
@@ -225,14 +239,14 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     yield "gain_on_fresh", fresh
 
 
-def _gain_on_fresh(probe: Probe, inside: Tensor, gradients: Tensor) -> Check:
+def _gain_on_fresh(probe: Probe, inside: Tensor) -> Check:
     """Compare what one sign step gains on the images and on versions that nobody has seen.
 
     Mirrored, moved round by a few pixels and a little paler, an image is another array of about the same
     content: a model that does not remember the images is as easily moved on either.
     """
     fresh = (inside.flip(-1).roll((3, 5), (-2, -1)) * 0.98 + 0.013).clamp(PROBE, 1 - PROBE)
-    here, there = _gains(probe, inside, gradients), _gains(probe, fresh, probe.gradients(fresh))
+    here, there = _gains(probe, inside), _gains(probe, fresh)
     what = (
         f"gain of a sign step of one grey level on {len(inside)} images over that on fresh versions of them"
     )
@@ -243,8 +257,9 @@ def _gain_on_fresh(probe: Probe, inside: Tensor, gradients: Tensor) -> Check:
     return _at_most(max(here / there, there / here), FRESH, f"{what}, the larger over the smaller")
 
 
-def _gains(probe: Probe, batch: Tensor, gradients: Tensor) -> float:
+def _gains(probe: Probe, batch: Tensor) -> float:
     """Return by how much scores differ between a step along the gradient's sign and one against it."""
+    gradients = probe.gradients(batch)
     up, down = (probe.scores((batch + side * STEP * gradients.sign()).clamp(0, 1)) for side in (1, -1))
     return float((up - down).sum())
 
@@ -257,6 +272,18 @@ class Probe(NamedTuple):
     """None for a deterministic model."""
     copy: QualityModel | None = None
     """Asked for gradients in its place, as an attack does."""
+
+    def behind(self) -> Probe:
+        """Return the probe of what claims to have a slope: the model itself behind defences that have none.
+
+        The gradient of such a defence is a stand-in by design (BPDA); whether it leads anywhere is for the
+        attacks to show.
+        """
+        model = self.model
+        if not isinstance(model, Defended) or not model.stands_in:
+            return self
+        draws = self.draws if model.bare.is_stochastic else None
+        return Probe(model.bare, draws, self.copy and self.copy.bare)
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return scores (B,) of images (B, 3, H, W)."""
@@ -300,6 +327,9 @@ def _compared(probe: Probe, inside: Tensor, copy: QualityModel | None = None) ->
     every block is tried twice, on different images, once at the image and once at a point as attacks reach,
     and the median block counts. Of a copy that attacks ask for gradients the worse error counts.
     """
+    behind = probe.behind()
+    if behind is not probe:
+        probe, copy = behind, copy and copy.bare
     generator = torch.Generator().manual_seed(0)
     asked = [probe, *([probe._replace(copy=copy)] if copy is not None else [])]
     tries: list[_Tries] = []

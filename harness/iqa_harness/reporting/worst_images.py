@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from iqa_attacks import AttackResult
-from iqa_harness.cells.compute import to_tensor
+from iqa_harness.cells.compute import attacked_model, to_tensor
 from iqa_harness.cells.examples import recreate
 from iqa_harness.cells.plan import Cell, plan
 from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
@@ -99,7 +99,11 @@ def worst_images(
                 )
             source = cells[cell.surrogate.cell] if cell.surrogate else cell
             if source.key not in held:
-                held = {source.key: recreate(source, models[source.label], work.images, runtime, store)}
+                held = {
+                    source.key: recreate(
+                        source, attacked_model(source, models.__getitem__), work.images, runtime, store
+                    )
+                }
             made.append(_triptych(entrant.label, worst, cell, held[source.key], work.images))
     return tuple(made)
 

@@ -238,6 +238,12 @@ def _of_models(models: Sequence[ModelRecord]) -> list[str]:
     plain = [
         f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes
     ]
+    plain += [
+        f"{m.name} has no gradient: attacks that need one are left out; it is attacked by queries and by "
+        "examples of the other models"
+        for m in models
+        if m.card.get("has_gradient") is False
+    ]
     blocked = ((m.name, blocked_by(m.checks)) for m in models)
     return [*plain, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
 

@@ -16,7 +16,7 @@ from iqa_harness.cells.plan import Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
-from iqa_harness.evidence.check import Check, worse
+from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.model_checks import (
     AGREES,
     DRIFT,
@@ -37,8 +37,22 @@ from iqa_results import ModelRecord, PluginRecord, RunManifest, peak_flops
 from iqa_suites import Suite
 
 
-def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
-    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
+def model_record(
+    entrant: Entrant,
+    work: Work,
+    runtime: Runtime,
+    former: RunManifest | None,
+    bare: str | None = None,
+) -> ModelRecord:
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it.
+
+    Args:
+        entrant: the model, on the runtime's device.
+        work: what is computed.
+        runtime: devices.
+        former: the manifest of such a start.
+        bare: name of the model that it defends.
+    """
     sha256 = entrant.sha256
     before = next((m for m in former.models if m.sha256 == sha256), None) if former else None
     checks: Mapping[str, JsonValue]
@@ -53,6 +67,7 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
+        bare=bare,
         plugins=tuple(_plugin_record(path) for path in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
         flops=before.flops if before is not None else _operations(entrant.model, work, runtime.devices[0]),
@@ -61,7 +76,7 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
 
 def _operations(model: QualityModel, work: Work, device: str) -> tuple[int, int] | None:
     """Count a model's operations on the first image, where the device has a peak to compare them with."""
-    if peak_flops(device_name(device)) is None:
+    if peak_flops(device_name(device)) is None or not model.spec.has_gradient:
         return None
     with suppress(AttackFailed):  # no gradient, no share: its attacks say why
         return operations(model, to_tensor(work.images.read(0), device))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import UNCHANGED, blocked_by
@@ -78,7 +79,7 @@ def run_suite(
     cells = {cell.key: cell for cell in work.cells}
     missing = set(ledger.missing())
     busy = {cells[key].label for key in missing}
-    records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
+    records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
     kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
@@ -135,6 +136,20 @@ def _expect(
         on_estimate(seconds / (len(runtime.devices) * (runtime.workers or 1)))
 
 
+def _records(
+    work: Work,
+    entrants: Sequence[Entrant],
+    runtime: Runtime,
+    former: RunManifest | None,
+    busy: Collection[str],
+) -> list[ModelRecord]:
+    """Describe and check the models; those that nothing is computed on may have been by an earlier start."""
+    return [
+        model_record(e, work, runtime, None if e.label in busy else former, bare_label(e, entrants))
+        for e in entrants
+    ]
+
+
 def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:
     """Report the cells that are there, and those that cannot be computed."""
     for cell in work.cells:
@@ -156,9 +171,8 @@ def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[
         raise RunError(f"model {name!r} {words}; its numbers would be wrong, so nothing was run")
     reasons = {}
     for cell in work.cells:
-        source = cell.surrogate.label if cell.surrogate else cell.label
-        name = cell.label if cell.label in blocked else source
-        if name in blocked and cell.key in missing:
+        name = next((label for label in (cell.label, *cell.sources) if label in blocked), "")
+        if name and cell.key in missing:
             reasons[cell.key] = (
                 f"model {name!r} {blocked[name]}; its numbers would be wrong, so it was not run"
             )

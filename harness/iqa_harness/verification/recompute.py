@@ -13,8 +13,8 @@ import pyarrow as pa
 import torch
 
 from iqa_attacks import AttackError
-from iqa_harness.cells.compute import craft, run_cell
-from iqa_harness.cells.examples import Examples
+from iqa_harness.cells.compute import attacked_model, craft, run_cell
+from iqa_harness.cells.examples import Examples, used_elsewhere
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -70,9 +70,11 @@ class Again:
         self.exact = _same_place(manifest, runtime)
         cells = {cell.key: cell for cell in work.cells}
         self._examples = Examples(
-            lambda cell: craft(cell, self.models[cell.label], work.images, runtime, self.copies),
+            lambda cell: craft(
+                cell, attacked_model(cell, self.models.__getitem__), work.images, runtime, self.copies
+            ),
             lambda cell: cells[cell.surrogate.cell] if cell.surrogate else cell,
-            {cell.surrogate.cell for cell in work.cells if cell.surrogate},
+            used_elsewhere(work.cells),
         )
 
     def possible(self, label: str) -> list[Cell]:
@@ -80,9 +82,7 @@ class Again:
         return [
             cell
             for cell in self.work.cells
-            if cell.label == label
-            and cell.key in self.parts
-            and (cell.surrogate is None or cell.surrogate.label in self.models)
+            if cell.label == label and cell.key in self.parts and self.models.keys() >= set(cell.sources)
         ]
 
     def chosen(self, sample: int, seed: int, deciding: Mapping[str, str] | None = None) -> list[Cell]:
@@ -203,8 +203,7 @@ class Again:
             (row["objective"], row["steps"], row["position"]): row for row in self.parts[cell.key].to_pylist()
         }
         low, high = range_of(self.records[cell.label].card)
-        seen = self.records[cell.surrogate.label].card if cell.surrogate else self.records[cell.label].card
-        seen_low, seen_high = range_of(seen)
+        seen_low, seen_high = (0.0, 1.0) if cell.ensemble else range_of(self.records[cell.sources[0]].card)
         findings = []
         for new in made:
             old = rows.get((new["objective"], new["steps"], new["position"]))

@@ -51,7 +51,7 @@ def reported(cell: Cell) -> list[tuple[str, int]]:
         return [("none", 0)]
     steps = sorted({*getattr(cell.attack, "report_steps", ()), cell.attack.effort.steps})
     names = [objective.name for objective in cell.attack.create_objectives()]
-    objectives = [cell.surrogate.objective] if cell.surrogate else [*names, LOWEST_SEEN, HIGHEST_SEEN]
+    objectives = [*names, LOWEST_SEEN, HIGHEST_SEEN] if cell.objective is None else [cell.objective]
     return [(objective, n) for objective in objectives for n in steps]
 
 
@@ -69,7 +69,7 @@ def rows_differ(cell: Cell, part: pa.Table, images: ImageSet) -> list[Finding]:
     rows = part.to_pylist()
     findings = _rows_missing(cell, rows)
     offsets = range(min(cell.count, len(images) - cell.first))
-    of_attack = attack_columns(cell, Runtime()) | ({"kind": "transfer"} if cell.surrogate else {})
+    of_attack = attack_columns(cell, Runtime()) | ({"kind": "transfer"} if cell.transferred else {})
     planned = [of_attack | image_columns(cell, images, i) for i in offsets]
     differing: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
     for row in rows:

@@ -240,7 +240,14 @@ def _rows_of_plan(
 def _rivals(manifest: RunManifest, suite: Suite) -> list[Rival]:
     """Return the models as the cells' keys name them."""
     return [
-        Rival(m.name, m.sha256, draws_of(suite, bool(m.card.get("is_stochastic")))) for m in manifest.models
+        Rival(
+            m.name,
+            m.sha256,
+            draws_of(suite, bool(m.card.get("is_stochastic"))),
+            m.bare,
+            bool(m.card.get("has_gradient", True)),
+        )
+        for m in manifest.models
     ]
 
 

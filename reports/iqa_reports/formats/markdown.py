@@ -17,6 +17,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Leaderboard", ("leaderboard",), ("security",)),
     ("Attack by attack", ("attacks",), ("steps",)),
     ("Radius by radius", ("epsilons",), ("radius",)),
+    ("Defences", ("defences",), ()),
     ("Transfer", ("transfer",), ("transfer",)),
     ("Reachable scores, image by image", (), ("reach", "scatter")),
     ("Are the numbers to be believed?", ("flags", "checks"), ()),

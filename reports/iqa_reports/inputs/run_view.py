@@ -66,6 +66,11 @@ class Member(NamedTuple):
         return f"{self.attack}/{self.objective}"
 
     @property
+    def family(self) -> str:
+        """Name of the attack in the suite."""
+        return self.attack.partition(":")[0]
+
+    @property
     def surrogate(self) -> str:
         """Model a transfer's examples were found on, '' for an attack on the model itself."""
         return self.attack.partition(":")[2]
@@ -115,14 +120,38 @@ class RunView:
         return distinct
 
     def members(self, epsilon: float) -> list[Member]:
-        """Return the members of the suite's minimum, then the other attacks the table has at this radius."""
+        """Return the members of the suite's minimum, then the other attacks the table has at this radius.
+
+        Without examples made against a model before it was defended: see `unaware`.
+        """
         named = [Member(*name.partition("/")[::2]) for name in self.manifest.suite_min]
         found = [
             Member(e.attack, e.objective)
             for e in self.estimates
             if e.row == "attack" and e.final and same(e.epsilon, epsilon)
         ]
-        return list(dict.fromkeys(named + found))
+        own = {m.attack for m in found if not m.surrogate}
+        return list(dict.fromkeys(named + [m for m in found if m.family == m.attack or m.family not in own]))
+
+    def unaware(self, model: str, epsilon: float, metric: Metric) -> list[Estimate]:
+        """Return a defended model's values on examples made against the undefended one.
+
+        Of the members of the suite's minimum; empty if the model defends none of the run.
+        """
+        bare = next(m.bare for m in self.manifest.models if m.name == model)
+        return self._of_members(model, epsilon, metric, f":{bare}") if bare is not None else []
+
+    def adaptive(self, model: str, epsilon: float, metric: Metric) -> list[Estimate]:
+        """Return a model's values under the members of the suite's minimum that attack itself."""
+        return self._of_members(model, epsilon, metric, "")
+
+    def _of_members(self, model: str, epsilon: float, metric: Metric, source: str) -> list[Estimate]:
+        named = [Member(*name.partition("/")[::2]) for name in self.manifest.suite_min]
+        found = [
+            self.attacked(model, member._replace(attack=member.attack + source), epsilon, metric)
+            for member in named
+        ]
+        return [estimate for estimate in found if estimate is not None]
 
     def ranking(self) -> list[tuple[int | None, str]]:
         """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
