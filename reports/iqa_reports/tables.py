@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from iqa_reports import text
+from iqa_reports.finding import ball
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
@@ -40,7 +43,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         rows.append((*row, *_cost(view, model, notes)))
     return TableView(
         name=f"leaderboard-{metric}",
-        caption=_caption(view, f"Leaderboard in {metric.upper()} at {_ball(view, epsilon)}.", metric),
+        caption=_caption(view, f"Leaderboard in {metric.upper()} at {ball(view)}.", metric),
         stub=(Heading("#", numeric=True), Heading("Model", numeric=False)),
         groups=(
             Group("clean", (VALUE,)),
@@ -64,7 +67,7 @@ def short_board(table: TableView) -> TableView:
     )
     used = " ".join(entry.mark for row in rows for entry in row)
     return table._replace(
-        name="board",
+        name=table.name.replace("leaderboard", "board"),
         groups=(
             Group("clean", (Heading("", numeric=True),)),
             *(Group(case, (VALUE,)) for case in WORST_CASES),
@@ -92,9 +95,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     columns = range(1, 1 + 2 * len(members), 2)
     return TableView(
         name=f"attacks-{metric}",
-        caption=_caption(
-            view, f"{metric.upper()} under each attack/objective at {_ball(view, epsilon)}.", metric
-        ),
+        caption=_caption(view, f"{metric.upper()} under each attack/objective at {ball(view)}.", metric),
         stub=(Heading("Model", numeric=False),),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
         rows=with_best(rows, columns, among=_believed(view, rows, 0)),
@@ -125,6 +126,51 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
         rows=tuple(rows),
         notes=notes.listed(),
     )
+
+
+def models_table(view: RunView) -> TableView:
+    """Return what the card of each model says: what it was trained on, where it was published, its source."""
+    notes, rows = Notes(), []
+    records = {m.name: m for m in view.manifest.models}
+    for _, model in view.ranking():
+        record = records[model]
+        card = {name: str(value) for name, value in record.card.items() if value and isinstance(value, str)}
+        source, venue = card.get("source", ""), _VENUE.search(card.get("source", ""))
+        said = record.card.get("notes")
+        trained = (
+            [str(note) for note in said if str(note).startswith(_TRAINED)] if isinstance(said, list) else []
+        )
+        trained = [note.removeprefix(_TRAINED[0]) for note in trained]
+        words = ("; ".join(trained), venue[1] if venue else "", source[: venue.start()] if venue else source)
+        weights = "by name" if record.checkpoint is None else Path(record.checkpoint).name
+        rows.append(
+            (
+                Entry(model, "header"),
+                *(Entry(w, "label") if w else _unsaid(notes) for w in words),
+                *(Entry(card.get(key, ""), "label") for key in ("summary", "trunk", "input_protocol")),
+                Entry(f"{weights}, sha256 {record.sha256[:12]}", "label"),
+            )
+        )
+    labels = ("Trained on", "Venue", "Source", "What it is", "Backbone", "Input", "Weights")
+    return TableView(
+        name="models",
+        caption="What the card of each model says.",
+        stub=(Heading("Model", numeric=False),),
+        groups=(Group("", tuple(Heading(label, numeric=False) for label in labels)),),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+_TRAINED = ("trained on ", "head has random weights")
+"""How the notes of a card begin that say what its model was trained on."""
+
+_VENUE = re.compile(r", ([^,]*[^,\d ][^,]*,? (?:19|20)\d\d)$")
+"""The end of a source that names where and when it was published: ", CVPR 2020"."""
+
+
+def _unsaid(notes: Notes) -> Entry:
+    return Entry(text.DASH, "missing", mark=notes.mark("the model's card does not say it"))
 
 
 def checks_table(view: RunView) -> TableView:
@@ -182,7 +228,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
         name=f"transfer-{metric}",
         caption=_caption(
             view,
-            f"Transfer in {metric.upper()} at {_ball(view, epsilon)}: examples found on the surrogate "
+            f"Transfer in {metric.upper()} at {ball(view)}: examples found on the surrogate "
             "(column), scored by the model (row).",
             metric,
         ),
@@ -330,6 +376,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(epsilon_table(view, metric) for metric in METRICS),
         *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
+        models_table(view),
         flags_table(view),
         checks_table(view),
         throughput_table(view),
@@ -470,10 +517,6 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
 def _outside(view: RunView, members: list[Member]) -> tuple[tuple[str, str], ...]:
     others = [m.label for m in members if m.label not in view.manifest.suite_min]
     return (("", f"not members of suite_min: {', '.join(others)}"),) if others else ()
-
-
-def _ball(view: RunView, epsilon: float) -> str:
-    return f"ε = {text.radius(epsilon)}" + (f" in the {view.norm} norm" if view.norm else "")
 
 
 def _caption(view: RunView, what: str, metric: Metric) -> str:

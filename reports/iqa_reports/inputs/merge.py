@@ -36,6 +36,10 @@ class Triptych(NamedTuple):
     """In dB."""
     ssim: float | None
     """None if it was not computed."""
+    distortion: str = ""
+    """Type of the image's distortion, '' if unknown."""
+    large: bool = False
+    """Whether the pictures are large enough to be looked at one by one."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class RunView:
         return [estimate for estimate in found if estimate is not None]
 
     def ranking(self) -> list[tuple[int | None, str]]:
-        """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
+        """Return (rank, model), best first: by suite_min SROCC at the main radius; ties share a rank.
 
         Suspect models come after all others, whatever their value: a gradient that is masked looks like
         robustness. A model whose value is undefined or missing has no rank and stands last, in the
@@ -170,7 +170,25 @@ class RunView:
             (1 + sum(other > values[name] for other in values.values()), name)
             for name in sorted(values, key=values.__getitem__, reverse=True)
         ]
-        return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
+        return self._shared(ranked) + [(None, m.name) for m in self.manifest.models if m.name not in values]
+
+    def _shared(self, ranked: list[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
+        """Give each model one more than the number of models that are told apart from it as better."""
+        shared: list[tuple[int | None, str]] = [
+            (
+                1 + sum(rank != before and not self._tied(name, other) for before, other in ranked[:place]),
+                name,
+            )
+            for place, (rank, name) in enumerate(ranked)
+        ]
+        return sorted(shared, key=lambda found: found[0] or 0)
+
+    def _tied(self, one: str, other: str) -> bool:
+        """Whether two models were not told apart; a suspect value stands for another one, so never with it."""
+        if (self.verdict(one) == "suspect") != (self.verdict(other) == "suspect"):
+            return False
+        found = self.worst(one, "suite_min", self.manifest.main_epsilon, "srocc")
+        return found is not None and other in found.ties
 
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
