@@ -94,9 +94,14 @@ def reading(manifest: RunManifest) -> list[str]:
         if any("transfer" in member for member in manifest.suite_min)
         else " No transfer attack is among them: it is the minimum over attacks on the model itself."
     )
+    defended = (
+        " Of a defended model it is also over what the same attacks found on the undefended one."
+        if any(model.bare is not None for model in manifest.models)
+        else ""
+    )
     return [
         f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
-        f"{transfer}",
+        f"{transfer}{defended}",
         "composed lets the adversary choose for every image, among all admissible images that any attack "
         "found for it (the clean one included), the one that makes the value over the set lowest; it is "
         "found by a search, so the true worst case may be lower still.",
