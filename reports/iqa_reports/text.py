@@ -111,9 +111,14 @@ def reading(manifest: RunManifest) -> list[str]:
         if any("transfer" in member for member in manifest.suite_min)
         else " No transfer attack is among them: it is the minimum over attacks on the model itself."
     )
+    defended = (
+        " Of a defended model it is also over what the same attacks found on the undefended one."
+        if any(model.bare is not None for model in manifest.models)
+        else ""
+    )
     return [
         f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
-        f"{transfer}",
+        f"{transfer}{defended}",
         "Models that are not told apart share a rank: it is one more than the number of models that are told "
         "apart as better.",
         "composed lets the adversary choose for every image, among all admissible images that any attack "

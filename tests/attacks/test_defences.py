@@ -197,7 +197,9 @@ def test_a_direction_that_was_turned_stays_turned():
     )
 
 
-@pytest.mark.parametrize("text", [*EACH, "blur", "median", "quantise", "resize_crop", "smooth:1e-3,1"])
+@pytest.mark.parametrize(
+    "text", [*EACH, "blur", "median", "quantise", "resize_crop", "smooth:1e-3,1", "blur:1.23456789"]
+)
 def test_a_defence_s_text_makes_it_again(text):
     defence = parse_defence(text)
     assert parse_defence(defence.text) == defence

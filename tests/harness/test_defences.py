@@ -24,6 +24,7 @@ from iqa_harness.verification import verify_run
 from iqa_models import create_model, save_checkpoint, wrap
 from iqa_reports.inputs.run_view import view_run
 from iqa_reports.tables import attack_table, defences_table
+from iqa_reports.text import reading
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
 
@@ -144,6 +145,7 @@ def test_the_table_of_defences_has_both_columns_and_what_they_cost(run):
     for name, *entries in ((row[0].text, *row[1:]) for row in table.rows):
         wanted = [clean["linear?seed=2"], clean[name], least[name, "pgd:linear?seed=2"], least[name, "pgd"]]
         assert [entry.number for entry in entries] == wanted
+    assert "Of a defended model it is also" in reading(manifest)[0]
     assert [row[0].text for row in table.rows] == ["mine", "linear?seed=2|flip"]
     assert not [group for group in attack_table(view, "srocc").groups if ":" in group.label]
 

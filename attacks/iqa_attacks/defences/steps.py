@@ -42,7 +42,7 @@ class Defence(ABC):
     @property
     def text(self) -> str:
         """What `parse_defence` reads."""
-        numbers = ",".join(f"{getattr(self, field.name):g}" for field in fields(self))
+        numbers = ",".join(_shown(getattr(self, field.name)) for field in fields(self))
         return f"{self.word}:{numbers}" if numbers else self.word
 
     @property
@@ -211,6 +211,11 @@ def parse_defence(text: str) -> Defence:
     except ValueError as error:
         raise BadAttackOption(f"defence {text.strip()!r}: {error}") from error
     return cls(**{setting.name: value for setting, value in zip(known, values, strict=False)})
+
+
+def _shown(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _number(text: str) -> int | float:
