@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_reports import text
-from iqa_reports.finding import ball, finding
 from iqa_reports.figures import (
     fall_figure,
     moves_figure,
@@ -20,6 +19,7 @@ from iqa_reports.figures import (
     thinned,
     transfer_figure,
 )
+from iqa_reports.finding import ball, finding
 from iqa_reports.inputs.frame_entries import distinct
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result, rows_of
 from iqa_reports.inputs.merge import Group, StoredRun, Triptych, group_runs, why_apart
@@ -391,8 +391,9 @@ def _fall_figures(view: RunView, prefix: str) -> list[Drawn]:
             for model in models
         }
         caption = (
-            f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary chooses "
-            f"image by image, at {ball(view)}; bars are 95 % intervals.{part} {text.setting(manifest)}"
+            f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary "
+            f"chooses image by image, at {ball(view)}; bars are 95 % intervals.{part} "
+            f"{text.setting(manifest)}"
         )
         figure = fall_figure(metric, found, manifest.data.label)
         drawn.append(Drawn(f"{prefix}fall-{metric}", "fall", None, caption, figure))

@@ -91,9 +91,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     columns = range(1, 1 + 2 * len(members), 2)
     return TableView(
         name=f"attacks-{metric}",
-        caption=_caption(
-            view, f"{metric.upper()} under each attack/objective at {ball(view)}.", metric
-        ),
+        caption=_caption(view, f"{metric.upper()} under each attack/objective at {ball(view)}.", metric),
         stub=(Heading("Model", numeric=False),),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
         rows=with_best(rows, columns),
@@ -128,21 +126,23 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
 
 def models_table(view: RunView) -> TableView:
     """Return what the card of each model says: what it was trained on, where it was published, its source."""
-    notes, rows = Notes(), []
+    rows = []
     records = {m.name: m for m in view.manifest.models}
     for _, model in view.ranking():
         record = records[model]
         card = {name: str(value) for name, value in record.card.items() if value and isinstance(value, str)}
         source, venue = card.get("source", ""), _VENUE.search(card.get("source", ""))
         said = record.card.get("notes")
-        trained = [str(note) for note in said if str(note).startswith(_TRAINED)] if isinstance(said, list) else []
+        trained = (
+            [str(note) for note in said if str(note).startswith(_TRAINED)] if isinstance(said, list) else []
+        )
         trained = [note.removeprefix(_TRAINED[0]) for note in trained]
         words = ("; ".join(trained), venue[1] if venue else "", source[: venue.start()] if venue else source)
         weights = "by name" if record.checkpoint is None else Path(record.checkpoint).name
         rows.append(
             (
                 Entry(model, "header"),
-                *(Entry(w, "label") if w else _unsaid(notes) for w in words),
+                *(Entry(w or "not said", "label") for w in words),
                 *(Entry(card.get(key, ""), "label") for key in ("summary", "trunk", "input_protocol")),
                 Entry(f"{weights}, sha256 {record.sha256[:12]}", "label"),
             )
@@ -150,11 +150,11 @@ def models_table(view: RunView) -> TableView:
     labels = ("Trained on", "Venue", "Source", "What it is", "Backbone", "Input", "Weights")
     return TableView(
         name="models",
-        caption="What the card of each model says.",
+        caption=f"What the card of each model says. {text.setting(view.manifest)}",
         stub=(Heading("Model", numeric=False),),
         groups=(Group("", tuple(Heading(label, numeric=False) for label in labels)),),
         rows=tuple(rows),
-        notes=notes.listed(),
+        notes=(),
     )
 
 
@@ -163,10 +163,6 @@ _TRAINED = ("trained on ", "head has random weights")
 
 _VENUE = re.compile(r", ([^,]*[^,\d ][^,]*,? (?:19|20)\d\d)$")
 """The end of a source that names where and when it was published: ", CVPR 2020"."""
-
-
-def _unsaid(notes: Notes) -> Entry:
-    return Entry(text.DASH, "missing", mark=notes.mark("the model's card does not say it"))
 
 
 def checks_table(view: RunView) -> TableView:

@@ -292,7 +292,7 @@ def test_images_are_spread_over_the_labels(images):
 
 def test_too_many_images_are_refused_before_any_attack(smoke):
     """The message says how many would do."""
-    with pytest.raises(RunError, match="take --images 55"):
+    with pytest.raises(RunError, match="take --images 142"):
         check_count(100, [read_run(FoundRun(smoke, "first"))])
 
 

@@ -172,7 +172,9 @@ def _tables(tables: Sequence[TableView], prefix: str, setting: str) -> dict[str,
             labels = headings_of(board)[len(board.stub) :]
             flat = (Group("", tuple(Heading(label.strip(), numeric) for label, numeric in labels)),)
             name = table.name.replace("leaderboard", "board")
-            places = tuple(len(board.stub) + i for i, (label, _) in enumerate(labels) if label.strip() in ROOMY)
+            places = tuple(
+                len(board.stub) + i for i, (label, _) in enumerate(labels) if label.strip() in ROOMY
+            )
             found[name] = PageTable(board._replace(groups=flat), found[table.name].files, places)
     return found
 
@@ -189,9 +191,7 @@ def _without(caption: str, setting: str) -> str:
     return caption.removesuffix(setting).rstrip()
 
 
-def _panel(
-    section: Section, model: str, anchor: str, svgs: Mapping[str, bytes], setting: str
-) -> ModelPanel:
+def _panel(section: Section, model: str, anchor: str, svgs: Mapping[str, bytes], setting: str) -> ModelPanel:
     record = next(m for m in section.view.manifest.models if m.name == model)
     flags = section.view.flags_of(model)
     return ModelPanel(
@@ -202,7 +202,9 @@ def _panel(
         tuple((flag, section.explanations.get(flag.flag, "")) for flag in flags if flag.raised),
         tuple(flag for flag in flags if flag.measured and not flag.raised),
         tuple(flag.flag.replace("_", " ") for flag in flags if not flag.measured and not flag.raised),
-        tuple(_shown(d, svgs, setting) for d in section.figures if d.kind in PANEL and d.model == model and svgs),
+        tuple(
+            _shown(d, svgs, setting) for d in section.figures if d.kind in PANEL and d.model == model and svgs
+        ),
         tuple(t for t in section.triptychs if t.model == model),
     )
 

@@ -145,13 +145,16 @@ class RunView:
     def _shared(self, ranked: list[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
         """Give each model one more than the number of models that are told apart from it as better."""
         shared: list[tuple[int | None, str]] = [
-            (1 + sum(rank != before and not self._tied(name, other) for before, other in ranked[:place]), name)
+            (
+                1 + sum(rank != before and not self._tied(name, other) for before, other in ranked[:place]),
+                name,
+            )
             for place, (rank, name) in enumerate(ranked)
         ]
         return sorted(shared, key=lambda found: found[0] or 0)
 
     def _tied(self, one: str, other: str) -> bool:
-        """Whether two models were not told apart; a suspect value stands for another one, so never with it."""
+        """Whether two models were not told apart; of a suspect and another one that says nothing."""
         if (self.verdict(one) == "suspect") != (self.verdict(other) == "suspect"):
             return False
         found = self.worst(one, "suite_min", self.manifest.main_epsilon, "srocc")
