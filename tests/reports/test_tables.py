@@ -233,7 +233,7 @@ def test_the_models_table_says_what_the_cards_say(run: Any) -> None:
 
 
 def test_a_suite_that_is_not_for_conclusions_says_so(make_run: Any) -> None:
-    """What its own summary says it is not for is a warning; without that, or of damaged text, there is none."""
+    """What its own summary says it is not for is a warning; without that, or of damaged text, none is."""
     caveat = "The suite smoke says of itself: not for conclusions."
     for words, said in (
         ('summary = "all, in seconds; not for conclusions"', caveat),
