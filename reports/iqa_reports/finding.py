@@ -27,11 +27,12 @@ def finding(view: RunView, *, compared: bool) -> str:
             view.worst(best, "composed", view.manifest.main_epsilon, "srocc"),
         )
     ]
-    suspect = ", whose numbers are suspect," if view.verdict(best) == "suspect" else ""
-    who = f"the first of {len(ranking)} models, {best}" if len(ranking) > 1 else best
+    who = f"{best} (suspect)" if view.verdict(best) == "suspect" else best
+    who = f"the first of {len(ranking)} models, {who}," if len(ranking) > 1 else who
     return (
-        f"At {ball(view)}, {who}{suspect} goes from SROCC {shown[0]} without attack to {shown[1]} under the "
-        f"suite's worst attack and to {shown[2]} when the adversary chooses image by image{_order(view) if compared else ''}."
+        f"At {ball(view)}, {who} goes from SROCC {shown[0]} without attack to {shown[1]} under the "
+        f"suite's worst attack and to {shown[2]} when the adversary chooses image by image"
+        f"{_order(view) if compared else ''}."
     )
 
 
@@ -49,4 +50,4 @@ def _order(view: RunView) -> str:
     tied = sum(rank == 1 or name in found.ties for rank, name in others)
     if tied == 0:
         return "; it is told apart from every other one"
-    return f"; {text.count(tied, 'other')} of them cannot be told apart from it"
+    return f"; {text.count(tied, 'other')} cannot be told apart from it"

@@ -63,7 +63,8 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
 
 def _rows(out: Path) -> str:
     """Return where the rows lie, seen from a report in its run's own folder of a store; '' elsewhere."""
-    stored = (out.parent / "table.parquet").is_file() and (out / "../../../cells").is_dir()
+    run = out.resolve().parent
+    stored = (run / "table.parquet").is_file() and (run.parent.parent / "cells").is_dir()
     return "../../../cells/" if stored else ""
 
 

@@ -391,8 +391,9 @@ def _fall_figures(view: RunView, prefix: str) -> list[Drawn]:
             for model in models
         }
         caption = (
-            f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary chooses "
-            f"image by image, at {ball(view)}; bars are 95 % intervals.{part} {text.setting(manifest)}"
+            f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary "
+            f"chooses image by image, at {ball(view)}; bars are 95 % intervals.{part} "
+            f"{text.setting(manifest)}"
         )
         figure = fall_figure(metric, found, manifest.data.label)
         drawn.append(Drawn(f"{prefix}fall-{metric}", "fall", None, caption, figure))

@@ -130,7 +130,7 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
 
 def models_table(view: RunView) -> TableView:
     """Return what the card of each model says: what it was trained on, where it was published, its source."""
-    notes, rows = Notes(), []
+    rows = []
     records = {m.name: m for m in view.manifest.models}
     for _, model in view.ranking():
         record = records[model]
@@ -146,7 +146,7 @@ def models_table(view: RunView) -> TableView:
         rows.append(
             (
                 Entry(model, "header"),
-                *(Entry(w, "label") if w else _unsaid(notes) for w in words),
+                *(Entry(w or "not said", "label") for w in words),
                 *(Entry(card.get(key, ""), "label") for key in ("summary", "trunk", "input_protocol")),
                 Entry(f"{weights}, sha256 {record.sha256[:12]}", "label"),
             )
@@ -154,11 +154,11 @@ def models_table(view: RunView) -> TableView:
     labels = ("Trained on", "Venue", "Source", "What it is", "Backbone", "Input", "Weights")
     return TableView(
         name="models",
-        caption="What the card of each model says.",
+        caption=f"What the card of each model says. {text.setting(view.manifest)}",
         stub=(Heading("Model", numeric=False),),
         groups=(Group("", tuple(Heading(label, numeric=False) for label in labels)),),
         rows=tuple(rows),
-        notes=notes.listed(),
+        notes=(),
     )
 
 
@@ -167,10 +167,6 @@ _TRAINED = ("trained on ", "head has random weights")
 
 _VENUE = re.compile(r", ([^,]*[^,\d ][^,]*,? (?:19|20)\d\d)$")
 """The end of a source that names where and when it was published: ", CVPR 2020"."""
-
-
-def _unsaid(notes: Notes) -> Entry:
-    return Entry(text.DASH, "missing", mark=notes.mark("the model's card does not say it"))
 
 
 def checks_table(view: RunView) -> TableView:

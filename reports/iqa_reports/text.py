@@ -69,7 +69,7 @@ def setting(manifest: RunManifest) -> str:
 
 
 def warning(manifest: RunManifest) -> str | None:
-    """Say what a value must not be taken for; None for a complete run of all images of a suite for conclusions."""
+    """Say what the values must not be taken for; None for a complete run of all images of a usual suite."""
     caveat = suite_caveat(manifest)
     sentences = [f"The suite {manifest.suite} says of itself: {caveat}."] if caveat else []
     if manifest.data.selection:
@@ -135,9 +135,9 @@ def reading(manifest: RunManifest) -> list[str]:
 
 
 TERMS = (
-    ("SROCC", "Spearman's rank correlation of scores and labels: 1 the same order, 0 no relation, −1 reversed."),
+    ("SROCC", "Spearman's rank correlation of scores and labels: 1 the same order, 0 none, −1 reversed."),
     ("PLCC", "Pearson's correlation, after a logistic curve was fitted on clean scores of other images."),
-    ("ε", "The radius: how far an attack may change each pixel (norm inf), or all of them together (norm 2)."),
+    ("ε", "The radius: how far an attack may change each pixel (norm inf), or all together (norm 2)."),
     ("clean", "The value on the images as they are, without any attack."),
     ("suite_min", "The value under whichever one attack of the suite lowers it most."),
     ("composed", "The value when the adversary takes for every image the attack that does most harm."),
@@ -145,8 +145,10 @@ TERMS = (
     ("8-bit", "The value after attacked images are rounded to whole grey levels, as a file holds them."),
     ("[low, high]", "A 95 % interval: other images of this kind would mostly give a value in it."),
     ("†", "Not told apart from the best: the difference on the same images may be zero."),
-    ("sound", "No flag speaks against the numbers. suspect: a stronger attack probably exists. incomplete: a part "
-     "was not computed. invalid: the attack did not take place as the table claims."),
+    ("sound", "No flag speaks against the numbers."),
+    ("suspect", "A stronger attack probably exists, or the number says little."),
+    ("incomplete", "A part that counts was not computed."),
+    ("invalid", "The attack, or the score itself, did not take place as the table claims."),
     ("checks", "What was tested on each model before it was attacked, such as one score for one image."),
     ("gradients, seconds", "What attacking one image took, all attacks and radii together."),
     ("pseudo-MOS", "Labels that were computed, not given by people."),

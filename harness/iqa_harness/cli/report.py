@@ -41,7 +41,9 @@ def report(
     images: Annotated[
         int,
         typer.Option(
-            "--images", min=0, help="Worst images a model in the page; their attacks are run again."
+            "--images",
+            min=0,
+            help="Images a model in the page, the worst first; those the run did not keep are attacked again.",
         ),
     ] = 0,
     full: Annotated[

@@ -175,7 +175,9 @@ def _tables(tables: Sequence[TableView], prefix: str, setting: str) -> dict[str,
             places = tuple(
                 len(board.stub) + i for i, (label, _) in enumerate(labels) if label.strip() in ROOMY
             )
-            found[name] = PageTable(board._replace(groups=flat), found[table.name].files, places)
+            # Two tables of one page want two names.
+            caption = board.caption.replace("Leaderboard", "Board", 1)
+            found[name] = PageTable(board._replace(groups=flat, caption=caption), (), places)
     return found
 
 

@@ -173,22 +173,18 @@ class RunView:
         return self._shared(ranked) + [(None, m.name) for m in self.manifest.models if m.name not in values]
 
     def _shared(self, ranked: list[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
-        """Give each model one more than the number of models that are told apart from it as better."""
-        shared: list[tuple[int | None, str]] = [
-            (
-                1 + sum(rank != before and not self._tied(name, other) for before, other in ranked[:place]),
-                name,
-            )
-            for place, (rank, name) in enumerate(ranked)
-        ]
-        return sorted(shared, key=lambda found: found[0] or 0)
+        """Give each model one more than the number of models that are told apart from it as better.
 
-    def _tied(self, one: str, other: str) -> bool:
-        """Whether two models were not told apart; a suspect value stands for another one, so never with it."""
-        if (self.verdict(one) == "suspect") != (self.verdict(other) == "suspect"):
-            return False
-        found = self.worst(one, "suite_min", self.manifest.main_epsilon, "srocc")
-        return found is not None and other in found.ties
+        That a suspect model, whose true value is lower, is not told apart from another one says nothing.
+        """
+        suspects = {name for _, name in ranked if self.verdict(name) == "suspect"}
+        shared: list[tuple[int | None, str]] = []
+        for place, (rank, name) in enumerate(ranked):
+            found = self.worst(name, "suite_min", self.manifest.main_epsilon, "srocc")
+            tied = {o for o in (found.ties if found else ()) if (o in suspects) == (name in suspects)}
+            ahead = [other for before, other in ranked[:place] if before != rank]
+            shared.append((1 + sum(other not in tied for other in ahead), name))
+        return sorted(shared, key=lambda each: each[0] or 0)
 
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
