@@ -45,6 +45,7 @@ _DECISIVE = (
     "min_size",
     "fixed_size",
     "is_stochastic",
+    "has_gradient",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, PluginOption
+from iqa_harness.cli.arguments import BackboneOption, CacheOption, DeviceOption, PluginOption
 
 app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
 
@@ -38,6 +38,33 @@ def show_command(
     found = api.show_model(model, backbone_weights=backbone_weights, plugins=plugin or ())
     say(found.card.model_dump_json(indent=1))
     say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
+
+
+@app.command("check")
+def check_command(
+    model: Annotated[
+        str, typer.Argument(help="As after --model: NAME, ./FOLDER, pyiqa:NAME, onnx:FILE, cmd:'...', ...")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A few image files, or a folder.", show_default="embedded ones"),
+    ] = None,
+    device: DeviceOption = "cpu",
+    backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Check on a few images whether a model can be put under test; exit code 1 where a run would refuse it."""
+    from iqa_harness.api import models as api
+    from iqa_harness.errors import ExitCode
+    from iqa_harness.machine.terminal import say
+
+    found = api.check_model(
+        model, images, device=device, backbone_weights=backbone_weights, plugins=plugin or (), cache=cache
+    )
+    for line in found.lines():
+        say(line)
+    raise typer.Exit(ExitCode.OK if found.usable else ExitCode.FOUND)
 
 
 @app.command("import")

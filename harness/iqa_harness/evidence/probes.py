@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
 from iqa_harness.evidence.flags import FLAGS
-from iqa_harness.evidence.model_checks import Check, Probe
+from iqa_harness.evidence.model_checks import BLACK_BOX, Check, Probe
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -27,6 +27,13 @@ only raise a score: where they fall short, steps along the gradient itself follo
 MIN_STEPS = 10
 """Steps below which a tenth of them is not one step."""
 DIRECTIONS = ("raise", "lower")
+PROBES = {
+    "tones_alive": "input_range",
+    "noise_weaker": "noise_as_strong",
+    "ends_reached": "ends_not_reached",
+    "converged": "still_rising",
+}
+"""What is measured, and the flags it may raise."""
 
 
 def probe_model(
@@ -45,6 +52,8 @@ def probe_model(
         tones_alive, noise_weaker, ends_reached, converged: measured value, bound, verdict and meaning.
         What this suite gives no means to measure has no value and passes.
     """
+    if not model.spec.has_gradient:
+        return {name: Check(None, FLAGS[flag].threshold, True, BLACK_BOX) for name, flag in PROBES.items()}
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
         return {
