@@ -65,7 +65,7 @@ class QualityModel(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} draws for a whole batch")
 
-    def forget(self) -> None:  # noqa: B027 - most models keep none
+    def forget(self) -> None:
         """Drop answers that are kept between calls."""
 
     @final  # type: ignore[misc]  # torch types forward as a writable attribute

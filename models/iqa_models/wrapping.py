@@ -19,8 +19,8 @@ Scorer = Callable[[Tensor], Tensor]
 
 
 Takes = Literal["tensors", "arrays", "bytes"]
-"""What a scorer is called with: images as a tensor; as one float32 array (B, H, W, 3) in [0, 1], for B scores;
-or image by image as a uint8 array (H, W, 3), for one score. The last two carry no gradient."""
+"""What a scorer is called with: images as a tensor; as one float32 array (B, H, W, 3) in [0, 1], for B
+scores; or image by image as a uint8 array (H, W, 3), for one score. The last two carry no gradient."""
 
 
 class WrappedModel(QualityModel):

@@ -54,7 +54,7 @@ def check_command(
     plugin: PluginOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Check on a few images whether a model can be put under test; exit code 1 where a run would refuse it."""
+    """Check on a few images whether a model can be put under test; exit code 1 where a run refuses it."""
     from iqa_harness.api import models as api
     from iqa_harness.errors import ExitCode
     from iqa_harness.machine.terminal import say

@@ -7,7 +7,6 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from iqa_attacks import AttackFailed, score, score_and_gradient
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.entrant import Entrant, before_use, with_new_card
 from iqa_harness.entrants.options import read_options, read_value
 from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import srocc
@@ -34,6 +33,8 @@ _NO_LABEL = re.compile(r"[=/?:|]")
 
 IMAGES = 32
 """Images at most that a card is measured on, spread over those that are evaluated."""
+TRIED = 4
+"""Images whose gradient is asked for."""
 NOISE = 8 / 255
 """Radius of the noise beside each of them."""
 MARGIN = 0.1
@@ -112,7 +113,7 @@ def refuse_code(record: ModelRecord) -> None:
     if record.card.get("name") in CODE:
         raise RunError(
             f"model {record.name!r} is made by running what its manifest names ({record.argument}); if you "
-            f"trust that, say it yourself: --model {shlex.quote(str(record.argument))}, where a command takes it"
+            f"trust that, say it where a command takes it: --model {shlex.quote(str(record.argument))}"
         )
 
 
@@ -125,9 +126,9 @@ def measure_cards(entrants: Iterable[Entrant], images: ImageSet, device: str = "
     """Return entrants whose cards are whole: what nobody stated is measured on the evaluated images.
 
     The score range is that of clean scores and of scores under noise, a tenth wider at both ends and rounded
-    outward; a model has a gradient if its scores carry one; with ``direction=auto`` higher is better if the
-    clean scores rise with the labels. It stands in the options of the card, so that the model is made again
-    with the same.
+    outward; a model has a gradient if its scores carry one that is not zero everywhere; with
+    ``direction=auto`` higher is better if the clean scores rise with the labels. It stands in the options of
+    the card, so that the model is made again with the same.
 
     Raises:
         RunError: clean scores that are equal or not finite, or no order that labels share.
@@ -136,10 +137,8 @@ def measure_cards(entrants: Iterable[Entrant], images: ImageSet, device: str = "
     entrants = list(entrants)
     if not any(map(is_unfinished, entrants)):
         return entrants
-    count = len(images)
-    places = sorted(
-        {round(i * (count - 1) / max(1, min(IMAGES, count) - 1)) for i in range(min(IMAGES, count))}
-    )
+    last, taken = len(images) - 1, min(IMAGES, len(images))
+    places = sorted({round(i * last / max(1, taken - 1)) for i in range(taken)})
     pixels = [torch.from_numpy(images.read(i).copy()).permute(2, 0, 1).float().div(255) for i in places]
     mos = [images.records[i].mos for i in places]
     return [measured(entrant, pixels, mos, device) for entrant in entrants]
@@ -159,6 +158,7 @@ def measured(
     unknown = getattr(entrant.model, "unknown", ())
     if not unknown:
         return entrant
+    before = before_use(entrant.model)
     label, model = entrant.label, entrant.model.to(device)
     found: dict[str, Any] = {}
     placed = [each.to(device) for each in pixels]
@@ -170,16 +170,16 @@ def measured(
     if "range" in unknown:
         found["range"] = _rounded(label, np.concatenate([clean, noisy]))
     if "gradient" in unknown:
-        found["gradient"] = _carries_gradient(model, placed[0].unsqueeze(0))
+        found["gradient"] = any(_carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED])
     if "direction" in unknown:
         found["direction"] = _direction(label, clean, mos)
     model.fill(**found)  # type: ignore[operator]  # what has `unknown` has it
-    options = model.spec.options
-    return replace(entrant, argument=foreign_text(label, model.spec.name, dict(options)))
+    text = foreign_text(label, model.spec.name, dict(model.spec.options))
+    return with_new_card(entrant, text, before)
 
 
 def _scores(model: QualityModel, pixels: Sequence[Tensor]) -> Scores:
-    """Return what the scorer itself says of images (3, H, W); a black box is asked for all of a size at once."""
+    """Return what the scorer itself says of images (3, H, W); a black box is asked for a size at once."""
     found = np.zeros(len(pixels))
     for shape in dict.fromkeys(image.shape for image in pixels):
         places = [i for i, image in enumerate(pixels) if image.shape == shape]
@@ -198,7 +198,7 @@ def _rounded(label: str, scores: Scores) -> str:
     low, high = float(scores.min()), float(scores.max())
     if not low < high:
         raise RunError(
-            f"model {label!r}: gives all of {len(scores) // 2} images and their noise the score {low:g}, so no "
+            f"model {label!r}: gives {len(scores) // 2} images and their noise one score, {low:g}, so no "
             "score range can be measured; ?range=LOW,HIGH states one, `iqa-harness models check` says more"
         )
     margin = MARGIN * (high - low)
@@ -209,13 +209,12 @@ def _rounded(label: str, scores: Scores) -> str:
 
 def _carries_gradient(model: QualityModel, image: Tensor) -> bool:
     try:
-        score_and_gradient(model, image, chunk=1)
+        return bool(score_and_gradient(model, image, chunk=1).gradients.abs().max() > 0)
     except AttackFailed as error:
         # One that is there and not finite is a finding of the checks.
         return "not finite" in str(error)
     except RuntimeError:  # an operation without a derivative
         return False
-    return True
 
 
 def _direction(label: str, clean: Scores, mos: Sequence[float] | None) -> str:

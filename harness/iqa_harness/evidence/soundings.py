@@ -35,7 +35,7 @@ State = Literal["ok", "note", "wrong"]
 WORDS: dict[str, tuple[str, str]] = {
     "finite_scores": (
         "every image has one finite score",
-        "call the model on one image in Python; look for a division by 0, a logarithm, a wrong size or type",
+        "call the model on one image in Python; look for a division by 0, a logarithm, a wrong size",
     ),
     "score_range": ("scores lie in the card's range", "state the range of its raw output: ?range=LOW,HIGH"),
     "repeatable": (
@@ -56,7 +56,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "gradient_agrees": (
         "the gradient is the slope of the score",
-        "look for rounding, hand-written backward passes or a score that jumps; results are then upper bounds",
+        "look for rounding, a backward pass of one's own, jumps of the score; results are upper bounds",
     ),
 }
 """What each check of `check_model` asks, and what to do where the answer is no."""
@@ -199,13 +199,7 @@ def _made_again(entrant: Entrant) -> Line:
 def _card(model: QualityModel, asked: Sequence[str]) -> Line:
     spec = model.spec
     low, high = spec.score_range
-    sizes = []
-    for height, width in SIZES:
-        try:
-            score(model, torch.full((1, 3, height, width), 0.5, device=model._mean.device), chunk=1)
-        except Exception:  # noqa: BLE001 - whatever it says of a size: it does not take it
-            continue
-        sizes.append(f"{height} x {width}")
+    sizes = [f"{height} x {width}" for height, width in SIZES if _takes(model, height, width)]
     what = (
         f"scores from {low:g} to {high:g}, {'higher' if spec.higher_is_better else 'lower'} raw output is "
         f"better; {'has' if spec.has_gradient else 'no'} gradient; of sizes "
@@ -214,6 +208,14 @@ def _card(model: QualityModel, asked: Sequence[str]) -> Line:
     if asked:
         return Line("card", "note", f"{what}; measured here: {', '.join(asked)}", "state them as options")
     return Line("card", "ok", what)
+
+
+def _takes(model: QualityModel, height: int, width: int) -> bool:
+    try:
+        score(model, torch.full((1, 3, height, width), 0.5, device=model._mean.device), chunk=1)
+    except Exception:  # noqa: BLE001 - whatever it says of a size: it does not take it
+        return False
+    return True
 
 
 def _checked(name: str, check: Check) -> Line:
@@ -243,9 +245,11 @@ def _looked_at(model: QualityModel, batch: Tensor) -> Iterator[Line]:
     spread = float(every.max() - every.min()) / (high - low)
     if spread < SEEN:
         yield Line(
-            "input", "note", f"{len(every)} different images move the score by {spread:.2%} of its range only",
-            "does it want pixels to 255 (?pixels=255), or normalised (?normalise=imagenet)? are weights loaded?",
-        )  # fmt: skip
+            "input",
+            "note",
+            f"{len(every)} different images move the score by {spread:.2%} of its range only",
+            "pixels to 255 (?pixels=255)? normalised ones (?normalise=imagenet)? are its weights loaded?",
+        )
     else:
         yield Line("input", "ok", f"different images move the score by {spread:.0%} of its range")
     lower = {name: float((each < clean).double().mean()) for name, each in found.items()}

@@ -128,7 +128,7 @@ class Command:
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ModelError(
-                f"{name}: no answer for {len(files)} files within {self.seconds:g} s; ?seconds=... allows more"
+                f"{name}: no answer for {len(files)} files in {self.seconds:g} s; ?seconds=... allows more"
             ) from error
         except OSError as error:
             raise ModelError(f"{name}: cannot be run ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""What the ways to name somebody else's model have in common: options, the card, pixels, weights of a file."""
+"""What the ways to name somebody else's model have in common: options, card, pixels, weights of a file."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _card(way: str, options: Mapping[str, Any], known: Known) -> ModelSpec:
             options=dict(options),
             summary=known.summary,
             initial_weights=known.weights,
-            score_range=(low, high) if higher else (-high, -low),
+            score_range=(low, high) if higher else (0.0 - high, 0.0 - low),  # without a -0
             higher_is_better=higher,
             input_protocol=f"resized to {resize} x {resize}" if resize else "whole image",
             mean=mean,

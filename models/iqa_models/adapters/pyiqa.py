@@ -109,8 +109,8 @@ def _built(of: str, kind: Any, settings: Mapping[str, Any], *, blank: bool, down
                 raise
             folder = importlib.import_module("pyiqa.utils.download_util").DEFAULT_CACHE_DIR
             raise MissingWeights(
-                f"pyiqa:{of}: its weights are not in the caches of pyiqa ({folder}), torch and timm, and are "
-                "fetched only with ?download=true; or give ?weights=FILE, or ?pretrained=false for random ones"
+                f"pyiqa:{of}: its weights are not in the caches of pyiqa ({folder}), torch or timm; "
+                "?download=true fetches them, ?weights=FILE reads a file, ?pretrained=false makes random ones"
             ) from error
     return net.eval()
 

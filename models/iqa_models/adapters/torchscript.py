@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def torchscript(of: str, **options: Any) -> ForeignModel:
     """
     require_options("torchscript", options)
     path = require_file("torchscript", of)
-    with reported(f"torchscript:{of}"):
+    with reported(f"torchscript:{of}"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of the format
         network = torch.jit.load(str(path), map_location="cpu").eval()
     known = Known(f"TorchScript file {path.name}", path.name, f"file:{path.name}")
     return ForeignModel("torchscript", {"of": of, **options}, known, network).eval()
