@@ -135,13 +135,14 @@ def _blank() -> Iterator[None]:
     """Let networks be made without the weights that they would load: all of them come from elsewhere."""
 
     def nothing(*args: Any, **options: Any) -> dict[str, Any]:
-        return {}
+        return _Nothing()
 
     places = {
-        "torch.hub": ("load_state_dict_from_url",),
+        "torch": ("load",),
+        "torch.hub": ("load_state_dict_from_url", "download_url_to_file"),
         "torchvision.models._api": ("load_state_dict_from_url",),
         "timm.models._builder": ("load_pretrained",),
-        "pyiqa.archs.arch_util": ("load_pretrained_network",),
+        "pyiqa.utils.download_util": ("download_url_to_file",),
     }
     with contextlib.ExitStack() as stack:
         for module, names in places.items():
@@ -149,6 +150,13 @@ def _blank() -> Iterator[None]:
                 stack.enter_context(_replaced(vars(importlib.import_module(module)), name, nothing))
         stack.enter_context(_attribute(nn.Module, "load_state_dict", nothing))
         yield
+
+
+class _Nothing(dict[str, Any]):
+    """What is read from a file of weights that is not read: whatever is asked for, nothing is in it."""
+
+    def __missing__(self, key: str) -> _Nothing:
+        return _Nothing()
 
 
 @contextlib.contextmanager
