@@ -40,7 +40,7 @@ def test_a_metric_is_made_without_weights_and_checked(name):
     assert lines["recorded"].state == "ok", lines["recorded"]
     assert lines["batch_independent"].state == "ok"
     assert ("has gradient" in lines["card"].what) == BLIND.get(name, True)
-    assert "random weights" in lines["made"].what
+    assert "weights are random" in lines["made"].what
 
 
 def test_weights_are_not_fetched_unless_asked_for(monkeypatch, tmp_path):

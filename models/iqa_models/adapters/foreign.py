@@ -41,6 +41,12 @@ RANGE, DIRECTION, GRADIENT = "range", "direction", "gradient"
 MEASURED_DIRECTION = "higher or lower is better: measured as the clean scores' correlation with the labels"
 """Note on a model whose direction nobody stated."""
 
+RANDOM = "its weights are random, as asked for: its scores mean nothing"
+"""Note on somebody else's model without its weights."""
+
+TOLD = (MEASURED_DIRECTION, RANDOM)
+"""Notes that every table repeats."""
+
 
 @dataclass(frozen=True)
 class Known:

@@ -15,6 +15,7 @@ from torch import nn
 
 from iqa_models.adapters.foreign import (
     OPTIONS,
+    RANDOM,
     ForeignModel,
     Known,
     load_weights,
@@ -26,8 +27,6 @@ from iqa_models.errors import BadModelOption, MissingWeights, UnknownModel
 from iqa_models.registry import did_you_mean, register_model
 
 OWN = ("weights", "strip", "pretrained", "download")
-UNTRAINED = "pretrained=false: random weights, whose scores mean nothing"
-"""Note on a metric without its weights."""
 
 
 @register_model("pyiqa")
@@ -57,7 +56,7 @@ def pyiqa(of: str, **options: Any) -> ForeignModel:
     net = _built(of, kind, settings, blank=blank, download=options.get("download") is True)
     if "weights" in options:
         load_weights(net, str(options["weights"]), str(options.get("strip", "")))
-    notes = () if pretrained or "weights" in options else (UNTRAINED,)
+    notes = () if pretrained or "weights" in options else (RANDOM,)
     weights = "random" if notes else f"file:{options['weights']}" if "weights" in options else f"pyiqa:{of}"
     known = Known(
         f"pyiqa {config['version']}: {of}", f"https://github.com/chaofengc/IQA-PyTorch, metric {of}", weights,
