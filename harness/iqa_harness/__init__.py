@@ -33,7 +33,7 @@ _PLACES = {
     "score": "api.score",
     "diagnose": "api.diagnose",
     "profile": "api.profile",
-    **dict.fromkeys(("list_models", "show_model", "import_model"), "api.models"),
+    **dict.fromkeys(("list_models", "show_model", "check_model", "import_model"), "api.models"),
     **dict.fromkeys(("list_suites", "show_suite", "validate_suite"), "api.suites"),
     **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
     "ArrayImageSet": "data",

@@ -80,6 +80,9 @@ class QualityModel(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} draws for a whole batch")
 
+    def forget(self) -> None:
+        """Drop answers that are kept between calls."""
+
     @final  # type: ignore[misc]  # torch types forward as a writable attribute
     def forward(self, images: Tensor) -> Tensor:
         """Score images (B, 3, H, W) in [0, 1]: (B,), higher is better.

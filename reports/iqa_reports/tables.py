@@ -262,7 +262,7 @@ def defences_table(view: RunView, metric: Metric) -> TableView | None:
     if not rows:
         return None
     what = (
-        f"Defences in {metric.upper()} at {_ball(view, epsilon)}: without attack, before and behind the "
+        f"Defences in {metric.upper()} at {ball(view, epsilon)}: without attack, before and behind the "
         "defence; on examples made against the undefended model; on examples made against the defended one, "
         "by whichever gradient leads further (its stand-in, or straight through) and over its draws."
     )

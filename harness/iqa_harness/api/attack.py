@@ -16,6 +16,7 @@ from iqa_harness.cells.plan import plan as plan_work
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.entrants.defended import with_bare
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import use_devices
@@ -229,6 +230,7 @@ def plan(
     data, mos_range, cache = options.get("data"), options.get("mos_range"), _path(options.get("cache"))
     loaded, source = _on_data(loaded, data, mos_range, cache, progress)
     selection = Selection(options.get("limit"), tuple(options.get("images", ())))
+    entrants = measure_cards(entrants, source.split(loaded.suite.data.split), runtime.devices[0])
     work = plan_work(loaded.suite, entrants, source, selection)
     only = tuple(options.get("only", ()))
     _refuse_unknown(only, work)

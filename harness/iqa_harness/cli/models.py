@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, PluginOption, QuietOption
+from iqa_harness.cli.arguments import BackboneOption, CacheOption, DeviceOption, PluginOption, QuietOption
 from iqa_harness.cli.command import Answer, App
 
 app = App(no_args_is_help=True, help="List and describe models under test.")
@@ -43,6 +43,34 @@ def show_command(
     if not quiet:
         say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
     return Answer(found)
+
+
+@app.command("check")
+def check_command(
+    model: Annotated[
+        str, typer.Argument(help="As after --model: NAME, ./FOLDER, pyiqa:NAME, onnx:FILE, cmd:'...', ...")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A few image files, or a folder.", show_default="embedded ones"),
+    ] = None,
+    device: DeviceOption = "cpu",
+    backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
+    cache: CacheOption = None,
+    quiet: QuietOption = False,
+) -> Answer:
+    """Check on a few images whether a model can be put under test; exit code 1 where a run refuses it."""
+    from iqa_harness.api import models as api
+    from iqa_harness.errors import ExitCode
+    from iqa_harness.machine.terminal import say
+
+    found = api.check_model(
+        model, images, device=device, backbone_weights=backbone_weights, plugins=plugin or (), cache=cache
+    )
+    for line in found.lines():
+        say(line)
+    return Answer(found, ExitCode.OK if found.usable else ExitCode.FOUND)
 
 
 @app.command("import")

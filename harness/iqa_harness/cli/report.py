@@ -43,7 +43,7 @@ def report(
         typer.Option(
             "--images",
             min=0,
-            help="Images a model in the page, the worst first; those the run did not keep are attacked again.",
+            help="Images a model in the page, the worst first; those not kept are attacked again.",
         ),
     ] = 0,
     full: Annotated[

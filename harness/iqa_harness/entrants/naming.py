@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from torch import nn
 
-from iqa_errors.json_text import read_json
 from iqa_harness.entrants.defended import behind, split_defences
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.entrants.foreign import foreign_argument, foreign_text, refuse_code
+from iqa_harness.entrants.options import read_options
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_models import (
@@ -22,6 +23,7 @@ from iqa_models import (
     has_random_head,
     load_checkpoint,
 )
+from iqa_models.index import ADAPTERS
 from iqa_results import ModelRecord
 
 Model = str | Path | Entrant | nn.Module | tuple[str, Any]
@@ -44,6 +46,8 @@ class ModelArgument(NamedTuple):
 def parse_model(text: str) -> ModelArgument:
     """Read ``[LABEL=]NAME[?option=value&...]``, ``[LABEL=]FOLDER`` or ``[LABEL=]NAME?checkpoint=FOLDER``.
 
+    Somebody else's model is ``[LABEL=]WAY:WHAT[?option=value&...]``, see `iqa_models.index.ADAPTERS`.
+
     A folder is written with a slash (``./mine``): a folder that happens to be called like a registered
     model must not take its place. A folder that exists may hold ``=`` and ``?`` in its path.
 
@@ -53,18 +57,16 @@ def parse_model(text: str) -> ModelArgument:
     Raises:
         RunError: an empty name, or an option that is not ``key=value``.
     """
+    foreign = foreign_argument(text)
+    if foreign is not None:
+        return ModelArgument(*foreign, None)
     label, rest = _split_label(text)
     if _is_folder(rest):
         return ModelArgument(label or _named(Path(rest)), "", {}, Path(rest))
     name, question, query = rest.partition("?")
     if not name:
         raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
-    options: dict[str, Any] = {}
-    for part in query.split("&") if query else []:
-        key, sign, value = part.partition("=")
-        if not (key and sign):
-            raise RunError(f"model {text!r}: option {part!r} is not key=value")
-        options[key] = read_value(unquote(value))
+    options = read_options(text, query)
     if not question and "/" in name:
         return ModelArgument(label or _named(Path(name)), "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
@@ -106,23 +108,11 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def read_value(text: str) -> Any:
-    """Return JSON as what it means, anything else as text.
-
-    Raises:
-        RunError: JSON that is nested too deeply, or holds a number of hundreds of digits.
-    """
-    try:
-        return read_json(text)
-    except json.JSONDecodeError:
-        return text
-    except ValueError as error:
-        raise RunError(f"value {text[:40]!r}...: not to be read ({error})") from error
-
-
 def argument_text(argument: ModelArgument) -> str:
     """Return what to write after ``--model`` to get this model under this name, from any folder."""
     label, name, options, checkpoint = argument
+    if name in ADAPTERS:
+        return foreign_text(label, name, options)
     if checkpoint is not None:
         folder = checkpoint.resolve()
         text = f"{name}?checkpoint={quote(str(folder))}" if name else str(folder)
@@ -246,6 +236,7 @@ def from_record(
             object of the process that ran it; with `same`, it is another one now.
         ModelError: it cannot be made.
     """
+    refuse_code(record)
     if record.plugins and not plugged:
         raise RunError(
             f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"

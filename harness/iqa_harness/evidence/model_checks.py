@@ -197,8 +197,10 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
     def apart(other: Tensor) -> float:
         return float((other - first).abs().max()) / (high - low)
 
+    probe.model.forget()  # an answer that was kept would repeat itself
     yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
     if probe.draws is None:
+        probe.model.forget()
         alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"
         yield "batch_independent", _at_most(apart(alone), 1e-4, f"largest difference between {what}")
     else:

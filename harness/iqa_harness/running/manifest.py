@@ -19,6 +19,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
 from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
+from iqa_models.adapters.foreign import TOLD
 from iqa_results import DataRecord, ModelRecord, ResultStore, RunManifest
 
 AUTO = "auto"
@@ -245,7 +246,8 @@ def _of_models(models: Sequence[ModelRecord]) -> list[str]:
         if m.card.get("has_gradient") is False
     ]
     blocked = ((m.name, blocked_by(m.checks)) for m in models)
-    return [*plain, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
+    told = [f"{m.name}: {note}" for note in TOLD for m in models if note in str(m.card.get("notes"))]
+    return [*plain, *told, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
 
 
 def _mixed(ledger: Ledger) -> list[str]:
