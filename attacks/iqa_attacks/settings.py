@@ -85,7 +85,7 @@ def settings_of(cls: type[Any]) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def unsaid(cls: type[Any], values: Mapping[str, Any]) -> set[str]:
+def unsaid(cls: type, values: Mapping[str, Any]) -> set[str]:
     """Return the settings that hashes leave out: `Later` ones at their default."""
     later = (setting for setting in settings_of(cls) if setting.mark(Later))
     return {setting.name for setting in later if values[setting.name] == setting.field.default}

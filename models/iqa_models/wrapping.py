@@ -40,7 +40,8 @@ class WrappedModel(QualityModel):
         Raises:
             ModelError: it says something else than one number an image.
         """
-        takes, count = getattr(self, "takes", "tensors"), len(images)
+        takes: Takes = getattr(self, "takes", "tensors")
+        count = len(images)
         scores: object = self.scorer(images) if takes == "tensors" else self._of_arrays(images, takes)
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
             found = f"a tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__

@@ -36,10 +36,10 @@ def finding(view: RunView, *, compared: bool) -> str:
     )
 
 
-def ball(view: RunView) -> str:
-    """Say within what every attack of the main radius stays."""
+def ball(view: RunView, epsilon: float | None = None) -> str:
+    """Say within what every attack of a radius stays, the main one if left out."""
     norm = f" in the {view.norm} norm" if view.norm else ""
-    return f"ε = {text.radius(view.manifest.main_epsilon)}{norm}"
+    return f"ε = {text.radius(view.manifest.main_epsilon if epsilon is None else epsilon)}{norm}"
 
 
 def _order(view: RunView) -> str:

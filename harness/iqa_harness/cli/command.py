@@ -37,7 +37,9 @@ class Answer(NamedTuple):
 class App(typer.Typer):
     """A group of commands that return an `Answer`."""
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
+    def command(  # type: ignore[override]  # these return something
+        self, name: str | None = None, **settings: Any
+    ) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
         """Add a command."""
         add = super().command(name, **settings)
 

@@ -98,12 +98,13 @@ def _content() -> dict[str, Any]:
 
 def _table(content: Mapping[str, Any], words: Words) -> Mapping[str, Any]:
     """Return the table of a command, empty if it has none."""
-    found: Any = content
+    table = content
     for word in words:
-        found = found.get(word, {})
+        found = table.get(word, {})
         if not isinstance(found, dict):
             raise RunError(f"{FILE}: {word!r} is a table, [{'.'.join(words)}]")
-    return found
+        table = found
+    return table
 
 
 def _refuse_tables(content: Mapping[str, Any], known: set[Words], above: Words = ()) -> None:

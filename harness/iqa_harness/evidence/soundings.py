@@ -16,7 +16,8 @@ from iqa_errors import IQAError
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measured
 from iqa_harness.entrants.naming import as_entrant
-from iqa_harness.evidence.model_checks import BLOCKING, Check, check_model
+from iqa_harness.evidence.check import Check
+from iqa_harness.evidence.model_checks import BLOCKING, check_model
 from iqa_models import QualityModel
 
 MOST = 4

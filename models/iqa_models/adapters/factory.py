@@ -77,7 +77,7 @@ def _wrapped(options: dict[str, Any], made: Any, maker: Any, ours: dict[str, Any
     model = ForeignModel("module", card, known, scorer, takes)
     model.spec = model.spec.replace(options=options)
     if isinstance(maker, types.FunctionType):
-        model.maker = maker  # its text is part of what the model is
+        model.__dict__["maker"] = maker  # its text is part of what the model is
     return model.eval()
 
 

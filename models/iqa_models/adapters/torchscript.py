@@ -24,6 +24,6 @@ def torchscript(of: str, **options: Any) -> ForeignModel:
     path = require_file("torchscript", of)
     with reported(f"torchscript:{of}"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's, of the format
-        network = torch.jit.load(str(path), map_location="cpu").eval()
+        network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     known = Known(f"TorchScript file {path.name}", path.name, f"file:{path.name}")
     return ForeignModel("torchscript", {"of": of, **options}, known, network).eval()
