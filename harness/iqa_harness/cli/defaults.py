@@ -98,7 +98,7 @@ def _content() -> dict[str, Any]:
 
 def _table(content: Mapping[str, Any], words: Words) -> Mapping[str, Any]:
     """Return the table of a command, empty if it has none."""
-    found: Any = content
+    found: Mapping[str, Any] = content
     for word in words:
         found = found.get(word, {})
         if not isinstance(found, dict):
