@@ -10,7 +10,8 @@ from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError
-from iqa_harness.running.manifest import RunConfig, refreshed
+from iqa_harness.running.ledger import refreshed
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run

@@ -14,6 +14,7 @@ from json import dumps
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.models import CommandFunctionType
 
 from iqa_harness.cli.arguments import QuietOption
 from iqa_harness.errors import ExitCode
@@ -37,13 +38,13 @@ class Answer(NamedTuple):
 class App(typer.Typer):
     """A group of commands that return an `Answer`."""
 
-    def command(  # type: ignore[override]  # these return something
+    def command(
         self, name: str | None = None, **settings: Any
-    ) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Add a command."""
         add = super().command(name, **settings)
 
-        def decorate(function: Callable[..., Answer]) -> Callable[..., Answer]:
+        def decorate(function: CommandFunctionType) -> CommandFunctionType:
             add(completed(function))
             return function
 

@@ -73,11 +73,9 @@ def run_suite(
     """
     executor = executor or make_executor(runtime, store)
     former = former_manifest(store, work, config)
-    device = runtime.devices[0]
-    models = {entrant.label: entrant.model.to(device) for entrant in entrants}
+    models = {entrant.label: entrant.model.to(runtime.devices[0]) for entrant in entrants}
     ledger = Ledger(store, planned(work.cells, former))
-    cells = {cell.key: cell for cell in work.cells}
-    missing = set(ledger.missing())
+    cells, missing = {cell.key: cell for cell in work.cells}, set(ledger.missing())
     busy = {cells[key].label for key in missing}
     records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
@@ -85,7 +83,7 @@ def run_suite(
     kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
     usable = [entrant for entrant, _ in kept]
     for entrant in usable:
-        require_stored_scores(work, entrant, device, store, missing)
+        require_stored_scores(work, entrant, runtime.devices[0], store, missing)
     runtime = replace(runtime, choices=choose(work, usable, runtime, former, missing, executor.name))
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     _tell(on_cell, work, missing, reasons)
