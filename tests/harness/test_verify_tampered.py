@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -10,10 +11,13 @@ from helpers import tiny
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import RunConfig, refreshed
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
+from iqa_harness.verification.manifest import not_as_shipped
+from iqa_harness.verification.recompute import Again
 from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest, Selection
 from iqa_suites import load_suite, parse_suite
@@ -371,41 +375,40 @@ def _soften(store, cells, share=0.5):
         store.write_cell(cell.key, rows)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_cells_of_the_main_radius_softened_consistently_are_found(forgery, small_images, seed):
+def test_cells_of_the_main_radius_softened_consistently_are_found(forgery, small_images):
     """Rows agree with each other and with the tables; whatever the draw, a cell of that radius is in it."""
     store, manifest, entrants = forgery
-    main = [c for c in manifest.cells if c.model == "m" and c.attack == "pgd" and c.epsilon == 4 / 255]
-    assert len(main) == 2
-    _soften(store, main)
+    _soften(store, [c for c in manifest.cells if c.model == "m" and c.epsilon == 4 / 255])
     _retabled(store, manifest)
     assert verify_run(store, manifest, [], None).findings == []
-    found = verify_run(store, manifest, entrants, small_images, sample=1, seed=seed)
+    found = verify_run(store, manifest, entrants[:1], small_images, sample=1, seed=5)
     assert found.findings
-    assert {f.where.partition(",")[0] for f in found.findings} == {"m"}
-    assert found.main_cells == {"m": (2, 1), "other": (2, 1)}
+    assert all(f.where.startswith("m, ") for f in found.findings)
+    assert found.main_cells == {"m": (2, 1)}
     assert (found.missed("m", 1), found.missed("m", 2)) == (0.5, 0)
 
 
-def test_who_does_not_know_the_draw_cannot_spare_it(forgery, small_images):
-    """One cell of two is softened: about half of all draws find it, as the chance that is told says."""
-    store, manifest, entrants = forgery
-    main = [c for c in manifest.cells if c.model == "m" and c.attack == "pgd" and c.epsilon == 4 / 255]
-    _soften(store, main[1:])
-    _retabled(store, manifest)
-    found = [verify_run(store, manifest, entrants[:1], small_images, sample=1, seed=s) for s in range(8)]
-    assert {v.missed("m", 1) for v in found} == {0.5}
-    assert 0 < sum(bool(v.findings) for v in found) < 8
+def test_what_is_drawn_is_of_the_main_radius_then_of_another_and_nobody_knows_which(forged, small_images):
+    """By the seed alone either cell of the main radius comes first; an attack that decides goes before."""
+    store, manifest, entrants = forged
+    work = plan(parse_suite(FORGED, "suite"), entrants, small_images)
+    parts = {cell.key: store.read_cell(cell.key) for cell in manifest.cells}
+    again = Again(manifest, work, entrants[:1], parts, Runtime())
 
+    def drawn(sample, seed, deciding=None):
+        return [c for c in again.chosen(sample, seed, deciding) if c.attack is not None]
 
-def test_the_second_cell_is_of_another_radius(forgery, small_images):
-    """What no rank is made of is not left alone either."""
-    store, manifest, entrants = forgery
-    small = [c for c in manifest.cells if c.model == "m" and c.epsilon == 2 / 255]
-    _soften(store, small)
-    _retabled(store, manifest)
-    assert verify_run(store, manifest, entrants, small_images, sample=1).findings == []
-    assert verify_run(store, manifest, entrants, small_images, sample=2).findings
+    firsts = [drawn(1, seed) for seed in range(40)]
+    assert {len(cells) for cells in firsts} == {1}
+    assert {cells[0].epsilon for cells in firsts} == {4 / 255}
+    counts = Counter(cells[0].first for cells in firsts)
+    assert set(counts) == {0, 4}
+    assert min(counts.values()) >= 10
+    for seed in range(5):
+        assert sorted(cell.epsilon for cell in drawn(2, seed)) == [2 / 255, 4 / 255]
+        assert sorted(cell.epsilon for cell in drawn(3, seed)) == [2 / 255, 4 / 255, 4 / 255]
+        assert drawn(9, seed) == [c for c in again.possible("m") if c.attack is not None]
+        assert drawn(1, seed, {"m": "pgd"}) == drawn(1, seed)
 
 
 @pytest.mark.parametrize(
@@ -446,19 +449,37 @@ def test_ends_that_draw_together_with_more_steps_are_found(forgery):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('["pgd/mse", "pgd/drift", ', '["pgd/mse", '), ("steps = 3", "steps = 2")]
+    ("old", "new", "differs"),
+    [
+        ("", "", False),
+        ('split = "test"\nimages = 16', 'split = "test"', False),  # `--data`: all images of another set
+        ('name = "smoke"\nsummary', 'name = "mine"\nsummary', False),
+        ('["pgd/mse", "pgd/drift", ', '["pgd/mse", ', True),
+        ("steps = 3", "steps = 2", True),
+        ("images = 16", "images = 8", True),
+        ('split = "test"', 'split = "val"', True),
+    ],
 )
-def test_a_weakened_suite_under_a_shipped_name_is_found(tmp_path, small_images, old, new):
-    """A member dropped from suite_min, or steps: hash, cells and tables are all made from the new text."""
+def test_a_weakened_suite_under_a_shipped_name_is_told(old, new, differs):
+    """A member dropped from suite_min, steps, images: its hash is its own, and not that of its name."""
     shipped = load_suite("smoke")
-    moved = shipped.on_data("small", None)
-    for text, differs in ((moved.text, False), (moved.text.replace(old, new), True)):
-        store, manifest, entrants = _made(
-            tmp_path / str(differs), text, small_images, [("m", "linear", {"seed": 10})]
-        )
-        findings = verify_run(store, manifest, entrants, small_images).findings
-        assert [f.where for f in findings] == ["suite"] * differs
-        assert all(shipped.suite.name in f.detail for f in findings)
+    assert old in shipped.text
+    suite = parse_suite(shipped.text.replace(old, new, 1), "x")
+    found = not_as_shipped(suite)
+    assert [f.where for f in found] == ["suite"] * differs
+    assert bool(not_as_shipped(suite, load_suite("demo").suite))
+
+
+def test_a_run_of_a_weakened_suite_is_not_sound(tmp_path, small_images):
+    """Hash, cells and tables all follow from the new text."""
+    text = (
+        load_suite("smoke").on_data("small", None).text.replace('"pgd/drift", "pgd/pairwise', '"pgd/pairwise')
+    )
+    text = text.replace('epsilons = ["1/255", "2/255"]', 'epsilons = ["2/255"]')
+    store, manifest, _ = _made(tmp_path, text, small_images, [("m", "linear", {"seed": 10})])
+    (finding,) = verify_run(store, manifest, [], None).findings
+    assert finding.where == "suite"
+    assert finding.detail.startswith("smoke with hash ")
 
 
 class Remembers(LinearQuality):
