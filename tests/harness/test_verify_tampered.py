@@ -4,45 +4,15 @@ import math
 import shutil
 
 import pytest
-import torch
 
 from helpers import tiny
-from iqa_harness.cells.plan import plan
+from helpers.stored_runs import SMALL, made, retabled
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError
 from iqa_harness.running.ledger import refreshed
-from iqa_harness.running.manifest import RunConfig
-from iqa_harness.running.run import run_suite
-from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
-from iqa_models import LinearQuality, create_model
+from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest, Selection
-from iqa_suites import load_suite, parse_suite
-
-SMALL = """
-name = "small"
-summary = "one attack in one cell"
-seed = 3
-main_epsilon = "4/255"
-suite_min = ["pgd/raise", "pgd/pairwise_inversion"]
-step_sweep = "pgd"
-jpeg_qualities = [80]
-cell_images = 4
-
-[data]
-name = "small"
-images = 4
-
-[[attacks]]
-name = "pgd"
-kind = "pgd"
-epsilons = ["4/255"]
-objectives = ["raise", "pairwise_inversion"]
-steps = 2
-report_steps = [1]
-relative_step_size = 0.6
-batch = 4
-"""
 
 NOT_HELD = {
     "row": {"seconds", "device", "harness", "cell"},  # a part with another cell's rows is refused unread
@@ -55,15 +25,6 @@ NOT_HELD = {
 """What says when, where and by what a run was made: no number follows from it."""
 
 
-def _made(folder, text, images, models):
-    entrants = [Entrant(label, create_model(name, **options)) for label, name, options in models]
-    store = ResultStore(folder)
-    work = plan(parse_suite(text, "suite"), entrants, images)
-    manifest = run_suite(work, entrants, RunConfig("r", text), store)
-    robustness_table(store, manifest).write(store, "r")
-    return store, manifest, entrants
-
-
 @pytest.fixture(scope="module")
 def small_images():
     return tiny.make_images(test=8, val=4)
@@ -71,7 +32,7 @@ def small_images():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, small_images):
-    return _made(tmp_path_factory.mktemp("small"), SMALL, small_images, [("m", "linear", {"seed": 10})])
+    return made(tmp_path_factory.mktemp("small"), SMALL, small_images, [("m", "linear", {"seed": 10})])
 
 
 @pytest.fixture
@@ -89,11 +50,6 @@ def _other(value, kind):
     if kind == "string":
         return f"{value}x"
     return value + 1 if value is not None else 1
-
-
-def _retabled(store, manifest):
-    """Write the tables anew: a liar does not forget them."""
-    robustness_table(store, manifest).write(store, manifest.run)
 
 
 def test_what_was_not_touched_has_no_findings(copy, small_images):
@@ -132,7 +88,7 @@ def test_a_label_is_held_against_the_images_in_every_row(copy, small_images, col
             )
         store.write_cell(cell.key, rows)
     if column != "position":
-        _retabled(store, manifest)
+        retabled(store, manifest)
     findings = verify_run(store, manifest, [], small_images).findings
     assert {f.what for f in findings} <= {"row", "cell", "table"}
     assert len([f for f in findings if f.what in {"row", "cell"}]) >= len(manifest.cells)
@@ -147,7 +103,7 @@ def test_validation_scores_are_made_again(copy, small_images):
         for name in ("clean_score", "adv_score", "adv_score_8bit", "attack_score"):
             row[name] = row["mos"] / 5
     store.write_cell(cell.key, rows)
-    _retabled(store, manifest)
+    retabled(store, manifest)
     assert verify_run(store, manifest, [], small_images).findings == []
     findings = verify_run(store, manifest, entrants, small_images, sample=0).findings
     assert {f.detail.split(": ")[0] for f in findings} >= {"clean_score", "adv_score"}
@@ -181,7 +137,7 @@ def test_rows_that_are_gone_are_missed(copy, lost):
     cell = next(c for c in manifest.cells if c.attack == "pgd")
     store.write_cell(cell.key, [r for r in store.read_cell(cell.key).to_pylist() if not lost(r)])
     manifest = refreshed(store, manifest)
-    _retabled(store, manifest)
+    retabled(store, manifest)
     findings = verify_run(store, manifest, [], None).findings
     assert any(f.what == "cell" and "are not stored" in f.detail for f in findings)
 
@@ -255,7 +211,7 @@ def test_cells_left_out_of_the_manifest_are_missed(copy, small_images, keep):
     store, manifest, entrants = copy
     edited = manifest.model_copy(update={"cells": tuple(c for c in manifest.cells if keep(c))})
     edited = refreshed(store, edited)
-    _retabled(store, edited)
+    retabled(store, edited)
     findings = verify_run(store, edited, entrants, small_images).findings
     assert any(f.where == "cells" and f.detail.endswith("is planned and not listed") for f in findings)
 
@@ -263,7 +219,7 @@ def test_cells_left_out_of_the_manifest_are_missed(copy, small_images, keep):
 def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
     """All checks edited to passed, the tables made from them: sound on paper, and found."""
     images = small_images
-    store, manifest, entrants = _made(tmp_path, SMALL, images, [("c", "cheat_jpeg", {})])
+    store, manifest, entrants = made(tmp_path, SMALL, images, [("c", "cheat_jpeg", {})])
     checks = {name: {**c, "passed": True, "value": 0.0} for name, c in manifest.models[0].checks.items()}
     bad = {name for name, check in manifest.models[0].checks.items() if not check["passed"]}
     assert bad
@@ -272,7 +228,7 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
         edited = manifest.model_copy(
             update={"models": (manifest.models[0].model_copy(update={"checks": new}),)}
         )
-        _retabled(store, edited)
+        retabled(store, edited)
         return edited
 
     edited = with_checks(checks)
@@ -292,17 +248,17 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
 def test_masking_after_many_calls_is_found_when_all_its_cells_are_made_again(tmp_path, small_images):
     """The check after the run edited to passed: a sample leaves it open and says so, all cells find it."""
     text = SMALL.replace("steps = 2", "steps = 40")
-    _, _, (counted,) = _made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {"calls": 999})])
+    _, _, (counted,) = made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {"calls": 999})])
     calls = counted.model.seen - 10  # of 40 in the attack, and a few after it
     tired = ("t", "cheat_tired", {"calls": calls})
-    store, manifest, _ = _made(tmp_path / "short", text, small_images, [tired])
+    store, manifest, _ = made(tmp_path / "short", text, small_images, [tired])
     record = manifest.models[0]
     assert not record.checks["gradient_unchanged"]["passed"]
     assert all(check["passed"] for name, check in record.checks.items() if name != "gradient_unchanged")
     hidden = {**record.checks["gradient_unchanged"], "passed": True, "value": 0.0}
     checks = {**record.checks, "gradient_unchanged": hidden}
     edited = manifest.model_copy(update={"models": (record.model_copy(update={"checks": checks}),)})
-    _retabled(store, edited)
+    retabled(store, edited)
 
     def verified(sample):
         fresh = Entrant("t", create_model("cheat_tired", calls=calls))
@@ -324,7 +280,7 @@ def test_a_run_cut_after_any_cell_is_verified(small, small_images, tmp_path):
             store.copy_cell(cell.key, whole)
         cut = refreshed(store, manifest)
         assert cut.status == "partial"
-        _retabled(store, cut)
+        retabled(store, cut)
         assert verify_run(store, cut, entrants, small_images, sample=9).findings == []
 
 
@@ -334,168 +290,3 @@ def test_a_cell_of_a_billion_images_is_damage(copy):
     cells = [cell.model_copy(update={"count": 10**9}) for cell in manifest.cells]
     with pytest.raises(DataError, match=r"go up to image 1,000,000,\d{3}, .* its manifest is damaged"):
         verify_run(store, manifest.model_copy(update={"cells": tuple(cells)}), [], None)
-
-
-FORGED = (
-    SMALL.replace('epsilons = ["4/255"]', 'epsilons = ["2/255", "4/255"]')
-    .replace('objectives = ["raise"', 'objectives = ["mse", "raise", "lower"')
-    .replace("\nimages = 4", "\nimages = 8")
-)
-"""Two radii, two cells at each."""
-
-
-@pytest.fixture(scope="module")
-def forged(tmp_path_factory, small_images):
-    models = [("m", "linear", {"seed": 10}), ("other", "linear", {"seed": 3})]
-    return _made(tmp_path_factory.mktemp("forged"), FORGED, small_images, models)
-
-
-@pytest.fixture
-def forgery(forged, tmp_path):
-    """The finished run in a store that may be forged."""
-    store, manifest, entrants = forged
-    shutil.copytree(store.root, tmp_path / "store")
-    return ResultStore(tmp_path / "store"), manifest, entrants
-
-
-def _soften(store, cells, share=0.5):
-    """Move every attacked score towards the clean one, with all that follows from it in its row."""
-    for cell in cells:
-        rows = store.read_cell(cell.key).to_pylist()
-        for row in rows:
-            for name in ("adv_score", "attack_score", "adv_score_8bit", "adv_score_jpeg"):
-                row[name] = row["clean_score"] + share * (row[name] - row["clean_score"])
-            unit = {"raise": row["adv_score"], "lower": -row["adv_score"]}.get(row["objective"])
-            if row["objective"] == "mse":
-                unit = (row["adv_score"] - (row["mos"] - 1) / 4) ** 2
-            row["loss"] = row["loss"] if unit is None else unit
-        store.write_cell(cell.key, rows)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_cells_of_the_main_radius_softened_consistently_are_found(forgery, small_images, seed):
-    """Rows agree with each other and with the tables; whatever the draw, a cell of that radius is in it."""
-    store, manifest, entrants = forgery
-    main = [c for c in manifest.cells if c.model == "m" and c.attack == "pgd" and c.epsilon == 4 / 255]
-    assert len(main) == 2
-    _soften(store, main)
-    _retabled(store, manifest)
-    assert verify_run(store, manifest, [], None).findings == []
-    found = verify_run(store, manifest, entrants, small_images, sample=1, seed=seed)
-    assert found.findings
-    assert {f.where.partition(",")[0] for f in found.findings} == {"m"}
-    assert found.main_cells == {"m": (2, 1), "other": (2, 1)}
-    assert (found.missed("m", 1), found.missed("m", 2)) == (0.5, 0)
-
-
-def test_who_does_not_know_the_draw_cannot_spare_it(forgery, small_images):
-    """One cell of two is softened: about half of all draws find it, as the chance that is told says."""
-    store, manifest, entrants = forgery
-    main = [c for c in manifest.cells if c.model == "m" and c.attack == "pgd" and c.epsilon == 4 / 255]
-    _soften(store, main[1:])
-    _retabled(store, manifest)
-    found = [verify_run(store, manifest, entrants[:1], small_images, sample=1, seed=s) for s in range(8)]
-    assert {v.missed("m", 1) for v in found} == {0.5}
-    assert 0 < sum(bool(v.findings) for v in found) < 8
-
-
-def test_the_second_cell_is_of_another_radius(forgery, small_images):
-    """What no rank is made of is not left alone either."""
-    store, manifest, entrants = forgery
-    small = [c for c in manifest.cells if c.model == "m" and c.epsilon == 2 / 255]
-    _soften(store, small)
-    _retabled(store, manifest)
-    assert verify_run(store, manifest, entrants, small_images, sample=1).findings == []
-    assert verify_run(store, manifest, entrants, small_images, sample=2).findings
-
-
-@pytest.mark.parametrize(
-    ("objective", "end", "says"),
-    [("lower", "lowest_seen", "beyond the lowest"), ("raise", "highest_seen", "beyond the highest")],
-)
-def test_a_score_beyond_all_that_was_seen_is_found(forgery, objective, end, says):
-    """The adversary's best rows softened alone: what another row of the image holds is then beyond them."""
-    store, manifest, _ = forgery
-    cell = next(c for c in manifest.cells if c.model == "m" and c.epsilon == 4 / 255)
-    rows = store.read_cell(cell.key).to_pylist()
-    for row in rows:
-        if row["objective"] == end:
-            for name in ("adv_score", "attack_score"):
-                row[name] = row["clean_score"]
-    store.write_cell(cell.key, rows)
-    _retabled(store, manifest)
-    findings = verify_run(store, manifest, [], None).findings
-    assert any(says in f.detail and f"pgd/{objective}" in f.where for f in findings)
-
-
-def test_ends_that_draw_together_with_more_steps_are_found(forgery):
-    """The whole last step softened: one step had seen a score beyond it."""
-    store, manifest, _ = forgery
-    cell = next(c for c in manifest.cells if c.model == "m" and c.epsilon == 4 / 255)
-    rows = store.read_cell(cell.key).to_pylist()
-    kept = [dict(row) for row in rows if row["steps"] == 1]
-    _soften(store, [cell], 0.1)
-    changed = {(r["objective"], r["position"]): r for r in kept}
-    rows = [
-        changed.get((r["objective"], r["position"]), r) if r["steps"] == 1 else r
-        for r in store.read_cell(cell.key).to_pylist()
-    ]
-    store.write_cell(cell.key, rows)
-    _retabled(store, manifest)
-    findings = verify_run(store, manifest, [], None).findings
-    assert {f.detail.partition(" score seen")[0] for f in findings} == {"is the lowest", "is the highest"}
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [('["pgd/mse", "pgd/drift", ', '["pgd/mse", '), ("steps = 3", "steps = 2")]
-)
-def test_a_weakened_suite_under_a_shipped_name_is_found(tmp_path, small_images, old, new):
-    """A member dropped from suite_min, or steps: hash, cells and tables are all made from the new text."""
-    shipped = load_suite("smoke")
-    moved = shipped.on_data("small", None)
-    for text, differs in ((moved.text, False), (moved.text.replace(old, new), True)):
-        store, manifest, entrants = _made(
-            tmp_path / str(differs), text, small_images, [("m", "linear", {"seed": 10})]
-        )
-        findings = verify_run(store, manifest, entrants, small_images).findings
-        assert [f.where for f in findings] == ["suite"] * differs
-        assert all(shipped.suite.name in f.detail for f in findings)
-
-
-class Remembers(LinearQuality):
-    """Moves a tenth as far from the first score it gave near an image."""
-
-    def predict(self, images):
-        values, seen = super().predict(images), self.__dict__.setdefault("known", [])
-        anchors = []
-        for image, value in zip(images.detach(), values.detach(), strict=True):
-            near = (v for i, v in seen if float((i - image).abs().max()) < 16 / 255)
-            anchors.append(next(near, value))
-            if anchors[-1] is value:
-                seen.append((image.clone(), value))
-        first = torch.stack(anchors)
-        return first + 0.1 * (values - first)
-
-
-@pytest.mark.parametrize("remembers", [False, True])
-def test_kept_images_are_scored_by_a_model_that_has_seen_nothing(tmp_path, small_images, remembers):
-    """A model that remembers agrees with itself in every order but another one."""
-
-    def fresh():
-        model = create_model("linear", seed=10).eval()
-        if remembers:
-            model.__class__ = Remembers
-        return [Entrant("m", model)]
-
-    store, text = ResultStore(tmp_path), FORGED
-    entrants = fresh()
-    work = plan(parse_suite(text, "suite"), entrants, small_images)
-    manifest = run_suite(work, entrants, RunConfig("r", text, keep_images=True), store)
-    tables = robustness_table(store, manifest)
-    tables.write(store, "r")
-    passed = {name: check["passed"] for name, check in manifest.models[0].checks.items()}
-    assert all(passed.values()), passed
-    found = verify_run(store, manifest, fresh(), small_images, sample=0)
-    assert found.kept == 2 * 4 * 2 * 6
-    assert bool(found.findings) == remembers
-    assert any("where no other was scored before it" in f.detail for f in found.findings) == remembers

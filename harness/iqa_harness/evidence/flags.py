@@ -118,7 +118,7 @@ _KINDS = (
         "fresh_images_differ", "suspect", 2, "above", "model",
         "The model is not as easily moved on images that nobody has seen. Measured before any attack: what a "
         "sign step of one grey level gains on up to 8 images spread over the set, and on the same images "
-        "mirrored, moved round by a few pixels and a little paler; the larger mean gain over the smaller. A "
+        "mirrored, moved round by some pixels and a little paler; the larger mean gain over the smaller. A "
         "model that remembers the images of a public suite, their labels or their first scores raises it. "
         "An honest one is about as steep on either.",
     ),

@@ -244,10 +244,10 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
 def _gain_on_fresh(probe: Probe, inside: Tensor) -> Check:
     """Compare what one sign step gains on the images and on versions that nobody has seen.
 
-    Mirrored, moved round by a few pixels and a little paler, an image is another array of about the same
-    content: a model that does not remember the images is as easily moved on either.
+    Mirrored, moved round by whole blocks of JPEG and a little paler, an image is another array of about the
+    same content: a model that does not remember the images is as easily moved on either.
     """
-    fresh = (inside.flip(-1).roll((3, 5), (-2, -1)) * 0.98 + 0.013).clamp(PROBE, 1 - PROBE)
+    fresh = (inside.flip(-1).roll((8, 24), (-2, -1)) * 0.98 + 0.013).clamp(PROBE, 1 - PROBE)
     here, there = _gains(probe, inside), _gains(probe, fresh)
     what = (
         f"gain of a sign step of one grey level on {len(inside)} images over that on fresh versions of them"
