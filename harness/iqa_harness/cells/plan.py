@@ -17,7 +17,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION, Selection, selection_words
-from iqa_suites import OwnAttackSettings, Suite
+from iqa_suites import EnsembleSettings, OwnAttackSettings, Suite
 
 EVERYTHING = Selection()
 
@@ -337,7 +337,9 @@ def _attack_cells(
     """
     cells = []
     split = suite.data.split
-    transfers = [t for t in suite.transfers if t.source[0] == settings.name and t.kind == "transfer"]
+    transfers = [
+        t for t in suite.transfers if t.source[0] == settings.name and not isinstance(t, EnsembleSettings)
+    ]
     for epsilon in settings.epsilons:
         attack = settings.attack(epsilon, suite.seed, rival.draws)
         own = _Row(suite, rival, settings.name, attack, trained=trained)
@@ -372,7 +374,7 @@ def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images:
     drawn = max(r.draws or 0 for r in others) or None
     members = tuple((r.label, r.sha256) for r in others)
     cells = []
-    for settings in (t for t in suite.transfers if t.kind == "ensemble"):
+    for settings in (t for t in suite.transfers if isinstance(t, EnsembleSettings)):
         radii = next(o.epsilons for o in suite.own_attacks if o.name == settings.source[0])
         for epsilon in radii:
             attack = _on_ensemble(suite, settings.name, epsilon, drawn)
