@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
 
 import iqa_harness as iqa
+from iqa_attacks import AttackResult, ThreatModel, create_attack, stored_score
+from iqa_attacks.defences.defended import defend
+from iqa_harness.cells.compute import to_tensor
+from iqa_models import QualityModel, load_checkpoint
 from iqa_suites import Suite, load_suite
 
 PRESET = """
@@ -43,7 +51,7 @@ MODELS = {
 WRAPPERS = (
     "jpeg:75", "median:3", "blur:1", "quantise:4", "resize_crop:0.9", "flip", "smooth:0.05,2",
 )  # fmt: skip
-IMAGES = 8
+IMAGES, DRAWS = 12, 4
 
 
 def say(line: str) -> None:
@@ -63,46 +71,55 @@ def trained(store: Path, name: str) -> Path:
     return folder
 
 
-def small(name: str, kinds: tuple[str, ...]) -> Suite:
-    """Return some attacks of a suite on a few images, with the objectives that its minimum is over."""
-    suite = load_suite(name).suite.model_dump(mode="json", by_alias=True, exclude_none=True)
-    suite["attacks"] = [a for a in suite["attacks"] if a["kind"] in kinds]
+def transfers() -> Suite:
+    """Return what of the suite blackbox needs gradients and tries examples on others."""
+    suite = load_suite("blackbox").suite.model_dump(mode="json", by_alias=True, exclude_none=True)
+    suite["attacks"] = [a for a in suite["attacks"] if a["kind"] in ("pgd", "transfer", "ensemble")]
     for attack in suite["attacks"]:
         if "objectives" in attack:
             attack["objectives"] = ["mse", "drift"]
-    minimum = ["pgd/mse", "pgd/drift"]
-    return Suite.model_validate({**suite, "suite_min": minimum, "step_sweep": None})
+    return Suite.model_validate({**suite, "suite_min": ["pgd/mse", "pgd/drift"], "step_sweep": None})
 
 
 def defences(store: Path) -> None:
-    """Print clean, unaware and adaptive SROCC of every wrapper on two models."""
-    names = [f"{trained(store, m)}|{w}" for m in ("lite", "mob") for w in WRAPPERS]
-    run = iqa.attack(
-        small("defences", ("pgd",)), names, data="smoke", limit=IMAGES, run="defences", store=store
+    """Print clean, unaware and adaptive SROCC of every wrapper on two models: the lower of mse and drift."""
+    images = iqa.open_data("smoke").split("test")
+    records = images.records[:IMAGES]
+    pixels = [to_tensor(images.read(i), "cpu") for i in range(len(records))]
+    ids, mos = [r.image_id for r in records], torch.tensor([r.mos for r in records], dtype=torch.float64)
+    attack = create_attack(
+        "pgd", threat=ThreatModel("inf", 2 / 255), objectives=("mse", "drift"), steps=10, step_size=0.5 / 255,
+        eot_samples=DRAWS,
     )  # fmt: skip
-    values = run.table[(run.table["metric"] == "srocc") & run.table["final"]]
-    clean = values[values["row"] == "clean"].set_index("model")["value"]
-    say("| model | clean | defended | unaware | adaptive | drift: unaware | adaptive | verdict |")
-    say("|---|---|---|---|---|---|---|---|")
-    rows = run.rows(["model", "attack", "objective", "steps", "final", "clean_score", "adv_score"])
-    rows["drift"] = (rows["adv_score"] - rows["clean_score"]).abs()
-    drifts = rows[(rows["objective"] == "drift") & rows["final"]].groupby(["model", "attack"])["drift"].mean()
-    for record in run.manifest.models:
-        if record.bare is None:
-            continue
-        own = values[(values["model"] == record.name) & (values["row"] == "attack")]
-        least = own.groupby("attack")["value"].min()
-        cells = [clean[record.bare], clean[record.name], least[f"pgd:{record.bare}"], least["pgd"]]
-        moved = [drifts[record.name, f"pgd:{record.bare}"], drifts[record.name, "pgd"]]
-        shown = " | ".join(f"{value:.3f}" for value in (*cells, *moved))
-        say(f"| {record.name} | {shown} | {run.verdicts[record.name]} |")
+
+    def srocc(model: QualityModel, shown: Sequence[Tensor]) -> float:
+        draws = 2 * DRAWS if model.is_stochastic else None
+        pairs = zip(shown, ids, strict=True)
+        scores = [stored_score(model, x, seed=1, image_id=name, draws=draws) for x, name in pairs]
+        return float(spearmanr(scores, mos.numpy()).statistic)
+
+    def least(model: QualityModel, result: AttackResult) -> float:
+        found = {(f.objective, f.image): f.example.pixels for f in result.found}
+        each = [[found[objective, i] for i in range(len(pixels))] for objective in attack.objectives]
+        return min(srocc(model, shown) for shown in each)
+
+    say("| model | clean | defended | unaware | adaptive |")
+    say("|---|---|---|---|---|")
+    for name in ("lite", "mob"):
+        bare = load_checkpoint(trained(store, name))
+        unaware = attack.run(bare, pixels, ids, mos)
+        say(f"| {name} | {srocc(bare, pixels):.3f} | | | {least(bare, unaware):.3f} |")
+        for wrapper in WRAPPERS:
+            model = defend(bare, wrapper)
+            cells = [srocc(bare, pixels), srocc(model, pixels), least(model, unaware)]
+            cells.append(least(model, attack.run(model, pixels, ids, mos)))
+            say(f"| {name}, {wrapper} | {' | '.join(f'{value:.3f}' for value in cells)} |")
 
 
 def ensemble(store: Path) -> None:
     """Print on every model the best single surrogate's examples, and those of the mean of the others."""
-    suite = small("blackbox", ("pgd", "transfer", "ensemble"))
     models = {name: trained(store, name) for name in MODELS}
-    run = iqa.attack(suite, models, data="smoke", run="ensemble", store=store)
+    run = iqa.attack(transfers(), models, data="smoke", run="ensemble", store=store)
     rows = run.rows(["model", "image_id", "attack", "objective", "final", "mos", "clean_score", "adv_score"])
     rows = rows[rows["final"] & (rows["objective"] == "mse")]
     rows["gain"] = (rows["adv_score"] - rows["mos"]) ** 2 - (rows["clean_score"] - rows["mos"]) ** 2

@@ -29,20 +29,17 @@ class Defended(QualityModel):
     unaware = False
 
     def __init__(self, model: QualityModel, defences: Sequence[Defence]) -> None:
-        self.defences = tuple(defences)
-        text = "|".join(defence.text for defence in self.defences)
-        drawn = any(defence.random for defence in self.defences)
-        bare = model.spec
+        texts, bare = [defence.text for defence in defences], model.spec
         super().__init__(
             bare.replace(
-                name=f"{bare.name}|{text}",
+                name="|".join([bare.name, *texts]),
                 higher_is_better=True,  # the model behind has turned its score already
-                is_stochastic=bare.is_stochastic or drawn,
-                input_protocol=f"{', then '.join(d.text for d in self.defences)}, then {bare.input_protocol}",
-                notes=(*bare.notes, f"behind defences: {text}"),
+                is_stochastic=bare.is_stochastic or any(defence.random for defence in defences),
+                input_protocol=", then ".join([*texts, bare.input_protocol]),
+                notes=(*bare.notes, f"behind defences: {'|'.join(texts)}"),
             )
         )
-        self.model = model
+        self.model, self.defences = model, tuple(defences)
         self.to(model._mean.device).eval()
 
     @property

@@ -17,8 +17,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION, Selection, selection_words
-from iqa_suites import OwnAttackSettings, Suite
-from iqa_suites.attack_settings import EnsembleSettings
+from iqa_suites import EnsembleSettings, OwnAttackSettings, Suite
 
 EVERYTHING = Selection()
 

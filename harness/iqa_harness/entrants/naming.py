@@ -180,8 +180,8 @@ def as_entrant(
     if isinstance(model, str):
         text, defences = split_defences(model)
         argument = parse_model(text)
-        said = argument.label if defences and _split_label(text)[0] else None
-        return behind(load_entrant(argument, backbone_weights, plugins), defences, said)
+        own = argument.label if defences and _split_label(text)[0] else None
+        return behind(load_entrant(argument, backbone_weights, plugins), defences, own)
     if isinstance(model, QualityModel):
         return Entrant(model.spec.name, model.eval())
     from iqa_models import wrap
