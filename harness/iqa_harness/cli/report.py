@@ -40,7 +40,7 @@ def report(
     images: Annotated[
         int,
         typer.Option(
-            "--images", min=0, help="Images a model in the page, the worst first; those the run did not keep are attacked again."
+            "--images", min=0, help="Images a model in the page, worst first; attacked again unless kept."
         ),
     ] = 0,
     full: Annotated[
