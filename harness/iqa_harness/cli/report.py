@@ -41,9 +41,7 @@ def report(
     images: Annotated[
         int,
         typer.Option(
-            "--images",
-            min=0,
-            help="Images a model in the page, the worst first; those not kept are attacked again.",
+            "--images", min=0, help="Images a model in the page, worst first; attacked again unless kept."
         ),
     ] = 0,
     full: Annotated[

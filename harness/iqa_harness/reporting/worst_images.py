@@ -45,7 +45,7 @@ PAGE_BYTES = 5_000_000
 """A page that a phone opens at once."""
 
 MODEL_BYTES, LARGE_BYTES, SMALL_BYTES = 200_000, 40_000, 7_500
-"""Bytes in a page of a model's figures and tables, and of a picture of either size: measured, rounded up."""
+"""Bytes that a model's figures and tables, and a picture of either size, take: measured, rounded up."""
 
 
 class _Worst(NamedTuple):
