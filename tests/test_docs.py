@@ -18,7 +18,7 @@ PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in LISTED.stdo
 RUN = ("docs/terminal.md", "docs/own-data.md", "docs/own-attack.md", "docs/ci.md")
 FENCE = re.compile(r"^```(\S*)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-TREE = re.compile(r"^(?:.* <)?(\.\./[\w/.-]+|[a-z*-]+)>?$")
+TREE = re.compile(r"^(?:.* <)?(\.\./[\w/.-]+|[a-z*\[\]-]+)>?$")
 
 
 def prose(text):
