@@ -87,7 +87,7 @@ def settings_of(cls: type[Any]) -> tuple[Setting, ...]:
 
 def unsaid(cls: type, values: Mapping[str, Any]) -> set[str]:
     """Return the settings that hashes leave out: `Later` ones at their default."""
-    declared = settings_of(cls)  # type: ignore[arg-type]  # a class is hashable
+    declared = settings_of(cls)  # a class is hashable
     later = (setting for setting in declared if setting.mark(Later))
     return {setting.name for setting in later if values[setting.name] == setting.field.default}
 
