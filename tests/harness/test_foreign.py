@@ -206,7 +206,8 @@ def test_black_boxes_run_and_a_manifest_decides_no_code(place):
         assert (name, as_entrant(record.argument).sha256) == (name, record.sha256)
     found = iqa.verify(
         run.manifest.run, store=place / "store", sample=1, progress=False,
-        models={name: record.argument for name, record in records.items()}, data=iqa.open_data(labelled(place), mos_range=(0, 1)),
+        models={name: record.argument for name, record in records.items()},
+        data=iqa.open_data(labelled(place), mos_range=(0, 1)),
     )  # fmt: skip
     assert found.findings == []
 
