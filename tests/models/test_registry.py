@@ -86,7 +86,7 @@ def test_every_model_of_the_package_is_in_the_index():
 
 @pytest.mark.parametrize("name", OWN)
 def test_models_to_be_trained_say_so(name):
-    """All models are registered as random until trained, but the yardstick, the cheats and what is others'."""
+    """All are registered as random until trained, but the yardstick, the cheats and what is others'."""
     others = name in ADAPTERS or name == "linear" or name.startswith("cheat_")
     assert has_random_head(name) == (not others)
 
