@@ -35,7 +35,9 @@ from iqa_models.quality_model import QualityModel
 OURS = frozenset({"iqa_attacks", "iqa_harness", "iqa_models", "iqa_reports", "iqa_results", "iqa_suites"})
 """Packages of this project."""
 
-VERSIONED = frozenset({*OURS, "torch", "timm", "torchvision", "numpy", "pydantic", *sys.stdlib_module_names})
+VERSIONED = frozenset(
+    {*OURS, "torch", "timm", "torchvision", "pyiqa", "numpy", "pydantic", *sys.stdlib_module_names}
+)
 """Packages a run names by their versions, or that come with Python: their code is no model's own."""
 
 _BOOKKEEPING = frozenset({*vars(nn.Module()), "_compiled_call_impl", "_as_built"})

@@ -15,14 +15,16 @@ class Listed(NamedTuple):
 
 
 ADAPTERS: dict[str, Listed] = {
-    "cmd": Listed(
-        "adapters.command", "cmd:'SCORER {files}' - a command that prints a number a file; a black box."
+    "cmd": Listed("adapters.command", "A command that prints one number a file, as cmd:'SCORER {files}'."),
+    "module": Listed(
+        "adapters.factory", "What a function of your own returns, as module:PACKAGE.MOD:FACTORY?key=value."
     ),
-    "module": Listed("adapters.factory", "module:PACKAGE.MOD:FACTORY - what a function of your own returns."),
-    "onnx": Listed("adapters.onnx", "onnx:FILE - a network as ONNX, with gradients where it converts."),
-    "pyiqa": Listed("adapters.pyiqa", "pyiqa:NAME - a no-reference metric of the pyiqa package."),
-    "timm": Listed("adapters.timm_head", "timm:NAME@FILE - a network of timm with a head of one score."),
-    "torchscript": Listed("adapters.torchscript", "torchscript:FILE - a network as TorchScript."),
+    "onnx": Listed(
+        "adapters.onnx", "A network as ONNX, as onnx:FILE: one input (B, 3, H, W), one score an image."
+    ),
+    "pyiqa": Listed("adapters.pyiqa", "A no-reference metric of the pyiqa package, as pyiqa:NAME."),
+    "timm": Listed("adapters.timm_head", "A network of timm with one output, as timm:NAME@FILE."),
+    "torchscript": Listed("adapters.torchscript", "A network as TorchScript, as torchscript:FILE."),
 }
 """Ways to name a model that is somebody else's, as ``WAY:WHAT?option=value``."""
 

@@ -16,7 +16,7 @@ from iqa_models import (
     list_models,
     register_model,
 )
-from iqa_models.index import OWN
+from iqa_models.index import ADAPTERS, OWN
 from iqa_models.registry import _BUILDERS, find_builder
 
 
@@ -86,8 +86,9 @@ def test_every_model_of_the_package_is_in_the_index():
 
 @pytest.mark.parametrize("name", OWN)
 def test_models_to_be_trained_say_so(name):
-    """All models are registered as random until trained, but the yardstick and the cheats."""
-    assert has_random_head(name) == (name != "linear" and not name.startswith("cheat_"))
+    """All are registered as random until trained, but the yardstick, the cheats and what is others'."""
+    others = name in ADAPTERS or name == "linear" or name.startswith("cheat_")
+    assert has_random_head(name) == (not others)
 
 
 def test_a_users_model_is_its_own_affair():

@@ -120,10 +120,13 @@ def check_entrant(
     start = time.perf_counter()
     lines = []
     with torch.no_grad():
-        for line in _lines(entrant, pixels, mos, device):
-            lines.append(line)
-            if line.state == "wrong":
-                break
+        try:
+            for line in _lines(entrant, pixels, mos, device):
+                lines.append(line)
+                if line.state == "wrong":
+                    break
+        except IQAError as error:  # such as a state that has no hash
+            lines.append(Line("recorded", "wrong", str(error)))
     return ModelCheck(entrant.label, tuple(lines), time.perf_counter() - start)
 
 

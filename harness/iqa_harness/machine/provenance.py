@@ -20,6 +20,7 @@ PACKAGES = (
     "iqa-harness",
     "torch",
     "timm",
+    "pyiqa",
     "numpy",
     "scipy",
     "pillow",
