@@ -49,8 +49,8 @@ _EMBEDDED = {
 def list_data() -> list[DataCard]:
     """Return the cards of the sets that `open_data` can make from the packages installed; builds nothing.
 
-    `demo` and `demo-small` are missing from the list when one of their photographs is: opening them then gives
-    `demo-core`.
+    `demo` and `demo-small` are missing from the list when one of their photographs is: opening them then
+    gives `demo-core`.
     """
     recipes: dict[str, Recipe] = {}
     for make in _EMBEDDED.values():
@@ -74,9 +74,9 @@ def open_data(
 ) -> ImageSet:
     """Return a data set.
 
-    An embedded set (`demo`, `demo-small`, `demo-core`, `smoke`) is built on first use and then read from the cache. `demo`
-    and `demo-small` need the packages of the `[demo]` extra; without them they are `demo-core`, and its card and fingerprint
-    say so. A public set lies in the folder the user downloaded it to; nothing is ever fetched.
+    An embedded set (`demo`, `demo-small`, `demo-core`, `smoke`) is built on first use and then read from the
+    cache. `demo` and `demo-small` need the packages of the `[demo]` extra; without them they are `demo-core`,
+    and its card and fingerprint say so. A public set lies in the folder the user downloaded it to; nothing is ever fetched.
 
     Args:
         source: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);

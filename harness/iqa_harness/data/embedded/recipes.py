@@ -139,9 +139,9 @@ def demo_recipe() -> Recipe:
 
 
 def small_recipe() -> Recipe:
-    """Return the recipe of `demo-small`: the scenes of `demo` in half the area and a third of the training set.
+    """Return the recipe of `demo-small`: the scenes of `demo`, each in half the area and one crop.
 
-    Of `demo-core` if any of the photographs is not installed.
+    Or of `demo-core`, if any of the photographs is not installed.
     """
     whole = demo_recipe()
     if whole.name != "demo":
