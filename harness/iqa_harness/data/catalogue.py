@@ -76,7 +76,8 @@ def open_data(
 
     An embedded set (`demo`, `demo-small`, `demo-core`, `smoke`) is built on first use and then read from the
     cache. `demo` and `demo-small` need the packages of the `[demo]` extra; without them they are `demo-core`,
-    and its card and fingerprint say so. A public set lies in the folder the user downloaded it to; nothing is ever fetched.
+    and its card and fingerprint say so. A public set lies in the folder the user downloaded it to; nothing is
+    ever fetched.
 
     Args:
         source: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);
