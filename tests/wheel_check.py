@@ -79,15 +79,19 @@ def run_bare(wheel: Path, folder: Path) -> None:
     venv.create(folder / "venv", with_pip=True)
     binaries = folder / "venv" / "bin"
     # No pin of ours may take current packages away from a user's environment.
-    current = "requests>=2.32"
-    run([str(binaries / "pip"), "install", "--quiet", str(wheel), current], cwd=folder)
-    beside = [str(wheel), current, "jupyterlab"]
-    run([str(binaries / "pip"), "install", "--quiet", "--dry-run", *beside], cwd=folder)
+    beside = ["requests>=2.32", "jupyterlab"]
+    run([str(binaries / "pip"), "install", "--quiet", str(wheel), *beside], cwd=folder)
+    run([str(binaries / "pip"), "check"], cwd=folder)
     work = folder / "work"
     work.mkdir()
     harness = str(binaries / "iqa-harness")
     run([harness, "--help"], cwd=work)
     run([harness, "models", "list"], cwd=work)
+    code = subprocess.run([harness, "demo"], cwd=work, capture_output=True, text=True, check=False)
+    require(
+        code.returncode == 3 and "pip install 'iqa-harness[demo]'" in code.stderr,
+        f"the demo without its extra says {code.stderr!r}",
+    )
     run([harness, "attack", "--suite", "smoke", "--model", "linear"], cwd=work)
     require((work / "iqa-store/runs/smoke/report/index.html").is_file(), "the smoke run wrote no page")
 

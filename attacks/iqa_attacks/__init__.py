@@ -3,6 +3,7 @@
 from iqa_attacks.adapters.torchattacks import TorchAttack
 from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
 from iqa_attacks.catalogue import create_attack, find_attack, list_attacks, register_attack
+from iqa_attacks.ensemble import Ensemble
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
 from iqa_attacks.gradients import (
@@ -21,18 +22,22 @@ from iqa_attacks.objectives import (
     objectives_with_settings,
     register_objective,
 )
+from iqa_attacks.queries import QueryAttack
 from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Cost, Example, Found
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import (
     AtSomeRadii,
     Count,
+    Later,
     NoKey,
     NoSetting,
     Positive,
     Setting,
     StepSize,
     settings_of,
+    unsaid,
 )
+from iqa_attacks.spsa import SPSA
 from iqa_attacks.square import Square
 from iqa_attacks.threat_model import Budget, Norm, Pixels, ThreatModel, measure, parse_epsilon, to_8_bits
 from iqa_attacks.universal import TrainedUniversal, Universal
@@ -44,6 +49,7 @@ __all__ = [
     "LOWEST_SEEN",
     "MIFGSM",
     "PGD",
+    "SPSA",
     "AtSomeRadii",
     "Attack",
     "AttackError",
@@ -54,8 +60,10 @@ __all__ = [
     "Cost",
     "Count",
     "Effort",
+    "Ensemble",
     "Example",
     "Found",
+    "Later",
     "NoKey",
     "NoSetting",
     "Noise",
@@ -63,6 +71,7 @@ __all__ = [
     "Objective",
     "Pixels",
     "Positive",
+    "QueryAttack",
     "Reference",
     "Setting",
     "Square",
@@ -95,4 +104,5 @@ __all__ = [
     "through_jpeg",
     "through_jpeg_file",
     "to_8_bits",
+    "unsaid",
 ]

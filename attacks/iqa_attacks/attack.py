@@ -16,7 +16,7 @@ from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.objectives import Objective, create_objective
-from iqa_attacks.results import Ascent, Cost, Example, Found, Targets
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, joined
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
@@ -24,6 +24,9 @@ from iqa_models import QualityModel
 
 TOGETHER = 32
 """Versions of images that a device other than the CPU scores at once outside the steps of an attack."""
+
+CHOICE = 4
+"""Draws, as a multiple of an attack's own, by which what different gradients found is compared."""
 
 Moment = tuple[int | str, ...]
 """What the draws of a stochastic model are for, such as (restart, step)."""
@@ -63,6 +66,8 @@ class Attack(ABC):
     """Whether it takes no objective of a whole batch; `batch` then does nothing."""
     follows_gradients: ClassVar[bool] = False
     """Whether `search` spends its time on gradients, which a copy of the model may then give."""
+    needs_gradient: ClassVar[bool] = True
+    """Whether it is of no use on a model without a gradient."""
     only_objectives: ClassVar[tuple[str, ...] | None] = None
     """The objectives it can maximise, None for any."""
 
@@ -167,7 +172,7 @@ class Attack(ABC):
             clean = self._clean(model, own, ids, draws)
             targets = Targets(own, ids, mos.detach().double().cpu(), clean)
             if gradients is None or not self.follows_gradients:
-                found = self.search(model, targets, draws, chunk)
+                found = self._each_way(model, targets, draws, chunk)
             else:
                 found = self._search_by(gradients, model, targets, draws, chunk)
         return AttackResult(found.found, found.cost, clean)
@@ -178,23 +183,39 @@ class Attack(ABC):
         moments = [("score",)] * len(images)
         return torch.tensor(self._scores(model, images, ids, moments, draws), dtype=torch.float64)
 
+    def _each_way(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
+        """Search by every gradient of the model, where gradients are followed, and keep the better.
+
+        Of a stochastic model the ways are compared at draws that none of them has seen, the same for all:
+        whichever had been luckier would win otherwise.
+        """
+        ways = model.ways if self.follows_gradients else (model,)
+        found = [self.search(way, targets, draws, chunk) for way in ways]
+        if draws is not None and len(ways) > 1 and self.losses_follow_scores:
+            own = self.own_scores(model, targets, CHOICE * draws, moment=("choice",))
+            found = [self._with_losses(rescored(each, own), model, targets) for each in found]
+        return joined(found)
+
+    def _with_losses(self, found: Ascent, model: QualityModel, targets: Targets) -> Ascent:
+        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
+
     def _search_by(
         self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
     ) -> Ascent:
         """Search on a copy, which sees its own clean scores; return that with the model's own numbers."""
         check_modes(copy)
         clean = self._clean(copy, targets.images, targets.ids, draws)
-        found = self.search(copy, targets._replace(clean=clean), draws, chunk)
+        found = self._each_way(copy, targets._replace(clean=clean), draws, chunk)
         found = rescored(found, self.own_scores(model, targets, draws))
-        if not self.losses_follow_scores:
-            return found
-        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
+        return self._with_losses(found, model, targets) if self.losses_follow_scores else found
 
-    def own_scores(self, model: QualityModel, targets: Targets, draws: int | None) -> OwnScores:
-        """Return what scores examples by a model, with the draws of the moments they were found."""
+    def own_scores(
+        self, model: QualityModel, targets: Targets, draws: int | None, moment: Moment | None = None
+    ) -> OwnScores:
+        """Return what scores examples by a model, with the draws of a moment, or of those they were found."""
 
         def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
-            moments = [(example.restart, example.step) for example in examples]
+            moments = [moment or (example.restart, example.step) for example in examples]
             ids = [targets.ids[i] for i in images]
             return self._scores(model, [example.pixels for example in examples], ids, moments, draws)
 

@@ -17,7 +17,7 @@ _ATTACKS: Registry[Attack] = Registry(
     "kind",
     Attack,  # type: ignore[type-abstract]  # the base of what is registered, never made itself
     group="iqa_harness.attacks",
-    taken=("clean", "transfer"),
+    taken=("clean", "transfer", "ensemble"),
 )
 
 

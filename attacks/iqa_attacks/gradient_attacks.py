@@ -219,6 +219,7 @@ class Noise(GradientAttack):
 
     kind = "noise"
     follows_gradients = False
+    needs_gradient = False
     samples: Count = 1
     """Draws an image."""
     jpeg_qualities: Annotated[tuple[int, ...], NoKey()] = ()

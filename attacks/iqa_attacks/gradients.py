@@ -47,7 +47,12 @@ class Asked(NamedTuple):
         if self.gradients is None:
             return self.scores
         ends = torch.aminmax(self.gradients.flatten(1), dim=1)
-        return torch.cat([self.scores, torch.stack(ends, dim=1).double()], dim=1)
+        return torch.cat([self.scores, _exact(torch.stack(ends, dim=1))], dim=1)
+
+
+def _exact(numbers: Tensor) -> Tensor:
+    """Return numbers in float64, where they are if their device has it: MPS has none."""
+    return (numbers.cpu() if numbers.device.type == "mps" else numbers).double()
 
 
 class Facts(NamedTuple):
@@ -118,7 +123,7 @@ def ask(
             else:
                 found, slope = _differentiate(model, part, admitted, drawn)
                 gradients.append(slope[: stop - start])
-            scores.append(found[: stop - start].detach().double())
+            scores.append(_exact(found[: stop - start].detach()))
     return Asked(torch.cat(scores).unsqueeze(1), torch.cat(gradients) if gradient else None)
 
 

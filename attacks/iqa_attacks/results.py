@@ -94,6 +94,20 @@ def ends(image: int, steps: int, examples: Sequence[Example]) -> list[Found]:
     ]
 
 
+def joined(ascents: Sequence[Ascent]) -> Ascent:
+    """Return the better of what several searches found, image by image, and the work of all."""
+    first, *others = ascents
+    if not others:
+        return first
+    best: dict[tuple[int, str, int], Found] = {}
+    cost: dict[tuple[int, int], Cost] = {}
+    for ascent in ascents:
+        merge(best, ascent.found)
+        for key, spent in ascent.cost.items():
+            cost[key] = cost.get(key, Cost(0, 0, 0)).plus(spent)
+    return Ascent([best[key] for key in sorted(best)], cost)
+
+
 def merge(best: dict[tuple[int, str, int], Found], found: Sequence[Found]) -> None:
     """Keep the better of what is there and what another restart found; a tie goes to the earlier one.
 

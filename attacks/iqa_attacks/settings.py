@@ -40,6 +40,10 @@ class AtSomeRadii:
     """Key of those radii; left out, the setting holds at all of them."""
 
 
+class Later:
+    """Marks a setting that came when results were stored already: at its default hashes leave it out."""
+
+
 class NoKey:
     """Marks a setting that is no key of an attack in a suite: the whole suite has it, or none."""
 
@@ -79,6 +83,13 @@ def settings_of(cls: type[Any]) -> tuple[Setting, ...]:
         if setting.mark(NoSetting) is None:
             found.append(setting)
     return tuple(found)
+
+
+def unsaid(cls: type, values: Mapping[str, Any]) -> set[str]:
+    """Return the settings that hashes leave out: `Later` ones at their default."""
+    declared = settings_of(cls)  # a class is hashable
+    later = (setting for setting in declared if setting.mark(Later))
+    return {setting.name for setting in later if values[setting.name] == setting.field.default}
 
 
 def check_settings(attack: Any, kind: str) -> None:

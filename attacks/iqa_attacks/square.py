@@ -16,16 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.attack import Attack, Effort
 from iqa_attacks.catalogue import register_attack
-from iqa_attacks.errors import naming
-from iqa_attacks.gradients import expected_score, score
-from iqa_attacks.objectives import Objective
-from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets, merge
-from iqa_attacks.seeding import draw_seeds, start_generator
-from iqa_attacks.settings import Count
+from iqa_attacks.queries import Lane, Proposals, QueryAttack
 from iqa_attacks.threat_model import ThreatModel
-from iqa_models import QualityModel
 
 FIRST_AREA = {"inf": 0.8, "2": 0.1, "rmse": 0.1}
 """Share of the image that the first squares cover, by norm: the paper's for budgets of 10,000."""
@@ -36,27 +29,12 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @register_attack
 @dataclass(frozen=True, kw_only=True)
-class Square(Attack):
-    """Random search for a higher loss, one square of the image a query (`Moves` says how it moves).
-
-    Squares and signs come from (seed, image id, restart) and do not depend on what is kept, so every
-    objective sees the same proposals. Objectives that couple a batch are refused: images are searched one
-    by one.
-    """
+class Square(QueryAttack):
+    """Random search for a higher loss, one square of the image a query (`Moves` says how it moves)."""
 
     kind = "square"
-    image_by_image = True
-    queries: Count
-    """Evaluations of an objective on an image, the start included."""
-    restarts: Count = 1
-    """Searches an image, each with squares of its own."""
     first_area: Annotated[float | None, Field(gt=0, le=1)] = None
     """Share of the image that the first squares cover (p in the paper): .8 in norm inf, else .1."""
-
-    @property
-    def effort(self) -> Effort:
-        """Queries and restarts; no step size."""
-        return Effort(self.queries, 0.0, self.restarts)
 
     @property
     def moves(self) -> Moves:
@@ -65,127 +43,14 @@ class Square(Attack):
         kind = InfMoves if norm == "inf" else L2Moves
         return kind(self.threat, self.queries, self.first_area or FIRST_AREA[norm])
 
-    def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
-        """Search for every objective, restart after restart, images of one size together."""
-        objectives = self.create_objectives()
-        best: dict[tuple[int, str, int], Found] = {}
-        for restart in range(self.restarts):
-            for members in targets.by_size():
-                searched = _Images(model, targets, members, self.seed, restart, draws, chunk)
-                merge(best, self._search(searched, objectives))
-        # The start is one for all objectives; after it each has an image of its own.
-        queries = self.restarts * (1 + (self.queries - 1) * len(objectives)) * (draws or 1)
-        cost = {(i, self.queries): Cost(queries, 0, 0) for i in range(len(targets.images))}
-        return Ascent([best[key] for key in sorted(best)], cost)
-
-    def _search(self, on: _Images, objectives: Sequence[Objective]) -> list[Found]:
-        """Return the best of one restart on images of one size, for every objective, and the ends met."""
-        clean, mos, clean_scores = on.clean, on.targets.mos[on.members], on.unit(on.targets.clean[on.members])
-        generators = [start_generator(self.seed, image_id, on.restart) for image_id in on.ids]
-        seen, moves = _Seen(len(on.members)), self.moves
-        lanes = [_Lane(objective, clean) for objective in objectives]
-        for query in range(self.queries):
-            if query == 0:
-                tried = moves.start(clean, generators).unsqueeze(0)
-            else:
-                tried = moves.propose(torch.stack([lane.at for lane in lanes]), clean, generators, query)
-            scores = on.scores(tried, query)
-            seen.look(tried, scores, on.restart, query)
-            for k, lane in enumerate(lanes):
-                row = k if query else 0
-                loss = lane.objective.value(on.unit(scores[row]), mos, clean_scores)
-                lane.take(tried[row], loss, scores[row], query)
-        found = [
-            Found(i, lane.objective.name, self.queries, float(lane.loss[j]), lane.example(j, on.restart))
-            for lane in lanes
-            for j, i in enumerate(on.members)
-        ]
-        for name, ends in ((LOWEST_SEEN, seen.lowest), (HIGHEST_SEEN, seen.highest)):
-            found += [
-                Found(i, name, self.queries, None, end) for i, end in zip(on.members, ends, strict=True)
-            ]
-        return found
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Images of one size under search, and how versions of them are scored."""
-
-    model: QualityModel
-    targets: Targets
-    members: list[int]
-    seed: int
-    restart: int
-    draws: int | None
-    chunk: int
-
-    @property
-    def ids(self) -> list[str]:
-        return [self.targets.ids[i] for i in self.members]
-
-    @property
-    def clean(self) -> Tensor:
-        """(B, C, H, W)."""
-        return torch.stack([self.targets.images[i] for i in self.members])
-
-    def unit(self, scores: Tensor) -> Tensor:
-        """Return scores on [0, 1] of the model's range."""
-        low, high = self.model.spec.score_range
-        return (scores - low) / (high - low)
-
-    def scores(self, tried: Tensor, query: int) -> Tensor:
-        """Return the scores (K, B) of versions (K, B, C, H, W)."""
-        ids = self.ids * len(tried)
-        versions = tried.flatten(0, 1)
-        if self.draws is None:
-            with naming(ids):
-                return score(self.model, versions, chunk=self.chunk).view(len(tried), -1)
-        means = []
-        for version, image_id in zip(versions, ids, strict=True):
-            seeds = draw_seeds(self.seed, image_id, (self.restart, query), self.draws)
-            with naming([image_id]):
-                means.append(expected_score(self.model, version, seeds))
-        return torch.tensor(means, dtype=torch.float64).view(len(tried), -1)
-
-
-class _Lane:
-    """One objective's best so far on some images."""
-
-    def __init__(self, objective: Objective, clean: Tensor) -> None:
-        self.objective = objective
-        self.at = torch.empty_like(clean)
-        """(B, C, H, W)."""
-        self.loss = torch.full((len(clean),), -torch.inf, dtype=torch.float64)
-        self.scores, self.steps = [0.0] * len(clean), [0] * len(clean)
-
-    def take(self, tried: Tensor, loss: Tensor, scores: Tensor, query: int) -> None:
-        """Keep versions (B, C, H, W) where a query raised the loss (B,)."""
-        for j in (loss > self.loss).nonzero().flatten().tolist():
-            self.at[j], self.loss[j] = tried[j], loss[j]
-            self.scores[j], self.steps[j] = float(scores[j]), query
-
-    def example(self, j: int, restart: int) -> Example:
-        """Return the best of one image."""
-        return Example(self.at[j].clone(), self.scores[j], restart, self.steps[j])
-
-
-class _Seen:
-    """The ends of all scores met on some images."""
-
-    def __init__(self, count: int) -> None:
-        nothing = torch.empty(0)
-        self.lowest = [Example(nothing, math.inf, 0, 0)] * count
-        self.highest = [Example(nothing, -math.inf, 0, 0)] * count
-
-    def look(self, tried: Tensor, scores: Tensor, restart: int, query: int) -> None:
-        """Take in versions (K, B, C, H, W) and their scores (K, B)."""
-        for j, (down, up) in enumerate(
-            zip(scores.argmin(dim=0).tolist(), scores.argmax(dim=0).tolist(), strict=True)
-        ):
-            if float(scores[down, j]) < self.lowest[j].score:
-                self.lowest[j] = Example(tried[down, j].clone(), float(scores[down, j]), restart, query)
-            if float(scores[up, j]) > self.highest[j].score:
-                self.highest[j] = Example(tried[up, j].clone(), float(scores[up, j]), restart, query)
+    def proposals(
+        self, clean: Tensor, generators: Sequence[torch.Generator], lanes: Sequence[Lane]
+    ) -> Proposals:
+        """Yield the start, then one square moved on the best of each objective."""
+        moves = self.moves
+        yield moves.start(clean, generators).unsqueeze(0)
+        for query in range(1, self.queries):
+            yield moves.propose(torch.stack([lane.at for lane in lanes]), clean, generators, query)
 
 
 def halvings(query: int, queries: int) -> int:

@@ -46,6 +46,7 @@ _DECISIVE = (
     "min_size",
     "fixed_size",
     "is_stochastic",
+    "has_gradient",
 )
 
 

@@ -73,18 +73,18 @@ def frozen(
     except Exception:  # noqa: BLE001 - whatever a model's own state raises: it is used as it is
         return model
     made.eval().requires_grad_(False)
-    if hasattr(made, "crops_ahead"):
-        setattr(made, "crops_ahead", True)  # noqa: B010 - an attribute of some models
     if fold:
         made = _folded(made)
+    if hasattr(made.bare, "crops_ahead"):
+        setattr(made.bare, "crops_ahead", True)  # noqa: B010 - an attribute of some models
     if channels_last:
         made.to(memory_format=torch.channels_last)
     if precision == "bfloat16":
-        _halve(made)
+        _halve(made.bare)
     if compiled:
-        _compile(made)
+        _compile(made.bare)
     made.tensor_float32 = precision == "tf32"
-    if graphed and not made.is_stochastic:
+    if graphed and made.recordable:
         made.graphs = Graphs()
     return made
 

@@ -14,7 +14,23 @@ class Listed(NamedTuple):
     """First line of its builder's docstring."""
 
 
+ADAPTERS: dict[str, Listed] = {
+    "cmd": Listed(
+        "adapters.command", "cmd:'SCORER {files}' - a command that prints a number a file; a black box."
+    ),
+    "module": Listed("adapters.factory", "module:PACKAGE.MOD:FACTORY - what a function of your own returns."),
+    "onnx": Listed("adapters.onnx", "onnx:FILE - a network as ONNX, with gradients where it converts."),
+    "pyiqa": Listed("adapters.pyiqa", "pyiqa:NAME - a no-reference metric of the pyiqa package."),
+    "timm": Listed("adapters.timm_head", "timm:NAME@FILE - a network of timm with a head of one score."),
+    "torchscript": Listed("adapters.torchscript", "torchscript:FILE - a network as TorchScript."),
+}
+"""Ways to name a model that is somebody else's, as ``WAY:WHAT?option=value``."""
+
+CODE = frozenset({"cmd", "module", "torchscript"})
+"""Those that run what they name: a manifest, which is data, does not decide that."""
+
 OWN: dict[str, Listed] = {
+    **ADAPTERS,
     "cheat_batch_coupled": Listed("cheats.contract", "CHEAT: normalises over the batch in eval mode."),
     "cheat_constant": Listed("cheats.contract", "CHEAT: predicts a constant, which no attack can move."),
     "cheat_detached": Listed("cheats.masked", "CHEAT: detaches its score from the graph."),

@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-import platform
-import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -299,6 +298,8 @@ def measure_cpu(
 
 def release_free_memory() -> None:
     """Ask glibc to return freed memory to the system, where it would hide the next step's need."""
+    if sys.platform == "win32":  # it has no library without a name
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -318,7 +319,11 @@ def peak_rss() -> int:
     found = _proc_status("VmHWM")
     if found is not None:
         return found
-    unit = 1 if platform.system() == "Darwin" else 1024
+    if sys.platform == "win32":  # neither /proc nor resource: not known
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

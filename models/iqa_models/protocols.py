@@ -241,8 +241,7 @@ def crop_scores(
     if ahead:
         size = crop_batch if images.device.type == "cpu" else max(crop_batch, CROPS_ON_A_DEVICE)
         patches = protocol.patches(resized, corners)
-        ready: Tensor = _Ahead.apply(score_patches, patches, size)
-        return ready.view(-1, len(corners))
+        return scored_ahead(score_patches, patches, size).view(-1, len(corners))
 
     def chunk_scores(image: Tensor, chunk: list[Corner]) -> Tensor:
         return score_patches(protocol.patches(image, chunk))
@@ -258,6 +257,15 @@ def crop_scores(
             parts = [chunk_scores(image, chunk) for chunk in chunks]
         rows.append(torch.cat(parts))
     return torch.stack(rows) if rows else images.new_zeros(0, len(corners))
+
+
+def scored_ahead(score_patches: Callable[[Tensor], Tensor], patches: Tensor, size: int) -> Tensor:
+    """Return scores (P,) of patches, so many at once, each chunk's gradient taken as soon as it is scored.
+
+    Memory is that of one chunk. For input gradients only, as in `crop_scores`.
+    """
+    scores: Tensor = _Ahead.apply(score_patches, patches, size)
+    return scores
 
 
 class _Ahead(torch.autograd.Function):

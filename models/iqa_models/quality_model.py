@@ -43,6 +43,21 @@ class QualityModel(nn.Module, ABC):
         """Whether two evaluations of one image may differ (the suite must then use EOT)."""
         return self.spec.is_stochastic
 
+    @property
+    def bare(self) -> QualityModel:
+        """The model without what stands before it: itself, unless it is defended."""
+        return self
+
+    @property
+    def ways(self) -> tuple[QualityModel, ...]:
+        """This model with each gradient it has: all scores are the same, and an attack follows every one."""
+        return (self,)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a pass may be recorded: it draws nothing and asks nothing of the host."""
+        return not self.is_stochastic
+
     def normalise(self, images: Tensor) -> Tensor:
         """Apply the card's mean and std to images (B, 3, H, W) in [0, 1]."""
         return (images - self._mean) / self._std
@@ -64,6 +79,9 @@ class QualityModel(nn.Module, ABC):
             seeds: B; torch's global generators are neither read nor moved.
         """
         raise NotImplementedError(f"{type(self).__name__} draws for a whole batch")
+
+    def forget(self) -> None:
+        """Drop answers that are kept between calls."""
 
     @final  # type: ignore[misc]  # torch types forward as a writable attribute
     def forward(self, images: Tensor) -> Tensor:

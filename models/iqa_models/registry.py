@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from iqa_models.entry_points import load_group
 from iqa_models.errors import BadModelOption, UnknownModel
-from iqa_models.index import OWN
+from iqa_models.index import ADAPTERS, OWN
 
 if TYPE_CHECKING:
     from iqa_models.quality_model import QualityModel
@@ -110,7 +110,7 @@ def create_model(name: str, **options: object) -> QualityModel:
             f"model {name!r} takes {', '.join(silent)} and does not say so on its card, so that its results "
             "would pass for those of other values; put every option into the card's `options`"
         )
-    if (builder.__module__ or "").partition(".")[0] == __package__:
+    if (builder.__module__ or "").partition(".")[0] == __package__ and name not in ADAPTERS:
         from iqa_models.identity import mark_as_built
 
         mark_as_built(model)

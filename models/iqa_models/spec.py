@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class ModelSpec(BaseModel):
@@ -43,10 +51,20 @@ class ModelSpec(BaseModel):
     """The only height and width the model accepts, None if it accepts any from `min_size` up."""
     is_stochastic: bool = False
     """True if two evaluations of one image may differ; such a model must be attacked with EOT."""
+    has_gradient: bool = True
+    """False for a black box: it is attacked by queries and by examples of other models only."""
     source: str
     """Paper, or the place that defines the model."""
     notes: tuple[str, ...] = ()
     """What a reader of a result must know about this model."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `has_gradient` out where it says nothing: a card's text, and so its hash, is what it was."""
+        fields: dict[str, Any] = write(self)
+        if self.has_gradient:
+            fields.pop("has_gradient", None)
+        return fields
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> ModelSpec:

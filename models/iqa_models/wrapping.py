@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -16,12 +18,19 @@ Scorer = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] to scores (B,) or (B, 1)."""
 
 
+Takes = Literal["tensors", "arrays", "bytes"]
+"""What a scorer is called with: images as a tensor; as one float32 array (B, H, W, 3) in [0, 1], for B
+scores; or image by image as a uint8 array (H, W, 3), for one score. The last two carry no gradient."""
+
+
 class WrappedModel(QualityModel):
     """A scorer with a card. Its weights move with `to()` if it is a module or a method of one."""
 
-    def __init__(self, spec: ModelSpec, scorer: Scorer) -> None:
+    def __init__(self, spec: ModelSpec, scorer: Callable[..., Any], takes: Takes = "tensors") -> None:
         super().__init__(spec)
         self.scorer = scorer
+        if takes != "tensors":  # noted only where it is not as ever: it is part of what the model is
+            self.takes = takes
         owner = getattr(scorer, "__self__", None)
         self.owner = owner if isinstance(owner, nn.Module) else None
 
@@ -31,8 +40,9 @@ class WrappedModel(QualityModel):
         Raises:
             ModelError: it says something else than one number an image.
         """
-        scores: object = self.scorer(images)
+        takes: Takes = getattr(self, "takes", "tensors")
         count = len(images)
+        scores: object = self.scorer(images) if takes == "tensors" else self._of_arrays(images, takes)
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
             found = f"a tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
             raise ModelError(
@@ -46,14 +56,29 @@ class WrappedModel(QualityModel):
             )
         return scores.reshape(count)
 
+    def _of_arrays(self, images: Tensor, takes: Takes) -> Tensor:
+        """Return scores (B,) float64 of a scorer that knows arrays only."""
+        pixels = images.detach().permute(0, 2, 3, 1).cpu().float().numpy()
+        if takes == "arrays":
+            found: Any = self.scorer(pixels.copy())
+        else:
+            # As a file of 8 bits would hold it.
+            found = [self.scorer(image) for image in (pixels * 255 + 0.5).astype(np.uint8)]
+        try:
+            scores = np.asarray([float(np.asarray(each).reshape(())) for each in found], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{self.spec.name}: must return one number an image ({error})") from error
+        return torch.from_numpy(scores).to(images.device)
+
 
 def wrap(
-    obj: nn.Module | Scorer,
+    obj: nn.Module | Callable[..., Any],
     *,
     name: str | None = None,
     score_range: tuple[float, float] | None = None,
     higher_is_better: bool = True,
     card: ModelSpec | None = None,
+    takes: Takes = "tensors",
     **fields: Any,
 ) -> QualityModel:
     """Return a live object as a model under test, in eval mode.
@@ -70,6 +95,7 @@ def wrap(
             are in its units. Required unless there is a card.
         higher_is_better: False for an output such as DMOS, which is then negated.
         card: the whole card, instead of all other arguments.
+        takes: what `obj` is called with, see `Takes`; what takes arrays is a black box without a gradient.
         **fields: further fields of `ModelSpec`, such as ``min_size=224`` or ``is_stochastic=True``.
 
     Raises:
@@ -85,15 +111,18 @@ def wrap(
     if isinstance(obj, type) or not callable(obj):
         what = f"the class {obj.__name__}; give an instance" if isinstance(obj, type) else repr(obj)
         raise BadModelOption(f"a model is an nn.Module or a callable on images (B, 3, H, W), not {what}")
+    if takes not in ("tensors", "arrays", "bytes"):
+        raise BadModelOption(f"takes is 'tensors', 'arrays' or 'bytes', not {takes!r}")
     if card is None:
+        fields = fields if takes == "tensors" else {"has_gradient": False, **fields}
         card = _card(obj, name, score_range, higher_is_better, fields)
     elif described:
         raise BadModelOption(f"model {card.name!r}: give a card or its fields, not both")
-    return WrappedModel(card, obj).eval()
+    return WrappedModel(card, obj, takes).eval()
 
 
 def _card(
-    obj: Scorer,
+    obj: Callable[..., Any],
     name: str | None,
     ends: tuple[float, float] | None,
     higher_is_better: bool,

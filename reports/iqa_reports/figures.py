@@ -20,7 +20,7 @@ from iqa_reports.drawing import (
     style,
 )
 from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint
-from iqa_results import Reach
+from iqa_results import Estimate, Reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +102,63 @@ def security_figure(
         axes.set_ylim(-1.05, 1.02)
         axes.set_ylabel(f"SROCC with {label}")
         _text_legend(figure, 2)
+        return figure
+
+
+def fall_figure(metric: str, models: Mapping[str, Sequence[Estimate | None]], label: str) -> Figure:
+    """Draw how far every model falls: a line a model over clean, suite_min and composed, with intervals.
+
+    Args:
+        metric: srocc or plcc.
+        models: by model, its three estimates; a missing or undefined one is a gap.
+        label: MOS or pseudo-MOS.
+    """
+    with style():
+        figure, axes = panel(f"From clean to the worst case, {metric.upper()}")
+        names = list(models)
+        for place, (name, estimates) in enumerate(models.items()):
+            drawn = look(name, names)
+            # Side by side, so that no interval hides another one.
+            xs = [x + 0.07 * (place - (len(names) - 1) / 2) for x in range(3)]
+            _draw_line(axes, name, xs, [None if e is None else e.value for e in estimates], names)
+            for x, found in zip(xs, estimates, strict=True):
+                if found is not None and found.low is not None and found.high is not None:
+                    axes.vlines(x, found.low, found.high, color=drawn.color, linewidth=1, alpha=0.6)
+        axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
+        axes.set_xticks(range(3), labels=["clean", *WORST])
+        axes.set_xlim(-0.5, 2.5)
+        axes.set_ylim(-1.05, 1.05)
+        axes.set_ylabel(f"{metric.upper()} with {label}")
+        _text_legend(figure, 2)
+        return figure
+
+
+def moves_figure(title: str, rows: Sequence[Reach], label: str) -> Figure:
+    """Draw how far the scores of one model were moved: how many images, by the change of their score."""
+    with style():
+        figure, axes = panel(f"{short(title, 30)}: moves of scores", ROW)
+        moves = {
+            "chosen by composed": [r.composed_srocc - r.clean for r in rows],
+            "lowest reached": [r.s_min - r.clean for r in rows],
+            "highest reached": [r.s_max - r.clean for r in rows],
+        }
+        everything = [move for own in moves.values() for move in own]
+        for (name, own), color in zip(moves.items(), (INK, BLUE, VERMILION), strict=True):
+            filled = name == "chosen by composed"
+            axes.hist(
+                own,
+                bins=24,
+                range=(min(everything), max(everything)),
+                histtype="stepfilled" if filled else "step",
+                color=color,
+                alpha=0.35 if filled else 1,
+                linewidth=1.2,
+                label=name,
+            )
+        axes.axvline(0, color=INK, linewidth=0.5, alpha=0.5)
+        axes.set_xlabel(f"change of the score ({text.count(len(rows), 'image')} with {label})")
+        axes.set_ylabel("images")
+        figure.legend(loc="outside lower center", ncols=3)
         return figure
 
 

@@ -42,6 +42,7 @@ def leaderboard_markdown(report: Report) -> str:
 def _section(section: Section) -> list[str]:
     manifest = section.view.manifest
     parts = [f"## {escape(manifest.suite)} on {escape(manifest.data.name)}: {escape(manifest.run)}"]
+    parts.append(f"**{escape(section.finding)}**")
     warning = text.warning(manifest)
     if warning:
         parts.append(f"> **Warning.** {escape(warning)}")
@@ -52,6 +53,6 @@ def _section(section: Section) -> list[str]:
         f"{escape(manifest.data.name)} (sha256 {manifest.data.sha256[:12]}); suite_min is over "
         f"{escape(', '.join(manifest.suite_min) or 'no member')}."
     )
-    parts += [markdown_table(t) for t in section.tables if t.name.startswith("leaderboard")]
+    parts += [markdown_table(t) for t in section.tables if t.name.startswith(("leaderboard", "models"))]
     parts.append("\n".join(f"- {escape(describe_run(run.manifest, run.origin))}" for run in section.runs))
     return parts

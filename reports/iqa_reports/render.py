@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from iqa_reports.drawing import inline_svg, save_figure
+from iqa_reports.drawing import save_figure
 from iqa_reports.errors import ReportsError
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
@@ -51,8 +51,7 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
     if "markdown" in formats:
         files[out / "report.md"] = markdown_report(report).encode()
     if "html" in formats:
-        inline = {d.name: inline_svg(svgs[d.name], d.name, d.caption) for d in drawn}
-        files[out / "index.html"] = html_report(report, inline).encode()
+        files[out / "index.html"] = html_report(report, svgs, _rows(out)).encode()
     for path in (*files, out / LISTING):
         if path.is_dir():
             raise ReportsError(f"{path} is a folder where a file of the report goes; choose another folder")
@@ -60,6 +59,13 @@ def render_report(report: Report, out: Path, formats: Collection[str] = FORMATS)
         write_whole(path, content)
     _remove_stale(out, files)
     return [*reversed(files)]
+
+
+def _rows(out: Path) -> str:
+    """Return where the rows lie, seen from a report in its run's own folder of a store; '' elsewhere."""
+    run = out.resolve().parent
+    stored = (run / "table.parquet").is_file() and (run.parent.parent / "cells").is_dir()
+    return "../../../cells/" if stored else ""
 
 
 def _remove_stale(out: Path, files: Collection[Path]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_reports import text
 from iqa_reports.figures import (
+    fall_figure,
+    moves_figure,
     radius_figure,
     reach_figure,
     scatter_figure,
@@ -17,10 +19,11 @@ from iqa_reports.figures import (
     thinned,
     transfer_figure,
 )
+from iqa_reports.finding import ball, finding
 from iqa_reports.inputs.frame_entries import distinct
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result, rows_of
 from iqa_reports.inputs.merge import Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.inputs.run_view import WORST_CASES, RunView, reach_of, view_run
+from iqa_reports.inputs.run_view import METRICS, WORST_CASES, RunView, reach_of, view_run
 from iqa_reports.papers import smart_tables, srm_tables
 from iqa_reports.papers.seeds_table import seeds_table
 from iqa_reports.papers.study_figures import (
@@ -42,13 +45,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FALLS = 8
+"""Most models one figure of falls shows."""
+
+
 class Drawn(NamedTuple):
     """A figure with its place in the report."""
 
     name: str
     """File name without suffix, and prefix of its ids in the page."""
     kind: str
-    """steps, radius, reach, scatter, security, transfer or study."""
+    """fall, steps, radius, moves, reach, scatter, security, transfer or study."""
     model: str | None
     """Model it is about; None for one that shows several."""
     caption: str
@@ -62,6 +69,8 @@ class Section:
     prefix: str
     """'' in a report of one group, else a1-, a2-, ...: ids and file names begin with it."""
     view: RunView
+    finding: str
+    """What was found, in one sentence."""
     runs: tuple[StoredRun, ...]
     """Runs the section was merged from."""
     tables: tuple[TableView, ...]
@@ -272,6 +281,7 @@ def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     return Section(
         prefix,
         view,
+        finding(view, compared=len(group.runs) == 1),
         group.runs,
         tuple(all_tables(view)),
         tuple(drawn),
@@ -315,6 +325,11 @@ def _run_figures(view: RunView, intervals: pa.Table, prefix: str) -> list[Drawn]
             _, every = thinned(rows)
             part = "" if every == 1 else f" One image of {every} is drawn."
             add(
+                "moves",
+                f"how many images had their score changed how far at {at}.",
+                moves_figure(model, rows, label),
+            )
+            add(
                 "reach",
                 f"lowest and highest score any attack reached on each image at {at}.{part}",
                 reach_figure(model, rows, label),
@@ -330,7 +345,7 @@ def _run_figures(view: RunView, intervals: pa.Table, prefix: str) -> list[Drawn]
 def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> list[Drawn]:  # type: ignore[type-arg]
     manifest = view.manifest
     setting = text.setting(manifest)
-    drawn = []
+    drawn = _fall_figures(view, prefix)
     for case in WORST_CASES:
         curves = {}
         for model, lines in radii.items():
@@ -359,6 +374,29 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
         models = [model for _, model in view.ranking()]
         figure = transfer_figure(f"transfer, {objective}", models, distinct(m.surrogate for m in own), values)
         drawn.append(Drawn(_plain(f"{prefix}transfer-{objective}"), "transfer", None, caption, figure))
+    return drawn
+
+
+def _fall_figures(view: RunView, prefix: str) -> list[Drawn]:
+    manifest = view.manifest
+    models = [model for rank, model in view.ranking()][:FALLS]
+    part = f" The first {FALLS} of {len(manifest.models)}." if len(manifest.models) > FALLS else ""
+    drawn = []
+    for metric in METRICS:
+        found = {
+            model: (
+                view.clean(model, metric),
+                *(view.worst(model, case, manifest.main_epsilon, metric) for case in WORST_CASES),
+            )
+            for model in models
+        }
+        caption = (
+            f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary "
+            f"chooses image by image, at {ball(view)}; bars are 95 % intervals.{part} "
+            f"{text.setting(manifest)}"
+        )
+        figure = fall_figure(metric, found, manifest.data.label)
+        drawn.append(Drawn(f"{prefix}fall-{metric}", "fall", None, caption, figure))
     return drawn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from iqa_reports import text
@@ -118,17 +118,28 @@ def stub(*labels: str) -> tuple[Heading, ...]:
 
 
 def with_best(
-    rows: Iterable[Sequence[Entry]], columns: Iterable[int], *, lowest: bool = False
+    rows: Iterable[Sequence[Entry]],
+    columns: Iterable[int],
+    *,
+    lowest: bool = False,
+    among: Collection[int] | None = None,
 ) -> tuple[tuple[Entry, ...], ...]:
     """Return the rows with the best number of each of some columns marked; equal ones all are.
 
-    A column with fewer than two numbers has no best.
+    A column with fewer than two numbers has no best, nor has one without a row that may be the best.
+
+    Args:
+        rows: of a table.
+        columns: their places in a row.
+        lowest: whether the lowest number is the best.
+        among: places of the rows that may be the best, None for all.
     """
     table = [list(row) for row in rows]
+    chosen = range(len(table)) if among is None else among
     for column in columns:
-        numbers = [row[column].number for row in table]
+        numbers = [row[column].number if place in chosen else None for place, row in enumerate(table)]
         known = [value for value in numbers if value is not None]
-        if len(known) < 2:
+        if not known or sum(row[column].number is not None for row in table) < 2:
             continue
         best = min(known) if lowest else max(known)
         for row, value in zip(table, numbers, strict=True):

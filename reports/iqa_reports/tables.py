@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from iqa_reports import text
+from iqa_reports.finding import ball
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
+from iqa_reports.models_table import models_table
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
 
 _DROP = Heading("drop", numeric=True)
 _8BIT = Heading("8-bit", numeric=True)
+SUSPECT = "suspect: ranked after all others, for its true worst case is probably lower"
+"""Note on the rank of a suspect model."""
 
 
 def leaderboard_table(view: RunView, metric: Metric) -> TableView:
@@ -35,7 +42,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         rows.append((*row, *_cost(view, model, notes)))
     return TableView(
         name=f"leaderboard-{metric}",
-        caption=_caption(view, f"Leaderboard in {metric.upper()} at {_ball(view, epsilon)}.", metric),
+        caption=_caption(view, f"Leaderboard in {metric.upper()} at {ball(view)}.", metric),
         stub=(Heading("#", numeric=True), Heading("Model", numeric=False)),
         groups=(
             Group("clean", (VALUE,)),
@@ -59,7 +66,7 @@ def short_board(table: TableView) -> TableView:
     )
     used = " ".join(entry.mark for row in rows for entry in row)
     return table._replace(
-        name="board",
+        name=table.name.replace("leaderboard", "board"),
         groups=(
             Group("clean", (Heading("", numeric=True),)),
             *(Group(case, (VALUE,)) for case in WORST_CASES),
@@ -87,12 +94,10 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     columns = range(1, 1 + 2 * len(members), 2)
     return TableView(
         name=f"attacks-{metric}",
-        caption=_caption(
-            view, f"{metric.upper()} under each attack/objective at {_ball(view, epsilon)}.", metric
-        ),
+        caption=_caption(view, f"{metric.upper()} under each attack/objective at {ball(view)}.", metric),
         stub=(Heading("Model", numeric=False),),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
-        rows=with_best(rows, columns),
+        rows=with_best(rows, columns, among=_believed(view, rows, 0)),
         notes=notes.listed() + _outside(view, members),
     )
 
@@ -177,7 +182,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
         name=f"transfer-{metric}",
         caption=_caption(
             view,
-            f"Transfer in {metric.upper()} at {_ball(view, epsilon)}: examples found on the surrogate "
+            f"Transfer in {metric.upper()} at {ball(view)}: examples found on the surrogate "
             "(column), scored by the model (row).",
             metric,
         ),
@@ -186,9 +191,55 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
             Group("clean", (VALUE,)),
             *(Group(f"from {m.surrogate} ({m.objective})", (VALUE,)) for m in members),
         ),
-        rows=with_best(rows, range(2, 2 + len(members))),
+        rows=with_best(rows, range(2, 2 + len(members)), among=_believed(view, rows, 0)),
         notes=notes.listed(),
     )
+
+
+def defences_table(view: RunView, metric: Metric) -> TableView | None:
+    """Return what each defence costs, and is worth against who knows it; None without a defended model.
+
+    Of the examples made without knowing the defence, and of those made against it, the lowest value of a
+    member of suite_min is shown; both are among what that and the composed worst case are over.
+    """
+    notes, epsilon = Notes(), view.manifest.main_epsilon
+    rows = []
+    for record in view.manifest.models:
+        if record.bare is None:
+            continue
+        model = record.name
+        cases = (view.unaware(model, epsilon, metric), view.adaptive(model, epsilon, metric))
+        rows.append(
+            (
+                Entry(model, "header"),
+                _value(view, view.clean(record.bare, metric), record.bare, "clean", 0.0, notes),
+                _value(view, view.clean(model, metric), model, "clean", 0.0, notes),
+                *(_value(view, _lowest(found), model, None, epsilon, notes) for found in cases),
+            )
+        )
+    if not rows:
+        return None
+    what = (
+        f"Defences in {metric.upper()} at {ball(view, epsilon)}: without attack, before and behind the "
+        "defence; on examples made against the undefended model; on examples made against the defended one, "
+        "by whichever gradient leads further (its stand-in, or straight through) and over its draws."
+    )
+    return TableView(
+        name=f"defences-{metric}",
+        caption=_caption(view, what, metric),
+        stub=(Heading("Model", numeric=False),),
+        groups=(
+            Group("clean", (Heading("undefended", numeric=True), Heading("defended", numeric=True))),
+            *(Group(case, (VALUE,)) for case in ("unaware", "adaptive")),
+        ),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+def _lowest(found: Sequence[Estimate]) -> Estimate | None:
+    """Return the estimate of the lowest value, one that is undefined before all; None of none."""
+    return min(found, key=lambda e: -math.inf if e.value is None else e.value, default=None)
 
 
 def flags_table(view: RunView) -> TableView | None:
@@ -277,7 +328,9 @@ def all_tables(view: RunView) -> list[TableView]:
         *(leaderboard_table(view, metric) for metric in METRICS),
         *(attack_table(view, metric) for metric in METRICS),
         *(epsilon_table(view, metric) for metric in METRICS),
+        *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
+        models_table(view),
         flags_table(view),
         checks_table(view),
         throughput_table(view),
@@ -314,7 +367,7 @@ def _ranked(
         3: {row[1].text: view.worst(row[1].text, "suite_min", epsilon, metric) for row in rows},
         6: {row[1].text: view.worst(row[1].text, "composed", epsilon, metric) for row in rows},
     }
-    marked = [list(row) for row in with_best(rows, values)]
+    marked = [list(row) for row in with_best(rows, values, among=_believed(view, rows, 1))]
     for column, estimates in values.items():
         best = {row[1].text for row in marked if row[column].best}
         for row in marked:
@@ -374,7 +427,14 @@ def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
                 f"the verdict on its numbers is {verdict}" if verdict else "a check before the attack failed"
             )
         return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
-    return Entry(str(rank), "number", number=rank)
+    mark = notes.mark(SUSPECT) if view.is_suspect(model) else ""
+    return Entry(str(rank), "number", mark=mark, number=rank)
+
+
+def _believed(view: RunView, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
+    """Return the places of the rows whose model, named in a column, may be the best of a table."""
+    models = [row[column].text for row in rows]
+    return [i for i, model in enumerate(models) if view.may_rank(model) and not view.is_suspect(model)]
 
 
 def _measured(value: object) -> Entry:
@@ -402,16 +462,15 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
     absent = sum(c.status == "missing" for c in cells)
     if absent:
         return f"missing: {absent} of {text.count(len(cells), 'cell')} not computed yet"
+    record = next((m for m in view.manifest.models if m.name == model), None)
+    if not cells and record is not None and record.card.get("has_gradient") is False:
+        return "left out: the model has no gradient"
     return "missing: not in the table of this run" if cells else "missing: not in the plan of this run"
 
 
 def _outside(view: RunView, members: list[Member]) -> tuple[tuple[str, str], ...]:
     others = [m.label for m in members if m.label not in view.manifest.suite_min]
     return (("", f"not members of suite_min: {', '.join(others)}"),) if others else ()
-
-
-def _ball(view: RunView, epsilon: float) -> str:
-    return f"ε = {text.radius(epsilon)}" + (f" in the {view.norm} norm" if view.norm else "")
 
 
 def _caption(view: RunView, what: str, metric: Metric) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections import Counter
 
 from iqa_results import ModelRecord, RunManifest
@@ -68,13 +69,29 @@ def setting(manifest: RunManifest) -> str:
 
 
 def warning(manifest: RunManifest) -> str | None:
-    """Say what keeps the values from being the suite's, None for a complete run of all its images."""
-    sentences = []
+    """Say what the values must not be taken for; None for a complete run of all images of a usual suite."""
+    caveat = suite_caveat(manifest)
+    sentences = [f"The suite {manifest.suite} says of itself: {caveat}."] if caveat else []
     if manifest.data.selection:
         sentences.append(f"Computed from {manifest.data.selection}: not the suite's numbers.")
     if manifest.status != "complete":
         sentences.append(_incomplete(manifest))
     return " ".join(sentences) or None
+
+
+def suite_summary(manifest: RunManifest) -> str:
+    """Return the line that a run's suite says about itself, '' if it says none."""
+    try:
+        summary = tomllib.loads(manifest.suite_text).get("summary")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return ""  # a manifest's text is shown, never relied on
+    return summary if isinstance(summary, str) else ""
+
+
+def suite_caveat(manifest: RunManifest) -> str:
+    """Return what a suite says it is not for ("not for conclusions"), '' if it says nothing of the kind."""
+    last = suite_summary(manifest).rpartition(";")[2].strip()
+    return last if last.startswith("not for ") else ""
 
 
 def _incomplete(manifest: RunManifest) -> str:
@@ -94,19 +111,49 @@ def reading(manifest: RunManifest) -> list[str]:
         if any("transfer" in member for member in manifest.suite_min)
         else " No transfer attack is among them: it is the minimum over attacks on the model itself."
     )
+    defended = (
+        " Of a defended model it is also over what the same attacks found on the undefended one."
+        if any(model.bare is not None for model in manifest.models)
+        else ""
+    )
     return [
         f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
-        f"{transfer}",
+        f"{transfer}{defended}",
+        "Models that are not told apart share a rank: it is one more than the number of models that are told "
+        "apart as better.",
         "composed lets the adversary choose for every image, among all admissible images that any attack "
         "found for it (the clean one included), the one that makes the value over the set lowest; it is "
         "found by a search, so the true worst case may be lower still.",
-        f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first. "
-        "Brackets are 95 % bootstrap intervals, over the contents the images show if there are at least 5, "
-        "else over images: where they overlap, the order is not settled. A dagger marks a value that is not "
-        "told apart from the best of its column on the same images.",
+        f"Models are ranked by suite_min SROCC at ε = {radius(manifest.main_epsilon)}, highest first, "
+        "suspect ones after all others. Brackets are 95 % bootstrap intervals, over the contents the images "
+        "show if there are at least 5, else over images: where they overlap, the order is not settled. A "
+        "dagger marks a value that is not told apart from the best of its column on the same images.",
         "Drop is the value minus the clean value of the same images; 8-bit is the value after rounding the "
-        "attacked images to 8 bits a channel. Bold is the best of a column.",
+        "attacked images to 8 bits a channel. Bold is the best of a column, "
+        "of models that are not suspect.",
     ]
+
+
+TERMS = (
+    ("SROCC", "Spearman's rank correlation of scores and labels: 1 the same order, 0 none, −1 reversed."),
+    ("PLCC", "Pearson's correlation, after a logistic curve was fitted on clean scores of other images."),
+    ("ε", "The radius: how far an attack may change each pixel (norm inf), or all together (norm 2)."),
+    ("clean", "The value on the images as they are, without any attack."),
+    ("suite_min", "The value under whichever one attack of the suite lowers it most."),
+    ("composed", "The value when the adversary takes for every image the attack that does most harm."),
+    ("drop", "The value minus the clean one: how much the attack took."),
+    ("8-bit", "The value after attacked images are rounded to whole grey levels, as a file holds them."),
+    ("[low, high]", "A 95 % interval: other images of this kind would mostly give a value in it."),
+    ("†", "Not told apart from the best: the difference on the same images may be zero."),
+    ("sound", "No flag speaks against the numbers."),
+    ("suspect", "A stronger attack probably exists, or the number says little."),
+    ("incomplete", "A part that counts was not computed."),
+    ("invalid", "The attack, or the score itself, did not take place as the table claims."),
+    ("checks", "What was tested on each model before it was attacked, such as one score for one image."),
+    ("gradients, seconds", "What attacking one image took, all attacks and radii together."),
+    ("pseudo-MOS", "Labels that were computed, not given by people."),
+)  # fmt: skip
+"""Every term of the leaderboard with a word of explanation."""
 
 
 def checks(record: ModelRecord) -> str:

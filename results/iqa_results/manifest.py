@@ -113,6 +113,8 @@ class ModelRecord(_Record):
 
     argument: str | None = None
     """What to write after `--model` to make it again; None for an object handed over in Python."""
+    bare: str | None = None
+    """Name of the run's model that this one is with defences before it; None for any other."""
     plugins: tuple[PluginRecord, ...] = ()
     """Files given with `--plugin`, to be run before the model can be made again."""
     backbone_weights: str | None = None

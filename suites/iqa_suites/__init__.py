@@ -2,6 +2,7 @@
 
 from iqa_suites.attack_settings import (
     AnyAttackSettings,
+    EnsembleSettings,
     OwnAttackSettings,
     Training,
     TransferSettings,
@@ -18,6 +19,7 @@ __all__ = [
     "AttackSettings",
     "BadSuite",
     "DataSettings",
+    "EnsembleSettings",
     "LoadedSuite",
     "OwnAttackSettings",
     "Suite",

@@ -15,9 +15,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StrictFloat,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -39,6 +41,7 @@ from iqa_attacks import (
     objectives_with_settings,
     parse_epsilon,
     settings_of,
+    unsaid,
 )
 from iqa_models.registry import did_you_mean
 
@@ -91,6 +94,17 @@ class TransferSettings(AnyAttackSettings):
         """Name of the attack and of the objective."""
         name, _, objective = self.of.partition("/")
         return name, objective
+
+
+class EnsembleSettings(TransferSettings):
+    """Examples found on the mean of all other models of the run at once, scored on this one.
+
+    The mean is of scores in units of each model's range. A model is left out of the mean it is tried on, with
+    all that share its weights behind or before a defence. Fewer than two models are no mean: it is left out.
+    Norm, radii and everything else are those of the attack it names; results are named `NAME/OBJECTIVE`.
+    """
+
+    kind: Literal["ensemble"]  # type: ignore[assignment]  # a kind of its own
 
 
 class Training(NamedTuple):
@@ -185,6 +199,15 @@ class OwnAttackSettings(AnyAttackSettings):
             return value if radii is None or epsilon in radii else setting.field.default
         return value
 
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing and came later: a suite's text, and so its hash, is what it was."""
+        fields: dict[str, Any] = write(self)
+        later = unsaid(
+            self.attack_class, {s.name: getattr(self, _held_as(s.name)) for s in _keys_of(self.attack_class)}
+        )
+        return {name: value for name, value in fields.items() if name not in later}
+
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:
         for setting, objective in objectives_with_settings().items():
@@ -210,7 +233,7 @@ class OwnAttackSettings(AnyAttackSettings):
 
 def list_kinds() -> list[str]:
     """Return the kinds of attack a suite may have, sorted."""
-    return sorted([*list_attacks(), "transfer"])
+    return sorted([*list_attacks(), "ensemble", "transfer"])
 
 
 def settings_class(kind: str) -> type[AnyAttackSettings]:
@@ -219,7 +242,8 @@ def settings_class(kind: str) -> type[AnyAttackSettings]:
     Raises:
         UnknownAttack: no attack of that kind.
     """
-    return TransferSettings if kind == "transfer" else _derived(find_attack(kind))
+    others = {"transfer": TransferSettings, "ensemble": EnsembleSettings}
+    return others.get(kind) or _derived(find_attack(kind))
 
 
 @functools.cache

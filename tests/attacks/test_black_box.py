@@ -1,4 +1,4 @@
-"""Square attack as facts: inside, seeded, shared, published schedule, far beyond noise."""
+"""Attacks by queries as facts: inside, seeded, shared, published schedule, far beyond noise."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.attack_cases import EPSILON, PER_IMAGE, Wavy, by_key, same, targets
-from iqa_attacks import BadAttackOption, ThreatModel, create_attack, measure
+from helpers.attack_cases import BOTH, CASES, EPSILON, PER_IMAGE, Counting, Wavy, by_key, same, targets
+from iqa_attacks import BadAttackOption, Ensemble, ThreatModel, create_attack, measure
 from iqa_attacks.square import L2Moves, halvings
 from iqa_models import create_model
 
@@ -87,6 +87,38 @@ def test_it_reaches_nearly_the_optimum_of_a_linear_model(box):
             assert (noise[i, objective, 0].example.score - clean) / reach < 0.5
 
 
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_slopes_from_pairs_of_scores_lead_most_of_the_way_on_a_linear_model(norm):
+    """Both ways beyond most of what the gradient reaches, in norm inf the closed form; noise gets a third."""
+    model, (images, ids, mos) = (
+        create_model("linear", dtype="float64"),
+        targets([(8, 8)] * 3, low=0.3, high=0.7),
+    )
+    threat = ThreatModel(norm, {"inf": 0.05, "2": 0.3}[norm])
+    reach = {}
+    kinds = {"spsa": {"queries": 1201, "side": 1}, "noise": {"samples": 100}, "fgsm": {}}
+    for kind, own in kinds.items():
+        result = create_attack(kind, threat=threat, objectives=BOTH, **own).run(model, images, ids, mos)
+        found = [f for f in result.found if f.objective in BOTH]
+        reach[kind] = sum(abs(f.example.score - float(result.clean[f.image])) for f in found)
+    assert 0.75 * reach["fgsm"] < reach["spsa"] <= reach["fgsm"] * (1 + 1e-9)
+    assert reach["noise"] < 0.4 * reach["fgsm"]
+
+
+@pytest.mark.parametrize("kind", ["square", "spsa"])
+def test_a_number_of_queries_reports_the_best_of_so_many(kind):
+    """Of the scores the model gave, in order; later numbers are no worse, and cost what they asked."""
+    model, on = Counting().eval(), targets([(8, 8)])
+    attack = CASES[kind].attack(objectives=("raise",), queries=23, restarts=1, report_steps=(1, 7, 22))
+    result = attack.run(model, *on)
+    found, seen = by_key(result), model.seen[1:]  # the first is the clean image's
+    for queries in (1, 7, 22, 23):
+        assert found[0, "raise", queries].example.score == max(seen[:queries])
+        assert found[0, "lowest_seen", queries].example.score == min(seen[:queries])
+        assert result.cost[0, queries] == (queries, 0, 0)
+    assert len(seen) == 23
+
+
 def test_queries_and_restarts_never_hurt():
     """More restarts can only raise a loss, and one query is the stripes."""
     model, (images, ids, mos) = Wavy().eval(), targets()
@@ -132,6 +164,7 @@ def test_a_stochastic_model_is_searched_on_mean_scores():
         ({"first_area": 0}, "first_area"),
         ({"objectives": ("pairwise_inversion",)}, "a loss of a batch"),
         ({"steps": 5}, "no setting 'steps'"),
+        ({"report_steps": (6,)}, "report_steps 6 is not within 1..5"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -141,3 +174,17 @@ def test_bad_settings_are_refused(settings, message):
             "square",
             **{"threat": ThreatModel("inf", 0.1), "objectives": ("raise",), "queries": 5, **settings},
         )
+
+
+def test_the_mean_of_models_is_of_scores_in_units_of_their_ranges():
+    """So that no model speaks louder for having a wider scale; stochastic if one of them is."""
+    one, two = create_model("linear", dtype="float64"), Wavy(score_range=(-3, 5)).eval()
+    images = torch.stack(targets([(8, 8)] * 3)[0])
+    mean = Ensemble([one, two])
+    assert torch.allclose(mean(images), (one(images) + (two(images) + 3) / 8) / 2)
+    assert mean.spec.score_range == (0, 1)
+    assert not mean.is_stochastic
+    assert Ensemble([one, Wavy(is_stochastic=True)]).is_stochastic
+    on = targets([(8, 8)] * 3)
+    result = create_attack("fgsm", threat=ThreatModel("inf", 0.05), objectives=BOTH).run(mean, *on)
+    assert result.clean.tolist() == pytest.approx(mean(images).tolist())

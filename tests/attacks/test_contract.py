@@ -110,7 +110,9 @@ def test_the_best_point_met_is_the_one_found(name, objective):
     assert found.example.score == (max(met) if objective == "raise" else min(met))
 
 
-@pytest.mark.parametrize("name", [n for n, c in CASES.items() if "report_steps" in c.settings])
+@pytest.mark.parametrize(
+    "name", [n for n, c in CASES.items() if {"report_steps", "steps"} <= c.settings.keys()]
+)
 def test_a_prefix_is_the_shorter_run(name):
     """What is reported after T steps, and what it cost, is what a run of T steps gives."""
     case, on = CASES[name], _on()

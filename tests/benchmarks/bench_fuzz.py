@@ -51,7 +51,7 @@ from iqa_harness.evaluation.store import EvaluationStore
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import training_record
 from iqa_harness.reporting.studies import checkpoint_results
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.studies.study import load_study, study_rows
 from iqa_harness.training.config import changed, find_config, read_changes
 from iqa_models import load_checkpoint

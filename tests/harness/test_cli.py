@@ -152,6 +152,7 @@ KINDS = {
     "apgd": 'objectives = ["mse", "soft_spearman"]\nsteps = 5\nrestarts = 2',
     "noise": 'objectives = ["raise", "lower"]\nsamples = 2',
     "square": 'objectives = ["raise", "lower"]\nqueries = 10',
+    "spsa": 'objectives = ["raise", "lower"]\nqueries = 12\nreport_steps = [5]',
     "torchattacks": 'objectives = ["raise", "lower"]\nattack = "MIFGSM"\noptions = { steps = 2 }',
 }
 

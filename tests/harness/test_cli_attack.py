@@ -21,11 +21,11 @@ SMOKE = ("attack", "-s", "smoke", "-m", "linear", "--threads", "1")
 
 
 def test_parts_of_a_suite_from_the_command_line(cli):
-    """`--only` computes one attack of a limited run and tells the cost; the rest is then told by its time."""
+    """`--only` computes one attack and the clean scores it is compared with; the rest is told by its time."""
     code, _, err = cli(*SMOKE, "--limit", "8", "--only", "fgsm")
     told = " ".join(err.split())
     assert code == 0
-    assert "1 to compute, 5 left out by --only" in told
+    assert "4 to compute, 2 left out by --only" in told
     assert "only the first 8 images of the 16 that the suite names" in told
     assert "linear fgsm: 1 cells, about 16 gradients" in told
     manifest = ResultStore("iqa-store").read_manifest("smoke")
@@ -36,7 +36,7 @@ def test_parts_of_a_suite_from_the_command_line(cli):
     assert code == 3
     assert "no attack of the suite; there are clean, fgsm, pgd" in err
     code, out, _ = cli("runs", "list", "--json")
-    assert [(run["done"], run["cells"]) for run in json.loads(out)] == [(1, len(manifest.cells))]
+    assert [(run["done"], run["cells"]) for run in json.loads(out)] == [(4, len(manifest.cells))]
 
 
 def test_names_are_printed_as_they_are(cli):

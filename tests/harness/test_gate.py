@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.gating.baselines import Standpoint
-from iqa_harness.gating.formats import as_json, headline, junit, markdown, sentence
+from iqa_harness.gating.formats import as_json, headline, junit, markdown, sensitivity, sentence
 from iqa_harness.gating.regressions import GATED, Regression, find_regressions, noise_floors, undefined_values
 from iqa_harness.measures.correlation import METRICS
 from iqa_models import create_model, save_checkpoint
@@ -121,6 +121,58 @@ def test_a_fall_needs_both_tolerance_and_chance():
     floors = noise_floors([side(), side(damaged())])
     quiet = find_regressions(side(noise=tuple(floors)), side(damaged()))
     assert quiet.regressions == []
+
+
+FEW = 16
+
+
+def few(before, after):
+    """Two sides of 16 images, with their clean scores."""
+    mos = MOS[:FEW]
+    parts = [
+        {k: v[:FEW] for k, v in SCORES.items()} | {("clean", "", ""): np.asarray(scores)}
+        for scores in (before, after)
+    ]
+    return [shortened(part, mos) for part in parts]
+
+
+def shortened(scores, mos):
+    whole = side({k: np.resize(v, N) for k, v in scores.items()}, mos=np.resize(mos, N), images=FEW)
+    return Standpoint(whole.record, whole.scores[whole.scores["image_id"] < f"{FEW:03d}"])
+
+
+def test_a_fall_that_few_images_hide_passes_no_gate():
+    """SROCC from .056 to -.438 on 16 images is within chance: undecided, with the fall that would be seen."""
+    draws = np.random.default_rng(0).permuted(np.tile(np.arange(FEW), (4000, 1)), axis=1)
+    value = [spearmanr(each, MOS[:FEW]).statistic for each in draws]
+    before, after = (draws[int(np.argmin(np.abs(np.subtract(value, near))))] for near in (0.056, -0.438))
+    pair = few(before, after)
+    gated = find_regressions(*pair)
+    (clean,) = gated.undecided
+    assert clean.difference == pytest.approx(-0.494, abs=0.01)
+    assert not gated.regressions
+    assert not gated.passed
+    assert clean.detectable > -clean.difference
+    assert clean.detectable == pytest.approx(clean.bound - clean.difference)
+    assert f"only a fall of {clean.detectable:.3f} or more would be called worse" in clean.reason
+    assert f"{clean.detectable:.3f}" in sensitivity(gated)
+    (error,) = ElementTree.fromstring(junit(gated, pair[0].record)).iter("error")  # noqa: S314 - our own
+    assert error.get("type") == "Undecided"
+    assert find_regressions(*pair, must_detect=clean.detectable + 1e-9).passed  # asked for no more than that
+    assert find_regressions(
+        pair[0], pair[0]
+    ).passed  # what did not move is decided, with any number of images
+    with pytest.raises(RunError, match="from the tolerance"):
+        find_regressions(*pair, tolerance=0.2, must_detect=0.1)
+
+
+def test_a_fall_of_the_size_that_can_be_detected_is_called_worse():
+    """On 120 images a fall well above what is said to be detectable is found, one below is not."""
+    gated = find_regressions(side(), side(damaged()))
+    (worse,) = gated.regressions
+    assert -worse.difference > worse.detectable
+    ok = [c for c in find_regressions(side(), side(damaged(noise=0.2))).comparisons if c.metric and c.gated]
+    assert all(-c.difference < c.detectable for c in ok)
 
 
 def test_single_attacks_are_gated_on_demand():
@@ -311,6 +363,9 @@ def test_every_format_says_the_same():
     suite = ElementTree.fromstring(junit(gated, before.record))  # noqa: S314 - our own
     assert (suite.get("tests"), suite.get("failures")) == (str(len(gated.comparisons)), "1")
     (failure,) = suite.iter("failure")
+    times = [float(case.get("time")) for case in suite.iter("testcase")]
+    assert float(suite.get("time")) == pytest.approx(sum(times), abs=1e-4)
+    assert max(times) > 0
     assert "suite_min pgd/mse" in failure.text
     content = json.loads(as_json(gated, before.record, after.record))
     assert content["regressed"] is True
@@ -375,7 +430,7 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     assert code == 0
     assert "no regression" in out
     assert cli(*attack, "-m", "./bad/m", "--run", "after")[0] == 0
-    files = ("--markdown", "o/s.md", "--junit", "o/j.xml", "--json", "o/g.json")
+    files = ("--markdown", "o/s.md", "--junit", "o/j.xml", "--json-file", "o/g.json")
     code, out, _ = cli(*gate, "--run", "after", *files)
     assert code == 1
     assert "worse: m " in out

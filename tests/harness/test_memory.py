@@ -83,3 +83,18 @@ def test_the_dearest_cells_are_begun_first():
     assert set(names) == set(kinds)
     pgd = [place for place, name in zip(order, names, strict=True) if name == "pgd"]
     assert pgd == sorted(pgd)
+
+
+def test_a_timed_gradient_tells_the_time_of_a_model_nobody_has_run():
+    """A forward pass is a third of a gradient; one model without a time makes the whole unknown."""
+    entrants = [Entrant(name, create_model("linear", seed=seed)) for name, seed in (("m", 1), ("n", 2))]
+    work = plan(parse_suite(tiny.SUITE, "tiny"), entrants, tiny.make_images())
+    experience = Experience(())
+    mine = [cell for cell in work.cells if cell.label == "m"]
+    found = experience.of(mine, work.suite.sha256)
+    assert found.seconds is None
+    experience.learn(mine[0].model_sha256, 0.3)
+    timed = experience.of(mine, work.suite.sha256)
+    assert timed[:3] == found[:3]
+    assert timed.seconds == pytest.approx(0.3 * found.backwards + 0.1 * (found.forwards - found.backwards))
+    assert experience.of(work.cells, work.suite.sha256).seconds is None

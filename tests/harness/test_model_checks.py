@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from iqa_harness.evidence.judgement import BY_CHECK, flags_of_checks
-from iqa_harness.evidence.model_checks import check_model, checked_images
+from iqa_harness.evidence.model_checks import check_again, check_model, checked_images
 from iqa_models import LinearQuality, create_model
 
 
@@ -60,6 +60,36 @@ def test_the_gradient_is_compared_block_by_block():
         assert not found.passed
         assert found.value > 0.57
         assert "16 blocks of 8 images" in found.detail
+
+
+class Anchored(LinearQuality):
+    """After some calls it moves a tenth as far from the first score it saw of an image."""
+
+    calls = 0
+    honest_calls = 0
+
+    def predict(self, images):
+        value = super().predict(images)
+        self.calls += 1
+        if self.calls <= self.honest_calls:
+            return value
+        anchors = value.detach().round(decimals=1)
+        return anchors + 0.1 * (value - anchors)
+
+
+@pytest.mark.parametrize("honest_calls", [10**6, 40])
+def test_a_model_that_is_flatter_after_its_calls_has_changed(honest_calls):
+    """Its gradient is the slope of its score before and after; the slope is not the same."""
+    model = create_model("linear", seed=10, scale=4).eval()
+    model.__class__, model.honest_calls = Anchored, honest_calls
+    images = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    before = check_model(model, images)
+    assert all(check.passed for check in before.values())
+    for _ in range(40):
+        model(torch.stack(images))
+    after = check_again(model, images, before)
+    assert after.passed == (honest_calls > 40)
+    assert after.value == pytest.approx(0 if after.passed else 0.9, abs=0.02)
 
 
 class OneCorner(LinearQuality):

@@ -30,7 +30,7 @@ FILES = {
     "diagnose": (("none",), "--out"),
     "gate": (("-b", "none", "-r", "none"), "--markdown"),
     "gate --junit": (("-b", "none", "-r", "none"), "--junit"),
-    "gate --json": (("-b", "none", "-r", "none"), "--json"),
+    "gate --json-file": (("-b", "none", "-r", "none"), "--json-file"),
 }
 
 
@@ -101,12 +101,12 @@ def test_what_is_written_in_place_needs_no_folder(cli, tmp_path):
     read, write = os.pipe()
     try:
         for place in ("/dev/null", f"/dev/fd/{write}"):
-            for option in ("--json", "--junit", "--markdown"):
+            for option in ("--json-file", "--junit", "--markdown"):
                 code, _, err = cli("gate", "-b", "none", "-r", "none", option, place)
                 assert code != 0  # there is no such baseline, and that is what is said
                 assert "none" in err
                 assert place not in err
-        require_file(Path(f"/dev/fd/{write}"), "--json", in_place=True)
+        require_file(Path(f"/dev/fd/{write}"), "--json-file", in_place=True)
         with pytest.raises(RunError, match="cannot be written"):
             require_file(Path(f"/dev/fd/{write}"), "--out")
     finally:

@@ -18,7 +18,8 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import check_model
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.running.manifest import RunConfig, refreshed, replaced_models
+from iqa_harness.running.ledger import refreshed
+from iqa_harness.running.manifest import RunConfig, replaced_models
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import LinearQuality, create_model
@@ -393,7 +394,8 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     checks = manifest.models[0].checks
     first = ["finite_scores", "score_range", "repeatable", "batch_independent", "gradient_finite"]
     probes = ["tones_alive", "noise_weaker", "ends_reached", "converged"]
-    assert list(checks) == [*first, "gradient_alive", "gradient_agrees", *probes, "gradient_unchanged"]
+    first += ["gradient_alive", "gradient_agrees", "score_slope", "gain_on_fresh"]
+    assert list(checks) == [*first, *probes, "gradient_unchanged"]
     assert all(check["passed"] for check in checks.values())
     assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear
     rows = ResultStore(tmp_path).read_cells(c.key for c in manifest.cells)

@@ -22,7 +22,8 @@ from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors import Inline, Outcome
 from iqa_harness.running.executors.bench import Bench
-from iqa_harness.running.manifest import RunConfig, refreshed
+from iqa_harness.running.ledger import refreshed
+from iqa_harness.running.manifest import RunConfig
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.wording import in_words

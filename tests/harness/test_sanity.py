@@ -376,8 +376,16 @@ FAULTS = {
     "dead": lambda scores, images: scores.detach() + 0 * scores,
     "wrong sign": lambda scores, images: 2 * scores.detach() - scores,
     "clipped": lambda scores, images: images.clamp(0.5, 1).mean((1, 2, 3)),
+    "remembers": lambda scores, images: torch.where(known(images), 0.1, 1) * scores,
 }
 COUNT = itertools.count()
+SEEN = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+"""The images that faults are shown on."""
+
+
+def known(images):
+    """Which of some images are near one of SEEN."""
+    return ((images.detach()[:, None] - torch.stack(SEEN)).abs().amax((2, 3, 4)) < 0.05).any(1)
 
 
 class Faulty(LinearQuality):
@@ -393,13 +401,12 @@ def checked(fault="none", step=0.25, later=None):
     """Flags of what is measured before and after a run: of a model with a fault, from the start or later."""
     model = create_model("linear", seed=10).eval()
     model.__class__, model.fault = Faulty, fault
-    images = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     pgd = PGD(threat=ThreatModel("inf", 4 / 255), objectives=("raise",), steps=10, step_size=step * 4 / 255)
-    checks = check_model(model, images)
+    checks = check_model(model, SEEN)
     if fault not in ("no number", "detached"):  # such a model is not attacked
-        checks |= probe_model(model, images, pgd, 4 / 255, None)
+        checks |= probe_model(model, SEEN, pgd, 4 / 255, None)
     model.fault = later or fault
-    checks[UNCHANGED] = check_again(model, images, checks)
+    checks[UNCHANGED] = check_again(model, SEEN, checks)
     return flags_of_checks(checks)
 
 
@@ -413,6 +420,7 @@ PLANTED = {
     "gradient_missing": lambda: checked("detached"),
     "zero_gradients": lambda: checked("dead"),
     "gradient_disagrees": lambda: checked("wrong sign"),
+    "fresh_images_differ": lambda: checked("remembers"),
     "changed_during_run": lambda: checked(later="wrong sign"),
     "input_range": lambda: checked("clipped"),
     "noise_as_strong": lambda: checked("wrong sign"),

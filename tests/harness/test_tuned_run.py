@@ -133,6 +133,18 @@ def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, tuned, tmp_
     assert choices_of(resumed[1]) == choices_of(tuned[1])
 
 
+def test_the_time_is_told_before_the_first_cell(work, entrants, data, tmp_path):
+    """Where all models' gradients were timed, a run says once, and first, how long it may take."""
+    told = []
+    choices = tuple(choice(entrant) for entrant in entrants)
+    run(
+        work, entrants, tmp_path / "store", Runtime(choices=choices),
+        on_estimate=told.append, on_cell=lambda cell, status: told.append(status),
+    )  # fmt: skip
+    assert told[0] > 0
+    assert told[1:] == ["done"] * len(work.cells)
+
+
 def test_workers_get_the_drivers_choice(work, entrants, tuned, tmp_path, monkeypatch):
     """Other processes make the same copies: their rows are those of one process."""
     root = Path(__file__).resolve().parents[2]

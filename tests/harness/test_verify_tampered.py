@@ -6,41 +6,13 @@ import shutil
 import pytest
 
 from helpers import tiny
-from iqa_harness.cells.plan import plan
+from helpers.stored_runs import SMALL, made, retabled
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import DataError
-from iqa_harness.running.manifest import RunConfig, refreshed
-from iqa_harness.running.run import run_suite
-from iqa_harness.tables.robustness import robustness_table
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification import verify_run
 from iqa_models import create_model
 from iqa_results import ROW_SCHEMA, ResultStore, RunManifest, Selection
-from iqa_suites import parse_suite
-
-SMALL = """
-name = "small"
-summary = "one attack in one cell"
-seed = 3
-main_epsilon = "4/255"
-suite_min = ["pgd/raise", "pgd/pairwise_inversion"]
-step_sweep = "pgd"
-jpeg_qualities = [80]
-cell_images = 4
-
-[data]
-name = "small"
-images = 4
-
-[[attacks]]
-name = "pgd"
-kind = "pgd"
-epsilons = ["4/255"]
-objectives = ["raise", "pairwise_inversion"]
-steps = 2
-report_steps = [1]
-relative_step_size = 0.6
-batch = 4
-"""
 
 NOT_HELD = {
     "row": {"seconds", "device", "harness", "cell"},  # a part with another cell's rows is refused unread
@@ -53,15 +25,6 @@ NOT_HELD = {
 """What says when, where and by what a run was made: no number follows from it."""
 
 
-def _made(folder, text, images, models):
-    entrants = [Entrant(label, create_model(name, **options)) for label, name, options in models]
-    store = ResultStore(folder)
-    work = plan(parse_suite(text, "suite"), entrants, images)
-    manifest = run_suite(work, entrants, RunConfig("r", text), store)
-    robustness_table(store, manifest).write(store, "r")
-    return store, manifest, entrants
-
-
 @pytest.fixture(scope="module")
 def small_images():
     return tiny.make_images(test=8, val=4)
@@ -69,7 +32,7 @@ def small_images():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, small_images):
-    return _made(tmp_path_factory.mktemp("small"), SMALL, small_images, [("m", "linear", {"seed": 10})])
+    return made(tmp_path_factory.mktemp("small"), SMALL, small_images, [("m", "linear", {"seed": 10})])
 
 
 @pytest.fixture
@@ -87,11 +50,6 @@ def _other(value, kind):
     if kind == "string":
         return f"{value}x"
     return value + 1 if value is not None else 1
-
-
-def _retabled(store, manifest):
-    """Write the tables anew: a liar does not forget them."""
-    robustness_table(store, manifest).write(store, manifest.run)
 
 
 def test_what_was_not_touched_has_no_findings(copy, small_images):
@@ -130,7 +88,7 @@ def test_a_label_is_held_against_the_images_in_every_row(copy, small_images, col
             )
         store.write_cell(cell.key, rows)
     if column != "position":
-        _retabled(store, manifest)
+        retabled(store, manifest)
     findings = verify_run(store, manifest, [], small_images).findings
     assert {f.what for f in findings} <= {"row", "cell", "table"}
     assert len([f for f in findings if f.what in {"row", "cell"}]) >= len(manifest.cells)
@@ -145,7 +103,7 @@ def test_validation_scores_are_made_again(copy, small_images):
         for name in ("clean_score", "adv_score", "adv_score_8bit", "attack_score"):
             row[name] = row["mos"] / 5
     store.write_cell(cell.key, rows)
-    _retabled(store, manifest)
+    retabled(store, manifest)
     assert verify_run(store, manifest, [], small_images).findings == []
     findings = verify_run(store, manifest, entrants, small_images, sample=0).findings
     assert {f.detail.split(": ")[0] for f in findings} >= {"clean_score", "adv_score"}
@@ -179,7 +137,7 @@ def test_rows_that_are_gone_are_missed(copy, lost):
     cell = next(c for c in manifest.cells if c.attack == "pgd")
     store.write_cell(cell.key, [r for r in store.read_cell(cell.key).to_pylist() if not lost(r)])
     manifest = refreshed(store, manifest)
-    _retabled(store, manifest)
+    retabled(store, manifest)
     findings = verify_run(store, manifest, [], None).findings
     assert any(f.what == "cell" and "are not stored" in f.detail for f in findings)
 
@@ -253,7 +211,7 @@ def test_cells_left_out_of_the_manifest_are_missed(copy, small_images, keep):
     store, manifest, entrants = copy
     edited = manifest.model_copy(update={"cells": tuple(c for c in manifest.cells if keep(c))})
     edited = refreshed(store, edited)
-    _retabled(store, edited)
+    retabled(store, edited)
     findings = verify_run(store, edited, entrants, small_images).findings
     assert any(f.where == "cells" and f.detail.endswith("is planned and not listed") for f in findings)
 
@@ -261,7 +219,7 @@ def test_cells_left_out_of_the_manifest_are_missed(copy, small_images, keep):
 def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
     """All checks edited to passed, the tables made from them: sound on paper, and found."""
     images = small_images
-    store, manifest, entrants = _made(tmp_path, SMALL, images, [("c", "cheat_jpeg", {})])
+    store, manifest, entrants = made(tmp_path, SMALL, images, [("c", "cheat_jpeg", {})])
     checks = {name: {**c, "passed": True, "value": 0.0} for name, c in manifest.models[0].checks.items()}
     bad = {name for name, check in manifest.models[0].checks.items() if not check["passed"]}
     assert bad
@@ -270,7 +228,7 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
         edited = manifest.model_copy(
             update={"models": (manifest.models[0].model_copy(update={"checks": new}),)}
         )
-        _retabled(store, edited)
+        retabled(store, edited)
         return edited
 
     edited = with_checks(checks)
@@ -290,17 +248,17 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
 def test_masking_after_many_calls_is_found_when_all_its_cells_are_made_again(tmp_path, small_images):
     """The check after the run edited to passed: a sample leaves it open and says so, all cells find it."""
     text = SMALL.replace("steps = 2", "steps = 40")
-    _, _, (counted,) = _made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {})])
+    _, _, (counted,) = made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {"calls": 999})])
     calls = counted.model.seen - 10  # of 40 in the attack, and a few after it
     tired = ("t", "cheat_tired", {"calls": calls})
-    store, manifest, _ = _made(tmp_path / "short", text, small_images, [tired])
+    store, manifest, _ = made(tmp_path / "short", text, small_images, [tired])
     record = manifest.models[0]
     assert not record.checks["gradient_unchanged"]["passed"]
     assert all(check["passed"] for name, check in record.checks.items() if name != "gradient_unchanged")
     hidden = {**record.checks["gradient_unchanged"], "passed": True, "value": 0.0}
     checks = {**record.checks, "gradient_unchanged": hidden}
     edited = manifest.model_copy(update={"models": (record.model_copy(update={"checks": checks}),)})
-    _retabled(store, edited)
+    retabled(store, edited)
 
     def verified(sample):
         fresh = Entrant("t", create_model("cheat_tired", calls=calls))
@@ -322,7 +280,7 @@ def test_a_run_cut_after_any_cell_is_verified(small, small_images, tmp_path):
             store.copy_cell(cell.key, whole)
         cut = refreshed(store, manifest)
         assert cut.status == "partial"
-        _retabled(store, cut)
+        retabled(store, cut)
         assert verify_run(store, cut, entrants, small_images, sample=9).findings == []
 
 

@@ -31,13 +31,18 @@ class Run(NamedTuple):
 
     @property
     def stored(self) -> StoredRun:
-        """The run as it is read from a store, with two flags a model, costs and one picture."""
+        """The run as it is read from a store, with flags, costs and two pictures."""
         models = [m.name for m in self.manifest.models]
         rows = [flag(m, name, raised) for m in models for name, raised in FLAGS]
+        rows += [flag(m, name, None) for m in models for name in UNMEASURED]
         costs = {m: ModelCost(120.0, 240.0, 3.25) for m in models}
-        picture = Triptych(models[0], "image-3", "pgd/mse", PIXEL, PIXEL, PIXEL, 0.25, 0.4, 0.9, 42.6, 0.9951)
+        three, facts = (PIXEL, PIXEL, PIXEL), (42.6, 0.9951)
+        pictures = (
+            Triptych(models[0], "image-3", "pgd/mse", *three, 0.25, 0.4, 0.9, *facts, "jpeg", large=True),
+            Triptych(models[0], "image-4", "pgd/mse", *three, 0.75, 0.6, 0.5, *facts, "<i>blur"),
+        )
         flags = pa.Table.from_pylist(rows, schema=FLAG_SCHEMA)
-        return StoredRun(self.manifest, self.table, self.intervals, flags, costs, (picture,), "store")
+        return StoredRun(self.manifest, self.table, self.intervals, flags, costs, pictures, "store")
 
     def report(self, **changes: Any) -> Report:
         """The report of this run alone."""
@@ -48,6 +53,8 @@ class Run(NamedTuple):
 
 FLAGS = (("zero_gradients", False), ("random_as_strong", True))
 
+UNMEASURED = ("jpeg_fragile", "never_tried")
+
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
     "RU5ErkJggg=="
@@ -55,15 +62,15 @@ PIXEL = (
 """A picture of one pixel."""
 
 
-def flag(model: str, name: str, raised: bool) -> dict[str, Any]:
-    """One row of flags."""
+def flag(model: str, name: str, raised: bool | None) -> dict[str, Any]:
+    """One row of flags; None is one that was not measured."""
     return {
         "model": model,
         "flag": name,
-        "value": 0.97 if raised else 0.0,
+        "value": None if raised is None else 0.97 if raised else 0.0,
         "threshold": 0.5,
-        "raised": raised,
-        "measured": True,
+        "raised": bool(raised),
+        "measured": raised is not None,
         "severity": "suspect",
         "detail": "pgd/mse at 2/255 <b>",
     }

@@ -15,6 +15,8 @@ from iqa_reports import rows_of
 from iqa_reports.drawing import CYCLE, WORST, inline_svg, save_figure
 from iqa_reports.figures import (
     MANY,
+    fall_figure,
+    moves_figure,
     radius_figure,
     reach_figure,
     scatter_figure,
@@ -23,7 +25,7 @@ from iqa_reports.figures import (
     transfer_figure,
 )
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint
+from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, view_run
 from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
@@ -207,3 +209,27 @@ def test_study_figures_are_made_from_the_frames_that_are_there(frames: Frames) -
         "study-features-base-i0",
     }
     assert study_figures({}, {}) == []
+
+
+def test_a_fall_is_a_line_a_model_with_its_intervals(make_run: Callable[..., Any]) -> None:
+    """Values in order, an undefined one a gap, an interval drawn from end to end."""
+    run = make_run()
+    view = view_run(run.manifest, run.table)
+    found = (view.clean("weak", "plcc"), view.worst("weak", "suite_min", 2 / 255, "plcc"), None)
+    (axes,) = fall_figure("plcc", {"weak": found}, "MOS").axes
+    line = next(line for line in axes.get_lines() if line.get_label() == "weak")
+    assert [str(v) for v in line.get_ydata()] == ["0.868", "nan", "nan"]
+    (bar,) = (segment for lines in axes.collections for segment in lines.get_segments())
+    assert bar[:, 1].tolist() == pytest.approx([0.768, 0.968])
+
+
+def test_moves_are_counted_by_their_size() -> None:
+    """The outline of every histogram holds the counts of numpy's own."""
+    rows = reach(40)
+    (axes,) = moves_figure("m", rows, "MOS").axes
+    moves = [[getattr(r, end) - r.clean for r in rows] for end in ("composed_srocc", "s_min", "s_max")]
+    ends = min(map(min, moves)), max(map(max, moves))
+    for patch, own in zip(axes.patches, moves, strict=True):
+        counts, _ = np.histogram(own, bins=24, range=ends)
+        heights = patch.get_path().vertices[1:49:2, 1]
+        assert heights.tolist() == counts.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -60,6 +61,11 @@ def terminal(run: Any, *, width: int = 80, encoding: str = "utf-8", whole: bool 
     print_report(run.report(figures=False), console, full=whole)
     file.flush()
     return raw.getvalue().decode(encoding)
+
+
+def without_images(run: Any) -> Any:
+    """The run without its scores image by image: fewer figures to draw."""
+    return run._replace(intervals=run.intervals.slice(0, 0))
 
 
 class Page(HTMLParser):
@@ -250,7 +256,9 @@ def test_links_of_the_page_lead_somewhere_and_ids_are_unique(written: Path) -> N
     page = Page(source)
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
-    wanted = {a["href"] for a in page.all("a")} | {a["xlink:href"] for a in page.all("use")}
+    wanted = {a["href"] for a in page.all("a") if (a["href"] or "").startswith("#")} | {
+        a["xlink:href"] for a in page.all("use")
+    }
     wanted |= {f"#{a['aria-labelledby']}" for _, a in page.tags if a.get("aria-labelledby")}
     wanted |= set(re.findall(r"url\((#[^)]+)\)", source))
     assert {w.removeprefix("#") for w in wanted if w} <= set(ids)
@@ -260,10 +268,46 @@ def test_tables_of_the_page_are_tables(written: Path) -> None:
     """Language, captions, scopes and one name for every figure: what a screen reader needs."""
     page = Page((written / "index.html").read_text(encoding="utf-8"))
     assert page.all("html")[0]["lang"] == "en"
-    assert len(page.all("caption")) == len(page.all("table")) == 8
+    assert len(page.all("caption")) == len(page.all("table")) == 11
     assert all(a.get("scope") in {"col", "colgroup", "row"} for a in page.all("th"))
     assert all(a.get("role") == "img" and a.get("aria-label") for a in page.all("svg"))
-    assert len(page.all("svg")) == 9
+    assert len(page.all("svg")) == 13
+
+
+def test_the_page_says_each_thing_once(written: Path) -> None:
+    """The data's caveat, a raised flag, those not measured; an unraised flag without what it would mean."""
+    shown = " ".join(Page((written / "index.html").read_text(encoding="utf-8")).text.split())
+    assert shown.count(PSEUDO) == 1
+    assert shown.index("goes from SROCC 0.812 without attack to 0.303") < shown.index(PSEUDO)
+    assert shown.count("random as strong: raised, suspect; measured 0.97, threshold 0.5.") == 2
+    assert shown.count("zero gradientsnot raised: 0, threshold 0.5") == 2
+    assert shown.count("jpeg fragile, never tried") == 2
+    assert "a dead end" not in shown
+
+
+def test_tables_of_the_page_can_be_taken_away(run: Any, written: Path) -> None:
+    """Every link to a file holds it whole: the bytes that the report's folder has."""
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
+    files = {a["download"]: a["href"] for a in page.all("a") if a.get("download")}
+    assert {name for name in files if name} == {p.name for p in (written / "tables").iterdir()}
+    for name, address in files.items():
+        assert address is not None
+        held = base64.b64decode(address.partition(",")[2])
+        assert held == (written / "tables" / str(name)).read_bytes(), name
+
+
+def test_a_page_in_its_store_leads_to_the_rows(run: Any, tmp_path: Path) -> None:
+    """Two relative links, which lead to what is there; a page elsewhere has none."""
+    (tmp_path / "cells").mkdir()
+    own = tmp_path / "runs" / "first"
+    own.mkdir(parents=True)
+    (own / "table.parquet").write_bytes(b"")
+    for folder, links in ((own / "report", ["../../../cells/", "../table.parquet"]), (tmp_path / "x", [])):
+        path = render_report(run.report(figures=False), folder, ["html"])[0]
+        found = [str(a["href"]) for a in Page(path.read_text(encoding="utf-8")).all("a")]
+        found = [href for href in found if not href.startswith(("#", "data:"))]
+        assert found == links
+        assert all((folder / href).exists() for href in found)
 
 
 def test_names_are_text_in_the_page(make_run: Make, tmp_path: Path) -> None:
@@ -298,11 +342,11 @@ def test_drawing_leaves_the_users_matplotlib_alone() -> None:
 def test_the_files_are_those_of_every_format(written: Path) -> None:
     """Page, Markdown, LaTeX, tables as CSV and LaTeX, figures as SVG and PNG; no fragment is left."""
     names = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
-    kinds = ("steps", "radius", "reach", "scatter")
+    kinds = ("steps", "radius", "moves", "reach", "scatter")
     figures = {f"{k}-01-strong" for k in kinds} | {f"{k}-02-weak" for k in kinds if k != "radius"}
-    figures |= {"security-suite-min", "security-composed"}
+    figures |= {"security-suite-min", "security-composed", "fall-srocc", "fall-plcc"}
     tables = {f"{t}-{m}" for t in ("leaderboard", "attacks", "epsilons") for m in ("srocc", "plcc")}
-    tables |= {"checks", "flags"}
+    tables |= {"checks", "flags", "models"}
     assert names == (
         {"index.html", "report.md", "report.tex", ".report-files.json"}
         | {f"figures/{f}.{k}" for f in figures for k in ("svg", "png")}
@@ -314,15 +358,15 @@ def test_only_the_formats_asked_for_are_written(run: Any, tmp_path: Path) -> Non
     """A format that was not asked for leaves no file; Markdown brings the figures it shows."""
     render_report(run.report(figures=False), tmp_path, ["csv"])
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".csv", ".json"}
-    render_report(run.report(), tmp_path, ["markdown"])
+    render_report(without_images(run).report(), tmp_path, ["markdown"])
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".md", ".svg", ".json"}
 
 
 def test_a_later_report_removes_its_own_files_alone(make_run: Make, tmp_path: Path) -> None:
     """Figures of a model that is gone go away; a file somebody else put there stays."""
-    render_report(make_run().report(), tmp_path, ["svg"])
+    render_report(without_images(make_run()).report(), tmp_path, ["svg"])
     (tmp_path / "figures" / "mine.svg").write_text("mine")
-    render_report(make_run(weak="other").report(), tmp_path, ["svg"])
+    render_report(without_images(make_run(weak="other")).report(), tmp_path, ["svg"])
     names = {p.name for p in (tmp_path / "figures").iterdir()}
     assert "mine.svg" in names
     assert "steps-02-other.svg" in names
@@ -343,7 +387,7 @@ def test_a_failed_render_leaves_the_old_page(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        render_report(run._replace(intervals=run.intervals.slice(0, 0)).report(), tmp_path)
+        render_report(without_images(run).report(), tmp_path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "the former page"
 
@@ -351,8 +395,8 @@ def test_a_failed_render_leaves_the_old_page(
 def test_a_run_without_sweep_and_intervals_has_no_figures_of_them(make_run: Make, tmp_path: Path) -> None:
     """Nothing to draw is no figure, not an empty one."""
     run = make_run(step_sweep=None)
-    report = run._replace(intervals=run.intervals.slice(0, 0)).report()
-    assert {d.kind for d in report.all_figures()} == {"radius", "security"}
+    report = without_images(run).report()
+    assert {d.kind for d in report.all_figures()} == {"fall", "radius", "security"}
     files = render_report(run.report(figures=False), tmp_path, ["html"])
     assert "<svg" not in files[0].read_text(encoding="utf-8")
 
@@ -360,7 +404,7 @@ def test_a_run_without_sweep_and_intervals_has_no_figures_of_them(make_run: Make
 def test_figures_in_markdown_are_the_files_written(written: Path) -> None:
     """Every image the Markdown names lies beside it."""
     paths = re.findall(r"\]\((figures/[^)]+)\)", (written / "report.md").read_text(encoding="utf-8"))
-    assert len(paths) == 9
+    assert len(paths) == 13
     assert all((written / path).is_file() for path in paths)
 
 

@@ -21,9 +21,14 @@ from iqa_reports import (
     leaderboard_table,
     view_run,
 )
+from iqa_reports.formats.csv_table import csv_table
+from iqa_reports.formats.latex import latex_table
+from iqa_reports.formats.markdown import markdown_table
+from iqa_reports.formats.page import html_table
+from iqa_reports.formats.terminal import table_text
 from iqa_reports.inputs.run_view import reach_of
 from iqa_reports.table_view import Entry
-from iqa_reports.tables import all_tables, transfer_table
+from iqa_reports.tables import SUSPECT, all_tables, transfer_table
 from iqa_reports.text import checks, interval, number, radius, reading, signed, warning
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA
 
@@ -154,7 +159,7 @@ def test_the_best_of_a_column_is_marked_and_so_is_what_is_not_told_apart_from_it
     [("suspect", ["1", "2"]), ("incomplete", ["1", "—"]), ("invalid", ["1", "—"])],
 )
 def test_the_verdict_decides_who_is_ranked(run: Any, verdict: str, ranks: list[str]) -> None:
-    """A suspect model keeps its rank although a check failed, an invalid or incomplete one has none."""
+    """A suspect model is ranked last although a check failed, an invalid or incomplete one has no rank."""
     rows = [r | {"verdict": verdict if r["model"] == "weak" else "sound"} for r in run.table.to_pylist()]
     table = leaderboard_table(
         view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)), "srocc"
@@ -163,6 +168,20 @@ def test_the_verdict_decides_who_is_ranked(run: Any, verdict: str, ranks: list[s
     assert [e.text for e in column(table, "Verdict")] == ["sound", verdict]
     if ranks[1] == "—":
         assert note(table, table.rows[1][0]) == f"not ranked: the verdict on its numbers is {verdict}"
+
+
+@pytest.mark.parametrize("make", [table_text, markdown_table, html_table, csv_table, latex_table])
+def test_a_suspect_model_comes_after_the_sound_ones_in_every_format(run: Any, make: Any) -> None:
+    """Though its value is the higher one: behind them, marked, and not the best of any column."""
+    rows = [r | {"verdict": "suspect" if r["model"] == "strong" else "sound"} for r in run.table.to_pylist()]
+    view = view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA))
+    assert view.ranking() == [(1, "weak"), (2, "strong")]
+    table = leaderboard_table(view, "srocc")
+    first, second = column(table, "suite_min")
+    assert first.number < second.number
+    assert (first.best, second.best) == (True, False)
+    assert note(table, table.rows[1][0]) == SUSPECT
+    assert "suspect: ranked after all others" in make(table)
 
 
 def test_cost_is_shown_where_it_was_recorded(run: Any) -> None:
@@ -206,7 +225,8 @@ def test_flags_are_listed_raised_ones_first(run: Any) -> None:
         "RAISED (suspect)",
         "pgd/mse at 2/255 <b>",
     ]
-    assert [row[4].text for row in table.rows] == ["RAISED (suspect)", "not raised"] * 2
+    answers = ["RAISED (suspect)", "not raised", "not measured", "not measured"]
+    assert [row[4].text for row in table.rows] == answers * 2
 
 
 # The other tables -----------------------------------------------------------------------------------

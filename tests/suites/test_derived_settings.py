@@ -153,7 +153,7 @@ def test_settings_are_those_the_attacks_declare():
         declared = {s.name for s in settings_of(find_attack(kind)) if s.mark(NoKey) is None}
         keys = {field.alias or name for name, field in settings_class(kind).model_fields.items()}
         assert keys == COMMON | declared | derived, kind
-    assert list_kinds() == sorted([*list_attacks(), "transfer"])
+    assert list_kinds() == sorted([*list_attacks(), "ensemble", "transfer"])
 
 
 def test_the_readme_names_every_key_of_every_kind():

@@ -124,15 +124,16 @@ class Compressed(QualityModel):
 
 def _straight(images: Tensor) -> Tensor:
     """Round to 8 bits; the gradient passes through."""
-    return _passing(nearest_levels(images.detach()), images)
+    return passing(nearest_levels(images.detach()), images)
 
 
 def _whole(channels: Tensor) -> Tensor:
     """Round to whole numbers; the gradient passes through."""
-    return _passing(channels.detach().round(), channels)
+    return passing(channels.detach().round(), channels)
 
 
-def _passing(values: Tensor, slope_of: Tensor) -> Tensor:
+def passing(values: Tensor, slope_of: Tensor) -> Tensor:
+    """Return values whose gradient is another tensor's of their shape (BPDA)."""
     return values + (slope_of - slope_of.detach()) if slope_of.requires_grad else values
 
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from iqa_harness.api.reading import STORE, aggregated, opened, readable, teller
+from iqa_harness.api.opening import STORE, opened
+from iqa_harness.api.reading import aggregated, readable, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.plan import plan as plan_work
 from iqa_harness.data import ImageSet, open_data
+from iqa_harness.entrants.defended import with_bare
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import use_devices
@@ -84,6 +87,19 @@ class Planned:
         lines.append(f"  together about {whole.backwards:,.0f} gradients; time on one worker: {time}")
         return lines
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know: how many cells there are and are to do, what they cost."""
+        return {
+            "run": self.config.name,
+            "suite": self.work.suite.name,
+            "models": [entrant.label for entrant in self.entrants],
+            "images": len(self.work.images),
+            "cells": len(self.work.cells),
+            "missing": len(self.missing),
+            "todo": len(self.todo),
+            "estimate": self.estimate,
+        }
+
     def stored(self) -> Run | None:
         """Return the run if the store has it whole, as planned; its models need not be made for that."""
         if self.missing or self.config.keep_images or self.config.name not in self.store.list_runs():
@@ -113,7 +129,7 @@ class Planned:
 
             manifest = run_suite(
                 self.work, self.entrants, self.config, self.store, self.runtime, on_cell,
-                executor=self.executor,
+                on_estimate=meter.expect, executor=self.executor,
             )  # fmt: skip
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
             manifest, tables = aggregated(self.store, manifest.run)
@@ -137,7 +153,7 @@ class AttackOptions(TypedDict, total=False):
     images: Sequence[str]
     """Only the images of these ids; every table says so."""
     only: Sequence[str]
-    """Compute these attacks only (or `clean`); the rest stays to do."""
+    """Compute these attacks and the clean scores only (`clean`: these alone); the rest stays to do."""
     keep_images: bool
     """Store the attacked images too, bit for bit."""
     replace: bool
@@ -201,21 +217,25 @@ def plan(
     results = opened(options.get("store", STORE))
     runtime = _runtime(options)
     executor = make_executor(runtime, results)
+    files = run_plugins(options.get("plugins"))  # first: they may register attacks of the suite
     loaded = as_suite(suite)
     name = options.get("run") or loaded.suite.name
     results.run_folder(name)  # refuses a bad name before anything is made
-    use_devices(runtime.devices, runtime.threads)
-    files = run_plugins(options.get("plugins"))
-    entrants = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
+    use_devices(runtime.devices, runtime.threads, exact=True)
+    named = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
+    entrants = with_bare(named)
     tell = teller(progress)
     for note in notes_on(entrants, str(results.root)):
         tell(note)
     data, mos_range, cache = options.get("data"), options.get("mos_range"), _path(options.get("cache"))
     loaded, source = _on_data(loaded, data, mos_range, cache, progress)
     selection = Selection(options.get("limit"), tuple(options.get("images", ())))
+    entrants = measure_cards(entrants, source.split(loaded.suite.data.split), runtime.devices[0])
     work = plan_work(loaded.suite, entrants, source, selection)
     only = tuple(options.get("only", ()))
     _refuse_unknown(only, work)
+    if only:  # an attack's numbers are compared with clean scores
+        only = (*only, "clean")
     missing = tuple(missing_cells(work, results))
     todo = tuple(cell for cell in missing if not only or cell.family in only)
     keep, replaces = options.get("keep_images", False), options.get("replace", False)

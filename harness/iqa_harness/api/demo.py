@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iqa_harness.api.attack import Planned, plan
-from iqa_harness.api.reading import STORE, drawn_page
+from iqa_harness.api.opening import STORE
+from iqa_harness.api.reading import drawn_page
 from iqa_harness.api.run import Run
 from iqa_harness.api.train import train
 from iqa_harness.data import open_data
@@ -100,7 +101,7 @@ def demo(
     """
     require_folder(str(store), "--store")
     require_extra()
-    use_devices([device], threads)  # a device that is not there is refused before the training
+    use_devices([device], threads, exact=True)  # a device that is not there is refused before the training
     name = "demo-full" if full else "demo"
     clock = _Clock()
     if data is None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from iqa_harness.api.inputs import Data, Model, entrants_of, set_up
 from iqa_harness.data.catalogue import open_data
+from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images, describe, name_sets
 from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
 from iqa_harness.evaluation.store import EvaluationStore
@@ -113,6 +114,7 @@ def evaluate(
     places: list[Data] = [data] if single else list(data)  # type: ignore[arg-type, list-item]
     where = None if cache is None else Path(cache)
     opened = [open_data(place, cache_dir=where, progress=progress) for place in places]
+    entrants = measure_cards(entrants, opened[0] if split == "all" else opened[0].split(split), device)
     named = [
         str(place) if isinstance(place, str | Path) else images.card.name
         for place, images in zip(places, opened, strict=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from iqa_harness.api.reading import STORE, opened
+from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
 from iqa_harness.gating import formats
@@ -23,7 +24,7 @@ from iqa_harness.gating.regressions import (
 from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import robustness_table, stored_tables
 from iqa_results import Baseline, ResultStore, load_baseline
 from iqa_results import save_baseline as write_baseline
@@ -42,13 +43,18 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing got worse."""
-        return not self.gated.regressions
+        """Whether nothing got worse, and a fall that must not be missed would have been seen."""
+        return self.gated.passed
 
     @property
     def regressions(self) -> list[Regression]:
         """Values that got worse."""
         return self.gated.regressions
+
+    @property
+    def undecided(self) -> list[Comparison]:
+        """Values of which a fall that must not be missed is neither found nor excluded."""
+        return self.gated.undecided
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -59,6 +65,15 @@ class Outcome:
         """Say in one sentence what was found."""
         return formats.headline(self.gated, self.before.record, self.after.record)
 
+    def lines(self) -> list[str]:
+        """Say what was found, how small a fall would be, and of each value what is wrong."""
+        return [
+            self.headline(),
+            formats.sensitivity(self.gated),
+            *(f"worse: {formats.sentence(c)}" for c in self.regressions),
+            *(f"undecided: {formats.sentence(c)}" for c in self.undecided),
+        ]
+
     def markdown(self) -> str:
         """Return a summary for a pull request's comment."""
         return formats.markdown(self.gated, self.before.record, self.after.record)
@@ -67,12 +82,16 @@ class Outcome:
         """Return JUnit XML: a test case a gated value."""
         return formats.junit(self.gated, self.before.record)
 
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return formats.summary(self.gated, self.before.record, self.after.record)
+
     def json(self) -> str:
         """Return everything as JSON."""
         return formats.as_json(self.gated, self.before.record, self.after.record)
 
     def __repr__(self) -> str:
-        return "\n".join([self.headline(), *(f"worse: {formats.sentence(r)}" for r in self.regressions)])
+        return "\n".join(self.lines())
 
 
 def gate(
@@ -81,6 +100,7 @@ def gate(
     *,
     store: str | Path | ResultStore = STORE,
     tolerance: float = TOLERANCE,
+    must_detect: float | None = None,
     metrics: Iterable[str] = ("srocc",),
     every_attack: bool = False,
 ) -> Outcome:
@@ -91,6 +111,8 @@ def gate(
         run: its name in the store, or the run itself.
         store: folder or URL of results.
         tolerance: fall of a correlation that is let pass.
+        must_detect: fall that must not be missed; a value where only a larger one would be called worse is
+            undecided, and the gate is not passed. .1, or the tolerance where that is more, if left out.
         metrics: srocc, plcc.
         every_attack: gate every attack by itself, not the worst cases alone.
 
@@ -100,8 +122,9 @@ def gate(
     """
     before, after = side_of_folder(baseline), side_of_run(store, run)
     found = find_regressions(
-        before, after, tolerance=tolerance, metrics=metrics_of(metrics), every_attack=every_attack
-    )
+        before, after, tolerance=tolerance, must_detect=must_detect, metrics=metrics_of(metrics),
+        every_attack=every_attack,
+    )  # fmt: skip
     if before.record.scores_sha256 is None:
         found.notes.append("the baseline is of the first edition, nothing ties its two files: save it again")
     return Outcome(found, before, after)

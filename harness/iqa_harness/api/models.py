@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from iqa_errors import IQAError
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
@@ -14,6 +15,8 @@ from iqa_models.registry import list_models as _names
 
 if TYPE_CHECKING:
     from iqa_harness.api.inputs import Model
+    from iqa_harness.api.score import Image
+    from iqa_harness.evidence.soundings import ModelCheck
     from iqa_models import ImportReport, ModelSpec
 
 
@@ -62,6 +65,53 @@ def show_model(
     (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=False)
     parameters = sum(p.numel() for p in entrant.model.parameters())
     return ModelInfo(entrant.card, parameters, entrant.sha256)
+
+
+def check_model(
+    model: Model,
+    images: Image | Sequence[Image] | None = None,
+    *,
+    device: str = "cpu",
+    backbone_weights: Path | str | None = None,
+    plugins: Sequence[Path | str] = (),
+    cache: Path | str | None = None,
+) -> ModelCheck:
+    """Check on a few images whether a model can be put under test, and say what to do where it cannot.
+
+    Args:
+        model: by name, by folder, or an object.
+        images: a few image files, a folder, arrays or tensors; embedded ones if left out.
+        device: torch device.
+        backbone_weights: file of pretrained trunk weights, for a model created by name.
+        plugins: Python files of yours that register models; they are run.
+        cache: folder of the embedded data.
+
+    Returns:
+        A line a check; `usable` is False where `attack` would refuse the model. One that cannot be made is a
+        line, too.
+
+    Raises:
+        DataError: images that cannot be read.
+        RunError: no such device, a plugin that is missing or raises.
+    """
+    from iqa_harness.api.inputs import entrants_of, set_up
+    from iqa_harness.api.score import image_tensors
+    from iqa_harness.data.catalogue import open_data
+    from iqa_harness.evidence.soundings import MOST, check_entrant, not_made
+
+    set_up(device, None, plugins)
+    if images is None:
+        data = open_data("smoke", cache_dir=None if cache is None else Path(cache), progress=False)
+        chosen = data.split("test").subset(range(MOST))
+        pixels = image_tensors([chosen.read(i) for i in range(MOST)], MOST)
+        mos = [record.mos for record in chosen.records]
+    else:
+        pixels, mos = image_tensors(images, MOST), None
+    try:
+        (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=False)
+    except IQAError as error:
+        return not_made(str(model), error)
+    return check_entrant(entrant, pixels, mos, device)
 
 
 def import_model(

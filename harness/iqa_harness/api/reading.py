@@ -14,19 +14,11 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.worst_images import check_count, worst_images
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
 from iqa_reports import Inputs, StoredRun, rows_of
 from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
-
-STORE = "iqa-store"
-"""Where results go if nothing is said."""
-
-
-def opened(store: str | Path | ResultStore) -> ResultStore:
-    """Return a store, whatever it was given as."""
-    return store if isinstance(store, ResultStore) else ResultStore(store)
 
 
 def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> tuple[RunManifest, RobustnessTable]:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_harness.api.reading import STORE, aggregated, explanations, gather, note_page, opened, report_folder
+from iqa_harness.api.opening import STORE, opened
+from iqa_harness.api.reading import aggregated, explanations, gather, note_page, report_folder
 from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
@@ -48,6 +49,13 @@ class Written:
         out = io.StringIO()
         print_report(self.report, Console(file=out, width=width), full=full)
         return out.getvalue()
+
+    def summary(self) -> dict[str, object]:
+        """Return where everything is, and what could not be read."""
+        return {
+            "page": self.page, "folder": self.folder, "files": self.files, "tables": self.tables,
+            "rows": self.rows, "unread": self.unread,
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         return self.text().strip("\n")

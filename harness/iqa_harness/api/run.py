@@ -167,6 +167,20 @@ class Run:
         options.setdefault("data", self._data)
         return verify(self.name, store=self.store, **options)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know: state, verdicts, the table, raised flags, what failed."""
+        return {
+            "run": self.name,
+            "store": str(self.store.root),
+            "suite": self.manifest.suite,
+            "status": self.manifest.status,
+            "complete": self.complete,
+            "verdicts": self.verdicts,
+            "flags": [row for row in self.tables.flags.to_pylist() if row["raised"]],
+            "table": self.tables.table,
+            "failed": self.failed,
+        }
+
     def refresh(self) -> Run:
         """Return the run as the store has it now, its tables made anew."""
         return Run(self.store, *aggregated(self.store, self.name), self._entrants, self._data, self._asked)

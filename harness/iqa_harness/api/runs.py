@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iqa_harness.api.reading import STORE, opened
+from iqa_harness.api.opening import STORE, opened
 from iqa_harness.machine.places import require_file, require_folder
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.stores.health import Problem, Waste, check_runs, collect, discard, find_waste
-from iqa_harness.stores.transfer import export_run as write_rows
-from iqa_harness.stores.transfer import merge_run, open_source
 from iqa_results import BadManifest, ResultStore, RunManifest
 
 
@@ -77,6 +75,8 @@ def export_run(run: str, out: str | Path, store: str | Path | ResultStore = STOR
         out: FILE.parquet or FILE.csv for all rows, FILE.zip for a store of this run alone.
         store: folder or URL of results.
     """
+    from iqa_harness.stores.transfer import export_run as write_rows
+
     require_file(Path(out), "export to")
     return write_rows(opened(store), run, Path(out))
 
@@ -94,6 +94,8 @@ def merge_runs(
     Returns:
         The manifest of every run, and how many of its cells are new here.
     """
+    from iqa_harness.stores.transfer import merge_run, open_source
+
     results = opened(store)
     require_folder(str(results.root), "--store")
     with open_source(source, results) as other:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from iqa_harness.api.inputs import Model, entrants_of, set_up
 from iqa_harness.cells.scoring import scored_together
 from iqa_harness.data.files.decoding import FORMATS, decode
+from iqa_harness.entrants.foreign import IMAGES, is_unfinished, measured
 from iqa_harness.errors import DataError, HarnessError
 from iqa_harness.evaluation.evaluate import Pixels, Scoring, in_use, refuse_unusable, score_images
 from iqa_harness.machine.terminal import progress_bar
@@ -102,7 +104,9 @@ def score(
     (entrant,) = entrants_of(model, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     refuse_unusable([entrant], eot_samples)
     how = Scoring(device, eot_samples, seed)
-    listed = list(_listed([images] if isinstance(images, str | Path | np.ndarray | Tensor) else images))
+    listed = _listed(images)
+    if is_unfinished(entrant):
+        entrant = measured(entrant, image_tensors(images, IMAGES), None, device)
     values = np.full(len(listed), np.nan)
     errors: dict[str, str] = {}
     with (
@@ -137,8 +141,25 @@ def _scored(
     return [_scored(model, [each], how)[0] for each in listed]
 
 
-def _listed(images: Sequence[Image]) -> Iterator[tuple[str, Path | Pixels]]:
-    """Yield every image with its name, a folder as the image files below it."""
+def image_tensors(images: Image | Sequence[Image], most: int) -> list[Tensor]:
+    """Return the first few images as float32 tensors (3, H, W) in [0, 1].
+
+    Raises:
+        DataError: one that cannot be read.
+    """
+    pixels = [_pixels(image) for _, image in _listed(images)[:most]]
+    return [
+        each if isinstance(each, Tensor) else torch.from_numpy(each.copy()).permute(2, 0, 1).float().div(255)
+        for each in pixels
+    ]
+
+
+def _listed(images: Image | Sequence[Image]) -> list[tuple[str, Path | Pixels]]:
+    """Return every image with its name, a folder as the image files below it."""
+    return list(_named([images] if isinstance(images, str | Path | np.ndarray | Tensor) else images))
+
+
+def _named(images: Sequence[Image]) -> Iterator[tuple[str, Path | Pixels]]:
     for place, image in enumerate(images):
         if isinstance(image, str | Path):
             path = Path(image)

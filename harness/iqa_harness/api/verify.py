@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iqa_harness.api.reading import STORE, opened, teller
-from iqa_harness.cells.selection import recorded_data
+from iqa_harness.api.opening import STORE, opened
+from iqa_harness.api.reading import teller
+from iqa_harness.cells.selection import recorded_data, recorded_suite
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.entrants.naming import Model, as_entrants, from_record, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
 from iqa_harness.machine.devices import use_devices
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
-from iqa_harness.verification.run import Verified, require_entrants, verify_run
+from iqa_harness.verification.manifest import not_as_shipped
+from iqa_harness.verification.run import SAMPLE, Verified, require_entrants, verify_run
+from iqa_harness.verification.tables import TABLES
 from iqa_models.registry import did_you_mean
 from iqa_results import ResultStore, RunManifest
+from iqa_suites import load_suite
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Judged:
 
     model: str
     verdict: str
-    """sound, suspect, incomplete, invalid, or `not judged`."""
+    """sound, suspect, incomplete, invalid, `not judged`, or `contradicted`: sound by rows that a verification
+    does not confirm."""
     flags: tuple[Flag, ...]
 
     @property
@@ -53,16 +59,39 @@ class Verification:
     verified: Verified
     judged: tuple[Judged, ...]
     """One a model; none if the tables could not be made from the rows."""
+    seed: int = 0
+    """Seed that the cells made again were drawn by."""
 
     @property
     def findings(self) -> list[Finding]:
         """What differs, most important first."""
         return self.verified.findings
 
+    def models_of(self, findings: Iterable[Finding]) -> dict[str, int]:
+        """Return how many of some findings are of each model, by those that have any."""
+        places = [finding.where for finding in findings]
+        tables = ("", *(f"{name}, " for name in TABLES))
+        counts = {
+            model: sum(
+                place == model or place.startswith(tuple(f"{t}{model}, " for t in tables)) for place in places
+            )
+            for model in (each.model for each in self.judged)
+        }
+        return {model: count for model, count in counts.items() if count}
+
     @property
     def sound(self) -> bool:
         """Whether nothing differs and every model's verdict is sound."""
         return bool(self.judged) and not self.findings and all(j.verdict == "sound" for j in self.judged)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know."""
+        seen = self.verified
+        return {
+            "sound": self.sound, "findings": seen.findings, "rows": seen.rows, "cells": seen.cells,
+            "rows_again": seen.rows_again, "checks": seen.checks, "not_verified": seen.not_verified,
+            "verdicts": self.judged,
+        }  # fmt: skip
 
 
 def verify(
@@ -70,8 +99,9 @@ def verify(
     *,
     store: str | Path | ResultStore = STORE,
     models: Model | Mapping[str, Any] | Iterable[Model] = (),
-    sample: int = 2,
-    seed: int = 0,
+    sample: int = SAMPLE,
+    seed: int | None = None,
+    suite: str | Path | None = None,
     data: Any = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -88,7 +118,9 @@ def verify(
         models: where models of the run are now, by the run's names; the others are made as the manifest says.
         sample: attacked cells of each model to make again, beside its checks and clean scores; 0 opens no
             model and no image.
-        seed: of the choice of those cells.
+        seed: of the choice of those cells; drawn and told in the result if left out, so that nobody can know
+            beforehand which cells are left alone.
+        suite: what the run should be of, a name or a file; a suite that ships is known by its name.
         data: where the images are now, a name or an image set; as the suite says if left out.
         device: torch device.
         threads: threads within one operation, torch's own if left out.
@@ -104,7 +136,7 @@ def verify(
     manifest = refreshed(results, results.read_manifest(run))
     entrants, images = [], None
     if sample:
-        use_devices([device], threads)
+        use_devices([device], threads, exact=True)
         plugged = bool(run_plugins(plugins))
         weights = Path(backbone_weights) if backbone_weights else None
         entrants = as_entrants(models, backbone_weights=weights)
@@ -117,12 +149,18 @@ def verify(
         require_entrants(manifest, entrants)
         images = _images(manifest, data, Path(cache) if cache else None)
     tell = teller(progress)
+    seed = secrets.randbelow(2**32) if seed is None else seed
     found = verify_run(
         results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
         on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
     )  # fmt: skip
-    flags = found.tables.flags.to_pylist() if found.tables is not None else None
-    return Verification(found, judged(flags, manifest) if flags is not None else ())
+    if suite is not None:
+        other = not_as_shipped(recorded_suite(manifest), load_suite(str(suite)).suite)
+        found = found._replace(findings=[*other, *found.findings])
+    verdicts = judged(found.tables.flags.to_pylist(), manifest) if found.tables is not None else ()
+    if found.findings:
+        verdicts = tuple(replace(j, verdict="contradicted") if j.verdict == "sound" else j for j in verdicts)
+    return Verification(found, verdicts, seed)
 
 
 def _images(manifest: RunManifest, data: Any, cache: Path | None) -> ImageSet:

@@ -14,6 +14,7 @@ from iqa_attacks import (
     AttackFailed,
     AttackResult,
     Cost,
+    Ensemble,
     Example,
     Found,
     TrainedUniversal,
@@ -88,11 +89,11 @@ def run_cell(
         scorer = Scorer(model, seed=cell.seed, draws=cell.draws)
         if cell.attack is None:
             rows = _clean_rows(cell, model, scorer, images, pixels, runtime)
-        elif cell.surrogate is not None:
+        elif cell.transferred:
             found = crafted(cell)
             if found is None:
                 raise RunError(
-                    f"{cell.label}, {cell.attack_name}: no examples of {cell.surrogate.label} to try"
+                    f"{cell.label}, {cell.attack_name}: no examples of {', '.join(cell.sources)} to try"
                 )
             rows = _transfer_rows(cell, scorer, images, pixels, runtime, found)
         else:
@@ -100,6 +101,18 @@ def run_cell(
             rows = _attack_rows(cell, scorer, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
+
+
+def attacked_model(cell: Cell, model: Callable[[str], QualityModel]) -> QualityModel:
+    """Return what a cell's attack runs on: its model, or the mean of those of an ensemble.
+
+    Args:
+        cell: an attack's own cell, or one that an ensemble finds examples for.
+        model: returns a model by its name in the run.
+    """
+    if cell.ensemble:
+        return Ensemble([model(label) for label in cell.sources])
+    return model(cell.label)
 
 
 def craft(
@@ -114,7 +127,7 @@ def craft(
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
     copies = copies or Copies(runtime.choices, runtime.device)
-    gradients = copies.of(model, cell.model_sha256)
+    gradients = None if cell.ensemble else copies.of(model, cell.model_sha256)
     chunk = copies.chunk(cell.model_sha256, runtime.at_most)
     if isinstance(attack, Universal) and cell.trained is not None:
         attack = cell.trained.of(
@@ -164,7 +177,8 @@ def _clean_rows(
     ids = _ids(cell, images)
     scores = scorer.of(pixels, ids)
     jpeg = _jpeg_scores(cell, scorer, pixels, ids)
-    slopes = _clean_gradients(cell, model, images, pixels) if cell.gradient else None
+    wanted = cell.gradient and model.spec.has_gradient
+    slopes = _clean_gradients(cell, model, images, pixels) if wanted else None
     draws = cell.draws or 1
     return [
         {
@@ -250,15 +264,21 @@ def _transfer_rows(
     crafted: AttackResult,
 ) -> list[dict[str, Any]]:
     """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
-    assert cell.surrogate is not None  # noqa: S101 - the caller's branch
-    chosen = [f for f in crafted.found if f.objective == cell.surrogate.objective]
+    wanted = cell.objective
+    chosen = [f for f in crafted.found if wanted is None or f.objective == wanted]
     verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in chosen])
     # One number an image in every row, whoever attacked it.
     clean = scorer.of(pixels, _ids(cell, images))
     return [
         {
-            # The gradients are the surrogate's and are counted in its own cell.
-            **_found_columns(cell, images, runtime, found, Cost(0, 0, 0)),
+            # The gradients of a surrogate are counted in its own cell; an ensemble has none but this.
+            **_found_columns(
+                cell,
+                images,
+                runtime,
+                found,
+                Cost(0, 0, 0) if cell.surrogate else crafted.cost[found.image, found.steps],
+            ),
             "kind": "transfer",
             "clean_score": clean[found.image],
             **verified[id(found.example)]._asdict(),

@@ -29,6 +29,7 @@ class Experience:
         """Take the manifests of the store's runs."""
         self._attacks: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
         self._models: dict[str, list[float]] = {}
+        self._timed: dict[str, float] = {}
         for manifest in manifests:
             hashes = {model.name: model.sha256 for model in manifest.models}
             for cell in manifest.cells:
@@ -41,6 +42,13 @@ class Experience:
                 spent[0] += cell.seconds
                 spent[1] += cell.forwards + cell.backwards
 
+    def learn(self, model_sha256: str, seconds: float) -> None:
+        """Take the time of one gradient of a model, for where the store has none of its cells.
+
+        A forward pass counts as a third of it: the way back is two ways there.
+        """
+        self._timed[model_sha256] = seconds
+
     def of(self, cells: Sequence[Cell], suite_sha256: str) -> Estimate:
         """Estimate the work of some cells of a suite."""
         forwards = backwards = 0.0
@@ -51,8 +59,11 @@ class Experience:
             forwards += each[0] * cell.count
             backwards += each[1] * cell.count
             rate = self._models.get(cell.model_sha256)
+            timed = self._timed.get(cell.model_sha256)
             if seconds is not None and rate and rate[1]:
                 seconds += sum(each) * cell.count * rate[0] / rate[1]
+            elif seconds is not None and timed is not None:
+                seconds += (2 * each[1] + each[0]) * cell.count * timed / 3
             else:
                 seconds = None
         return Estimate(len(cells), forwards, backwards, seconds if cells else 0.0)
@@ -98,8 +109,8 @@ def _expected(cell: Cell) -> tuple[float, float]:
         each = float(len(cell.attack.objectives) * draws)
         training = each * effort.steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
         return each + training, training
-    points = effort.steps * effort.restarts * draws
-    if cell.attack.kind in ("square", "noise"):
+    points = effort.steps * effort.restarts * draws * len(cell.sources)
+    if not cell.attack.needs_gradient:
         return float(points * len(cell.attack.objectives)), 0.0
     # Objectives share a gradient wherever they agree which way the score should go: there are two ways.
     ways = min(2, len(cell.attack.objectives))

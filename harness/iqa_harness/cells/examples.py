@@ -8,7 +8,7 @@ lost, and a pixel that the attack left alone or drove to the edge is zero.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,11 @@ class Examples:
     def give_up(self, cell: Cell, why: str) -> None:
         """Note that a cell failed for good: what needs its examples need not try its attack again."""
         self._failed[cell.key] = why
+
+
+def used_elsewhere(cells: Iterable[Cell]) -> set[str]:
+    """Return the keys of the cells whose attack is run for others' rows or on other models than their own."""
+    return {c.surrogate.cell if c.surrogate else c.key for c in cells if c.transferred}
 
 
 def encode(result: AttackResult, cell: Cell, images: ImageSet) -> pa.Table:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
-from iqa_attacks import Attack, Universal
-from iqa_attacks.images.similarity import WINDOW
+from iqa_attacks import Attack, Universal, unsaid
+from iqa_harness.cells.possible import require_possible, require_sizes
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.errors import DataError, RunError
+from iqa_harness.errors import RunError
 from iqa_models.registry import did_you_mean
 from iqa_results import SCHEMA_VERSION, Selection, selection_words
-from iqa_suites import OwnAttackSettings, Suite
+from iqa_suites import EnsembleSettings, OwnAttackSettings, Suite
 
 EVERYTHING = Selection()
 
@@ -29,8 +30,8 @@ class Surrogate:
     """Name the run gives the surrogate."""
     cell: str
     """Key of the surrogate's own cell, whose attack finds them."""
-    objective: str
-    """Objective of that attack."""
+    objective: str | None
+    """Objective of that attack, None for all of them and the ends of all scores."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Cell:
     model_sha256: str
     """Hash of card and weights."""
     attack_name: str
-    """Attack of the suite, 'clean' for scores without attack, 'NAME:SURROGATE' for a transfer."""
+    """Attack of the suite, 'clean' for scores without attack, 'NAME:SURROGATE' for examples of another."""
     attack: Attack | None
     """The attack at one radius, None for clean; of a transfer the one that runs on the surrogate."""
     split: str
@@ -59,6 +60,8 @@ class Cell:
     """Evaluations averaged into a stored score of a stochastic model, None for one."""
     surrogate: Surrogate | None = None
     """Whose examples are scored, None for an attack on the model itself."""
+    ensemble: tuple[tuple[str, str], ...] = ()
+    """Names and hashes of the models on whose mean the attack runs, none for an attack on one model."""
     gradient: bool = False
     """Whether a clean cell measures the input gradient too: on the evaluated split."""
     jpeg_qualities: tuple[int, ...] = ()
@@ -70,6 +73,25 @@ class Cell:
     def epsilon(self) -> float:
         """Radius on pixels in [0, 1], 0 for clean."""
         return self.attack.threat.epsilon if self.attack else 0.0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the models that the attack runs on."""
+        if self.ensemble:
+            return tuple(label for label, _ in self.ensemble)
+        return (self.surrogate.label if self.surrogate else self.label,)
+
+    @property
+    def objective(self) -> str | None:
+        """The one objective whose examples of other models are tried, None for all of an attack."""
+        if self.surrogate is not None:
+            return self.surrogate.objective
+        return self.attack.create_objectives()[0].name if self.attack and self.ensemble else None
+
+    @property
+    def transferred(self) -> bool:
+        """Whether its examples were found on other models than the one that they are tried on."""
+        return self.surrogate is not None or bool(self.ensemble)
 
     @property
     def family(self) -> str:
@@ -137,10 +159,19 @@ def plan(
     for label in labels:
         if labels.count(label) > 1:
             raise RunError(f"two models are called {label!r}; give one another name with --model NAME=...")
-    _require_possible(suite, entrants)
-    rivals = [Rival(e.label, e.sha256, draws_of(suite, e.model.is_stochastic)) for e in entrants]
+    require_possible(suite, entrants)
+    rivals = [
+        Rival(
+            e.label,
+            e.sha256,
+            draws_of(suite, e.model.is_stochastic),
+            bare_label(e, entrants),
+            e.model.spec.has_gradient,
+        )
+        for e in entrants
+    ]
     work = plan_rivals(suite, rivals, data, selection)
-    _require_sizes(entrants, work.images)
+    require_sizes(entrants, work.images)
     return work
 
 
@@ -195,9 +226,16 @@ def list_cells(
         clean = _Row(suite, rival, "clean", None)
         cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
     for rival in rivals:
-        for settings in suite.own_attacks:
+        for settings in attacks_on(suite, has_gradient=rival.has_gradient):
             cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+    for rival in rivals:
+        cells += _ensemble_cells(suite, rival, rivals, ranges[suite.data.split])
     return cells
+
+
+def attacks_on(suite: Suite, *, has_gradient: bool) -> list[OwnAttackSettings]:
+    """Return the attacks of a suite that are run on a model: of a black box those that need no gradient."""
+    return [own for own in suite.own_attacks if has_gradient or not own.attack_class.needs_gradient]
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
@@ -230,7 +268,10 @@ def remake(
     settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
     attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
     rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
-    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained)
+    if wanted.ensemble:
+        drawn = max((draws[label] or 0 for label, _ in wanted.ensemble), default=0)
+        attack = _on_ensemble(suite, name, wanted.epsilon, drawn or None)
+    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained, wanted.ensemble)
     cell = row.cell(_Ranges(suite, images, wanted.split), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
@@ -251,6 +292,7 @@ class CellRef(NamedTuple):
     split: str
     first: int
     surrogate: Surrogate | None
+    ensemble: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, cell: Cell) -> CellRef:
@@ -264,6 +306,7 @@ class CellRef(NamedTuple):
             cell.split,
             cell.first,
             cell.surrogate,
+            cell.ensemble,
         )
 
 
@@ -274,6 +317,10 @@ class Rival(NamedTuple):
     sha256: str
     draws: int | None
     """`draws_of` it."""
+    bare: str | None = None
+    """Name of the model of the run that it is with defences before it; None for no such model."""
+    has_gradient: bool = True
+    """Whether attacks that need its gradient are run."""
 
 
 def _attack_cells(
@@ -284,10 +331,15 @@ def _attack_cells(
     images: _Ranges,
     trained: TrainedAttacks | None,
 ) -> list[Cell]:
-    """List the cells of one attack on one model, each followed by those that try its examples on others."""
+    """List the cells of one attack on one model, each followed by those that try its examples on others.
+
+    These are the models that defend this one, who made them knowing of no defence, and those of a transfer.
+    """
     cells = []
     split = suite.data.split
-    transfers = [t for t in suite.transfers if t.source[0] == settings.name]
+    transfers = [
+        t for t in suite.transfers if t.source[0] == settings.name and not isinstance(t, EnsembleSettings)
+    ]
     for epsilon in settings.epsilons:
         attack = settings.attack(epsilon, suite.seed, rival.draws)
         own = _Row(suite, rival, settings.name, attack, trained=trained)
@@ -295,6 +347,13 @@ def _attack_cells(
             cell = own.cell(images, split, first)
             cells.append(cell)
             # Right behind the cell that finds the examples, so that they are found once.
+            if settings.kind != "noise":  # what a model is moved by least says nothing of another
+                unaware, name = Surrogate(rival.label, cell.key, None), f"{settings.name}:{rival.label}"
+                cells += [
+                    _Row(suite, target, name, attack, unaware, trained).cell(images, split, first)
+                    for target in rivals
+                    if target.bare == rival.label
+                ]
             for transfer in transfers:
                 surrogate = Surrogate(rival.label, cell.key, transfer.source[1])
                 name = f"{transfer.name}:{rival.label}"
@@ -306,45 +365,29 @@ def _attack_cells(
     return cells
 
 
-def _require_possible(suite: Suite, entrants: Sequence[Entrant]) -> None:
-    if suite.transfers and len(entrants) < 2:
-        raise RunError(
-            f"suite {suite.name!r} tries the examples of every model on every other one "
-            f"({suite.transfers[0].name!r}): name at least two models with --model"
-        )
-    for entrant in entrants:
-        if entrant.model.is_stochastic and suite.eot_samples is None:
-            raise RunError(
-                f"model {entrant.label!r} is stochastic: an attack must average its draws (EOT), or it would "
-                f"overstate robustness; set eot_samples in suite {suite.name!r}"
-            )
+def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images: _Ranges) -> list[Cell]:
+    """List the cells that try on a model what was found on the mean of those that are nothing of it."""
+    own = rival.bare or rival.label
+    others = [r for r in rivals if r.has_gradient and (r.bare or r.label) != own]
+    if len(others) < 2:
+        return []
+    drawn = max(r.draws or 0 for r in others) or None
+    members = tuple((r.label, r.sha256) for r in others)
+    cells = []
+    for settings in (t for t in suite.transfers if isinstance(t, EnsembleSettings)):
+        radii = next(o.epsilons for o in suite.own_attacks if o.name == settings.source[0])
+        for epsilon in radii:
+            attack = _on_ensemble(suite, settings.name, epsilon, drawn)
+            row = _Row(suite, rival, settings.name, attack, ensemble=members)
+            cells += [row.cell(images, suite.data.split, first) for first in images.firsts]
+    return cells
 
 
-def _require_sizes(entrants: Sequence[Entrant], images: ImageSet) -> None:
-    """Refuse images that a model, or the similarity measured of every example, has no use for.
-
-    What cannot be read is left to its cell, which fails alone.
-
-    Raises:
-        RunError: an image is too small, or of another size than a model's only one; it is named.
-    """
-    for i, record in enumerate(images.records):
-        try:
-            height, width = images.read(i).shape[:2]
-        except DataError:
-            continue
-        wrong = f"SSIM needs at least {WINDOW} pixels a side" if min(height, width) < WINDOW else None
-        for entrant in entrants:
-            least, only = entrant.model.spec.min_size, entrant.model.spec.fixed_size
-            if only is not None and (height, width) != (only, only):
-                wrong = f"{entrant.label} takes {only} x {only} pixels only"
-            elif min(height, width) < least:
-                wrong = f"{entrant.label} needs at least {least} pixels a side"
-        if wrong:
-            raise RunError(
-                f"image {record.image_id!r} is {height} high and {width} wide, but {wrong}; leave it out, or "
-                "resize the images"
-            )
+def _on_ensemble(suite: Suite, name: str, epsilon: float, draws: int | None) -> Attack:
+    """Return the attack of an ensemble: that of the suite it names, with the one objective."""
+    source, objective = next(t.source for t in suite.transfers if t.name == name)
+    settings = next(own for own in suite.own_attacks if own.name == source)
+    return replace(settings.attack(epsilon, suite.seed, draws), objectives=(objective,))
 
 
 class _Ranges:
@@ -385,12 +428,14 @@ class _Row:
         attack: Attack | None,
         surrogate: Surrogate | None = None,
         trained: TrainedAttacks | None = None,
+        ensemble: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
+        self.ensemble = ensemble
         self.trained = trained if isinstance(attack, Universal) else None
         # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
         self._common = {
-            "attack": _canonical([name, attack.kind, asdict(attack)] if attack else [name]),
+            "attack": _canonical([name, attack.kind, _settings(attack)] if attack else [name]),
             "draws": _canonical(rival.draws),
             "jpeg": _canonical(suite.jpeg_qualities),
             "model": _canonical([rival.label, rival.sha256]),
@@ -398,6 +443,8 @@ class _Row:
             "seed": _canonical(suite.seed),
             "surrogate": _canonical(asdict(surrogate) if surrogate else None),
         }
+        if ensemble:
+            self._common["ensemble"] = _canonical(ensemble)
 
     def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
@@ -423,10 +470,16 @@ class _Row:
             suite.seed,
             rival.draws,
             self.surrogate,
+            self.ensemble,
             gradient,
             suite.jpeg_qualities,
             self.trained,
         )
+
+
+def _settings(attack: Attack) -> dict[str, object]:
+    settings = asdict(attack)
+    return {name: settings[name] for name in settings.keys() - unsaid(type(attack), settings)}
 
 
 def _canonical(value: object) -> str:

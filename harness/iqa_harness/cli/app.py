@@ -32,6 +32,8 @@ from iqa_harness.cli import (
     train,
     verify,
 )
+from iqa_harness.cli.command import App
+from iqa_harness.cli.defaults import name_variables, read_defaults
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
 
@@ -42,9 +44,15 @@ RESUMING = ("attack", "demo", "evaluate", "study", "train")
 class _Commands(TyperGroup):
     """Runs a command; a user's mistake ends in one line on stderr and a documented exit code."""
 
+    def __init__(self, **settings: Any) -> None:
+        """Take the commands."""
+        super().__init__(**settings)
+        name_variables(self)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command line that was parsed."""
         try:
+            ctx.default_map = read_defaults(self, os.environ)
             return super().invoke(ctx)
         except KeyboardInterrupt:
             resumes = ctx.invoked_subcommand in RESUMING
@@ -58,12 +66,11 @@ class _Commands(TyperGroup):
             raise typer.Exit(ExitCode.BAD_INPUT) from error
 
 
-app = typer.Typer(
+app = App(
     name="iqa-harness",
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 70 a bug, "
     "130 interrupted, 141 output closed.",

@@ -37,7 +37,8 @@ ModelsOption = Annotated[
         "--model",
         "-m",
         help="Model under test: a registered NAME, NAME?option=value&..., a checkpoint ./FOLDER, or "
-        "NAME?checkpoint=FOLDER; LABEL=... gives it another name in tables. Repeat for more.",
+        "NAME?checkpoint=FOLDER; LABEL=... gives it another name in tables; ...|jpeg:75|flip puts it behind "
+        "defences. Repeat for more.",
     ),
 ]
 BackboneOption = Annotated[

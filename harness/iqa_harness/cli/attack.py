@@ -22,6 +22,7 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
     WorkersOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import code_of, print_run, speed_lines
 from iqa_harness.machine.terminal import say
 
@@ -49,7 +50,9 @@ def attack(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="Compute this attack only (or `clean`); the rest stays to do. Repeat for more."
+            "--only",
+            help="Compute this attack and the clean scores only (`clean`: these alone); the rest stays to "
+            "do. Repeat for more.",
         ),
     ] = None,
     keep_images: Annotated[
@@ -99,7 +102,7 @@ def attack(
         ),
     ] = False,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Run a suite on models; cells that are in the store already are not computed again.
 
     It can be stopped at any moment; the same command goes on from there. A cell that failed is tried again.
@@ -120,9 +123,9 @@ def attack(
         for line in planned.lines():
             say(line, err=True)
     if dry_run:
-        return
+        return Answer(planned.summary)
     done = planned.run(progress=not quiet)
     print_run(done)
     for line in () if quiet else speed_lines(done):
         say(line, err=True)
-    raise typer.Exit(code_of(done, strict=strict))
+    return Answer(done.summary, code_of(done, strict=strict))

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.command import Answer, App
 from iqa_harness.cli.printing import comparable, print_outcome
 from iqa_harness.machine.terminal import console, plain, say
 
 if TYPE_CHECKING:
     from iqa_results import Baseline
 
-app = typer.Typer(no_args_is_help=True, help="Baselines: what the gate compares runs with.")
+app = App(no_args_is_help=True, help="Baselines: what the gate compares runs with.")
 
 BaselineArgument = Annotated[Path, typer.Argument(help="Folder of the baseline.")]
 
@@ -28,17 +29,18 @@ def save(
         "results/baselines"
     ),
     force: Annotated[bool, typer.Option("--force", help="Replace a baseline of that name.")] = False,
-) -> None:
+) -> Answer:
     """Save a complete run as a baseline."""
     from iqa_harness.api import gate as api
 
     where, record = api.save_baseline(name, run, store=store, folder=folder, force=force)
     models = ", ".join(m.name for m in record.models)
     say(f"{where}: {models}; suite {record.suite}, {record.images} images")
+    return Answer({"folder": where, "baseline": record})
 
 
 @app.command()
-def show(baseline: BaselineArgument) -> None:
+def show(baseline: BaselineArgument) -> Answer:
     """Print a baseline's record and its values."""
     from rich.table import Table
     from rich.text import Text
@@ -68,17 +70,20 @@ def show(baseline: BaselineArgument) -> None:
         member = f" ({c.attack}/{c.objective})" if c.attack else ""
         table.add_row(*(Text(plain(word)) for word in (c.model, c.row + member, c.metric, shown)))
     console().print(table)
+    return Answer(lambda: {"baseline": record, "values": found.comparisons})
 
 
 @app.command()
 def diff(
     before: Annotated[Path, typer.Argument(help="Folder of a baseline.")],
     after: Annotated[Path, typer.Argument(help="Folder of another one.")],
-) -> None:
+) -> Answer:
     """Compare two baselines; exit code 0 whatever changed, 2 if they cannot be compared."""
     from iqa_harness.api import gate as api
 
-    print_outcome(comparable(lambda: api.diff_baselines(before, after)))
+    found = comparable(lambda: api.diff_baselines(before, after))
+    print_outcome(found)
+    return Answer(found.summary)
 
 
 def _noise(record: Baseline) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import CacheOption, QuietOption
+from iqa_harness.cli.command import Answer, App
 from iqa_harness.errors import ExitCode
 
 if TYPE_CHECKING:
     from iqa_harness.data.image_set import ImageSet
     from iqa_harness.data.public.layout import Layout
 
-app = typer.Typer(no_args_is_help=True, help="List, describe, make and check data sets.")
+app = App(no_args_is_help=True, help="List, describe, make and check data sets.")
 
 DataArgument = Annotated[
     str,
@@ -26,18 +27,20 @@ DataArgument = Annotated[
 
 
 @app.command("list")
-def list_command() -> None:
+def list_command() -> Answer:
     """List the data sets there are: embedded ones, and public ones for whose folder you are asked."""
     from iqa_harness.api import data as api
     from iqa_harness.cli.tables import print_list
     from iqa_harness.machine.terminal import say
 
-    print_list(("set", "labels", "what it is"), api.list_data())
+    found = api.list_data()
+    print_list(("set", "labels", "what it is"), found)
     say("\n`iqa-harness data info NAME` says where to get a set and what its folder must hold.")
+    return Answer(found)
 
 
 @app.command("info")
-def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOption = False) -> None:
+def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOption = False) -> Answer:
     """Describe a set; of a public set named without its folder, where to get it and what it must hold.
 
     An embedded set is made if it is not there.
@@ -49,6 +52,7 @@ def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOpti
         _describe(found.layout)
     if found.images is not None:
         _tell(found.images)
+    return Answer({"layout": found.layout, "images": found.images and found.images.summary()})
 
 
 def _tell(images: ImageSet) -> None:
@@ -111,13 +115,14 @@ def prepare_command(
         bool, typer.Option("--pixels", help="Decode every image into the cache of decoded images, too.")
     ] = False,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Make an embedded set, or read another one through once, so that later openings are quick."""
     from iqa_harness.api import data as api
     from iqa_harness.machine.terminal import say
 
     images = api.prepare_data(data, cache=cache, pixels=pixels, progress=not quiet)
     say(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
+    return Answer(images.summary)
 
 
 @app.command("check")
@@ -133,7 +138,7 @@ def check_command(
         ),
     ] = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Read every row and every image afresh and report all that is wrong; exit code 1 if something is."""
     from iqa_harness.api import data as api
     from iqa_harness.machine.terminal import say
@@ -144,14 +149,15 @@ def check_command(
     kinds = Counter(finding.kind for finding in found.counted)
     summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     say(f"{found.images} rows, {kinds.total()} problem(s){': ' + summary if summary else ''}")
-    raise typer.Exit(ExitCode.FOUND if found.counted else ExitCode.OK)
+    result = {"images": found.images, "findings": found.findings, "counted": len(found.counted)}
+    return Answer(result, ExitCode.FOUND if found.counted else ExitCode.OK)
 
 
 @app.command("cache")
 def cache_command(
     cache: CacheOption = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all decoded images.")] = False,
-) -> None:
+) -> Answer:
     """Say how much room decoded images take, and of how much; `--clear` frees it."""
     from iqa_harness.api import data as api
     from iqa_harness.machine.terminal import say
@@ -164,3 +170,4 @@ def cache_command(
             f"{held.folder}: {held.used / 2**20:.1f} of {held.limit / 2**20:.1f} MB "
             f"(set {held.variable}, such as 20G)"
         )
+    return Answer(held)

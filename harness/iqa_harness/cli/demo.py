@@ -14,6 +14,7 @@ from iqa_harness.cli.arguments import (
     StoreOption,
     ThreadsOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import code_of, print_run, say_where
 from iqa_harness.machine.terminal import say
 from iqa_harness.wording import in_words
@@ -34,7 +35,7 @@ def demo(
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Make the embedded data, train the demo models, run the demo suite, print and write the report.
 
     Everything is kept: a second call finds data, checkpoints and cells in place and ends in seconds.
@@ -55,9 +56,10 @@ def demo(
         say_where("page", done.page)
         say_where("table", done.run.store.table_path(done.run.name))
         say_where("rows", done.run.store.root / "cells")
-    for line in _times((*done.stages, Stage("report", time.perf_counter() - began))):
+    stages = (*done.stages, Stage("report", time.perf_counter() - began))
+    for line in _times(stages):
         say(line)
-    raise typer.Exit(code_of(done.run))
+    return Answer(lambda: {"run": done.run.summary(), "page": done.page, "stages": stages}, code_of(done.run))
 
 
 def _times(stages: tuple[Stage, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import CacheOption, DeviceOption, QuietOption, ThreadsOption
+from iqa_harness.cli.command import Answer
 
 
 def diagnose(
@@ -29,7 +30,7 @@ def diagnose(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.api import diagnose as api
     from iqa_harness.cli.tables import print_figures
@@ -44,3 +45,4 @@ def diagnose(
         print_figures(heads, texts, names=names)
     for file in found.files:
         say(str(file))
+    return Answer(found)

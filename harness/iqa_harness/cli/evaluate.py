@@ -17,6 +17,7 @@ from iqa_harness.cli.arguments import (
     StoreOption,
     ThreadsOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 
 
@@ -48,7 +49,7 @@ def evaluate(
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Test models on data sets without attack: SROCC, PLCC after a logistic, KROCC, one row a model and set.
 
     Scores are kept: an interrupted evaluation goes on, and one more model or set costs itself only. Rows of
@@ -69,4 +70,9 @@ def evaluate(
         say(f"no scores of {label} on {where}: {reason}", err=True)
     for words in found.left_out:
         say(f"left out of the table, {words}", err=True)
-    raise typer.Exit(ExitCode.PARTIAL if found.errors else ExitCode.OK)
+    return Answer(
+        lambda: {
+            "rows": found.rows, "folder": found.folder, "errors": found.errors, "left_out": found.left_out
+        },
+        ExitCode.PARTIAL if found.errors else ExitCode.OK,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import say_where
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import console
@@ -20,7 +21,7 @@ def leaderboard(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for leaderboard.md and leaderboard.html.")
     ] = Path("reports"),
-) -> None:
+) -> Answer:
     """Merge runs into one leaderboard; runs of other suites or data stand apart, never in one table.
 
     Reads the tables that `iqa-harness report` or `attack` stored and computes no attack. A run that cannot be
@@ -33,4 +34,4 @@ def leaderboard(
     print_report(written.report, console(), full=False)
     for path in written.files:
         say_where("page", path)
-    raise typer.Exit(ExitCode.PARTIAL if written.unread else ExitCode.OK)
+    return Answer(written.summary, ExitCode.PARTIAL if written.unread else ExitCode.OK)

@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, PluginOption
+from iqa_harness.cli.arguments import BackboneOption, CacheOption, DeviceOption, PluginOption, QuietOption
+from iqa_harness.cli.command import Answer, App
 
-app = typer.Typer(no_args_is_help=True, help="List and describe models under test.")
+app = App(no_args_is_help=True, help="List and describe models under test.")
 
 
 @app.command("list")
 def list_command(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, e.g. 'smart*'.")] = "*",
     plugin: PluginOption = None,
-) -> None:
+) -> Answer:
     """List the registered models, those of a plugin among them."""
     from iqa_harness.api import models as api
     from iqa_harness.cli.tables import print_list
 
-    rows = list(api.list_models(pattern, plugins=plugin or ()).items())
-    print_list(("model", "what it is"), rows)
+    found = api.list_models(pattern, plugins=plugin or ())
+    print_list(("model", "what it is"), list(found.items()))
+    return Answer(found)
 
 
 @app.command("show")
@@ -30,14 +32,45 @@ def show_command(
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
-) -> None:
+    quiet: QuietOption = False,
+) -> Answer:
     """Print a model's card as JSON, with its number of parameters on stderr."""
     from iqa_harness.api import models as api
     from iqa_harness.machine.terminal import say
 
     found = api.show_model(model, backbone_weights=backbone_weights, plugins=plugin or ())
     say(found.card.model_dump_json(indent=1))
-    say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
+    if not quiet:
+        say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
+    return Answer(found)
+
+
+@app.command("check")
+def check_command(
+    model: Annotated[
+        str, typer.Argument(help="As after --model: NAME, ./FOLDER, pyiqa:NAME, onnx:FILE, cmd:'...', ...")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A few image files, or a folder.", show_default="embedded ones"),
+    ] = None,
+    device: DeviceOption = "cpu",
+    backbone_weights: BackboneOption = None,
+    plugin: PluginOption = None,
+    cache: CacheOption = None,
+    quiet: QuietOption = False,
+) -> Answer:
+    """Check on a few images whether a model can be put under test; exit code 1 where a run refuses it."""
+    from iqa_harness.api import models as api
+    from iqa_harness.errors import ExitCode
+    from iqa_harness.machine.terminal import say
+
+    found = api.check_model(
+        model, images, device=device, backbone_weights=backbone_weights, plugins=plugin or (), cache=cache
+    )
+    for line in found.lines():
+        say(line)
+    return Answer(found, ExitCode.OK if found.usable else ExitCode.FOUND)
 
 
 @app.command("import")
@@ -50,7 +83,7 @@ def import_command(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE: what leaves no trace in the file, e.g. protocol=centre."),
     ] = None,
-) -> None:
+) -> Answer:
     """Turn somebody else's checkpoint into one of ours; nothing in the file is run."""
     from iqa_harness.api import models as api
     from iqa_harness.machine.terminal import say
@@ -60,3 +93,4 @@ def import_command(
     if report.filled:
         say(f"{len(report.filled)} counters that the file lacks were set to 0")
     say(str(folder))
+    return Answer({"folder": folder, "report": report})

@@ -72,15 +72,14 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from iqa_harness.gating.formats import comparison_view, sentence
+    from iqa_harness.gating.formats import comparison_view
     from iqa_reports import print_table
 
     print_table(comparison_view(found.gated), console())
     for note in found.gated.notes:
         say(f"note: {note}")
-    say(found.headline())
-    for regression in found.regressions:
-        say(f"worse: {sentence(regression)}")
+    for line in found.lines():
+        say(line)
 
 
 def code_of(run: Run, *, strict: bool = False) -> ExitCode:

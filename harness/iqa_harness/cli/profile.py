@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DeviceOption, ThreadsOption
+from iqa_harness.cli.command import Answer
 
 if TYPE_CHECKING:
     from iqa_models.profile import Growth, Measured
@@ -30,7 +31,7 @@ def profile(
     ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
-) -> None:
+) -> Answer:
     """Print parameters, multiply-adds, time and memory of a model, by parts."""
     from iqa_harness.api import profile as api
     from iqa_harness.cli.tables import print_figures
@@ -55,6 +56,7 @@ def profile(
         say("\n".join(found.exponents))
     for file in found.files:
         say(str(file))
+    return Answer(found)
 
 
 def _measured(one: Measured) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, PluginOption, ResultsOption
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_written
 
 
@@ -40,7 +41,7 @@ def report(
     images: Annotated[
         int,
         typer.Option(
-            "--images", min=0, help="Worst images a model in the page; their attacks are run again."
+            "--images", min=0, help="Images a model in the page, worst first; attacked again unless kept."
         ),
     ] = 0,
     full: Annotated[
@@ -48,7 +49,7 @@ def report(
     ] = False,
     cache: CacheOption = None,
     plugin: PluginOption = None,
-) -> None:
+) -> Answer:
     """Compute runs' tables from their rows; print them, write the page, Markdown, CSV, LaTeX and figures."""
     from iqa_harness.api.report import report as write
 
@@ -57,3 +58,4 @@ def report(
         images=images, cache=cache, plugins=plugin or (),
     )  # fmt: skip
     print_written(written, full=full)
+    return Answer(written.summary)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
+from iqa_harness.cli.command import Answer, App
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import console, plain, say
 from iqa_harness.wording import in_words
@@ -15,17 +16,14 @@ from iqa_harness.wording import in_words
 if TYPE_CHECKING:
     from iqa_results import RunManifest
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check, export, merge and tidy runs of a store.")
+app = App(no_args_is_help=True, help="List, show, check, export, merge and tidy runs of a store.")
 
 RunArgument = Annotated[str, typer.Argument(help="Name of the run in the store.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def list_command(store: ResultsOption = DEFAULT_STORE) -> Answer:
     """List the runs of a store with how far they came; exit code 4 if a manifest is damaged."""
-    import json
-
     from rich.table import Table
     from rich.text import Text
 
@@ -34,14 +32,11 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
     found, damaged = list_runs(store)
     for reason in damaged:
         say(f"damaged: {reason}", err=True)
-    code = ExitCode.PARTIAL if damaged else ExitCode.OK
-    if as_json:
-        say(json.dumps([_brief(manifest) for manifest in found], indent=1))
-        raise typer.Exit(code)
+    briefs = [_brief(manifest) for manifest in found]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "suite", "data", "images", "models", "cells", "state", "started"):
         table.add_column(column, no_wrap=True)
-    for manifest, brief in zip(found, map(_brief, found), strict=True):
+    for manifest, brief in zip(found, briefs, strict=True):
         cells = f"{brief['done']}/{brief['cells']}"
         row = (brief["run"], brief["suite"], brief["data"], brief["images"], len(manifest.models), cells)
         table.add_row(*(Text(plain(str(word))) for word in (*row, brief["status"], brief["started"])))
@@ -49,18 +44,15 @@ def list_command(store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = Fal
         console().print(table)
     elif not damaged:
         say(f"no runs in {store}")
-    raise typer.Exit(code)
+    return Answer(briefs, ExitCode.PARTIAL if damaged else ExitCode.OK)
 
 
 @app.command("show")
-def show_command(run: RunArgument, store: ResultsOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def show_command(run: RunArgument, store: ResultsOption = DEFAULT_STORE) -> Answer:
     """Show what a run was made of, with what, by whom, at what cost, and what failed."""
     from iqa_harness.api.runs import show_run
 
     manifest = show_run(run, store)
-    if as_json:
-        say(manifest.model_dump_json(indent=1))
-        return
     made, data = manifest.provenance, manifest.data
     done = sum(cell.status == "done" for cell in manifest.cells)
     failed = [cell for cell in manifest.cells if cell.status == "failed"]
@@ -103,6 +95,7 @@ def show_command(run: RunArgument, store: ResultsOption = DEFAULT_STORE, as_json
     for name, text in lines:
         if text:
             say(f"{name:8} {text}")
+    return Answer(manifest)
 
 
 @app.command("check")
@@ -112,7 +105,7 @@ def check_command(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete damaged and foreign files: `attack` computes them again.")
     ] = False,
-) -> None:
+) -> Answer:
     """Read every part against manifest and checksums; exit code 1 if one is missing, damaged or foreign.
 
     A part that another version wrote is reported too, and kept even with --delete.
@@ -123,7 +116,7 @@ def check_command(
     for problem in problems:
         say(f"{problem.kind:8} {problem.run} {problem.key[:12]} {problem.detail}")
     say(f"{len(runs)} run(s), {len(problems)} problem(s)")
-    raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
+    return Answer({"runs": runs, "problems": problems}, ExitCode.FOUND if problems else ExitCode.OK)
 
 
 @app.command("export")
@@ -134,11 +127,13 @@ def export_command(
         typer.Argument(help="FILE.parquet or FILE.csv for all rows; FILE.zip for a store of this run alone."),
     ],
     store: ResultsOption = DEFAULT_STORE,
-) -> None:
+) -> Answer:
     """Write all rows of a run as one file."""
     from iqa_harness.api.runs import export_run
 
-    say(f"{out}: {export_run(run, out, store)} rows")
+    rows = export_run(run, out, store)
+    say(f"{out}: {rows} rows")
+    return Answer({"file": out, "rows": rows})
 
 
 @app.command("merge")
@@ -148,13 +143,15 @@ def merge_command(
         list[str] | None, typer.Option("--run", help="Only this run. Repeat for more.", show_default="all")
     ] = None,
     store: ResultsOption = DEFAULT_STORE,
-) -> None:
+) -> Answer:
     """Take runs of another machine's store into this one; a run that is in both becomes one."""
     from iqa_harness.api.runs import merge_runs
 
-    for manifest, new in merge_runs(source, store, run or ()):
+    merged = merge_runs(source, store, run or ())
+    for manifest, new in merged:
         name = manifest.run
         say(f"{name}: {new} new cells, {manifest.status}; `iqa-harness report {name}` for its tables")
+    return Answer([{**_brief(manifest), "new": new} for manifest, new in merged])
 
 
 @app.command("gc")
@@ -163,7 +160,7 @@ def gc_command(
     yes: Annotated[
         bool, typer.Option("--yes", help="Delete; without it only what would be is said.")
     ] = False,
-) -> None:
+) -> Answer:
     """Delete cells that no run names, and what killed writers left."""
     from iqa_harness.api.runs import collect_garbage
 
@@ -172,6 +169,7 @@ def gc_command(
         f"{len(waste.cells)} cells that no run names and {len(waste.fragments)} fragments, "
         f"{waste.bytes / 2**20:.1f} MB{': deleted' if yes else '; --yes deletes them'}"
     )
+    return Answer(waste)
 
 
 def _brief(manifest: RunManifest) -> dict[str, object]:

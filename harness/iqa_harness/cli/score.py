@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, QuietOption, ThreadsOption
+from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 
 
@@ -23,7 +24,7 @@ def score(
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Print the score of image files, one line each: score, tab, file; higher is better.
 
     The scale, and files that have no score, are told on standard error.
@@ -45,4 +46,7 @@ def score(
     if scored:
         say(found.scale, err=True)
     failed = ExitCode.PARTIAL if scored else ExitCode.BAD_INPUT
-    raise typer.Exit(failed if found.errors else ExitCode.OK)
+    result = {
+        "model": found.model, "score_range": found.score_range, "scores": dict(scored), "errors": found.errors
+    }  # fmt: skip
+    return Answer(result, failed if found.errors else ExitCode.OK)

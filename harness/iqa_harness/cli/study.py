@@ -16,6 +16,7 @@ from iqa_harness.cli.arguments import (
     QuietOption,
     StoreOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
 from iqa_harness.errors import ExitCode
 
@@ -50,7 +51,7 @@ def study(
     known: Annotated[
         bool, typer.Option("--list", help="Print the studies that ship with the harness.")
     ] = False,
-) -> None:
+) -> Answer:
     """Train every point of a study on every seed and print one table; finished runs are kept."""
     from iqa_harness.api import study as api
     from iqa_harness.cli.tables import print_view
@@ -58,11 +59,13 @@ def study(
 
     plugins = plugin or ()
     if known or not name:
-        say("\n".join(f"{one}: {summary}" for one, summary in api.list_studies().items()))
-        return
+        listed = api.list_studies()
+        say("\n".join(f"{one}: {summary}" for one, summary in listed.items()))
+        return Answer(listed)
     if show:
-        say(api.show_study(name, data=data, settings=settings, seeds=seeds, plugins=plugins))
-        return
+        text = api.show_study(name, data=data, settings=settings, seeds=seeds, plugins=plugins)
+        say(text)
+        return Answer(text)
     found = api.study(
         name, data=data, mos_range=mos_range, settings=settings, seeds=seeds, out=out, store=store,
         cache=cache, backbone_weights=backbone_weights, plugins=plugins, device=device,
@@ -70,4 +73,7 @@ def study(
     )  # fmt: skip
     print_view(found.view)
     say("\n".join(map(str, found.files)))
-    raise typer.Exit(ExitCode.PARTIAL if found.failures else ExitCode.OK)
+    return Answer(
+        lambda: {"table": found.table, "failures": found.failures, "files": found.files},
+        ExitCode.PARTIAL if found.failures else ExitCode.OK,
+    )

@@ -16,6 +16,7 @@ from iqa_harness.cli.arguments import (
     QuietOption,
     StoreOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
 
 
@@ -54,15 +55,16 @@ def train(
     show: Annotated[
         bool, typer.Option("--show", help="Print the settings and what each means; train nothing.")
     ] = False,
-) -> None:
+) -> Answer:
     """Train models; what is trained already is kept, what was interrupted goes on."""
     from iqa_harness.api import train as api
     from iqa_harness.cli.tables import print_view
     from iqa_harness.machine.terminal import say
 
     if show:
-        typer.echo(api.show_training(preset, data=data, settings=settings, size=size), nl=False)
-        return
+        text = api.show_training(preset, data=data, settings=settings, size=size)
+        typer.echo(text, nl=False)
+        return Answer(text)
     found = api.train(
         preset, data=data, mos_range=mos_range, settings=settings, size=size, seeds=seeds, out=out,
         store=store, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (), device=device,
@@ -72,3 +74,4 @@ def train(
     say("\n".join(map(str, found.folders)))
     for seeds_table in found.seeds:
         print_view(seeds_table.view)
+    return Answer(lambda: {"folders": found.folders, "figures": found.table})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +16,17 @@ from iqa_harness.cli.arguments import (
     ResultsOption,
     ThreadsOption,
 )
+from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
+
+if TYPE_CHECKING:
+    from iqa_harness.api.verify import Verification
 
 WHOLE = 1_000_000
 """A sample that leaves no cell out."""
 SHOWN = 20
-"""Findings printed at most; models that differ are all named."""
+"""Findings printed at most; of the others the models are named."""
 
 
 def verify(
@@ -42,8 +46,14 @@ def verify(
             help="Attacked cells of each model to make again, beside its checks and clean scores; "
             "0 opens no model and no image.",
         ),
-    ] = 2,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of those cells.")] = 0,
+    ] = 3,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the choice of those cells; else drawn, and told.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", "-s", help="What the run should be of; a suite that ships is known by name."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Where the images are now; else as the suite says.")
     ] = None,
@@ -54,7 +64,7 @@ def verify(
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
     quiet: QuietOption = False,
-) -> None:
+) -> Answer:
     """Verify a run: manifest, rows and tables against each other; checks, scores, a sample of attacks again.
 
     Exit code 1 if anything differs, or if a model's verdict is not sound.
@@ -62,24 +72,27 @@ def verify(
     from iqa_harness.api import verify as api
 
     if explain is not None:
-        say(api.explain(explain))
-        return
+        meaning = api.explain(explain)
+        say(meaning)
+        return Answer(meaning)
     if run is None:
         raise typer.BadParameter("name a run, or a flag with --explain")
     found = api.verify(
-        run, store=store, models=model or (), sample=sample, seed=seed, data=data, device=device,
-        threads=threads, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (),
+        run, store=store, models=model or (), sample=sample, seed=seed, suite=suite, data=data,
+        device=device, threads=threads, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (),
         progress=not quiet,
     )  # fmt: skip
-    for finding in found.findings[:SHOWN]:
-        say(f"{finding.what}: {finding.where}: {finding.detail}")
-    if len(found.findings) > SHOWN:
-        say(f"... and {len(found.findings) - SHOWN} more")
+    for line in _findings(found):
+        say(line)
     seen = found.verified
     say(
         f"{seen.rows} rows compared with the plan and each other, {seen.cells} cells ({seen.rows_again} "
         f"rows) and the checks of {seen.checks} models made again: {len(found.findings)} differ"
     )
+    if seen.kept:
+        say(f"{seen.kept} rows scored again from kept images, before their models had seen anything else")
+    for line in _chances(found):
+        say(line)
     for words in seen.not_verified:
         say(f"not verified: {words} (--sample {WHOLE} makes all cells again)")
     if not sample:
@@ -87,4 +100,30 @@ def verify(
     for judged in found.judged:
         for line in judged.lines():
             say(line)
-    raise typer.Exit(ExitCode.OK if found.sound else ExitCode.FOUND)
+    return Answer(found.summary, ExitCode.OK if found.sound else ExitCode.FOUND)
+
+
+def _findings(found: Verification) -> list[str]:
+    """Return the first findings, and of the others the models they are of."""
+    lines = [f"{finding.what}: {finding.where}: {finding.detail}" for finding in found.findings[:SHOWN]]
+    rest = found.findings[SHOWN:]
+    if rest:
+        named = ", ".join(f"{model} ({count})" for model, count in found.models_of(rest).items())
+        lines.append(f"... and {len(rest)} more{f', of {named}' if named else ''}")
+    return lines
+
+
+def _chances(found: Verification) -> list[str]:
+    """Say by which seed cells were drawn, and what is missed by the model that was looked at least."""
+    seen = found.verified
+    if not seen.main_cells:
+        return []
+    model, (there, again) = min(seen.main_cells.items(), key=lambda item: item[1][1] / item[1][0])
+    if again == there:
+        return ["all attacked cells at the main radius were made again"]
+    half = -(-there // 2)
+    return [
+        f"cells were drawn by --seed {found.seed}: of {model}, {again} of {there} attacked cells at the main "
+        f"radius; 1 altered one is missed with a chance of {seen.missed(model, 1):.0%}, {half} with one of "
+        f"{seen.missed(model, half):.2g} (--sample makes more again)"
+    ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,11 @@ class ImageSet(ABC):
     def labels(self) -> NDArray[np.float64]:
         """The label of every image (n,)."""
         return np.array([record.mos for record in self.records], dtype=np.float64)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a program wants to know: card, images a split, fingerprint."""
+        splits = Counter(record.split for record in self.records)
+        return {"card": self.card, "images": dict(splits), "fingerprint": self.fingerprint}
 
     @abstractmethod
     def read(self, index: int) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -45,7 +45,8 @@ class Entrant:
 
         Some models hold other state once they were used: a counter of calls, a cache.
         """
-        return _sha256(self.model.spec, weights_sha256(self.model), hash_sources(self.model))
+        bare = self.model.bare  # what stands before it is on the card, and holds nothing else
+        return _sha256(self.model.spec, weights_sha256(bare), hash_sources(bare))
 
 
 class _Described(NamedTuple):
@@ -70,6 +71,18 @@ def described(label: str, checkpoint: Path) -> Entrant:
     entrant = Entrant(label, cast("QualityModel", _Described(card.model)), checkpoint)
     vars(entrant)["sha256"] = _sha256(card.model, card.weights_sha256, "")
     return entrant
+
+
+def before_use(model: QualityModel) -> tuple[str, str]:
+    """Return the hashes of a model's state and of its sources, to be taken before it is used."""
+    return weights_sha256(model), hash_sources(model)
+
+
+def with_new_card(entrant: Entrant, argument: str, before: tuple[str, str]) -> Entrant:
+    """Return an entrant whose model has got another card; its state is that before it was used for that."""
+    made = replace(entrant, argument=argument)
+    vars(made)["sha256"] = _sha256(entrant.model.spec, *before)
+    return made
 
 
 def _sha256(card: ModelSpec, weights: str, sources: str) -> str:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from torch import nn
 
-from iqa_errors.json_text import read_json
+from iqa_harness.entrants.defended import behind, split_defences
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.entrants.foreign import foreign_argument, foreign_text, refuse_code
+from iqa_harness.entrants.options import read_options
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.errors import RunError
 from iqa_models import (
@@ -21,6 +23,7 @@ from iqa_models import (
     has_random_head,
     load_checkpoint,
 )
+from iqa_models.index import ADAPTERS
 from iqa_results import ModelRecord
 
 Model = str | Path | Entrant | nn.Module | tuple[str, Any]
@@ -43,6 +46,8 @@ class ModelArgument(NamedTuple):
 def parse_model(text: str) -> ModelArgument:
     """Read ``[LABEL=]NAME[?option=value&...]``, ``[LABEL=]FOLDER`` or ``[LABEL=]NAME?checkpoint=FOLDER``.
 
+    Somebody else's model is ``[LABEL=]WAY:WHAT[?option=value&...]``, see `iqa_models.index.ADAPTERS`.
+
     A folder is written with a slash (``./mine``): a folder that happens to be called like a registered
     model must not take its place. A folder that exists may hold ``=`` and ``?`` in its path.
 
@@ -52,18 +57,16 @@ def parse_model(text: str) -> ModelArgument:
     Raises:
         RunError: an empty name, or an option that is not ``key=value``.
     """
+    foreign = foreign_argument(text)
+    if foreign is not None:
+        return ModelArgument(*foreign, None)
     label, rest = _split_label(text)
     if _is_folder(rest):
         return ModelArgument(label or _named(Path(rest)), "", {}, Path(rest))
     name, question, query = rest.partition("?")
     if not name:
         raise RunError(f"model {text!r}: write NAME, FOLDER or LABEL=NAME")
-    options: dict[str, Any] = {}
-    for part in query.split("&") if query else []:
-        key, sign, value = part.partition("=")
-        if not (key and sign):
-            raise RunError(f"model {text!r}: option {part!r} is not key=value")
-        options[key] = read_value(unquote(value))
+    options = read_options(text, query)
     if not question and "/" in name:
         return ModelArgument(label or _named(Path(name)), "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
@@ -105,23 +108,11 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def read_value(text: str) -> Any:
-    """Return JSON as what it means, anything else as text.
-
-    Raises:
-        RunError: JSON that is nested too deeply, or holds a number of hundreds of digits.
-    """
-    try:
-        return read_json(text)
-    except json.JSONDecodeError:
-        return text
-    except ValueError as error:
-        raise RunError(f"value {text[:40]!r}...: not to be read ({error})") from error
-
-
 def argument_text(argument: ModelArgument) -> str:
     """Return what to write after ``--model`` to get this model under this name, from any folder."""
     label, name, options, checkpoint = argument
+    if name in ADAPTERS:
+        return foreign_text(label, name, options)
     if checkpoint is not None:
         folder = checkpoint.resolve()
         text = f"{name}?checkpoint={quote(str(folder))}" if name else str(folder)
@@ -168,12 +159,13 @@ def as_entrant(
     Args:
         model: words as after ``--model``, the folder of a checkpoint, an `Entrant`, a `QualityModel`, another
             ``nn.Module`` or callable (see `iqa_models.wrap`, which asks for its score range), or
-            (label, one of these).
+            (label, one of these). Words may end in defences, ``|jpeg:75|flip``.
         backbone_weights: file for the trunk of a model created by name.
         plugins: files that were run before, for the record.
 
     Raises:
         ModelError: unknown name or option, an unusable checkpoint, or an object that is no model.
+        AttackError: no such defence.
         RunError: words that name no model.
     """
     if isinstance(model, tuple):
@@ -186,7 +178,10 @@ def as_entrant(
         argument = ModelArgument(_named(model), "", {}, model)
         return load_entrant(argument, backbone_weights, plugins)
     if isinstance(model, str):
-        return load_entrant(parse_model(model), backbone_weights, plugins)
+        text, defences = split_defences(model)
+        argument = parse_model(text)
+        own = argument.label if defences and _split_label(text)[0] else None
+        return behind(load_entrant(argument, backbone_weights, plugins), defences, own)
     if isinstance(model, QualityModel):
         return Entrant(model.spec.name, model.eval())
     from iqa_models import wrap
@@ -214,7 +209,10 @@ def _relabelled(entrant: Entrant, label: str) -> Entrant:
 
     argument = entrant.argument
     if argument is not None:
-        argument = argument_text(parse_model(argument)._replace(label=label))
+        text, defences = split_defences(argument)
+        argument = "|".join(
+            [argument_text(parse_model(text)._replace(label=label)), *filter(None, [defences])]
+        )
     return replace(entrant, label=label, argument=argument)
 
 
@@ -238,10 +236,12 @@ def from_record(
             object of the process that ran it; with `same`, it is another one now.
         ModelError: it cannot be made.
     """
+    refuse_code(record)
     if record.plugins and not plugged:
         raise RunError(
             f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
         )
+    argument, defences = split_defences(record.argument or str(record.card.get("name")))
     weights = backbone_weights or (Path(record.backbone_weights) if record.backbone_weights else None)
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
@@ -252,11 +252,12 @@ def from_record(
             )
         entrant = load_entrant(ModelArgument(record.name, "", {}, folder))
     elif record.argument:
-        entrant = load_entrant(parse_model(record.argument)._replace(label=record.name), weights)
+        entrant = load_entrant(parse_model(argument)._replace(label=record.name), weights)
     else:
-        known, name = record.card.get("options"), str(record.card.get("name"))
+        known = record.card.get("options")
         options = dict(known) if isinstance(known, dict) else {}
-        entrant = load_entrant(ModelArgument(record.name, name, options, None), weights)
+        entrant = load_entrant(ModelArgument(record.name, argument, options, None), weights)
+    entrant = behind(entrant, defences, record.name)
     if same and entrant.sha256 != record.sha256:
         raise RunError(
             f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
@@ -283,7 +284,7 @@ def notes_on(entrants: Sequence[Entrant], store: Path | str) -> list[str]:
     for entrant in entrants:
         if entrant.note is None:
             continue
-        folder = Path(store) / "models" / entrant.model.spec.name
+        folder = Path(store) / "models" / entrant.model.bare.spec.name
         there = "://" not in str(store) and (folder / "card.json").is_file()
         shown = str(folder) if "/" in str(folder) else f"./{folder}"
         notes.append(f"{entrant.label}: {entrant.note}" + there * f"; a trained one is there: write {shown}")

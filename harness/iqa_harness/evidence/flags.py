@@ -105,22 +105,34 @@ _KINDS = (
         "gradient_disagrees", "suspect", 0.5, "above", "model",
         "The gradient is not the slope of the score. Measured before any attack: relative difference "
         "between the gradient and central differences of a quarter of a grey level along random signs, in "
-        "16 blocks of the image one by one, on up to 8 images spread over the set; the median block "
-        "counts. 0 is perfect, 1 is a gradient unrelated to the score, 2 one of the wrong sign. "
-        "Straight-through rounding, compression inside the model, a gradient let through in one corner "
-        "only and hand-written backward passes raise it; so does a score that is very rough at the scale "
-        "of a grey level. White-box results are then upper bounds.",
+        "16 blocks of the image one by one, on up to 8 images spread over the set and at points that attacks "
+        "of one and of four grey levels reach; the median block counts. 0 is perfect, 1 is a gradient "
+        "unrelated to the score, 2 one of the wrong sign. Straight-through rounding, compression inside the "
+        "model, a gradient let through in one corner only and hand-written backward passes raise it; so does "
+        "a score that is very rough at the scale of a grey level. White-box results are then upper bounds. A "
+        "model behind a defence that was named (NAME|jpeg:75) is asked without it: what stands in for the "
+        "defence's slope is none by design, and whether it leads anywhere is what noise_as_strong and "
+        "black_box_stronger measure.",
+    ),
+    FlagKind(
+        "fresh_images_differ", "suspect", 2, "above", "model",
+        "The model is not as easily moved on images that nobody has seen. Measured before any attack: what a "
+        "sign step of one grey level gains on up to 8 images spread over the set, and on the same images "
+        "mirrored, moved round by some pixels and a little paler; the larger mean gain over the smaller. A "
+        "model that remembers the images of a public suite, their labels or their first scores raises it. "
+        "An honest one is about as steep on either.",
     ),
     FlagKind(
         "changed_during_run", "invalid", 0.25, "above", "model",
         "The model is not the one it was before the attacks: its gradient, or its score, has changed. "
         "Measured after the last cell, on the images of gradient_disagrees: that measure again, of the "
-        "model and of the copy that attacks asked for gradients, less what it was before; it is raised, "
-        "too, if a clean score is no longer the stored one. A model that hides its gradient after so many "
-        "calls or seconds, that learns from what it is shown, or that reads another file meanwhile raises "
-        "it. Worker processes and Slurm jobs measure their own models after their last task, and the worst "
-        "counts; Ray's workers are not asked: there only what changes with time is seen. Not measured in a "
-        "run that computed nothing or was interrupted.",
+        "model and of the copy that attacks asked for gradients, less what it was before, or by how much the "
+        "score is steeper or flatter than before, whichever is larger; it is raised, too, if a clean score "
+        "is no longer the stored one. A model that hides its gradient after so many calls or seconds, that "
+        "learns from what it is shown, or that reads another file meanwhile raises it. Worker processes and "
+        "Slurm jobs measure their own models after their last task, and the worst counts; Ray's workers are "
+        "not asked: there only what changes with time is seen. Not measured in a run that computed nothing "
+        "or was interrupted.",
     ),
     FlagKind(
         "input_range", "suspect", 0, "above", "model",
@@ -139,13 +151,13 @@ _KINDS = (
         "another.",
     ),
     FlagKind(
-        "ends_not_reached", "suspect", 0, "above", "attack",
+        "ends_not_reached", "suspect", 0.75, "above", "attack",
         "An attack without a budget does not bring an image's score to the ends of the range that clean "
-        "images reach. Measured before the run: gradient ascent in [0, 1] only, raising and lowering, 10 "
-        "sign steps of .1 and, where they fall short, 20 steps along the gradient of .03 root mean "
-        "square; the share of tries that stop short of the highest or lowest clean score of the images "
-        "checked. If everything is allowed, every score must be reachable: otherwise the gradient is "
-        "masked.",
+        "images reach. Measured before the run: gradient ascent in [0, 1] only, raising and lowering, 3 "
+        "sign steps of .1, then 10 and 20 steps along the gradient of .03 root mean square for what fell "
+        "short; the share of tries from 2 images that stop short of the highest or lowest clean score of "
+        "the images checked. If everything is allowed, most scores must be reachable, or the gradient is "
+        "masked. One end alone may be far: to make an image as plain as another takes more steps.",
     ),
     FlagKind(
         "still_rising", "suspect", 0.05, "above", "attack",
@@ -159,7 +171,9 @@ _KINDS = (
         "One step does more than many. Measured on all images: mean strength of FGSM over that of the "
         "strongest gradient attack with steps, same radius and objectives, worst radius; raised if the "
         "paired difference exceeds two standard errors too. Equality is no reason: on a linear score one "
-        "step is the optimum. Not measured where steps times step size cannot cross the ball.",
+        "step is the optimum. Of a stochastic model it is raised above 1.15 only: the best of many noisy "
+        "iterates is less than it seemed, one step is not chosen. Not measured where steps times step size "
+        "cannot cross the ball.",
     ),
     FlagKind(
         "more_steps_not_stronger", "suspect", 1.05, "below", "attack",
@@ -178,9 +192,9 @@ _KINDS = (
     FlagKind(
         "black_box_stronger", "suspect", 1.02, "above", "attack",
         "An attack without the model's gradient does more than one with it: a transfer from another "
-        "model, or Square. Measured on all images: mean strength over that of the strongest gradient "
-        "attack, same radius and objective, worst case; raised if the paired difference exceeds two "
-        "standard errors too. The classical sign of a masked gradient.",
+        "model, examples made before it was defended, Square or SPSA. Measured on all images: mean strength "
+        "over that of the strongest gradient attack, same radius and objective, worst case; raised if the "
+        "paired difference exceeds two standard errors too. The classical sign of a masked gradient.",
     ),
     FlagKind(
         "rounding_decides", "suspect", 0.5, "above", "attack",

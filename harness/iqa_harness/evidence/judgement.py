@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
-from iqa_harness.evidence.model_checks import UNCHANGED, Check
+from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.evidence.strength import (
     BLACK_BOX,
     OBJECTIVES,
@@ -34,6 +35,7 @@ BY_CHECK = {
     "gradient_finite": "gradient_missing",
     "gradient_alive": "zero_gradients",
     "gradient_agrees": "gradient_disagrees",
+    "gain_on_fresh": "fresh_images_differ",
     UNCHANGED: "changed_during_run",
     "tones_alive": "input_range",
     "noise_weaker": "noise_as_strong",
@@ -51,6 +53,8 @@ MIN_AGREEMENT = 30
 """Images on which a clean SROCC says something."""
 CROSSES = 2 - 1e-9
 """Reach, in radii, that takes a pixel from one side of the ball to the other."""
+BY_CHANCE = 1.15
+"""Strength of FGSM over attacks with steps that the choice among noisy iterates may give it."""
 FLOAT_MARGIN = 1e-6
 MARGIN_CLEAN = 1e-4
 """Difference, in score ranges, that two clean scores of one image may have."""
@@ -135,7 +139,7 @@ def check_results(
         _scores_vary(record, judged, attacked),
         _zero_gradients(judged, attacked),
         _noise(judged, full),
-        _fgsm(judged, full),
+        _fgsm(record, judged, full),
         _more_steps(judged, full, every),
         _larger_epsilon(judged, full),
         _black_box(judged, full),
@@ -296,9 +300,11 @@ def _noise(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
     return flag._replace(raised=flag.value is None or not (flag.value <= flag.threshold))
 
 
-def _fgsm(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
+def _fgsm(record: ModelRecord, judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
     # Not drift and mse: where one step goes up and many find the way down, the two are not comparable.
     flag = _against_white(judged, full, ("fgsm",), "fgsm_as_strong", ("raise", "lower"))
+    if flag is not None and flag.value is not None and record.card.get("is_stochastic"):
+        return flag._replace(threshold=BY_CHANCE, raised=flag.raised and flag.value > BY_CHANCE)
     return flag or not_measured(
         "fgsm_as_strong", "no FGSM beside an attack whose steps can cross the ball, with a shared objective"
     )

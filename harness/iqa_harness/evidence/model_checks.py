@@ -19,6 +19,8 @@ from iqa_attacks import (
     score,
     score_and_gradient,
 )
+from iqa_attacks.defences.defended import Defended
+from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -30,8 +32,12 @@ within a grey level, and large against the rounding of float32."""
 GRID = 4
 """Rows and columns of blocks in which the gradient is compared with the slope."""
 
-REPEATS = 2
-"""Measurements of each block, on different images."""
+AWAY = (1 / 255, 4 / 255)
+"""Distances from an image, in turn, of the points that stand for attacked ones."""
+STEP = 1 / 255
+"""Sign step whose gain is compared on the images and on fresh versions of them."""
+FRESH = 2.0
+"""Bound of that comparison, either way."""
 
 MOST = 8
 """Images checked."""
@@ -42,17 +48,8 @@ FIRST_EDITION = "relative difference between the gradient and finite differences
 FIRST_IMAGES = 4
 
 
-class Check(NamedTuple):
-    """One thing measured, with the bound it is held against."""
-
-    value: float | None
-    """What was measured, None if it could not be."""
-    threshold: float
-    """The bound."""
-    passed: bool
-    """Whether the value is on the right side of it."""
-    detail: str
-    """What the value is, in words."""
+BLACK_BOX = "the model's card says that it has no gradient"
+"""Why nothing is measured of one."""
 
 
 BLOCKING = ("finite_scores", "repeatable", "batch_independent", "gradient_finite")
@@ -77,6 +74,8 @@ def blocked_by(checks: Mapping[str, Any]) -> str | None:
 
 AGREES = "gradient_agrees"
 """Name of the check that is compared with itself after a run."""
+SLOPE = "score_slope"
+"""Name of what is kept for the check after a run: how steep the score is; nothing is wrong with any slope."""
 UNCHANGED = "gradient_unchanged"
 """Name of the check after a run."""
 DRIFT = 0.25
@@ -114,8 +113,9 @@ def check_model(
 
     Returns:
         finite_scores, score_range, repeatable, batch_independent, gradient_finite, gradient_alive,
-        gradient_agrees: measured value, bound, verdict and meaning of each; those after a failure that
-        leaves nothing to measure are not there. Differences of scores are in units of the card's score range.
+        gradient_agrees, score_slope, gain_on_fresh: measured value, bound, verdict and meaning of each;
+        those after a failure that leaves nothing to measure are not there. Differences of scores are in
+        units of the card's score range.
 
     Raises:
         RuntimeError: the device has no memory for these images at once.
@@ -158,29 +158,28 @@ def check_again(
     Raises:
         RuntimeError: the device has no memory for these images at once.
     """
-    stored = before.get(AGREES)
-    value = stored.get("value") if isinstance(stored, Mapping) else getattr(stored, "value", None)
+    value, slope = (_value(before.get(name)) for name in (AGREES, SLOPE))
     if value is None:
         return Check(None, DRIFT, True, "the gradient could not be compared before the run")
-    batch, seeds = torch.stack(list(images)), (draws or 1) if model.is_stochastic else None
+    probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
-        after = [_gradient_agrees(Probe(model, seeds, other), batch).value for other in {None, copy}]
+        after = _compared(probe, _inside(torch.stack(list(images))), copy)
     except Exception as error:
         if out_of_memory(error):
             raise
         return Check(None, DRIFT, False, f"after the run it fails: {type(error).__name__}: {error}")
-    if None in after:
+    if after.error is None:
         return Check(None, DRIFT, False, "after the run neither gradient nor score changes with the image")
-    worst = max(found for found in after if found is not None)
+    steeper = abs(after.slope / slope - 1) if slope else 0.0
+    if steeper > max(DRIFT, after.error - value):
+        return _at_most(steeper, DRIFT, "change of the score's slope, after the run over before it, less 1")
     what = "disagreement of the gradient with finite differences after the run, less that before it"
-    return _at_most(max(0.0, worst - value), DRIFT, what)
+    return _at_most(max(0.0, after.error - value), DRIFT, what)
 
 
-def worse(check: Check, other: Check | None) -> Check:
-    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
-    if other is None:
-        return check
-    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))
+def _value(check: Any) -> float | None:
+    value = check.get("value") if isinstance(check, Mapping) else getattr(check, "value", None)
+    return value if isinstance(value, int | float) else None
 
 
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
@@ -198,8 +197,10 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
     def apart(other: Tensor) -> float:
         return float((other - first).abs().max()) / (high - low)
 
+    probe.model.forget()  # an answer that was kept would repeat itself
     yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
     if probe.draws is None:
+        probe.model.forget()
         alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"
         yield "batch_independent", _at_most(apart(alone), 1e-4, f"largest difference between {what}")
     else:
@@ -207,12 +208,62 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
 
 
 def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
-    gradients = probe.gradients(batch)
+    if not probe.model.spec.has_gradient:
+        for name, bound in (
+            ("gradient_finite", 0),
+            ("gradient_alive", 0),
+            (AGREES, 0.5),
+            ("gain_on_fresh", FRESH),
+        ):
+            yield name, Check(None, bound, True, BLACK_BOX)
+        return
+    inside = _inside(batch)
+    gradients = probe.gradients(inside)
     yield "gradient_finite", _at_most(0.0, 0, "number of input gradients that are not finite")
     dead = (gradients.flatten(1) == 0).all(dim=1)
     what = "share of images whose input gradient is exactly zero"
-    yield "gradient_alive", _at_most(float(dead.double().mean()), 0, what)
-    yield AGREES, _gradient_agrees(probe, batch)
+    yield "gradient_alive", _at_most(float(dead.cpu().double().mean()), 0, what)
+    try:
+        found = _compared(probe, inside)
+        fresh = _gain_on_fresh(probe.behind(), inside)
+    except AttackFailed as error:  # finite on the images and not beside them: the run's cells will fail
+        yield AGREES, Check(None, 0.5, False, str(error))
+        return
+    if found.error is None:
+        yield AGREES, Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
+    else:
+        what = f"relative difference between the gradient and finite differences, {found.where}"
+        yield AGREES, _at_most(found.error, 0.5, what)
+        what = (
+            "root mean square of those differences, in score ranges per grey level in all pixels of a block"
+        )
+        yield SLOPE, Check(found.slope, 0, True, what)
+    yield "gain_on_fresh", fresh
+
+
+def _gain_on_fresh(probe: Probe, inside: Tensor) -> Check:
+    """Compare what one sign step gains on the images and on versions that nobody has seen.
+
+    Mirrored, moved round by whole blocks of JPEG and a little paler, an image is another array of about the
+    same content: a model that does not remember the images is as easily moved on either.
+    """
+    fresh = (inside.flip(-1).roll((8, 24), (-2, -1)) * 0.98 + 0.013).clamp(PROBE, 1 - PROBE)
+    here, there = _gains(probe, inside), _gains(probe, fresh)
+    what = (
+        f"gain of a sign step of one grey level on {len(inside)} images over that on fresh versions of them"
+    )
+    if here == there == 0:
+        return Check(None, FRESH, True, "a sign step gains nothing")
+    if here * there <= 0:
+        return Check(None, FRESH, False, f"{what}: {here:.3g} and {there:.3g}")
+    return _at_most(max(here / there, there / here), FRESH, f"{what}, the larger over the smaller")
+
+
+def _gains(probe: Probe, batch: Tensor) -> float:
+    """Return by how much scores differ between a step along the gradient's sign and one against it."""
+    gradients = probe.gradients(batch)
+    up, down = (probe.scores((batch + side * STEP * gradients.sign()).clamp(0, 1)) for side in (1, -1))
+    return float((up - down).sum())
 
 
 class Probe(NamedTuple):
@@ -223,6 +274,18 @@ class Probe(NamedTuple):
     """None for a deterministic model."""
     copy: QualityModel | None = None
     """Asked for gradients in its place, as an attack does."""
+
+    def behind(self) -> Probe:
+        """Return the probe of what claims to have a slope: the model itself behind defences that have none.
+
+        The gradient of such a defence is a stand-in by design (BPDA); whether it leads anywhere is for the
+        attacks to show.
+        """
+        model = self.model
+        if not isinstance(model, Defended) or not model.stands_in:
+            return self
+        draws = self.draws if model.bare.is_stochastic else None
+        return Probe(model.bare, draws, self.copy and self.copy.bare)
 
     def scores(self, batch: Tensor) -> Tensor:
         """Return scores (B,) of images (B, 3, H, W)."""
@@ -244,40 +307,80 @@ class Probe(NamedTuple):
         return draw_seeds(0, str(i), ("check",), self.draws or 1)
 
 
-def _gradient_agrees(probe: Probe, batch: Tensor) -> Check:
+class _Compared(NamedTuple):
+    """A gradient held against differences of the score."""
+
+    error: float | None
+    """Relative difference of the two; None if neither sees any change."""
+    slope: float
+    """Root mean square of the differences, in score ranges per grey level in all pixels of a block."""
+    where: str
+    """What was compared, in words."""
+
+
+def _inside(batch: Tensor) -> Tensor:
+    return batch.clamp(PROBE, 1 - PROBE)
+
+
+def _compared(probe: Probe, inside: Tensor, copy: QualityModel | None = None) -> _Compared:
     """Compare the gradient with central differences along random signs, PROBE in every pixel of a block.
 
     In one block at a time, so that neither a loud pixel nor an honest corner speaks for the whole image;
-    every block is tried REPEATS times, on different images, and the median block counts.
+    every block is tried twice, on different images, once at the image and once at a point as attacks reach,
+    and the median block counts. Of a copy that attacks ask for gradients the worse error counts.
     """
-    inside = batch.clamp(PROBE, 1 - PROBE)
-    gradients = probe.gradients(inside)
+    behind = probe.behind()
+    if behind is not probe:
+        probe, copy = behind, copy and copy.bare
+    generator = torch.Generator().manual_seed(0)
+    asked = [probe, *([probe._replace(copy=copy)] if copy is not None else [])]
+    tries: list[_Tries] = []
+    points = inside
+    for _ in range(2):
+        gradients = [each.gradients(points) for each in asked]
+        tries += _in_blocks(probe, points, gradients, generator)
+        steps = torch.tensor([AWAY[i % len(AWAY)] for i in range(len(inside))]).to(inside).view(-1, 1, 1, 1)
+        noise = torch.rand(inside.shape, generator=generator).to(inside) * 2 - 1
+        points = _inside(inside + steps * (0.6 * gradients[0].sign() + 0.4 * noise))
     # What rounding of the scores alone makes of a difference.
     floor = 4 * torch.finfo(torch.float32).eps * float(probe.scores(inside).abs().max()) / (2 * PROBE)
-    generator = torch.Generator().manual_seed(0)
-    turns = -(-REPEATS * GRID**2 // len(batch))
-    order = torch.cat([torch.randperm(GRID**2, generator=generator) for _ in range(turns * len(batch))])
-    differences: dict[int, list[float]] = {}
-    slopes: dict[int, list[float]] = {}
+    low, high = probe.model.spec.score_range
+    slope = math.sqrt(statistics.fmean(t.difference**2 for t in tries)) / (high - low) / 255
+    blocks = [[t for t in tries if t.block == block] for block in range(GRID**2)]
+    found = [[e for b in blocks if (e := _error_of(b, floor, i)) is not None] for i in range(len(asked))]
+    what = f"median over {len(found[0])} blocks of {len(inside)} images"
+    if min(map(len, found)) < GRID**2 / 2:  # the score sees too little of one block, or is rounded coarsely
+        gradients = [each.gradients(inside) for each in asked]
+        whole = [t for _ in range(4) for t in _slopes(probe, inside, gradients, None, generator)]
+        errors = [_error_of(whole, 0, i) for i in range(len(asked))]
+        what = f"over whole images, {len(inside)} of them"
+        known = [error for error in errors if error is not None]
+        return _Compared(max(known) if len(known) == len(errors) else None, slope, what)
+    return _Compared(max(statistics.median(errors) for errors in found), slope, what)
+
+
+class _Tries(NamedTuple):
+    """One difference of the score, and what each gradient says of it."""
+
+    block: int
+    difference: float
+    slopes: tuple[float, ...]
+
+
+def _in_blocks(
+    probe: Probe, points: Tensor, gradients: Sequence[Tensor], generator: torch.Generator
+) -> Iterator[_Tries]:
+    """Try every block once, or more often where images are left over, on images in turn."""
+    turns = -(-(GRID**2) // len(points))
+    rounds = -(-turns * len(points) // GRID**2)
+    order = torch.cat([torch.randperm(GRID**2, generator=generator) for _ in range(rounds)])
     for turn in range(turns):
-        blocks = order[turn * len(batch) : (turn + 1) * len(batch)].tolist()
-        difference, slope = _slopes(probe, inside, gradients, blocks, generator)
-        for block, measured, predicted in zip(blocks, difference, slope, strict=True):
-            differences.setdefault(block, []).append(measured)
-            slopes.setdefault(block, []).append(predicted)
-    errors = [e for b in differences if (e := _error(differences[b], slopes[b], floor)) is not None]
-    what = f"median over {len(errors)} blocks of {len(batch)} images"
-    if len(errors) < GRID**2 / 2:  # the score sees too little of one block, or is rounded too coarsely
-        whole = [_slopes(probe, inside, gradients, None, generator) for _ in range(4)]
-        error = _error([d for ds, _ in whole for d in ds], [s for _, ss in whole for s in ss], 0)
-        if error is None:
-            return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
-        errors, what = [error], f"over whole images, {len(batch)} of them"
-    return _at_most(
-        statistics.median(errors),
-        0.5,
-        f"relative difference between the gradient and finite differences, {what}",
-    )
+        blocks = order[turn * len(points) : (turn + 1) * len(points)].tolist()
+        yield from _slopes(probe, points, gradients, blocks, generator)
+
+
+def _error_of(tries: Sequence[_Tries], floor: float, gradient: int) -> float | None:
+    return _error([t.difference for t in tries], [t.slopes[gradient] for t in tries], floor)
 
 
 def agrees_as_first(model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None) -> Check:
@@ -301,20 +404,22 @@ def agrees_as_first(model: QualityModel, images: Sequence[Tensor], *, draws: int
 
 def _slopes(
     probe: Probe,
-    inside: Tensor,
-    gradients: Tensor,
+    points: Tensor,
+    gradients: Sequence[Tensor],
     blocks: Sequence[int] | None,
     generator: torch.Generator,
-) -> tuple[list[float], list[float]]:
-    """Return differences and slopes (B,) along random signs in a block of each image; None for all of it."""
-    signs = torch.randint(0, 2, inside.shape, generator=generator).to(inside) * 2 - 1
+) -> list[_Tries]:
+    """Return differences and slopes along random signs in a block of each image; None for all of it."""
+    signs = torch.randint(0, 2, points.shape, generator=generator).to(points) * 2 - 1
     if blocks is not None:
-        masks = torch.eye(GRID**2).view(-1, 1, GRID, GRID)[list(blocks)].to(inside)
-        signs = signs * functional.interpolate(masks, inside.shape[-2:])  # nearest
+        masks = torch.eye(GRID**2).view(-1, 1, GRID, GRID)[list(blocks)].to(points)
+        signs = signs * functional.interpolate(masks, points.shape[-2:])  # nearest
     # Rounding could leave the box by one unit in the last place.
-    up, down = (probe.scores((inside + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
-    slope = (gradients * signs).flatten(1).double().sum(dim=1)
-    return ((up - down) / (2 * PROBE)).tolist(), slope.tolist()
+    up, down = (probe.scores((points + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
+    differences = ((up - down) / (2 * PROBE)).tolist()
+    slopes = zip(*((g * signs).flatten(1).double().sum(dim=1).tolist() for g in gradients), strict=True)
+    places = blocks if blocks is not None else [0] * len(points)
+    return [_Tries(*each) for each in zip(places, differences, slopes, strict=True)]
 
 
 def _error(differences: Sequence[float], slopes: Sequence[float], floor: float) -> float | None:

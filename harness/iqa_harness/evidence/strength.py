@@ -13,7 +13,7 @@ from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged
 
 STEPPED = ("pgd", "mifgsm", "apgd")
 """Kinds of gradient attack that take many steps."""
-BLACK_BOX = ("transfer", "square")
+BLACK_BOX = ("transfer", "square", "spsa")
 OBJECTIVES = ("raise", "lower", "drift", "mse")
 """Objectives with a strength an image; those of a batch have none."""
 

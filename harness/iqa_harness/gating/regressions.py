@@ -4,13 +4,18 @@ A value is a regression only if it fell by more than the tolerance AND the paire
 fell at all: an upper bound of the change lies below 0. The tolerance says what is worth stopping for, the
 bound what is not chance; a measured noise floor, where there is one, raises the tolerance. The bound holds
 for all gated values together (Bonferroni): with no change, one run in twenty is called worse at the most.
+
+Few images leave a wide bound, and a fall that lies within it is neither found nor excluded. So every value
+says from which fall on it would be called worse; where that is more than the fall that must not be missed,
+the value is undecided, and the gate passes nothing. Values that did not move at all are decided.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +33,8 @@ from iqa_results import Baseline, NoiseFloor
 TOLERANCE = 0.01
 """Fall of a correlation that is worth stopping for, if nothing else is said."""
 
+MUST_DETECT = 0.1
+"""Fall of a correlation that must not be missed, if nothing else is said."""
 FALSE_ALARMS = 0.05
 """Share of runs without a change that chance may call worse, all gated values together."""
 GATED = ("clean", "suite_min", "composed")
@@ -35,7 +42,7 @@ GATED = ("clean", "suite_min", "composed")
 BEYOND = 20
 """Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
-Outcome = Literal["ok", "regressed", "improved", "undefined"]
+Outcome = Literal["ok", "regressed", "improved", "undecided", "undefined"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,14 @@ class Comparison:
     images: int
     tolerance: float
     """Tolerance this value was held against, the noise floor included."""
+    detectable: float | None
+    """Smallest fall that would be called worse on these images, with the spread of this difference; None if
+    no fall would be."""
     outcome: Outcome
     reason: str
     """What was found, in words."""
+    seconds: float = field(default=0.0, compare=False)
+    """What the comparison took."""
 
     @property
     def name(self) -> str:
@@ -89,6 +101,18 @@ class Gated(NamedTuple):
     regressions: list[Regression]
     notes: list[str]
     """What a reader must know: models left out, another device or version."""
+    must_detect: float
+    """Fall that must not be missed."""
+
+    @property
+    def undecided(self) -> list[Comparison]:
+        """Gated values of which a fall that must not be missed is neither found nor excluded."""
+        return [c for c in self.comparisons if c.outcome == "undecided"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing got worse, and that could be seen."""
+        return not self.regressions and not self.undecided
 
 
 def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
@@ -185,6 +209,7 @@ def find_regressions(
     after: Standpoint,
     *,
     tolerance: float = TOLERANCE,
+    must_detect: float | None = None,
     metrics: Sequence[Metric] = ("srocc",),
     every_attack: bool = False,
     resamples: int | None = None,
@@ -196,6 +221,8 @@ def find_regressions(
         before: the baseline.
         after: the run.
         tolerance: fall of a correlation that is let pass; a measured noise floor above it counts instead.
+        must_detect: fall that must not be missed: a gated value where no smaller one would be called worse
+            is undecided. MUST_DETECT, or the tolerance where that is more, if left out.
         metrics: what to compare.
         every_attack: gate every attack by itself too; more values share the allowed false alarms.
         resamples: draws of the bootstrap, seeded by the baseline's seed; as many as the bound needs if
@@ -206,10 +233,15 @@ def find_regressions(
         NotComparable: see `require_comparable`; or a gated value of the baseline is undefined, so that
             nothing could be worse.
         BadPart: see `require_comparable`.
-        RunError: a tolerance that is no number from 0 on.
+        RunError: a tolerance that is no number from 0 on, or a fall to detect below it.
     """
     if not (0 <= tolerance < math.inf):
         raise RunError(f"a tolerance is a number from 0 on, not {tolerance}")
+    must_detect = max(MUST_DETECT, tolerance) if must_detect is None else must_detect
+    if not (tolerance <= must_detect < math.inf):
+        raise RunError(
+            f"a fall that must be detected is a number from the tolerance {tolerance} on, not {must_detect}"
+        )
     notes = require_comparable(before, after)
     lost = [] if undefined_ok else undefined_values(before, metrics, every_attack=every_attack)
     if lost:
@@ -239,9 +271,9 @@ def find_regressions(
                     "tolerance": max(tolerance, floors.get((model.name, *place, metric), 0.0)),
                     "gated": every_attack or place[0] in GATED,
                 }
-                comparisons.append(_compare(known, old[place], new.get(place), share))
+                comparisons.append(_compare(known, old[place], new.get(place), share, must_detect))
     regressions = [c for c in comparisons if isinstance(c, Regression)]
-    return Gated(comparisons, regressions, notes)
+    return Gated(comparisons, regressions, notes, must_detect)
 
 
 def undefined_values(side: Standpoint, metrics: Sequence[Metric], *, every_attack: bool = False) -> list[str]:
@@ -263,6 +295,8 @@ class _Value(NamedTuple):
     """Attack and objective to name."""
     images: int
     interval: str
+    seconds: float
+    """What its draws took."""
 
 
 Place = tuple[str, str, str]
@@ -284,11 +318,13 @@ def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) 
     for (row, attack, objective), group in rows.groupby(["row", "attack", "objective"], sort=False):
         if row == "composed" and objective != metric:
             continue
+        began = time.perf_counter()
         values = _vector(group.sort_values("image_id"), metric)
         point = srocc(values, mos) if metric == "srocc" else plcc(values, mos)
         replicates = bootstrap.replicates(point, values, metric)
         named = ("", "") if row == "composed" else (str(attack), str(objective))
-        found[str(row), *named] = _Value(replicates, named, len(mos), bootstrap.label())
+        took = time.perf_counter() - began
+        found[str(row), *named] = _Value(replicates, named, len(mos), bootstrap.label(), took)
     wanted = side.record.suite_min
     members = {
         place: value.replicates
@@ -296,8 +332,10 @@ def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) 
         if place[0] == "attack" and any(is_member(*place[1:], member) for member in wanted)
     }
     if members:
+        began = time.perf_counter()
         least, every = lowest_member(members)
-        found["suite_min", "", ""] = _Value(every, least[1:], len(mos), bootstrap.label(every.method))
+        took = time.perf_counter() - began
+        found["suite_min", "", ""] = _Value(every, least[1:], len(mos), bootstrap.label(every.method), took)
     return found
 
 
@@ -305,7 +343,9 @@ def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
     return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
 
 
-def _compare(known: dict[str, Any], old: _Value, new: _Value | None, share: float) -> Comparison:
+def _compare(
+    known: dict[str, Any], old: _Value, new: _Value | None, share: float, must_detect: float
+) -> Comparison:
     """Compare a value before and after.
 
     Args:
@@ -313,36 +353,71 @@ def _compare(known: dict[str, Any], old: _Value, new: _Value | None, share: floa
         old: of the baseline.
         new: of the run, None if it has none.
         share: of false alarms that this value may raise.
+        must_detect: fall that must not be missed.
     """
+    began = time.perf_counter()
     attack, objective = (new or old).member
-    allowed, gated = known["tolerance"], known["gated"]
     common: dict[str, Any] = {**known, "attack": attack, "objective": objective, "images": old.images}
     was = old.replicates.point
     now = new.replicates.point if new else None
     if new is None or now is None or was.value is None or now.value is None:
         why = "not in the run" if now is None else f"undefined: {now.undefined or was.undefined}"
-        lost = was.value is not None and gated
+        lost = was.value is not None and known["gated"]
         outcome: Outcome = "regressed" if lost else "undefined"
         return (Regression if lost else Comparison)(
             **common, before=was.value, after=now.value if now else None, difference=None, low=None,
-            high=None, bound=None, interval="", outcome=outcome, reason=why,
+            high=None, bound=None, detectable=None, interval="", outcome=outcome, reason=why,
         )  # fmt: skip
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
     bound = difference.interval(confidence=1 - 2 * share).high
+    detectable = _detectable(difference, change, bound, known["tolerance"])
+    outcome, remark = _judged(known, change, low, bound, detectable, must_detect)
+    span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+    seconds = old.seconds + new.seconds + time.perf_counter() - began
+    return (Regression if outcome == "regressed" else Comparison)(
+        **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
+        detectable=detectable, interval=old.interval if low is not None else "", outcome=outcome,
+        reason=f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}{remark}", seconds=seconds,
+    )  # fmt: skip
+
+
+def _detectable(difference: Replicates, change: float, bound: float | None, tolerance: float) -> float | None:
+    """Return the smallest fall that would be called worse, were the spread of the difference as it is.
+
+    A change is called worse if it lies below -tolerance and its bound below 0, and the bound lies
+    `bound - change` above it. Where no draw moved, nothing but the tolerance stands in the way.
+    """
+    if not np.nan_to_num(difference.draws).any():
+        return tolerance
+    return None if bound is None else max(tolerance, bound - change)
+
+
+def _judged(
+    known: dict[str, Any],
+    change: float,
+    low: float | None,
+    bound: float | None,
+    detectable: float | None,
+    must_detect: float,
+) -> tuple[Outcome, str]:
+    """Return what became of a value, and a remark on it."""
+    beyond = change < -known["tolerance"]
     # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
     certain = bound is None or bound < 0
-    fell = gated and change < -allowed and certain
-    rose = change > allowed and low is not None and low > 0
-    outcome = "regressed" if fell else "improved" if rose else "ok"
-    span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
-    reason = f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}"
-    reason += _remark(beyond=change < -allowed, certain=certain, bounded=bound is not None, gated=gated)
-    return (Regression if fell else Comparison)(
-        **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
-        interval=old.interval if low is not None else "", outcome=outcome, reason=reason,
-    )  # fmt: skip
+    remark = _remark(beyond=beyond, certain=certain, bounded=bound is not None, gated=known["gated"])
+    if known["gated"] and beyond and certain:
+        return "regressed", remark
+    if change > known["tolerance"] and low is not None and low > 0:
+        return "improved", remark
+    if known["gated"] and (detectable is None or detectable > must_detect):
+        least = "no fall" if detectable is None else f"only a fall of {detectable:.3f} or more"
+        return "undecided", (
+            f": {least} would be called worse with these images and this noise, --must-detect is "
+            f"{must_detect:.3g}"
+        )
+    return "ok", remark
 
 
 def _remark(*, beyond: bool, certain: bool, bounded: bool, gated: bool) -> str:
@@ -365,7 +440,7 @@ def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comp
     return (Regression if worse else Comparison)(
         model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,
         difference=None, low=None, high=None, bound=None, gated=True, interval="", images=0, tolerance=0.0,
-        outcome="regressed" if worse else "ok", reason=reason,
+        detectable=0.0, outcome="regressed" if worse else "ok", reason=reason,
     )  # fmt: skip
 
 

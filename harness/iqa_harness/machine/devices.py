@@ -16,6 +16,7 @@ from iqa_harness.errors import RunError
 
 _NO_MEMORY = (
     "can't allocate memory",  # a CPU
+    "MPS backend out of memory",
     "CUDA error: out of memory",  # the driver, past torch's allocator
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -78,11 +79,16 @@ def same_kernels(device: torch.device | str) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
 
 
-def use_devices(devices: Iterable[str], threads: int | None) -> None:
+def use_devices(devices: Iterable[str], threads: int | None, *, exact: bool = False) -> None:
     """Set the number of threads within one operation and make sure the devices are there.
 
+    Args:
+        devices: as torch names them.
+        threads: None for torch's own number.
+        exact: they are to attack: images are projected in float64, which not every device has.
+
     Raises:
-        RunError: no such device.
+        RunError: no such device, or one that cannot do it.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -92,3 +98,11 @@ def use_devices(devices: Iterable[str], threads: int | None) -> None:
         except (RuntimeError, AssertionError) as error:
             first = str(error).split("\n", 1)[0]
             raise RunError(f"device {device!r} cannot be used: {first}") from error
+        if exact:
+            try:
+                torch.zeros(1, device=device, dtype=torch.float64)
+            except (RuntimeError, TypeError) as error:
+                raise RunError(
+                    f"device {device!r} has no float64, in which attacked images are projected; attack on "
+                    "the CPU or on a CUDA device"
+                ) from error

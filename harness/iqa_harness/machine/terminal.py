@@ -89,6 +89,11 @@ class Meter:
         if kind is None and self._show and not self._drawn:
             self.line(f"{self._done}/{self.total} in {in_words(time.monotonic() - self._entered)}")
 
+    def expect(self, seconds: float) -> None:
+        """Say about how long the work takes, before any of it is done."""
+        if self._show:
+            self.line(f"about {in_words(seconds)}, by gradients timed on this machine")
+
     def advance(self, amount: int = 1, *, doing: str | None = None, note: str = "") -> None:
         """Count finished work; `doing` names what is at hand, `note` ends the line of a log."""
         self.at(self._done + amount, doing=doing, note=note)

@@ -31,8 +31,8 @@ def attention_frame(model: QualityModel, label: str, images: ImageSet, device: s
         for index, record in enumerate(images.records):
             found = model.explain(to_tensor(images.read(index), device).unsqueeze(0))
             assert found.attention is not None  # noqa: S101 - asked for above
-            weights = found.attention[0].double().mean(dim=0).tolist()
-            score = float(found.scores[0].double().mean())
+            weights = found.attention[0].cpu().double().mean(dim=0).tolist()
+            score = float(found.scores[0].cpu().double().mean())
             rows.append(Attention(label, record.image_id, record.mos, score, *weights))
     return make_frame(Attention, rows)
 
@@ -57,7 +57,7 @@ def feature_frame(
             corner = model.protocol.corners(*resized.shape[-2:])[:1]
             stages = model.trunk(model.normalise(model.protocol.patches(resized, corner)))
             for number, stage in enumerate(stages, start=1):
-                grid = stage[0].abs().mean(dim=0).double().cpu()
+                grid = stage[0].abs().mean(dim=0).cpu().double()
                 rows.append(
                     Feature(
                         label,

@@ -104,7 +104,7 @@ def _as_stored(store: ResultStore, manifest: RunManifest, table: pa.Table) -> Ru
 
     A store without a single cell was passed on without its rows: the manifest is all that is known of them.
     """
-    from iqa_harness.running.manifest import refreshed
+    from iqa_harness.running.ledger import refreshed
 
     now = refreshed(store, manifest)
     if not any(cell.status == "done" for cell in now.cells) and not store.cell_sizes():

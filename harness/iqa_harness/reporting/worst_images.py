@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from iqa_attacks import AttackResult
-from iqa_harness.cells.compute import to_tensor
+from iqa_harness.cells.compute import attacked_model, to_tensor
 from iqa_harness.cells.examples import recreate
 from iqa_harness.cells.plan import Cell, plan
 from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
@@ -28,8 +28,11 @@ from iqa_harness.machine.tuning import choices_of
 from iqa_reports import StoredRun, Triptych
 from iqa_results import ResultStore, RunManifest
 
-SIDE = 224
-"""Longer side of a picture in the page, in pixels."""
+LARGE, SMALL = 320, 128
+"""Longer side of a picture in the page, in pixels: of a model's ENLARGED images, and of the others."""
+
+ENLARGED = 2
+"""Images of a model that the page shows large."""
 
 QUALITY = 82
 """JPEG quality of the pictures; the difference is taken before."""
@@ -41,8 +44,8 @@ GAIN = 20
 PAGE_BYTES = 5_000_000
 """A page that a phone opens at once."""
 
-MODEL_BYTES, PICTURE_BYTES = 190_000, 14_000
-"""Bytes that a model's figures and tables, and a picture, take in a page: measured, rounded up."""
+MODEL_BYTES, LARGE_BYTES, SMALL_BYTES = 200_000, 40_000, 7_500
+"""Bytes that a model's figures and tables, and a picture of either size, take: measured, rounded up."""
 
 
 class _Worst(NamedTuple):
@@ -90,7 +93,7 @@ def worst_images(
     made: list[Triptych] = []
     for entrant in entrants:
         held: dict[str, AttackResult] = {}
-        for worst in _worst(store, run, entrant.label, count):
+        for place, worst in enumerate(_worst(store, run, entrant.label, count)):
             cell = cells.get(worst.row["cell"])
             if cell is None:
                 raise RunError(
@@ -99,8 +102,13 @@ def worst_images(
                 )
             source = cells[cell.surrogate.cell] if cell.surrogate else cell
             if source.key not in held:
-                held = {source.key: recreate(source, models[source.label], work.images, runtime, store)}
-            made.append(_triptych(entrant.label, worst, cell, held[source.key], work.images))
+                held = {
+                    source.key: recreate(
+                        source, attacked_model(source, models.__getitem__), work.images, runtime, store
+                    )
+                }
+            result = held[source.key]
+            made.append(_triptych(entrant.label, worst, cell, result, work.images, large=place < ENLARGED))
     return tuple(made)
 
 
@@ -154,7 +162,9 @@ def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_
     return found
 
 
-def _triptych(model: str, worst: _Worst, cell: Cell, result: AttackResult, images: ImageSet) -> Triptych:
+def _triptych(
+    model: str, worst: _Worst, cell: Cell, result: AttackResult, images: ImageSet, *, large: bool
+) -> Triptych:
     row = worst.row
     offset = int(row["position"]) - cell.first
     objective = cell.surrogate.objective if cell.surrogate else row["objective"]
@@ -168,22 +178,25 @@ def _triptych(model: str, worst: _Worst, cell: Cell, result: AttackResult, image
     change = attacked - clean
     error = float(change.double().pow(2).mean())
     difference = (0.5 + GAIN * change).clamp(0, 1)
+    side = LARGE if large else SMALL
     return Triptych(
         model,
         worst.image_id,
         f"{row['attack']}/{row['objective']}",
-        picture(clean),
-        picture(attacked),
-        picture(difference),
+        picture(clean, side),
+        picture(attacked, side),
+        picture(difference, side),
         float(row["mos"]),
         float(row["clean_score"]),
         float(row["adv_score"]),
         math.inf if error == 0 else -10 * math.log10(error),
         row.get("ssim"),
+        row["distortion"] or "",
+        large,
     )
 
 
-def picture(image: Tensor, side: int = SIDE) -> str:
+def picture(image: Tensor, side: int) -> str:
     """Return an image (3, H, W) in [0, 1] as a ``data:`` address of a JPEG of at most `side` pixels."""
     from PIL import Image
 
@@ -202,7 +215,8 @@ def check_count(count: int, runs: Sequence[StoredRun]) -> None:
         RunError: too many; the message says how many would do.
     """
     models = max(1, sum(len(run.manifest.models) for run in runs))
-    room = int((PAGE_BYTES - models * MODEL_BYTES) / (3 * PICTURE_BYTES * models))
+    room = (PAGE_BYTES // models - MODEL_BYTES) // 3  # bytes for each model's originals, say
+    room = min(room // LARGE_BYTES, ENLARGED) + max(0, room - ENLARGED * LARGE_BYTES) // SMALL_BYTES
     if count > room:
         wish = f"take --images {room}" if room > 0 else "report fewer models at once, or leave out --images"
         raise RunError(

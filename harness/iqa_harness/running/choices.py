@@ -57,7 +57,11 @@ def choose(
         attacked = [c for c in work.cells if c.label == entrant.label and c.attack and c.surrogate is None]
         todo = [cell for cell in attacked if cell.key in missing]
         begun = len(todo) < len(attacked)
-        if not todo or begun or known(choices, entrant.sha256, device_name(device)):
+        if (
+            not (todo and entrant.model.spec.has_gradient)
+            or begun
+            or known(choices, entrant.sha256, device_name(device))
+        ):
             continue
         pixels = _images(work, device)
         with same_kernels(device):  # those the run itself computes with

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from iqa_harness.cells.plan import Cell
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import Check, worse
+from iqa_harness.evidence.check import Check, worse
 from iqa_harness.running.task import CellReport, Outcome, Status
 from iqa_results import BadPart, CellRecord, ResultStore, RunManifest, WorkerRecord
+
+if TYPE_CHECKING:
+    from iqa_harness.cells.plan import Cell
 
 COST_COLUMNS = ("image_id", "final", "forwards", "backwards", "seconds", "device", "harness")
 """Columns that `report_of` reads."""
@@ -167,6 +169,19 @@ class Ledger:
             cells=cells + (former.cells if former else 0),
             seconds=outcome.seconds + (former.seconds if former else 0.0),
         )
+
+
+def refreshed(store: ResultStore, manifest: RunManifest) -> RunManifest:
+    """Return a manifest with the state of its cells as the store has them now.
+
+    A killed run leaves a manifest from before its end; its parts are there all the same.
+    """
+    ledger = Ledger(store, manifest.cells)
+    cells = ledger.records
+    complete = all(cell.status == "done" for cell in cells)
+    status = "complete" if complete else "partial" if manifest.status == "complete" else manifest.status
+    models = tuple(model.model_copy(update=ledger.cost(model.name)) for model in manifest.models)
+    return manifest.model_copy(update={"cells": cells, "status": status, "models": models, **ledger.cost()})
 
 
 def planned(cells: Iterable[Cell], former: RunManifest | None) -> list[CellRecord]:

@@ -19,6 +19,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
 from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
+from iqa_models.adapters.foreign import TOLD
 from iqa_results import DataRecord, ModelRecord, ResultStore, RunManifest
 
 AUTO = "auto"
@@ -113,19 +114,6 @@ def _there(store: ResultStore, work: Work, config: RunConfig) -> RunManifest | N
             "give this model a name of its own (LABEL=...) beside the former"
         )
     return without(former, {m.name for m in former.models if now.get(m.name, m.sha256) != m.sha256})
-
-
-def refreshed(store: ResultStore, manifest: RunManifest) -> RunManifest:
-    """Return a manifest with the state of its cells as the store has them now.
-
-    A killed run leaves a manifest from before its end; its parts are there all the same.
-    """
-    ledger = Ledger(store, manifest.cells)
-    cells = ledger.records
-    complete = all(cell.status == "done" for cell in cells)
-    status = "complete" if complete else "partial" if manifest.status == "complete" else manifest.status
-    models = tuple(model.model_copy(update=ledger.cost(model.name)) for model in manifest.models)
-    return manifest.model_copy(update={"cells": cells, "status": status, "models": models, **ledger.cost()})
 
 
 class ManifestLog:
@@ -251,8 +239,15 @@ def _of_models(models: Sequence[ModelRecord]) -> list[str]:
     plain = [
         f"{name}: {UNTRAINED}" for name, notes in cards if isinstance(notes, list) and UNTRAINED in notes
     ]
+    plain += [
+        f"{m.name} has no gradient: attacks that need one are left out; it is attacked by queries and by "
+        "examples of the other models"
+        for m in models
+        if m.card.get("has_gradient") is False
+    ]
     blocked = ((m.name, blocked_by(m.checks)) for m in models)
-    return [*plain, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
+    told = [f"{m.name}: {note}" for note in TOLD for m in models if note in str(m.card.get("notes"))]
+    return [*plain, *told, *(f"{name}: invalid, {words}; not run" for name, words in blocked if words)]
 
 
 def _mixed(ledger: Ledger) -> list[str]:

@@ -16,18 +16,17 @@ from iqa_harness.cells.plan import Work
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.sources import sources_of
+from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.model_checks import (
     AGREES,
     DRIFT,
     FIRST_IMAGES,
     UNCHANGED,
-    Check,
     agrees_as_first,
     blocked_by,
     check_again,
     check_model,
     checked_images,
-    worse,
 )
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import device_name, out_of_memory
@@ -38,8 +37,22 @@ from iqa_results import ModelRecord, PluginRecord, RunManifest, peak_flops
 from iqa_suites import Suite
 
 
-def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunManifest | None) -> ModelRecord:
-    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it."""
+def model_record(
+    entrant: Entrant,
+    work: Work,
+    runtime: Runtime,
+    former: RunManifest | None,
+    bare: str | None = None,
+) -> ModelRecord:
+    """Describe a model and check it, unless an earlier start has and nothing is to be computed on it.
+
+    Args:
+        entrant: the model, on the runtime's device.
+        work: what is computed.
+        runtime: devices.
+        former: the manifest of such a start.
+        bare: name of the model that it defends.
+    """
     sha256 = entrant.sha256
     before = next((m for m in former.models if m.sha256 == sha256), None) if former else None
     checks: Mapping[str, JsonValue]
@@ -54,6 +67,7 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
         checkpoint=str(entrant.checkpoint) if entrant.checkpoint else None,
         checks=dict(checks),
         argument=entrant.argument,
+        bare=bare,
         plugins=tuple(_plugin_record(path) for path in entrant.plugins),
         backbone_weights=str(entrant.backbone_weights) if entrant.backbone_weights else None,
         flops=before.flops if before is not None else _operations(entrant.model, work, runtime.devices[0]),
@@ -62,7 +76,7 @@ def model_record(entrant: Entrant, work: Work, runtime: Runtime, former: RunMani
 
 def _operations(model: QualityModel, work: Work, device: str) -> tuple[int, int] | None:
     """Count a model's operations on the first image, where the device has a peak to compare them with."""
-    if peak_flops(device_name(device)) is None:
+    if peak_flops(device_name(device)) is None or not model.spec.has_gradient:
         return None
     with suppress(AttackFailed):  # no gradient, no share: its attacks say why
         return operations(model, to_tensor(work.images.read(0), device))
@@ -111,10 +125,11 @@ def after_run(
         device: torch device.
         copy: what attacks asked for gradients in its place.
         stored: says which stored clean score is no longer the model's.
-        elsewhere: what other processes measured of their copies of it; the worse one counts.
+        elsewhere: what other processes measured of their copies of it, which made the attacks.
     """
     before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
-    check = worse(before.compare(entrant.label, entrant.model, device, copy, stored), elsewhere)
+    # A copy here that made no attack tells nothing beside those that made them, but whether scores are kept.
+    check = before.compare(entrant.label, entrant.model, device, copy, stored, elsewhere)
     return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
 
 
@@ -135,11 +150,13 @@ class Before(NamedTuple):
         device: str,
         copy: QualityModel | None,
         stored: Callable[[], str | None] = lambda: None,
+        elsewhere: Check | None = None,
     ) -> Check:
         """Measure a model again; see `check_again`, and `after_run` for the arguments."""
         try:
-            batch = _batch(self.images, device)
-            check = check_again(model, batch, self.checks[label], draws=self.draws, copy=copy)
+            check = elsewhere or check_again(
+                model, _batch(self.images, device), self.checks[label], draws=self.draws, copy=copy
+            )
             words = stored()
         except Exception as error:  # noqa: BLE001 - a model that no longer works is a finding; rows are stored
             detail = f"the model could not be measured again: {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import UNCHANGED, blocked_by
@@ -38,6 +39,7 @@ def run_suite(
     runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
     on_cell: OnCell = lambda cell, status: None,
     *,
+    on_estimate: Callable[[float], None] = lambda seconds: None,
     executor: Executor | None = None,
 ) -> RunManifest:
     """Compute the missing cells of a plan and write the run's manifest.
@@ -56,6 +58,8 @@ def run_suite(
         runtime: devices, chunk size, workers, and how gradients are computed; see `Runtime` for what rows
             depend on.
         on_cell: told after every cell.
+        on_estimate: told before the first cell about how many seconds all take, where gradients of all models
+            were timed.
         executor: where cells are computed, None for the runtime's.
 
     Returns:
@@ -69,25 +73,24 @@ def run_suite(
     """
     executor = executor or make_executor(runtime, store)
     former = former_manifest(store, work, config)
-    device = runtime.devices[0]
-    models = {entrant.label: entrant.model.to(device) for entrant in entrants}
+    models = {entrant.label: entrant.model.to(runtime.devices[0]) for entrant in entrants}
     ledger = Ledger(store, planned(work.cells, former))
-    cells = {cell.key: cell for cell in work.cells}
-    missing = set(ledger.missing())
+    cells, missing = {cell.key: cell for cell in work.cells}, set(ledger.missing())
     busy = {cells[key].label for key in missing}
-    records = [model_record(e, work, runtime, None if e.label in busy else former) for e in entrants]
+    records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
     kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
     usable = [entrant for entrant, _ in kept]
     for entrant in usable:
-        require_stored_scores(work, entrant, device, store, missing)
+        require_stored_scores(work, entrant, runtime.devices[0], store, missing)
     runtime = replace(runtime, choices=choose(work, usable, runtime, former, missing, executor.name))
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     _tell(on_cell, work, missing, reasons)
     tasks = _tasks(work, store, config, missing - set(reasons))
     if tasks:
         log.write("running")
+        _expect(on_estimate, [cells[ref.key] for task in tasks for ref in task.cells], runtime, former, work)
 
     def images_of(split: str) -> ImageSet:
         return work.images if split == work.suite.data.split else work.validation
@@ -113,6 +116,38 @@ def run_suite(
     return log.write(None)
 
 
+def _expect(
+    on_estimate: Callable[[float], None],
+    todo: Sequence[Cell],
+    runtime: Runtime,
+    former: RunManifest | None,
+    work: Work,
+) -> None:
+    """Tell about how long some cells take, if it is known of all their models."""
+    experience = Experience([former] if former else ())
+    for choice in runtime.choices:
+        gradient = choice.tuned_ms or choice.plain_ms
+        if gradient is not None:
+            experience.learn(choice.model_sha256, gradient / 1e3)
+    seconds = experience.of(todo, work.suite.sha256).seconds
+    if seconds:
+        on_estimate(seconds / (len(runtime.devices) * (runtime.workers or 1)))
+
+
+def _records(
+    work: Work,
+    entrants: Sequence[Entrant],
+    runtime: Runtime,
+    former: RunManifest | None,
+    busy: Collection[str],
+) -> list[ModelRecord]:
+    """Describe and check the models; those that nothing is computed on may have been by an earlier start."""
+    return [
+        model_record(e, work, runtime, None if e.label in busy else former, bare_label(e, entrants))
+        for e in entrants
+    ]
+
+
 def _tell(on_cell: OnCell, work: Work, missing: Collection[str], refused: Collection[str]) -> None:
     """Report the cells that are there, and those that cannot be computed."""
     for cell in work.cells:
@@ -134,9 +169,8 @@ def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[
         raise RunError(f"model {name!r} {words}; its numbers would be wrong, so nothing was run")
     reasons = {}
     for cell in work.cells:
-        source = cell.surrogate.label if cell.surrogate else cell.label
-        name = cell.label if cell.label in blocked else source
-        if name in blocked and cell.key in missing:
+        name = next((label for label in (cell.label, *cell.sources) if label in blocked), "")
+        if name and cell.key in missing:
             reasons[cell.key] = (
                 f"model {name!r} {blocked[name]}; its numbers would be wrong, so it was not run"
             )

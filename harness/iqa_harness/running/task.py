@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from iqa_harness.cells.plan import Cell, CellRef
-from iqa_harness.evidence.model_checks import Check
+from iqa_harness.evidence.check import Check
+
+if TYPE_CHECKING:  # who reads a run's state loads no torch
+    from iqa_harness.cells.plan import Cell, CellRef
 
 Status = Literal["done", "failed", "found"]
 """`found`: another process has stored the cell in the meantime."""
@@ -112,6 +114,8 @@ def tasks_of(cells: Mapping[str, Cell], missing: Iterable[str], keep: Iterable[s
         missing: keys of the cells to compute.
         keep: keys of the cells whose examples are to be stored, computed already or not.
     """
+    from iqa_harness.cells.plan import CellRef
+
     wanted, kept = set(missing), set(keep)
     groups: dict[str, list[Cell]] = {}
     for cell in cells.values():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from iqa_harness.errors import RunError
 from iqa_harness.machine.scratch import scratch_folder
-from iqa_harness.running.manifest import refreshed
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.running.merge import joined
 from iqa_reports.formats.csv_table import write_csv
 from iqa_results import (

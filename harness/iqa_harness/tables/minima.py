@@ -82,7 +82,10 @@ def suite_min_rows(make: RowMaker, attacks: Attacks, balls: Iterable[Ball]) -> l
         members = {m: [k for k in at if is_member(k.attack, k.objective, m)] for m in make.manifest.suite_min}
         lost = _lost(make, attacks, members, epsilon)
         if lost:
-            reason = f"no results of {', '.join(lost)} (cells failed or not run)"
+            record = next(m for m in make.manifest.models if m.name == make.judged.model)
+            blind = record.card.get("has_gradient") is False
+            why = "left out: the model has no gradient" if blind else "cells failed or not run"
+            reason = f"no results of {', '.join(lost)} ({why})"
             made += _undefined(make.undefined("suite_min", reason, AttackKey("", "", norm, epsilon, 0)))
         elif lost is not None:
             made += _minima(make, attacks, members)

@@ -74,7 +74,7 @@ def score_images(
     """Return the model's scores of a set's whole images in eval mode, (N,), in the set's order."""
     model.eval()
     parts = [
-        model(images.to(device)).to(torch.float64).cpu().numpy() for images in whole_batches(data, batch_size)
+        model(images.to(device)).cpu().to(torch.float64).numpy() for images in whole_batches(data, batch_size)
     ]
     return np.concatenate(parts) if parts else np.empty(0)
 

@@ -149,7 +149,7 @@ class FrozenViews:
         """Return the scores of the images that choose the epoch, (N,)."""
         model.eval()
         parts = [
-            score_encoded(model, tuple(part.to(device) for part in batch)).scores.double().cpu().numpy()
+            score_encoded(model, tuple(part.to(device) for part in batch)).scores.cpu().double().numpy()
             for batch in self._chosen_on.batches(BATCH)
         ]
         return np.concatenate(parts)

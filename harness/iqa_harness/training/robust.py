@@ -49,6 +49,27 @@ def gradient_norm_penalty(
     return ((there - scores).abs() / (step * span)).mean()
 
 
+AUTHORS_SCALE = 100
+"""Length of the label scale on which the authors' code compares scores."""
+
+
+def squared_norm_penalty(
+    model: QualityModel, crops: Tensor, scores: Tensor, *, step: float, draws: Draws, span: float
+) -> Tensor:
+    """Return the penalty as the code of Liu et al. (2024) has it: ((f(x + h s) - f(x)) / h)^2 / 2, mean.
+
+    x is normalised there, so that a pixel moves by h times the deviation of its channel and may leave [0, 1];
+    scores are on a scale of 0 to AUTHORS_SCALE. Divided by that scale, it stands to a loss of scores on
+    [0, 1] as the authors' penalty stands to theirs. Arguments are those of `gradient_norm_penalty`.
+    """
+    deviations = torch.tensor(model.spec.std).to(crops).view(1, -1, 1, 1)
+    moved = crops + step * deviations * gradient_sign(model, crops)
+    with statistics_kept(model), draws.again():
+        there = score_crops(model, moved).scores
+    slopes = AUTHORS_SCALE * (there - scores) / (step * span)
+    return slopes.square().mean() / 2 / AUTHORS_SCALE
+
+
 @dataclass(frozen=True)
 class Adversary:
     """Makes the adversarial examples of a batch with the attack engine."""
@@ -80,7 +101,7 @@ class Adversary:
         try:
             with evaluating(model):
                 clean = self._clean(model, chosen)
-                targets = Targets(list(chosen), list(ids[:count]), labels[:count].double().cpu(), clean)
+                targets = Targets(list(chosen), list(ids[:count]), labels[:count].cpu().double(), clean)
                 scorer = CropScorer(model).eval()
                 found = self.attack.search(scorer, targets, None, self.chunk).found
         except AttackError as error:
@@ -99,7 +120,7 @@ class Adversary:
         if self.attack.objectives[0] != "drift":
             return torch.zeros(len(crops), dtype=torch.float64)
         with torch.no_grad():
-            return score_crops(model, crops).scores.double().cpu()
+            return score_crops(model, crops).scores.cpu().double()
 
 
 def create_adversary(config: TrainConfig) -> Adversary | None:

@@ -28,6 +28,9 @@ class GradientNorm(Settings):
     """Weight of the L1 norm of the input gradient, in score ranges per pixel unit."""
     step: float = Field(default=0.01, gt=0)
     """Length h of the finite difference."""
+    form: Literal["norm", "author"] = "norm"
+    """The norm itself on pixels in [0, 1], or half its square on normalised pixels and a scale of 100, as in
+    the authors' code, where it goes with loss l1."""
 
 
 class Adversarial(Settings):
@@ -67,6 +70,7 @@ ROBUST: Final[dict[str, type[BaseModel]]] = {
 RECORDED: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "gradient_weight": (GradientNorm, "weight"),
     "gradient_step": (GradientNorm, "step"),
+    "gradient_form": (GradientNorm, "form"),
     "adversarial_epsilon": (Adversarial, "epsilon"),
     "adversarial_steps": (Pgd, "steps"),
     "adversarial_step_size": (Pgd, "step_size"),

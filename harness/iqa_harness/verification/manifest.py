@@ -17,7 +17,7 @@ from iqa_harness.running.ledger import COST_COLUMNS, report_of
 from iqa_harness.running.manifest import notes_of
 from iqa_harness.verification.finding import Finding, cell_name, within
 from iqa_results import CellRecord, ModelRecord, RunManifest
-from iqa_suites import Suite
+from iqa_suites import Suite, list_suites, load_suite
 
 Place = tuple[str, str, float, str, int]
 """What names a cell in words: model, attack, radius, split, first image."""
@@ -37,6 +37,28 @@ def suite_differs(manifest: RunManifest, suite: Suite) -> list[Finding]:
     if manifest.data.selection is None and suite.data.images is not None:
         said["data.images"] = (manifest.data.images, suite.data.images)
     return _differing(said, "the suite's text says")
+
+
+def not_as_shipped(suite: Suite, wanted: Suite | None = None) -> list[Finding]:
+    """Say whether a suite is another one than that of its name, on whatever images.
+
+    Args:
+        suite: as the run's text gives it.
+        wanted: what it should be; without one, the suite of its name that ships or that a package offers.
+    """
+    if wanted is None and suite.name not in list_suites():
+        return []
+    of_name = wanted or load_suite(suite.name).suite
+    # `--data` moves a suite to all images of a set's split: nothing else of it may be another.
+    moved = suite.data.images is None and suite.data.split == of_name.data.split
+    same = of_name.model_copy(update={"data": suite.data}) if moved else of_name
+    if suite.sha256 == same.sha256:
+        return []
+    detail = (
+        f"{suite.name} with hash {suite.sha256[:12]} was run, {of_name.name} as it is here has "
+        f"{of_name.sha256[:12]}: other attacks, members, radii or images (or another iqa-harness)"
+    )
+    return [Finding("manifest", "suite", detail)]
 
 
 def data_differs(manifest: RunManifest, work: Work) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +13,13 @@ import pyarrow as pa
 import torch
 
 from iqa_attacks import AttackError
-from iqa_harness.cells.compute import craft, run_cell
-from iqa_harness.cells.examples import Examples
+from iqa_harness.cells.compute import attacked_model, craft, run_cell
+from iqa_harness.cells.examples import Examples, used_elsewhere
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import UNCHANGED, Check, measured_as_here
+from iqa_harness.evidence.check import Check
+from iqa_harness.evidence.model_checks import UNCHANGED, measured_as_here
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
@@ -68,9 +70,11 @@ class Again:
         self.exact = _same_place(manifest, runtime)
         cells = {cell.key: cell for cell in work.cells}
         self._examples = Examples(
-            lambda cell: craft(cell, self.models[cell.label], work.images, runtime, self.copies),
+            lambda cell: craft(
+                cell, attacked_model(cell, self.models.__getitem__), work.images, runtime, self.copies
+            ),
             lambda cell: cells[cell.surrogate.cell] if cell.surrogate else cell,
-            {cell.surrogate.cell for cell in work.cells if cell.surrogate},
+            used_elsewhere(work.cells),
         )
 
     def possible(self, label: str) -> list[Cell]:
@@ -78,21 +82,48 @@ class Again:
         return [
             cell
             for cell in self.work.cells
-            if cell.label == label
-            and cell.key in self.parts
-            and (cell.surrogate is None or cell.surrogate.label in self.models)
+            if cell.label == label and cell.key in self.parts and self.models.keys() >= set(cell.sources)
         ]
 
-    def chosen(self, sample: int, seed: int) -> list[Cell]:
-        """Return all clean cells of every model and a sample of its attacked ones."""
+    def chosen(self, sample: int, seed: int, deciding: Mapping[str, str] | None = None) -> list[Cell]:
+        """Return all clean cells of every model and a sample of its attacked ones.
+
+        The first drawn is a cell of the attack that decides the minimum at the main radius, the second one of
+        any other radius, and then all at the main radius come before the rest: ranks are made of them.
+
+        Args:
+            sample: attacked cells of each model.
+            seed: of the draws.
+            deciding: by model, the attack that decides its minimum; without it any may come first.
+        """
         generator = np.random.default_rng(seed)
         chosen = []
         for entrant in self.entrants:
             mine = self.possible(entrant.label)
             attacked = [cell for cell in mine if cell.attack is not None]
-            drawn = sorted(generator.permutation(len(attacked))[:sample])
-            chosen += [*(cell for cell in mine if cell.attack is None), *(attacked[i] for i in drawn)]
+            drawn = [attacked[i] for i in generator.permutation(len(attacked))]
+            first = (deciding or {}).get(entrant.label)
+            drawn.sort(key=lambda cell: (not self.is_main(cell), cell.attack_name != first))
+            main = sum(map(self.is_main, drawn))
+            if 0 < main < len(drawn):  # one of the others comes second
+                drawn.insert(1, drawn.pop(main))
+            kept = {cell.key for cell in drawn[:sample]}
+            chosen += [*(c for c in mine if c.attack is None), *(c for c in attacked if c.key in kept)]
         return chosen
+
+    def is_main(self, cell: Cell) -> bool:
+        """Whether a cell is of the radius that models are ranked at."""
+        return cell.attack is not None and math.isclose(cell.epsilon, self.manifest.main_epsilon)
+
+    def chances(self, cells: Sequence[Cell]) -> dict[str, tuple[int, int]]:
+        """Return of every model how many attacked cells at the main radius there are, and are made again."""
+        again = {cell.key for cell in cells}
+        found = {}
+        for entrant in self.entrants:
+            main = [cell for cell in self.possible(entrant.label) if self.is_main(cell)]
+            if main:
+                found[entrant.label] = len(main), sum(cell.key in again for cell in main)
+        return found
 
     def cells_differ(
         self, cells: Sequence[Cell], on_cell: Callable[[Cell], None]
@@ -120,9 +151,11 @@ class Again:
                 findings += _checks_differ(record, found, ("passed", "threshold", "value", "detail"))
                 continue
             # What passed on fewer images must pass on those of this version too, or words would hide it.
-            judged = _checks_differ(record, found, ("passed", "threshold"))
+            known = {name: c for name, c in found.items() if name in record.checks or not c.passed}
+            judged = _checks_differ(record, known, ("passed",))  # bounds are held against the flags' own
             then = measured_as_first(entrant, self.work, self.runtime)
-            findings += judged or _checks_differ(record, then, ("passed", "threshold", "value", "detail"))
+            then = {name: check for name, check in then.items() if name in record.checks}
+            findings += judged or _checks_differ(record, then, ("passed", "value", "detail"))
         return findings
 
     def after_run(self, cells: Sequence[Cell]) -> tuple[list[Finding], list[str]]:
@@ -170,8 +203,7 @@ class Again:
             (row["objective"], row["steps"], row["position"]): row for row in self.parts[cell.key].to_pylist()
         }
         low, high = range_of(self.records[cell.label].card)
-        seen = self.records[cell.surrogate.label].card if cell.surrogate else self.records[cell.label].card
-        seen_low, seen_high = range_of(seen)
+        seen_low, seen_high = (0.0, 1.0) if cell.ensemble else range_of(self.records[cell.sources[0]].card)
         findings = []
         for new in made:
             old = rows.get((new["objective"], new["steps"], new["position"]))

@@ -51,7 +51,7 @@ def reported(cell: Cell) -> list[tuple[str, int]]:
         return [("none", 0)]
     steps = sorted({*getattr(cell.attack, "report_steps", ()), cell.attack.effort.steps})
     names = [objective.name for objective in cell.attack.create_objectives()]
-    objectives = [cell.surrogate.objective] if cell.surrogate else [*names, LOWEST_SEEN, HIGHEST_SEEN]
+    objectives = [*names, LOWEST_SEEN, HIGHEST_SEEN] if cell.objective is None else [cell.objective]
     return [(objective, n) for objective in objectives for n in steps]
 
 
@@ -69,7 +69,7 @@ def rows_differ(cell: Cell, part: pa.Table, images: ImageSet) -> list[Finding]:
     rows = part.to_pylist()
     findings = _rows_missing(cell, rows)
     offsets = range(min(cell.count, len(images) - cell.first))
-    of_attack = attack_columns(cell, Runtime()) | ({"kind": "transfer"} if cell.surrogate else {})
+    of_attack = attack_columns(cell, Runtime()) | ({"kind": "transfer"} if cell.transferred else {})
     planned = [of_attack | image_columns(cell, images, i) for i in offsets]
     differing: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
     for row in rows:
@@ -189,6 +189,7 @@ def rows_disagree(
     checks.append((has_clean & apart, "has another clean score than the image's clean row"))
     own = (attacked["kind"] != "transfer").to_numpy() & ~(number["projection_moved"] > BUDGET_SLACK)
     if not card.get("is_stochastic"):
+        checks += _out_of_order(attacked, number["attack_score"], SCORE_SLACK * span)
         moved = ~(np.abs(number["adv_score"] - number["attack_score"]) <= SCORE_SLACK * span)
         checks.append((own & moved, "has another score than the attack saw for the same pixels"))
         mos = _unit_mos(number["mos"], manifest)
@@ -205,6 +206,31 @@ def rows_disagree(
         for broken, what in checks
         for row in attacked[broken].to_dict("records")
     ]
+
+
+def _out_of_order(
+    attacked: pd.DataFrame, score: np.ndarray[Any, np.dtype[np.float64]], slack: float
+) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], str]]:
+    """Yield rows whose score is beyond the ends of all that their attack saw, and ends that draw together.
+
+    What an objective found lies between the lowest and the highest score its attack saw on that image, and
+    more steps have seen what fewer saw. Transfers have no ends of their own.
+    """
+    names = ("attack", "norm", "epsilon", "position", "steps")
+    places = list(zip(*(attacked[name] for name in names), strict=True))
+    objectives = attacked["objective"].to_numpy()
+    for end, sign, word in ((LOWEST_SEEN, 1.0, "lowest"), (HIGHEST_SEEN, -1.0, "highest")):
+        mine = np.flatnonzero(objectives == end)
+        ends = {places[i]: sign * score[i] for i in mine}
+        beyond = np.array([ends.get(place, -math.inf) for place in places], dtype=np.float64)
+        yield ~(sign * score >= beyond - slack), f"has a score beyond the {word} its attack saw on the image"
+        narrower = np.zeros(len(places), dtype=np.bool_)
+        before: dict[tuple[Any, ...], float] = {}
+        for i in sorted(mine, key=lambda i: places[i]):
+            former = before.get(places[i][:-1], math.inf)
+            narrower[i] = not sign * score[i] <= former + slack
+            before[places[i][:-1]] = min(former, sign * score[i])
+        yield narrower, f"is the {word} score seen in more steps, and fewer saw one beyond it"
 
 
 def _ssim_floor(threat: str) -> float:

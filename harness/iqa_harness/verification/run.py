@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,12 +18,14 @@ from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
 from iqa_harness.verification.finding import ORDER, Finding, cell_name
+from iqa_harness.verification.kept import kept_differ
 from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
     costs_differ,
     data_differs,
     models_differ,
+    not_as_shipped,
     place_of,
     suite_differs,
 )
@@ -31,6 +34,9 @@ from iqa_harness.verification.rows import rows_differ, rows_disagree
 from iqa_harness.verification.tables import tables_differ
 from iqa_results import ResultsError, ResultStore, RunManifest
 from iqa_suites import BadSuite, Suite
+
+SAMPLE = 3
+"""Attacked cells of each model that are made again: the minimum's, one of another radius, one more."""
 
 
 class Verified(NamedTuple):
@@ -49,6 +55,16 @@ class Verified(NamedTuple):
     """Models whose checks were measured again."""
     not_verified: tuple[str, ...] = ()
     """What is believed as it is stored, because what was made again cannot show it."""
+    main_cells: Mapping[str, tuple[int, int]] = {}
+    """By model, its attacked cells at the main radius, and those of them made again."""
+
+    kept: int = 0
+    """Rows at the main radius whose image is kept and was scored again."""
+
+    def missed(self, model: str, altered: int) -> float:
+        """Return the chance that none of some altered cells of a model at the main radius was made again."""
+        there, again = self.main_cells[model]
+        return math.comb(there - again, altered) / math.comb(there, altered)
 
 
 def verify_run(
@@ -57,7 +73,7 @@ def verify_run(
     entrants: Sequence[Entrant],
     data: ImageSet | None,
     *,
-    sample: int = 2,
+    sample: int = SAMPLE,
     seed: int = 0,
     runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
     on_cell: Callable[[Cell], None] = lambda cell: None,
@@ -70,7 +86,7 @@ def verify_run(
         entrants: its models, made again; those left out are verified from the stored files alone.
         data: its images; None makes nothing again and believes labels that agree with each other.
         sample: attacked cells of each model to make again, besides all its clean ones and its checks.
-        seed: of the choice of those cells.
+        seed: of the choice of those cells; whoever knows it beforehand knows what is not looked at.
         runtime: device and chunk sizes.
         on_cell: told before a cell is made again.
     """
@@ -95,18 +111,26 @@ def verify_run(
     again = [entrant for entrant in entrants if entrant.label not in strange]
     seen = Verified(findings, tables, compared, 0, 0)
     if work is not None and entrants:
-        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), sample, seed, on_cell)
+        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), store, sample, seed, on_cell)
     seen.findings.sort(key=lambda finding: ORDER.index(finding.what))
     return seen
 
 
 def _made_again(
-    seen: Verified, again: Again, sample: int, seed: int, on_cell: Callable[[Cell], None]
+    seen: Verified,
+    again: Again,
+    store: ResultStore,
+    sample: int,
+    seed: int,
+    on_cell: Callable[[Cell], None],
 ) -> Verified:
     """Return what was seen and what is seen by measuring, scoring and attacking again."""
-    findings = [*seen.findings, *again.checks_differ()]
-    chosen = again.chosen(sample, seed)
-    cells = rows = 0
+    findings, cells, rows, kept = list(seen.findings), 0, 0, 0
+    for count, differing in kept_differ(again, store):  # first, by models that have seen nothing yet
+        kept += count
+        findings += differing
+    findings += again.checks_differ()
+    chosen = again.chosen(sample, seed, _deciding(seen.tables, again.manifest.main_epsilon))
     for count, differing in again.cells_differ(chosen, on_cell):
         cells += 1
         rows += count
@@ -115,7 +139,21 @@ def _made_again(
     findings += failed
     if sample:
         findings += again.never_again(chosen)
-    return Verified(findings, seen.tables, seen.rows, cells, rows, len(again.entrants), tuple(believed))
+    return Verified(
+        findings, seen.tables, seen.rows, cells, rows, len(again.entrants), tuple(believed),
+        again.chances(chosen), kept,
+    )  # fmt: skip
+
+
+def _deciding(tables: RobustnessTable | None, main_epsilon: float) -> dict[str, str]:
+    """Return by model the attack that decides its minimum at the main radius."""
+    rows = tables.table.to_pylist() if tables is not None else []
+    return {
+        row["model"]: row["attack"]
+        for row in rows
+        if (row["row"], row["epsilon"], row["metric"], row["final"])
+        == ("suite_min", main_epsilon, "srocc", True)
+    }
 
 
 def _against_suite(
@@ -127,7 +165,8 @@ def _against_suite(
     except BadSuite as error:
         return None, [Finding("manifest", "suite_text", str(error))]
     work, found = _replan(manifest, suite, data, parts)
-    return work, [*suite_differs(manifest, suite), *found, *_rows_of_plan(manifest, suite, work, parts)]
+    findings = [*suite_differs(manifest, suite), *not_as_shipped(suite), *found]
+    return work, [*findings, *_rows_of_plan(manifest, suite, work, parts)]
 
 
 def _compressed(manifest: RunManifest) -> set[str]:
@@ -201,7 +240,14 @@ def _rows_of_plan(
 def _rivals(manifest: RunManifest, suite: Suite) -> list[Rival]:
     """Return the models as the cells' keys name them."""
     return [
-        Rival(m.name, m.sha256, draws_of(suite, bool(m.card.get("is_stochastic")))) for m in manifest.models
+        Rival(
+            m.name,
+            m.sha256,
+            draws_of(suite, bool(m.card.get("is_stochastic"))),
+            m.bare,
+            bool(m.card.get("has_gradient", True)),
+        )
+        for m in manifest.models
     ]
 
 

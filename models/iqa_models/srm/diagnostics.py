@@ -94,8 +94,9 @@ class Diagnostics:
         ]
 
     def _put(self, table: str, quantity: str, place: str, values: Tensor) -> None:
-        exact = values if values.dtype is torch.bool else values.double()
-        self._values.setdefault((table, quantity, place), []).append(exact.detach().flatten().cpu())
+        kept = values.detach().flatten().cpu()  # first: not every device has double precision
+        exact = kept if kept.dtype is torch.bool else kept.double()
+        self._values.setdefault((table, quantity, place), []).append(exact)
 
 
 def summary(values: Tensor) -> dict[str, float]:

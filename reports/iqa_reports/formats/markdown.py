@@ -14,11 +14,13 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|~&#$])|(?<!\w)(_)|(_)(?!\w)")
 
 
 SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("Leaderboard", ("leaderboard",), ("security",)),
+    ("Leaderboard", ("leaderboard",), ("fall",)),
+    ("What the models are", ("models",), ()),
     ("Attack by attack", ("attacks",), ("steps",)),
-    ("Radius by radius", ("epsilons",), ("radius",)),
+    ("Radius by radius", ("epsilons",), ("security", "radius")),
+    ("Defences", ("defences",), ()),
     ("Transfer", ("transfer",), ("transfer",)),
-    ("Reachable scores, image by image", (), ("reach", "scatter")),
+    ("Reachable scores, image by image", (), ("moves", "reach", "scatter")),
     ("Are the numbers to be believed?", ("flags", "checks"), ()),
 )
 """Titles in the order of reading, with the names tables begin with and the kinds of figures under each."""
@@ -42,6 +44,7 @@ def markdown_report(report: Report) -> str:
 def _section(section: Section) -> list[str]:
     manifest = section.view.manifest
     parts = [f"# Adversarial robustness: run {escape(manifest.run)}"]
+    parts.append(f"**{escape(section.finding)}**")
     warning = text.warning(manifest)
     if warning:
         parts.append(f"> **Warning.** {escape(warning)}")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from iqa_reports import text
+from iqa_reports.drawing import inline_svg
+from iqa_reports.formats.csv_table import csv_table
+from iqa_reports.formats.latex import latex_table
 from iqa_reports.inputs.merge import Triptych
 from iqa_reports.report import Drawn, Report, Section
-from iqa_reports.table_view import TableView
+from iqa_reports.table_view import Group, Heading, TableView, headings_of
+from iqa_reports.tables import short_board
 from iqa_results import Flag
 
-PANEL = ("steps", "radius", "reach", "scatter")
+PANEL = ("steps", "radius", "moves", "reach", "scatter")
 """Kinds of figures that stand in a model's own panel."""
+
+ROOMY = ("clean", "composed")
+"""Columns of the board that a phone leaves out."""
 
 
 class PageFigure(NamedTuple):
@@ -25,16 +33,35 @@ class PageFigure(NamedTuple):
     caption: str
 
 
+class PageTable(NamedTuple):
+    """A table and the same as files to take away."""
+
+    view: TableView
+    files: tuple[tuple[str, str], ...]
+    """(file name, ``data:`` address): CSV and LaTeX."""
+    roomy: tuple[int, ...] = ()
+    """Columns that a phone leaves out."""
+
+
 class ModelPanel(NamedTuple):
     """What a reader sees who opens a model."""
 
     anchor: str
     name: str
-    facts: tuple[tuple[str, str], ...]
-    flags: tuple[tuple[Flag, str], ...]
+    verdict: str
+    checks: str
+    raised: tuple[tuple[Flag, str], ...]
     """Each with its explanation."""
+    quiet: tuple[Flag, ...]
+    """Flags that were measured and not raised."""
+    unmeasured: tuple[str, ...]
     figures: tuple[PageFigure, ...]
     triptychs: tuple[Triptych, ...]
+
+    @property
+    def distortions(self) -> list[str]:
+        """Types of distortion of its pictures."""
+        return sorted({t.distortion for t in self.triptychs if t.distortion})
 
 
 class PageSection(NamedTuple):
@@ -42,26 +69,33 @@ class PageSection(NamedTuple):
 
     prefix: str
     section: Section
-    tables: dict[str, TableView]
-    """By name without the metric: leaderboard, attacks, ... each a list."""
+    tables: dict[str, PageTable]
+    """By name, captions without the setting, which the page says once."""
     panels: tuple[ModelPanel, ...]
     anchors: dict[str, str]
     """Anchor of each model's panel."""
-    security: tuple[PageFigure, ...]
-    transfer: tuple[PageFigure, ...]
+    figures: dict[str, PageFigure]
+    """Those that show several models, by the name of their file without the section's prefix."""
     setting: str
+    summary: str
+    """What the suite says of itself."""
     warning: str | None
     reading: list[str]
     radius: str
     provenance: list[list[tuple[str, str]]]
 
+    def named(self, kind: str) -> list[PageFigure]:
+        """Return the figures of a kind."""
+        return [figure for name, figure in self.figures.items() if name.startswith(kind)]
 
-def html_report(report: Report, svgs: Mapping[str, str]) -> str:
+
+def html_report(report: Report, svgs: Mapping[str, bytes], rows: str = "") -> str:
     """Return the whole page; every name in it is escaped, only our own SVG is taken as markup.
 
     Args:
         report: what to show.
-        svgs: by the figures' names, each drawn with ids of its own.
+        svgs: files by the figures' names; without any, no figure is shown.
+        rows: relative address of the folder with the rows the page was made from, '' if not known.
     """
     sections = [_section(section, svgs) for section in report.sections]
     page = _environment().get_template("report.html.j2")
@@ -69,8 +103,11 @@ def html_report(report: Report, svgs: Mapping[str, str]) -> str:
         page.render(
             report=report,
             sections=sections,
+            tables=[PageTable(table, _files(table, "")) for table in report.tables],
             title=_title(report),
-            studies=[_shown(drawn, svgs) for drawn in report.figures],
+            studies=[_shown(drawn, svgs, "") for drawn in report.figures],
+            terms=text.TERMS,
+            rows=rows,
             number=text.number,
             signed=text.signed,
         )
@@ -100,19 +137,24 @@ def _title(report: Report) -> str:
     return f"Adversarial robustness of {text.count(count, 'image quality model')}"
 
 
-def _section(section: Section, svgs: Mapping[str, str]) -> PageSection:
-    manifest = section.view.manifest
+def _section(section: Section, svgs: Mapping[str, bytes]) -> PageSection:
+    manifest, prefix = section.view.manifest, section.prefix
+    setting = text.setting(manifest)
     models = [model for _, model in section.view.ranking()]
-    anchors = {model: f"{section.prefix}model-{place:02d}" for place, model in enumerate(models, start=1)}
+    anchors = {model: f"{prefix}model-{place:02d}" for place, model in enumerate(models, start=1)}
     return PageSection(
-        section.prefix,
+        prefix,
         section,
-        {table.name: table._replace(name=section.prefix + table.name) for table in section.tables},
-        tuple(_panel(section, model, anchors[model], svgs) for model in models),
+        _tables(section.tables, prefix, setting),
+        tuple(_panel(section, model, anchors[model], svgs, setting) for model in models),
         anchors,
-        tuple(_shown(d, svgs) for d in section.figures if d.kind == "security"),
-        tuple(_shown(d, svgs) for d in section.figures if d.kind == "transfer"),
-        text.setting(manifest),
+        {
+            d.name.removeprefix(prefix): _shown(d, svgs, setting)
+            for d in section.figures
+            if d.model is None and svgs
+        },
+        setting,
+        text.suite_summary(manifest),
         text.warning(manifest),
         text.reading(manifest),
         text.radius(manifest.main_epsilon),
@@ -120,35 +162,55 @@ def _section(section: Section, svgs: Mapping[str, str]) -> PageSection:
     )
 
 
-def _panel(section: Section, model: str, anchor: str, svgs: Mapping[str, str]) -> ModelPanel:
+def _tables(tables: Sequence[TableView], prefix: str, setting: str) -> dict[str, PageTable]:
+    found = {}
+    for table in tables:
+        shown = table._replace(name=prefix + table.name, caption=_without(table.caption, setting))
+        found[table.name] = PageTable(shown, _files(table, prefix))
+        if table.name.startswith("leaderboard"):
+            board = short_board(shown)
+            labels = headings_of(board)[len(board.stub) :]
+            flat = (Group("", tuple(Heading(label.strip(), numeric) for label, numeric in labels)),)
+            name = table.name.replace("leaderboard", "board")
+            places = tuple(
+                len(board.stub) + i for i, (label, _) in enumerate(labels) if label.strip() in ROOMY
+            )
+            # Two tables of one page want two names.
+            caption = board.caption.replace("Leaderboard", "Board", 1)
+            found[name] = PageTable(board._replace(groups=flat, caption=caption), (), places)
+    return found
+
+
+def _files(table: TableView, prefix: str) -> tuple[tuple[str, str], ...]:
+    made = (("csv", "text/csv", csv_table(table)), ("tex", "application/x-tex", latex_table(table)))
+    return tuple(
+        (f"{prefix}{table.name}.{kind}", f"data:{mime};base64,{b64encode(words.encode()).decode('ascii')}")
+        for kind, mime, words in made
+    )
+
+
+def _without(caption: str, setting: str) -> str:
+    return caption.removesuffix(setting).rstrip()
+
+
+def _panel(section: Section, model: str, anchor: str, svgs: Mapping[str, bytes], setting: str) -> ModelPanel:
     record = next(m for m in section.view.manifest.models if m.name == model)
-    facts = [
-        ("Verdict", section.view.verdict(model) or "not judged"),
-        ("Checks", text.checks(record)),
-        *_card(record.card),
-        ("Weights", f"{record.checkpoint or 'by name'}, sha256 {record.sha256}"),
-    ]
+    flags = section.view.flags_of(model)
     return ModelPanel(
         anchor,
         model,
-        tuple(facts),
-        tuple((flag, section.explanations.get(flag.flag, "")) for flag in section.view.flags_of(model)),
-        tuple(_shown(d, svgs) for d in section.figures if d.kind in PANEL and d.model == model),
+        section.view.verdict(model) or "not judged",
+        text.checks(record),
+        tuple((flag, section.explanations.get(flag.flag, "")) for flag in flags if flag.raised),
+        tuple(flag for flag in flags if flag.measured and not flag.raised),
+        tuple(flag.flag.replace("_", " ") for flag in flags if not flag.measured and not flag.raised),
+        tuple(
+            _shown(d, svgs, setting) for d in section.figures if d.kind in PANEL and d.model == model and svgs
+        ),
         tuple(t for t in section.triptychs if t.model == model),
     )
 
 
-def _card(card: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return what a card says that a reader of a result wants to know, as far as it says it."""
-    wanted = (
-        ("name", "Registered as"),
-        ("summary", "What it is"),
-        ("trunk", "Backbone"),
-        ("input_protocol", "Input"),
-        ("source", "Source"),
-    )
-    return [(words, str(card[key])) for key, words in wanted if card.get(key)]
-
-
-def _shown(drawn: Drawn, svgs: Mapping[str, str]) -> PageFigure:
-    return PageFigure(Markup(svgs[drawn.name]), drawn.caption)  # noqa: S704  drawn by drawing.py
+def _shown(drawn: Drawn, svgs: Mapping[str, bytes], setting: str) -> PageFigure:
+    caption = _without(drawn.caption, setting)
+    return PageFigure(Markup(inline_svg(svgs[drawn.name], drawn.name, caption)), caption)  # noqa: S704  our own

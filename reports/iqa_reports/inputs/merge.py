@@ -36,6 +36,10 @@ class Triptych(NamedTuple):
     """In dB."""
     ssim: float | None
     """None if it was not computed."""
+    distortion: str = ""
+    """Type of the image's distortion, '' if unknown."""
+    large: bool = False
+    """Whether the pictures are large enough to be looked at one by one."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,14 @@ def comparable(run: StoredRun) -> Comparable:
 
 
 def _surrogates(manifest: RunManifest) -> tuple[str, ...]:
-    """Return the hashes of the models that a run's transfer cells, named ATTACK:SURROGATE, come from."""
+    """Return the hashes of the models that a run's transfer cells, named ATTACK:SURROGATE, come from.
+
+    Not those of undefended models whose examples are tried on their defended forms: ATTACK is then their own.
+    """
     hashes = {model.name: model.sha256 for model in manifest.models}
-    names = (cell.attack.partition(":")[2] for cell in manifest.cells)
+    own = {cell.attack for cell in manifest.cells}
+    split = (cell.attack.partition(":") for cell in manifest.cells)
+    names = (surrogate for attack, _, surrogate in split if attack not in own)
     return tuple(sorted({hashes.get(name, name) for name in names if name}))
 
 

@@ -66,6 +66,11 @@ class Member(NamedTuple):
         return f"{self.attack}/{self.objective}"
 
     @property
+    def family(self) -> str:
+        """Name of the attack in the suite."""
+        return self.attack.partition(":")[0]
+
+    @property
     def surrogate(self) -> str:
         """Model a transfer's examples were found on, '' for an attack on the model itself."""
         return self.attack.partition(":")[2]
@@ -115,37 +120,80 @@ class RunView:
         return distinct
 
     def members(self, epsilon: float) -> list[Member]:
-        """Return the members of the suite's minimum, then the other attacks the table has at this radius."""
+        """Return the members of the suite's minimum, then the other attacks the table has at this radius.
+
+        Without examples made against a model before it was defended: see `unaware`.
+        """
         named = [Member(*name.partition("/")[::2]) for name in self.manifest.suite_min]
         found = [
             Member(e.attack, e.objective)
             for e in self.estimates
             if e.row == "attack" and e.final and same(e.epsilon, epsilon)
         ]
-        return list(dict.fromkeys(named + found))
+        own = {m.attack for m in found if not m.surrogate}
+        return list(dict.fromkeys(named + [m for m in found if m.family == m.attack or m.family not in own]))
+
+    def unaware(self, model: str, epsilon: float, metric: Metric) -> list[Estimate]:
+        """Return a defended model's values on examples made against the undefended one.
+
+        Of the members of the suite's minimum; empty if the model defends none of the run.
+        """
+        bare = next(m.bare for m in self.manifest.models if m.name == model)
+        return self._of_members(model, epsilon, metric, f":{bare}") if bare is not None else []
+
+    def adaptive(self, model: str, epsilon: float, metric: Metric) -> list[Estimate]:
+        """Return a model's values under the members of the suite's minimum that attack itself."""
+        return self._of_members(model, epsilon, metric, "")
+
+    def _of_members(self, model: str, epsilon: float, metric: Metric, source: str) -> list[Estimate]:
+        named = [Member(*name.partition("/")[::2]) for name in self.manifest.suite_min]
+        found = [
+            self.attacked(model, member._replace(attack=member.attack + source), epsilon, metric)
+            for member in named
+        ]
+        return [estimate for estimate in found if estimate is not None]
 
     def ranking(self) -> list[tuple[int | None, str]]:
-        """Return (rank, model), best first: by suite_min SROCC at the main radius; equal values share a rank.
+        """Return (rank, model), best first: by suite_min SROCC at the main radius; ties share a rank.
 
-        A model whose value is undefined or missing has no rank and stands last, in the manifest's order. So
-        does one whose numbers were judged invalid or incomplete, or, where nothing was judged, one that
-        failed a check made before the attack: a gradient that is masked looks like robustness.
+        Suspect models come after all others, whatever their value: a gradient that is masked looks like
+        robustness. A model whose value is undefined or missing has no rank and stands last, in the
+        manifest's order. So does one whose numbers were judged invalid or incomplete, or, where nothing was
+        judged, one that failed a check made before the attack.
         """
-        values: dict[str, float] = {}
+        values: dict[str, tuple[bool, float]] = {}
         for record in self.manifest.models:
             found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
             if self.may_rank(record.name) and found is not None and found.value is not None:
-                values[record.name] = found.value
+                values[record.name] = (not self.is_suspect(record.name), found.value)
         ranked: list[tuple[int | None, str]] = [
             (1 + sum(other > values[name] for other in values.values()), name)
-            for name in sorted(values, key=lambda name: -values[name])
+            for name in sorted(values, key=values.__getitem__, reverse=True)
         ]
-        return ranked + [(None, m.name) for m in self.manifest.models if m.name not in values]
+        return self._shared(ranked) + [(None, m.name) for m in self.manifest.models if m.name not in values]
+
+    def _shared(self, ranked: list[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
+        """Give each model one more than the number of models that are told apart from it as better.
+
+        That a suspect model, whose true value is lower, is not told apart from another one says nothing.
+        """
+        suspects = {name for _, name in ranked if self.verdict(name) == "suspect"}
+        shared: list[tuple[int | None, str]] = []
+        for place, (rank, name) in enumerate(ranked):
+            found = self.worst(name, "suite_min", self.manifest.main_epsilon, "srocc")
+            tied = {o for o in (found.ties if found else ()) if (o in suspects) == (name in suspects)}
+            ahead = [other for before, other in ranked[:place] if before != rank]
+            shared.append((1 + sum(other not in tied for other in ahead), name))
+        return sorted(shared, key=lambda each: each[0] or 0)
 
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
         verdict = self.verdict(model)
         return verdict not in ("invalid", "incomplete") if verdict else self.is_sound(model)
+
+    def is_suspect(self, model: str) -> bool:
+        """Whether a stronger attack probably exists than the value of a model is of."""
+        return self.verdict(model) == "suspect"
 
     def is_sound(self, model: str) -> bool:
         """Whether a model passed every check made before the attack."""

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering and opening of models. Without this script everything is shown and nothing is lost.
+// Sorting, filtering, opening of models, looking at images. Without this script everything is shown and nothing is lost.
 (() => {
   const cellAt = (row, column) => row.cells[column];
   const valueOf = (cell) => {
@@ -73,6 +73,55 @@
     };
     text.addEventListener("input", apply);
     verdict.addEventListener("change", apply);
+    apply();
+  }
+
+  // Images: original, attacked and difference in one place, so that the eye sees what changes.
+  const button = (words, press) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.textContent = words;
+    made.addEventListener("click", press);
+    return made;
+  };
+  for (const shot of document.querySelectorAll(".shot")) {
+    const pictures = [...shot.querySelectorAll(".three > div")];
+    const looks = document.createElement("div");
+    looks.className = "looks";
+    const show = (place) => {
+      pictures.forEach((picture, i) => (picture.hidden = i !== place));
+      [...looks.children].slice(0, 3).forEach((look, i) => look.setAttribute("aria-pressed", i === place));
+    };
+    looks.append(...["original", "attacked", "difference"].map((words, i) => button(words, () => show(i))));
+    const enlarge = button("enlarge", () => {
+      shot.classList.toggle("large");
+      enlarge.setAttribute("aria-pressed", shot.classList.contains("large"));
+    });
+    enlarge.setAttribute("aria-pressed", shot.classList.contains("large"));
+    looks.append(enlarge);
+    shot.prepend(looks);
+    shot.classList.add("one");
+    show(1);
+  }
+  for (const filters of document.querySelectorAll("[data-shots]")) {
+    filters.hidden = false;
+    const [distortion, way, change] = ["distortion", "way", "change"].map((name) =>
+      filters.querySelector(`[data-filter="${name}"]`),
+    );
+    const shots = [...filters.nextElementSibling.children];
+    const apply = () => {
+      for (const shot of shots) {
+        const moved = Number(shot.dataset.change);
+        const fits =
+          (distortion.value === "" || shot.dataset.distortion === distortion.value) &&
+          (way.value === "" || moved * Number(way.value) > 0) &&
+          Math.abs(moved) >= Number(change.value);
+        shot.hidden = !fits;
+      }
+      filters.querySelector(".count").textContent =
+        `${shots.filter((shot) => !shot.hidden).length} of ${shots.length} images`;
+    };
+    filters.addEventListener("input", apply);
     apply();
   }
 

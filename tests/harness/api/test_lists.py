@@ -64,6 +64,7 @@ def test_suites(cli, tmp_path):
         ("models", "list"),
         ("suites", "list"),
         ("data", "list"),
+        ("runs", "list"),
         ("study", "--list"),
         ("train", "demo_lite0", "--show"),
     ],
@@ -75,7 +76,7 @@ def test_what_needs_no_model_loads_no_torch(line):
         f"sys.argv = ['iqa-harness', *{line!r}]\n"
         "from iqa_harness.cli import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'timm', 'skimage'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'skimage', 'pandas', 'scipy'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

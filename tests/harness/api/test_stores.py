@@ -76,7 +76,17 @@ def test_a_gate_passes_and_fails_alike(store, cli, tmp_path):
     assert outcome.passed
     assert outcome.headline() in repr(outcome)
     file = tmp_path / "gate.json"
-    arguments = ("gate", "-b", str(where), "-r", "first", "--store", str(store.root), "--json", str(file))
+    arguments = (
+        "gate",
+        "-b",
+        str(where),
+        "-r",
+        "first",
+        "--store",
+        str(store.root),
+        "--json-file",
+        str(file),
+    )
     code, out, _ = cli(*arguments)
     assert code == 0
     assert outcome.headline() in out

@@ -9,7 +9,13 @@ from iqa_harness.training import TrainConfig
 from iqa_harness.training.forward import Draws, score_crops, statistics_kept
 from iqa_harness.training.loop import train
 from iqa_harness.training.prepare import batch_norms
-from iqa_harness.training.robust import create_adversary, damage, gradient_norm_penalty, gradient_sign
+from iqa_harness.training.robust import (
+    create_adversary,
+    damage,
+    gradient_norm_penalty,
+    gradient_sign,
+    squared_norm_penalty,
+)
 from iqa_harness.training.state import Training
 from iqa_harness.training.step import Stepper
 from iqa_models import create_model, load_checkpoint
@@ -47,6 +53,18 @@ def test_on_a_linear_model_the_penalty_is_the_norm_of_its_weights():
     norm = input_gradients(model, images).abs().sum(dim=(1, 2, 3)).mean()
     found = penalty(model, images)
     assert found.item() == pytest.approx(norm.item(), rel=1e-9)
+
+
+def test_the_authors_penalty_on_a_linear_model():
+    """Half the squared norm of the gradient by normalised pixels, on 0..100: by hand from the weights."""
+    model = create_model("linear").double()
+    model.spec = model.spec.replace(std=(0.5, 0.25, 0.125))
+    images, draws = grey().double(), Draws(CPU)
+    by_channel = input_gradients(model, images).abs().sum(dim=(2, 3))
+    norm = 100 * (by_channel * torch.tensor([0.5, 0.25, 0.125])).sum(dim=1) / 4
+    scores = score_crops(model, images).scores
+    found = squared_norm_penalty(model, images, scores, step=0.01, draws=draws, span=4.0)
+    assert found.item() == pytest.approx(norm.square().mean().item() / 2 / 100, rel=1e-9)
 
 
 def test_on_a_network_the_penalty_tends_to_the_gradients_norm():

@@ -43,11 +43,12 @@ for (const [width, scheme] of [[375, "light"], [375, "dark"], [1440, "light"], [
   if (await table.count()) {
     const names = () => table.locator("tbody tr:not([hidden]) th").allTextContents();
     view.initial = await names();
-    const clean = table.locator("thead th[data-column='2'] button.sort");
-    await clean.click();
+    view.columns = await table.locator("thead th:visible").allTextContents();
+    const worst = table.locator("thead th[data-column='3'] button.sort");
+    await worst.click();
     view.sortedDown = await names();
-    view.ariaSort = await table.locator("thead th[data-column='2']").getAttribute("aria-sort");
-    await clean.focus();
+    view.ariaSort = await table.locator("thead th[data-column='3']").getAttribute("aria-sort");
+    await worst.focus();
     await tab.keyboard.press("Enter");
     view.sortedUp = await names();
 
@@ -60,21 +61,42 @@ for (const [width, scheme] of [[375, "light"], [375, "dark"], [1440, "light"], [
     await filter.fill("");
     view.all = await names();
 
+    const metrics = () => tab.locator("section:first-of-type table:visible caption").allTextContents();
+    view.inSrocc = await metrics();
+    await tab.locator("#in-plcc").check();
+    view.inPlcc = await metrics();
+    await tab.locator("#in-srocc").check();
+
     const link = table.locator("tbody th a").first();
     view.opened = await link.textContent();
     await link.focus();
     await tab.keyboard.press("Enter");
     const id = await link.getAttribute("data-opens");
     view.panelOpen = await tab.locator(`details#${id}`).evaluate((panel) => panel.open);
-    view.focus = await tab.evaluate(() => document.activeElement?.textContent?.trim());
+    view.focus = await tab.evaluate(() => document.activeElement?.querySelector("h3")?.textContent);
     view.hash = await tab.evaluate(() => location.hash);
     view.panelId = id;
     await shoot(tab, `${width}-${scheme}-model`);
-    const pictures = tab.locator(`details#${id} .triptychs`);
-    if (await pictures.count()) {
-      await pictures.scrollIntoViewIfNeeded();
-      await shoot(tab, `${width}-${scheme}-images`);
+    const panel = tab.locator("details.model:has(.shots)").first();
+    await panel.evaluate((found) => (found.open = true));
+    const shots = panel.locator(".shots");
+    await shots.scrollIntoViewIfNeeded();
+    await shoot(tab, `${width}-${scheme}-images`);
+    const seen = () => shots.locator("img:visible").evaluateAll((all) => all.map((image) => image.alt));
+    view.attacked = await seen();
+    const original = shots.getByRole("button", { name: "original" }).first();
+    await original.focus();
+    await tab.keyboard.press("Enter");
+    view.pressed = await original.getAttribute("aria-pressed");
+    view.original = await seen();
+    const status = panel.locator("[data-shots] [role='status']");
+    view.kept = [];
+    for (const [name, value] of [["distortion", "jpeg"], ["distortion", ""], ["way", "-1"], ["change", "0.3"]]) {
+      const field = panel.locator(`[data-shots] [data-filter='${name}']`);
+      await (name === "change" ? field.fill(value) : field.selectOption(value));
+      view.kept.push(await status.textContent());
     }
+    view.distortions = await panel.locator("[data-filter='distortion'] option").allTextContents();
     view.broken = await tab.evaluate(
       () => [...document.images].filter((image) => image.complete && !image.naturalWidth).length,
     );
@@ -104,12 +126,23 @@ for (const [width, scheme] of [[375, "light"], [375, "dark"], [1440, "light"], [
   await context.close();
 }
 // A small laptop's window: how far the first leaderboards are wider than their place.
+const bare = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
+await bare.goto(address);
+found.withoutScript = {
+  pictures: await bare.locator(".shot").first().locator("img").count(),
+  rows: await bare.locator("table").first().locator("tbody tr").count(),
+  buttons: await bare.locator("button").count(),
+};
+// The switch needs no script.
+await bare.locator("#in-plcc").check();
+found.withoutScript.caption = await bare.locator("table:visible caption").first().textContent();
 const laptop = await (await browser.newContext({ viewport: { width: 1300, height: 900 } })).newPage();
 await laptop.goto(address);
 await shoot(laptop, "1300-light-top");
 found.leaderboards = await laptop.evaluate(() => {
+  document.querySelectorAll("details").forEach((panel) => (panel.open = true));
   const places = [...document.querySelectorAll(".scroll")];
-  const first = places.filter((place) => /^(a1-)?leaderboard/.test(place.querySelector("caption").id));
+  const first = places.filter((place) => /^a1-(board|leaderboard)-srocc/.test(place.querySelector("caption").id));
   return first.map((place) => place.scrollWidth - place.clientWidth);
 });
 await browser.close();

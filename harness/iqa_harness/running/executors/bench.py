@@ -14,13 +14,13 @@ from typing import TypeVar
 import torch
 
 from iqa_attacks import AttackFailed, AttackResult
-from iqa_harness.cells.compute import craft, run_cell, to_tensor
-from iqa_harness.cells.examples import Examples, encode, stored
+from iqa_harness.cells.compute import attacked_model, craft, run_cell, to_tensor
+from iqa_harness.cells.examples import Examples, encode, stored, used_elsewhere
 from iqa_harness.cells.plan import Cell, CellRef, Work
 from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.evidence.model_checks import Check
+from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
 from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
@@ -79,7 +79,7 @@ class Bench:
         started = time.perf_counter()
         cells = {ref.key: self._cell(ref) for ref in (*task.sources, *task.cells)}
         self._attacked |= {c.label: c.model_sha256 for c in cells.values() if c.attack and not c.surrogate}
-        shared = {c.surrogate.cell for c in cells.values() if c.surrogate} | set(task.keep)
+        shared = used_elsewhere(cells.values()) | set(task.keep)
 
         def source_of(cell: Cell) -> Cell:
             return cells[cell.surrogate.cell] if cell.surrogate else cell
@@ -88,7 +88,8 @@ class Bench:
             images, runtime = self._images(source.split), self._runtime_of(source.label)
             result = stored(source, images, runtime.device, self._store)
             if result is None:
-                result = craft(source, self._model(source.label), images, runtime, self._copies)
+                model = attacked_model(source, self._model)
+                result = craft(source, model, images, runtime, self._copies)
                 if source.key in task.keep:
                     self._store.write_examples(source.key, encode(result, source, images))
             return result

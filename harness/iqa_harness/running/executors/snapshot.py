@@ -16,6 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from iqa_attacks.defences.defended import defend
 from iqa_harness.cells.plan import Work, draws_of, remake
 from iqa_harness.cells.universal import TrainedAttacks
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
@@ -23,11 +26,12 @@ from iqa_harness.data.embedded.built_set import StoredImageSet
 from iqa_harness.data.files.file_set import FileImageSet
 from iqa_harness.data.files.pixel_cache import PixelCache
 from iqa_harness.data.files.resized import ResizedImageSet
+from iqa_harness.entrants.defended import defences_of
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.plugins import run_plugin
 from iqa_harness.entrants.sources import sources_of
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.model_checks import AGREES
+from iqa_harness.evidence.model_checks import AGREES, SLOPE
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import read_choices
 from iqa_harness.running.executors.bench import Bench
@@ -58,14 +62,16 @@ def write_snapshot(
     """
     models = []
     for number, (entrant, record) in enumerate(entrants):
-        if entrant.model.spec.name not in list_models():
+        bare = entrant.model.bare
+        if bare.spec.name not in list_models():
             raise RunError(
                 f"model {entrant.label!r} is an object of this process: no worker can make it again; "
                 "register it in a --plugin file, or use the inline executor"
             )
-        save_checkpoint(entrant.model, folder / "models" / str(number), training={})
-        agrees = {name: check for name, check in record.checks.items() if name == AGREES}
-        models.append({"label": entrant.label, "sha256": entrant.sha256, "checks": agrees})
+        save_checkpoint(bare, folder / "models" / str(number), training={})
+        before = {name: check for name, check in record.checks.items() if name in (AGREES, SLOPE)}
+        named = {"label": entrant.label, "sha256": entrant.sha256, "defences": defences_of(entrant.model)}
+        models.append({**named, "draws": draws_of(work.suite, entrant.model.is_stochastic), "checks": before})
     plugins = []
     files = dict.fromkeys(path for entrant, _ in entrants for path in entrant.plugins)
     for number, path in enumerate(files):
@@ -140,7 +146,13 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         ModelError: a model cannot be made.
     """
     session = json.loads((folder / SESSION).read_text(encoding="utf-8"))
-    suite = Suite.model_validate(session["suite"])
+    try:
+        suite = Suite.model_validate(session["suite"])
+    except ValidationError as error:
+        raise RunError(
+            "this worker cannot read the suite; an attack of your own must be in a package that is installed "
+            f"there (entry points), or take the inline executor: {error.errors()[0]['msg']}"
+        ) from error
     if suite.sha256 != session["suite_sha256"]:
         raise RunError(
             "this worker reads the suite otherwise than the driver: another version of iqa-harness"
@@ -160,7 +172,7 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
     return Bench(
         models,
         images_of,
-        lambda ref: remake(suite, ref, images_of(ref.split), models.draws(suite), trained),
+        lambda ref: remake(suite, ref, images_of(ref.split), models.draws, trained),
         ResultStore(session["store"]),
         Runtime(device=place.device, chunk=session["chunk"], choices=read_choices(session["choices"])),
         Before(images, suite.eot_samples, {model["label"]: model["checks"] for model in session["models"]}),
@@ -217,8 +229,10 @@ class _Models:
         self._folders = {model["label"]: folder / "models" / str(i) for i, model in enumerate(models)}
         self._sha256 = {model["label"]: model["sha256"] for model in models}
         self._device, self._fetch, self._root = device, fetch, folder
+        self._defences = {model["label"]: model["defences"] for model in models}
         self._loaded: dict[str, QualityModel] = {}
-        self._draws: dict[str, int | None] = {}
+        self.draws: dict[str, int | None] = {model["label"]: model["draws"] for model in models}
+        """How many evaluations make a score of each model."""
 
     def __call__(self, label: str) -> QualityModel:
         """Return a model on the worker's device.
@@ -227,7 +241,8 @@ class _Models:
             RunError: it is not bit by bit the driver's.
         """
         if label not in self._loaded:
-            model = self._load(self._folders[label])
+            loaded, defences = self._load(self._folders[label]), self._defences[label]
+            model = defend(loaded, defences) if defences else loaded
             if Entrant(label, model).sha256 != self._sha256[label]:
                 raise RunError(
                     f"model {label!r} comes out otherwise here than where the run was started: another "
@@ -245,10 +260,3 @@ class _Models:
             return load_checkpoint(folder)
         finally:
             weights.unlink()
-
-    def draws(self, suite: Suite) -> dict[str, int | None]:
-        """Return how many evaluations make a score of each model."""
-        if not self._draws:
-            for label, folder in self._folders.items():
-                self._draws[label] = draws_of(suite, read_card(folder).model.is_stochastic)
-        return self._draws

@@ -1,0 +1,25 @@
+"""One thing that was measured of a model, and the bound it is held against."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """One thing measured, with the bound it is held against."""
+
+    value: float | None
+    """What was measured, None if it could not be."""
+    threshold: float
+    """The bound."""
+    passed: bool
+    """Whether the value is on the right side of it."""
+    detail: str
+    """What the value is, in words."""
+
+
+def worse(check: Check, other: Check | None) -> Check:
+    """Return the worse of two measurements of one thing: one that did not pass, or the larger value."""
+    if other is None:
+        return check
+    return max(check, other, key=lambda c: (not c.passed, -1.0 if c.value is None else c.value))

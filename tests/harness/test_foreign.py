@@ -1,0 +1,269 @@
+"""Somebody else's model through naming, measuring, a run, its manifest, workers and `models check`."""
+
+import shlex
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import iqa_harness as iqa
+from iqa_harness.cli.app import app
+from iqa_harness.entrants.foreign import foreign_argument, foreign_text, measured
+from iqa_harness.entrants.naming import as_entrant, from_record, parse_model
+from iqa_harness.errors import RunError
+
+SOURCE = """
+import torch
+from torch import nn
+
+
+class Edges(nn.Module):
+    def __init__(self, sign=1.0):
+        super().__init__()
+        self.sign = nn.Parameter(torch.tensor(float(sign)))
+
+    def forward(self, images):
+        return self.sign * (images[..., 1:] - images[..., :-1]).abs().mean(dim=(1, 2, 3))
+
+
+class Batchy(Edges):
+    def forward(self, images):
+        return super().forward(images) - super().forward(images).mean()
+
+
+class Random(Edges):
+    def forward(self, images):
+        return super().forward(images) + torch.rand(len(images))
+
+
+def cut():
+    return lambda images: images.detach().mean(dim=(1, 2, 3))
+
+
+def away(point):
+    return lambda arrays: abs(arrays.std(axis=(1, 2, 3)) - point)
+
+
+def same():
+    return lambda arrays: [0.5] * len(arrays)
+
+
+def arrays():
+    return lambda arrays: arrays.std(axis=(1, 2, 3))
+"""
+SCORER = """import sys
+from PIL import Image, ImageStat
+for f in sys.argv[1:]:
+    print(sum(ImageStat.Stat(Image.open(f)).stddev))
+"""
+SUITE = """name = "queries"
+summary = "a few queries"
+seed = 0
+main_epsilon = "4/255"
+suite_min = ["square/raise"]
+cell_images = 4
+
+[data]
+name = "smoke"
+split = "test"
+images = 4
+
+[[attacks]]
+name = "square"
+kind = "square"
+epsilons = ["4/255"]
+objectives = ["raise"]
+queries = 4
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a module, a scorer and a suite of queries, where the user stands."""
+    (tmp_path / "edges_of_mine.py").write_text(SOURCE)
+    (tmp_path / "scorer.py").write_text(SCORER)
+    (tmp_path / "queries.toml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "edges_of_mine", raising=False)
+    return tmp_path
+
+
+def images(count=4, side=48):
+    """Return random images as uint8 arrays, from smooth to rough, and their labels."""
+    draw = np.random.default_rng(0)
+    scales = np.linspace(0.2, 1, count)
+    pixels = [(s * draw.integers(0, 256, (side, side, 3))).astype(np.uint8) for s in scales]
+    return pixels, scales
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pyiqa:musiq", ("musiq", "pyiqa", {"of": "musiq"})),
+        ("a=pyiqa:musiq?pretrained=false", ("a", "pyiqa", {"of": "musiq", "pretrained": False})),
+        ("module:a.b:c.d?x=1&range=0,5", ("c.d", "module", {"of": "a.b:c.d", "x": 1, "range": "0,5"})),
+        ("onnx:/f/net.onnx", ("net", "onnx", {"of": "/f/net.onnx"})),
+        ("timm:resnet18@/f/h.pth", ("resnet18", "timm", {"of": "resnet18@/f/h.pth"})),
+        ("cmd:s --a=b {files}", ("s", "cmd", {"of": "s --a=b {files}"})),
+        ("cmd:s '?' {files}?seconds=3", ("s", "cmd", {"of": "s '?' {files}", "seconds": 3})),
+        ("cmd:s --of=module:x {files}", ("s", "cmd", {"of": "s --of=module:x {files}"})),
+        ("linear", None),
+        ("mine=./module:x", None),
+    ],
+)
+def test_words_are_read_and_written_again(text, expected):
+    """Label, way and options come out of the text, and the text of them reads as the same."""
+    found = foreign_argument(text)
+    assert found == expected
+    if found is not None:
+        again = foreign_argument(foreign_text(*found))
+        assert again is not None
+        assert again[1:] == found[1:]
+        assert parse_model(text).options == found[2]
+
+
+def test_an_option_that_is_none_is_refused():
+    """What stands behind a question mark must be key=value."""
+    with pytest.raises(RunError, match="'oops' is not key=value"):
+        parse_model("pyiqa:musiq?oops")
+
+
+def test_what_nobody_states_is_measured_and_stands_in_the_record(place):
+    """Range holds the clean scores and those under noise; gradient and direction are the model's own."""
+    pixels, labels = images()
+    tensors = [iqa_tensor(each) for each in pixels]
+    up = measured(as_entrant("module:edges_of_mine:Edges"), tensors, labels)
+    down = measured(as_entrant("module:edges_of_mine:Edges?sign=-1&direction=auto"), tensors, labels)
+    cut = measured(as_entrant("module:edges_of_mine:cut"), tensors, labels)
+    low, high = up.model.spec.score_range
+    scores = [float(up.model(each[None]).detach()) for each in tensors]
+    assert low < min(scores) < max(scores) < high < low + 2 * (max(scores) - min(scores))
+    assert up.model.spec.options["measured"] == "range,gradient"
+    assert (up.model.spec.has_gradient, cut.model.spec.has_gradient) == (True, False)
+    assert not down.model.spec.higher_is_better
+    assert any("direction" in note or "better" in note for note in down.card.notes)
+    for entrant in (up, down, cut):
+        again = as_entrant(entrant.argument)
+        assert again.model.spec == entrant.model.spec
+        assert again.sha256 == entrant.sha256
+        assert again.model.unknown == ()
+    with pytest.raises(RunError, match="labels"):
+        measured(as_entrant("module:edges_of_mine:Edges?direction=auto"), tensors, None)
+
+
+def iqa_tensor(pixels):
+    """Return a uint8 array as a tensor in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def test_equal_scores_leave_no_range_to_measure(place):
+    """A model that says the same of everything is refused in words."""
+    flat = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(RunError, match=r"\?range=LOW,HIGH states one"):
+        measured(as_entrant("module:edges_of_mine:same?takes=arrays"), [iqa_tensor(flat)] * 2, None)
+
+
+def labelled(folder):
+    """Write four images and return their paths with labels."""
+    from PIL import Image
+
+    pairs = []
+    for i in range(4):
+        Image.fromarray(smooth(i)).save(folder / f"{i}.png")
+        pairs.append((str(folder / f"{i}.png"), i / 3))
+    return pairs
+
+
+@pytest.mark.slow
+def test_black_boxes_run_and_a_manifest_decides_no_code(place):
+    """Workers make a command, a function on arrays and a white box again; a manifest's command is not run."""
+    command = f"cmd:{shlex.join([sys.executable, 'scorer.py'])} {{files}}"
+    models = [command, "module:edges_of_mine:arrays?takes=arrays", "module:edges_of_mine:Edges"]
+    run = iqa.attack(
+        str(place / "queries.toml"),
+        models,
+        store=place / "store",
+        progress=False,
+        executor="processes",
+        data=labelled(place),
+        mos_range=(0, 1),
+    )
+    assert run.manifest.status == "complete"
+    records = {record.name: record for record in run.manifest.models}
+    assert set(records) == {"scorer", "arrays", "Edges"}
+    assert records["scorer"].card["has_gradient"] is False
+    attacked = run.rows().query("attack == 'square'")
+    assert (attacked["adv_score"] >= attacked["clean_score"] - 1e-6).groupby(
+        attacked["model"]
+    ).mean().min() > 0.5
+    for name, record in records.items():
+        with pytest.raises(RunError, match="say it where a command takes it"):
+            from_record(record)
+        assert (name, as_entrant(record.argument).sha256) == (name, record.sha256)
+    found = iqa.verify(
+        run.manifest.run, store=place / "store", sample=1, progress=False,
+        models={name: record.argument for name, record in records.items()},
+        data=iqa.open_data(labelled(place), mos_range=(0, 1)),
+    )  # fmt: skip
+    assert found.findings == []
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "state"),
+    [
+        ("module:edges_of_mine:Edges?range=0,1", "gradient_agrees", "ok"),
+        ("module:edges_of_mine:Batchy?range=-1,1", "batch_independent", "wrong"),
+        ("module:edges_of_mine:Random?range=0,2", "repeatable", "wrong"),
+        ("module:edges_of_mine:cut", "gradient_finite", "ok"),
+        ("module:edges_of_mine:cut?gradient=true&range=0,1", "gradient_finite", "wrong"),
+        ("module:edges_of_mine:Edges?range=0,1000", "input", "note"),
+        ("module:edges_of_mine:Edges?range=500,1000", "score_range", "note"),
+        ("module:edges_of_mine:Nothing", "made", "wrong"),
+    ],
+)
+def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):
+    """Each fault is found in its line; where something is to be done, it says what."""
+    found = iqa.check_model(target, [smooth(i) for i in range(2)])
+    line = {line.name: line for line in found.results}[name]
+    assert line.state == state
+    assert found.usable == (state != "wrong")
+    assert state == "ok" or line.todo or name == "made"
+
+
+def test_a_direction_that_looks_reversed_is_said(place):
+    """A score that is least at the clean images rises with every distortion."""
+    point = smooth(0).std() / 255
+    found = iqa.check_model(
+        f"module:edges_of_mine:away?takes=arrays&range=0,1&point={point}", [smooth(0)] * 2
+    )
+    line = {line.name: line for line in found.results}["direction"]
+    assert line.state == "note"
+    assert "?direction=lower" in line.todo
+    assert found.usable
+
+
+def smooth(seed):
+    """Return a smooth random image."""
+    from PIL import Image
+
+    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC))
+
+
+def test_check_exits_with_1_where_a_run_would_refuse(place):
+    """The command prints every line and its exit code is the verdict's."""
+    runner = CliRunner()
+    from PIL import Image
+
+    for i in range(2):
+        Image.fromarray(smooth(i)).save(place / f"{i}.png")
+    files = [str(place / f"{i}.png") for i in range(2)]
+    good = runner.invoke(app, ["models", "check", "module:edges_of_mine:Edges?range=0,1", *files])
+    bad = runner.invoke(app, ["models", "check", "module:edges_of_mine:Batchy?range=-1,1", *files])
+    assert (good.exit_code, bad.exit_code) == (0, 1)
+    assert "Edges can be attacked" in good.output
+    assert "score image by image inside" in bad.output
