@@ -8,7 +8,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from iqa_harness.data.embedded.recipes import Recipe, core_recipe, demo_recipe, open_embedded, smoke_recipe
+from iqa_harness.data.embedded.recipes import (
+    Recipe,
+    core_recipe,
+    demo_recipe,
+    open_embedded,
+    small_recipe,
+    smoke_recipe,
+)
 from iqa_harness.data.hashing import set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageSet
 from iqa_harness.data.listing import Finding
@@ -31,13 +38,19 @@ ALLOWABLE: Final = (
 Data: TypeAlias = "str | Path | ImageSet | pd.DataFrame | Sequence[tuple[str | Path, float]]"
 """What `open_data` takes."""
 
-_EMBEDDED = {"demo": demo_recipe, "demo-core": core_recipe, "smoke": smoke_recipe}
+_EMBEDDED = {
+    "demo": demo_recipe,
+    "demo-small": small_recipe,
+    "demo-core": core_recipe,
+    "smoke": smoke_recipe,
+}
 
 
 def list_data() -> list[DataCard]:
     """Return the cards of the sets that `open_data` can make from the packages installed; builds nothing.
 
-    `demo` is missing from the list when one of its photographs is: opening it then gives `demo-core`.
+    `demo` and `demo-small` are missing from the list when one of their photographs is: opening them then
+    gives `demo-core`.
     """
     recipes: dict[str, Recipe] = {}
     for make in _EMBEDDED.values():
@@ -61,9 +74,10 @@ def open_data(
 ) -> ImageSet:
     """Return a data set.
 
-    An embedded set (`demo`, `demo-core`, `smoke`) is built on first use and then read from the cache. `demo`
-    needs the packages of the `[demo]` extra; without them it is `demo-core`, and its card and fingerprint
-    say so. A public set lies in the folder the user downloaded it to; nothing is ever fetched.
+    An embedded set (`demo`, `demo-small`, `demo-core`, `smoke`) is built on first use and then read from the
+    cache. `demo` and `demo-small` need the packages of the `[demo]` extra; without them they are `demo-core`,
+    and its card and fingerprint say so. A public set lies in the folder the user downloaded it to; nothing is
+    ever fetched.
 
     Args:
         source: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);

@@ -21,6 +21,7 @@ from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.state import Progress, Training, averaged
 from iqa_models import BadCheckpoint, save_checkpoint
 from iqa_models.checkpoint import CARD, checked_card, read_card
+from iqa_suites import EMBEDDED
 
 LAST: Final = "last"
 """Folder beside the best checkpoint that holds the weights of the last epoch, a checkpoint too."""
@@ -34,8 +35,6 @@ _HALF: Final = re.compile(
 """Names of a run's files while they are written."""
 _ABANDONED: Final = 60.0
 """Seconds after which a file that is being written belongs to nobody any more."""
-_EMBEDDED: Final = ("demo", "demo-core", "smoke")
-"""Sets made of the same photographs."""
 
 
 def is_finished(out: Path, identity: str, overwrite: bool) -> bool:
@@ -152,11 +151,11 @@ def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
     if seen is not None:
         known = {seen[at : at + _BYTES] for at in range(0, len(seen), _BYTES)}
         # A file's name is its owner's; a public set is one set whatever size its images have.
-        same = same and (family in _EMBEDDED or family in LAYOUTS)
+        same = same and (family in EMBEDDED or family in LAYOUTS)
         same = same or not known.isdisjoint(_marks(images.records))
     return "this set, divided otherwise" if same else "another set"
 
 
 def _family(name: str) -> str:
     """Return the name by which sets of the same pictures go."""
-    return _EMBEDDED[0] if name in _EMBEDDED else re.split(r"[/:?@]", name)[0]
+    return EMBEDDED[0] if name in EMBEDDED else re.split(r"[/:?@]", name)[0]

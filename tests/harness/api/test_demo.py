@@ -19,14 +19,14 @@ SMALL = {"images_per_epoch": 4, "epochs": 1, "batch_size": 2}
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch, cache):
-    """`own.csv` with twelve noisy images of 256 x 256, four a split."""
+    """`own.csv` with twelve noisy images of 192 x 192, four a split."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IQA_HARNESS_CACHE", str(cache))
     generator = np.random.default_rng(0)
     lines = ["path,mos,split"]
     for split in ("train", "val", "test"):
         for number in range(4):
-            noise = generator.normal(128, 10 + 20 * number, (256, 256, 3))
+            noise = generator.normal(128, 10 + 20 * number, (192, 192, 3))
             Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{split}{number}.png")
             lines.append(f"{split}{number}.png,{5 - number},{split}")
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")

@@ -137,6 +137,19 @@ def test_plan_of_demo() -> None:
         assert max(scenes.values()) - min(scenes.values()) <= 2
 
 
+@pytest.mark.skipif(
+    len(photographs.installed(photographs.ALL)) < 27, reason="needs the packages of the [demo] extra"
+)
+def test_the_small_demo_is_the_demo_with_one_crop_a_scene() -> None:
+    """Scenes, splits, distortions and the order of the test images are those of `demo`."""
+    small, whole = demo.small_recipe(), demo.demo_recipe()
+    images, all_images = (demo.plan_images(recipe, demo.plan_crops(recipe)) for recipe in (small, whole))
+    assert (small.name, small.size) == ("demo-small", 192)
+    assert Counter(image.crop.split for image in images) == {"train": 976, "val": 244, "test": 427}
+    tests = [[each.image_id for each in of if each.crop.split == "test"] for of in (images, all_images)]
+    assert tests[0] == tests[1]
+
+
 def test_demo_falls_back_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without foolbox and scikit-learn the set is `demo-core`, five scenes split 3, 1, 1."""
     here = photographs.locate
@@ -145,6 +158,7 @@ def test_demo_falls_back_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     recipe = demo.demo_recipe()
     assert recipe.name == recipe.card().name == "demo-core"
+    assert demo.small_recipe().describe() == recipe.describe()
     assert Counter(crop.split for crop in demo.plan_crops(recipe)) == {"train": 9, "val": 1, "test": 1}
     assert any("[demo]" in note for note in recipe.card().notes)
 

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -135,6 +135,19 @@ def demo_recipe() -> Recipe:
         train_crops=3,
         summary="12 distortions at 5 levels, 256 x 256",
         notes=("Seven test scenes: report a spread over splits, never the third decimal.", _IDENTICAL),
+    )
+
+
+def small_recipe() -> Recipe:
+    """Return the recipe of `demo-small`: the scenes of `demo`, each in half the area and one crop.
+
+    Or of `demo-core`, if any of the photographs is not installed.
+    """
+    whole = demo_recipe()
+    if whole.name != "demo":
+        return whole
+    return replace(
+        whole, name="demo-small", size=192, train_crops=1, summary="12 distortions at 5 levels, 192 x 192"
     )
 
 
