@@ -60,8 +60,8 @@ def test_examples_are_found_once_and_scored_on_every_other_model(three):
     """Nine PGD-MSE sets are scored on two models each, and PGD runs as often as without a transfer."""
     store, manifest, runs = three
     assert manifest.status == "complete"
-    # models x radii x ranges, and two probes of every model before the run
-    assert runs.count("pgd") == 3 * 2 * 3 + 3 * 2
+    # models x radii x ranges, and three probes of every model before the run
+    assert runs.count("pgd") == 3 * 2 * 3 + 3 * 3
     rows = _rows(store, manifest).to_pandas()
     transfer = rows[rows["kind"] == "transfer"]
     assert set(transfer["attack"]) == {"transfer:m1", "transfer:m2", "transfer:m3"}

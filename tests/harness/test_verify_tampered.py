@@ -155,7 +155,8 @@ def _edited(value):
     if isinstance(value, tuple | list):
         return value[:-1]
     if isinstance(value, dict):
-        return {**value, "added": 1}
+        first = next(iter(value.values()), 1)
+        return {**value, "added": first if isinstance(first, dict) else 1}
     return "x"
 
 

@@ -107,5 +107,7 @@ def explained() -> list[str]:
     for kind, settings in ROBUST.items():
         for name, field in settings.model_fields.items():
             if name != "kind":
-                kinds.setdefault(f"robust.{name}: {field.description}", []).append(kind)
+                kinds.setdefault(f"robust.{name}: {' '.join((field.description or '').split())}", []).append(
+                    kind
+                )
     return [f"{text} (Of {' and '.join(of)}.)" for text, of in kinds.items()]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_harness.cells.plan import Cell, Work
+from iqa_harness.entrants.defended import bare_label, defences_of
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
@@ -93,6 +94,10 @@ def models_differ(manifest: RunManifest, entrants: Sequence[Entrant]) -> list[Fi
             detail = f"sha256 {record.sha256[:12]} was attacked, {entrant.sha256[:12]} was made again"
             findings.append(Finding("model", entrant.label, detail))
             continue  # its card is in the hash
+        bare = bare_label(entrant, entrants)
+        if record.bare != bare and (bare is not None or not defences_of(entrant.model)):
+            detail = f"is said to defend {record.bare}, it defends {bare}"
+            findings.append(Finding("model", entrant.label, detail))
         card, kept = _own_card(entrant.model.spec.model_dump(mode="json")), _own_card(record.card)
         for name in [*card, *(n for n in kept if n not in card)]:
             if kept.get(name) != card.get(name):
