@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 README = "README.md"
 """Name of the page for readers."""
-SCHEME = "hf://"
 
 _WEIGHTS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 _LEFT = {".git", ".gitattributes"}  # a repository's own; never taken
@@ -49,7 +48,7 @@ def push_checkpoint(folder: Path, place: str, readme: str, *, endpoint: str | No
     names = (card.file_name, README, CARD)  # the card last: a folder's reader finds its weights
     content = {name: (folder / name).read_bytes() for name in (card.file_name, CARD)}
     content[README] = readme.encode()
-    if place.startswith(SCHEME):
+    if "://" in place:
         _commit(place, content, endpoint)
         return names
     target = Path(place)
@@ -82,7 +81,7 @@ def pull_checkpoint(place: str, out: Path, *, endpoint: str | None = None) -> Ch
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as scratch:
             made = Path(scratch) / "checkpoint"
             made.mkdir()
-            if place.startswith(SCHEME):
+            if "://" in place:
                 card = _from_hub(place, made, Path(scratch) / "fetched", endpoint)
             else:
                 card = _from_folder(Path(place), made)
@@ -170,7 +169,7 @@ def _hub(place: str, endpoint: str | None) -> Iterator[HfApi]:
         from huggingface_hub import HfApi, constants
     except ImportError as error:
         raise HubError(f"{place} needs a package: pip install huggingface_hub") from error
-    address = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    address = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     try:
         yield HfApi(endpoint=address)
     except IQAError:

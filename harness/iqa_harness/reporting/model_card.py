@@ -31,25 +31,14 @@ def model_page(card: CheckpointCard, found: Report | None = None, labels: Sequen
         labels: what the model is called there.
     """
     spec = card.model
-    rows = {
-        "name": spec.name,
-        "options": json.dumps(spec.options),
-        "score range": f"{spec.score_range[0]:g} to {spec.score_range[1]:g}, higher is better",
-        "input": spec.input_protocol,
-        "size in pixels": f"{spec.fixed_size} x {spec.fixed_size}"
-        if spec.fixed_size
-        else f"from {spec.min_size}",
-        "stochastic": "yes" if spec.is_stochastic else "no",
-        "backbone": spec.trunk or "none",
-        "weights before training": spec.initial_weights,
-        "source": spec.source,
-        "sha256 of the weights": card.weights_sha256,
+    rows: dict[str, object] = {
+        **spec.model_dump(mode="json", exclude={"summary", "notes"}),
+        "weights_sha256": card.weights_sha256,
         # Tables and logs stand in card.json; a page has room for what is one value.
-        **{f"training: {k}": str(v) for k, v in card.training.items() if isinstance(v, str | int | float)},
+        **{f"training: {k}": v for k, v in card.training.items() if isinstance(v, str | int | float)},
     }
-    table = "\n".join(
-        ["| | |", "|---|---|", *(f"| {escape(k)} | {escape(v)} |" for k, v in rows.items() if v)]
-    )
+    cells = {k: v if isinstance(v, str) else json.dumps(v) for k, v in rows.items()}
+    table = "\n".join(["| | |", "|---|---|", *(f"| {escape(k)} | {escape(v)} |" for k, v in cells.items())])
     use = _USE.format(name=spec.name) + f"iqa-harness score ./{spec.name} image.png\n"
     parts = [
         f"{_FRONT}\n# {escape(spec.name)}: {escape(spec.summary)}",
