@@ -108,15 +108,15 @@ def _from_hub(place: str, made: Path, fetched: Path, endpoint: str | None) -> Ch
     with _hub(place, endpoint) as hub:
         info = hub.model_info(repository, revision=revision, timeout=_SECONDS)
 
-        def take(name: str) -> None:
-            # All of one commit, whatever is pushed meanwhile.
-            with _hub(place, endpoint):
-                file = hub.hf_hub_download(
-                    repository, name, revision=info.sha, local_dir=fetched, etag_timeout=_SECONDS
-                )
-            Path(file).rename(made / name)
+    def take(name: str) -> None:
+        # All of one commit, whatever is pushed meanwhile.
+        with _hub(place, endpoint) as hub:
+            file = hub.hf_hub_download(
+                repository, name, revision=info.sha, local_dir=fetched, etag_timeout=_SECONDS
+            )
+        Path(file).rename(made / name)
 
-        return _take(place, {file.rfilename for file in info.siblings or ()}, take, made)
+    return _take(place, {file.rfilename for file in info.siblings or ()}, take, made)
 
 
 def _take(place: str, names: Collection[str], take: Callable[[str], None], made: Path) -> CheckpointCard:
@@ -148,11 +148,11 @@ def _commit(place: str, content: dict[str, bytes], endpoint: str | None) -> None
         except RepositoryNotFoundError:
             hub.create_repo(repository, exist_ok=True)
             there = ()
-        old = [f.rfilename for f in there if _WEIGHTS.fullmatch(f.rfilename) and f.rfilename not in content]
-        changes = [
-            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()),
-            *(CommitOperationDelete(path_in_repo=name) for name in old),
+        changes: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()
         ]
+        names = [file.rfilename for file in there]
+        changes += [CommitOperationDelete(n) for n in names if _WEIGHTS.fullmatch(n) and n not in content]
         hub.create_commit(repository, changes, commit_message="Checkpoint of iqa-harness", revision=revision)
 
 

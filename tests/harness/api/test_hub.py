@@ -1,6 +1,7 @@
 """Checkpoints pushed and pulled: a local folder, and a hub on this machine."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,4 +163,7 @@ def test_what_cannot_be_reached_is_one_clear_error(made, hub, tmp_path, cli, mon
     assert hub.repositories == {}
     hub.repositories["lab/model"] = [{}]
     with pytest.raises(BadCheckpoint, match=f"no checkpoint in {PLACE}"):
+        iqa.pull_model(PLACE, out=tmp_path / "new")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(HubError, match="pip install huggingface_hub"):
         iqa.pull_model(PLACE, out=tmp_path / "new")
