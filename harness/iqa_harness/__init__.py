@@ -34,6 +34,7 @@ _PLACES = {
     "diagnose": "api.diagnose",
     "profile": "api.profile",
     **dict.fromkeys(("list_models", "show_model", "check_model", "import_model"), "api.models"),
+    **dict.fromkeys(("push_model", "pull_model"), "api.hub"),
     **dict.fromkeys(("list_suites", "show_suite", "validate_suite"), "api.suites"),
     **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
     "ArrayImageSet": "data",

@@ -6,7 +6,8 @@ ModelError
 ├── BadModelState     part of a model's state has no values to hash
 ├── BadInput          images outside the contract (shape, dtype, range, size)
 ├── BadCheckpoint     a checkpoint that is missing, damaged or of another model
-└── MissingWeights    pretrained weights that are neither cached nor reachable
+├── MissingWeights    pretrained weights that are neither cached nor reachable
+└── HubError          a place of checkpoints that cannot be reached, read or written
 """
 
 from iqa_errors import IQAError
@@ -38,3 +39,7 @@ class BadCheckpoint(ModelError):
 
 class MissingWeights(ModelError):
     """Pretrained weights are neither on this machine nor reachable."""
+
+
+class HubError(ModelError):
+    """A place of checkpoints, folder or repository, cannot be reached, read or written."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqa_errors import IQAError
 from iqa_harness.entrants.plugins import run_plugin
-from iqa_harness.errors import RunError
-from iqa_harness.machine.places import require_folder
+from iqa_harness.machine.places import require_new_folder
 from iqa_models.registry import describe_model
 from iqa_models.registry import list_models as _names
 
@@ -132,9 +131,7 @@ def import_model(
     from iqa_models import import_checkpoint, save_checkpoint
 
     file, out = Path(file), Path(out)
-    if out.exists():
-        raise RunError(f"{out} exists already; choose another --out")
-    require_folder(out, "--out")
+    require_new_folder(out, "--out")
     if not isinstance(options, Mapping):
         options = parse_model("file?" + "&".join(options)).options if options else {}
     model, report = import_checkpoint(file, **options)

@@ -7,10 +7,22 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, CacheOption, DeviceOption, PluginOption, QuietOption
+from iqa_harness.cli.arguments import (
+    DEFAULT_STORE,
+    BackboneOption,
+    CacheOption,
+    DeviceOption,
+    PluginOption,
+    QuietOption,
+    ResultsOption,
+)
 from iqa_harness.cli.command import Answer, App
 
-app = App(no_args_is_help=True, help="List and describe models under test.")
+app = App(no_args_is_help=True, help="List and describe models under test, bring them here and elsewhere.")
+EndpointOption = Annotated[
+    str | None,
+    typer.Option("--endpoint", help="Address of the hub.", show_default="$HF_ENDPOINT or Hugging Face's"),
+]
 
 
 @app.command("list")
@@ -94,3 +106,37 @@ def import_command(
         say(f"{len(report.filled)} counters that the file lacks were set to 0")
     say(str(folder))
     return Answer({"folder": folder, "report": report})
+
+
+@app.command("push")
+def push_command(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint of ours.")],
+    place: Annotated[str, typer.Argument(help="FOLDER or hf://ORG/NAME; made if missing.")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="Run with this model, whose tables the page shows.")
+    ] = None,
+    store: ResultsOption = DEFAULT_STORE,
+    endpoint: EndpointOption = None,
+) -> Answer:
+    """Bring a checkpoint and a page about it to a folder or, only if you say hf://, to Hugging Face."""
+    from iqa_harness.api import hub as api
+    from iqa_harness.machine.terminal import say
+
+    pushed = api.push_model(folder, place, run=run, store=store, endpoint=endpoint)
+    say(f"{pushed.place}: {', '.join(pushed.files)}")
+    return Answer(pushed)
+
+
+@app.command("pull")
+def pull_command(
+    place: Annotated[str, typer.Argument(help="FOLDER or hf://ORG/NAME, with @REVISION if you like.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint; must not exist.")],
+    endpoint: EndpointOption = None,
+) -> Answer:
+    """Bring a checkpoint from a folder or from Hugging Face, whole and checked or not at all."""
+    from iqa_harness.api import hub as api
+    from iqa_harness.machine.terminal import say
+
+    pulled = api.pull_model(place, out=out, endpoint=endpoint)
+    say(str(pulled))
+    return Answer({"folder": pulled})

@@ -32,6 +32,17 @@ def require_folder(place: Path | str | None, option: str) -> None:
     _require_writable(there, f"{option} {folder}")
 
 
+def require_new_folder(folder: Path, option: str) -> None:
+    """See that a folder is not there and can be made.
+
+    Raises:
+        RunError: it is there, or cannot be written to.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another {option}")
+    require_folder(folder, option)
+
+
 def require_file(place: Path | None, option: str, *, in_place: bool = False) -> None:
     """See that a file can be written or replaced, which need not exist yet; nothing is left behind.
 
