@@ -199,8 +199,8 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
 def defences_table(view: RunView, metric: Metric) -> TableView | None:
     """Return what each defence costs, and is worth against who knows it; None without a defended model.
 
-    Of the examples made without knowing the defence, and of those made against it, the lowest value of a
-    member of suite_min is shown; both are among what that and the composed worst case are over.
+    Of the examples made without knowing the defence, and of all that who knows it can make, the lowest value
+    of a member of suite_min is shown; both are among what that and the composed worst case are over.
     """
     notes, epsilon = Notes(), view.manifest.main_epsilon
     rows = []
@@ -208,7 +208,8 @@ def defences_table(view: RunView, metric: Metric) -> TableView | None:
         if record.bare is None:
             continue
         model = record.name
-        cases = (view.unaware(model, epsilon, metric), view.adaptive(model, epsilon, metric))
+        unaware, adaptive = view.unaware(model, epsilon, metric), view.adaptive(model, epsilon, metric)
+        cases = (unaware, [*unaware, *adaptive] if adaptive else [])  # who knows it can do both
         rows.append(
             (
                 Entry(model, "header"),
@@ -221,8 +222,9 @@ def defences_table(view: RunView, metric: Metric) -> TableView | None:
         return None
     what = (
         f"Defences in {metric.upper()} at {ball(view, epsilon)}: without attack, before and behind the "
-        "defence; on examples made against the undefended model; on examples made against the defended one, "
-        "by whichever gradient leads further (its stand-in, or straight through) and over its draws."
+        "defence; on examples made against the undefended model; the lower of that and of examples made "
+        "against the defended one, by whichever gradient leads further (its stand-in, or straight through) "
+        "and over its draws."
     )
     return TableView(
         name=f"defences-{metric}",

@@ -112,7 +112,7 @@ def defences(store: Path) -> None:
         for wrapper in WRAPPERS:
             model = defend(bare, wrapper)
             cells = [srocc(bare, pixels), srocc(model, pixels), least(model, unaware)]
-            cells.append(least(model, attack.run(model, pixels, ids, mos)))
+            cells.append(min(cells[-1], least(model, attack.run(model, pixels, ids, mos))))
             say(f"| {name}, {wrapper} | {' | '.join(f'{value:.3f}' for value in cells)} |")
 
 

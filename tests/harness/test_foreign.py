@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import iqa_harness as iqa
@@ -12,6 +14,7 @@ from iqa_harness.cli.app import app
 from iqa_harness.entrants.foreign import foreign_argument, foreign_text, measured
 from iqa_harness.entrants.naming import as_entrant, from_record, parse_model
 from iqa_harness.errors import RunError
+from iqa_models import BadCheckpoint, create_model
 
 SOURCE = """
 import torch
@@ -267,3 +270,34 @@ def test_check_exits_with_1_where_a_run_would_refuse(place):
     assert (good.exit_code, bad.exit_code) == (0, 1)
     assert "Edges can be attacked" in good.output
     assert "score image by image inside" in bad.output
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_registered_model_takes_weights_from_a_plain_file(tmp_path, monkeypatch, suffix):
+    """With a beginning taken off their names; another content is another model, made again from its words."""
+    monkeypatch.chdir(tmp_path)
+    given = create_model("linear", seed=7)
+    tensors = {f"encoder.q.{name}": tensor.clone() for name, tensor in given.state_dict().items()}
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(tensors, f"mine{suffix}")
+    found = as_entrant(f"linear?weights=mine{suffix}&strip=encoder.q.")
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(found.model(image), given(image))
+    assert (found.label, found.note) == ("mine", None)
+    assert found.card.initial_weights == f"file:mine{suffix}"
+    monkeypatch.chdir("/")
+    again = as_entrant(found.argument)
+    assert (again.label, again.sha256) == (found.label, found.sha256)
+    save({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / f"mine{suffix}")
+    assert as_entrant(found.argument).sha256 != found.sha256
+
+
+def test_weights_that_do_not_fit_a_registered_model_are_listed(tmp_path, monkeypatch):
+    """Names that are missing and too many, and what may be taken off; a file that is not there is named."""
+    monkeypatch.chdir(tmp_path)
+    save_file({"encoder.odd": torch.zeros(2)}, "odd.safetensors")
+    listed = r"odd\.safetensors: does not fit .*missing: bias.*encoder\.odd.*begin with encoder\..*\?strip="
+    with pytest.raises(BadCheckpoint, match=listed):
+        as_entrant("linear?weights=odd.safetensors")
+    with pytest.raises(BadCheckpoint, match=r"none\.pth"):
+        as_entrant("linear?weights=none.pth")

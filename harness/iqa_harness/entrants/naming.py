@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from iqa_models import (
     has_random_head,
     load_checkpoint,
 )
+from iqa_models.adapters.foreign import load_weights
 from iqa_models.index import ADAPTERS
+from iqa_models.registry import find_builder
 from iqa_results import ModelRecord
 
 Model = str | Path | Entrant | nn.Module | tuple[str, Any]
@@ -49,7 +52,8 @@ def parse_model(text: str) -> ModelArgument:
     Somebody else's model is ``[LABEL=]WAY:WHAT[?option=value&...]``, see `iqa_models.index.ADAPTERS`.
 
     A folder is written with a slash (``./mine``): a folder that happens to be called like a registered
-    model must not take its place. A folder that exists may hold ``=`` and ``?`` in its path.
+    model must not take its place. A folder that exists may hold ``=`` and ``?`` in its path. A registered
+    model's weights may be a plain file of tensors: ``NAME?weights=FILE[&strip=module.]``.
 
     Values are JSON (``true``, ``0.5``, ``null``) and otherwise text. Without a label a model is called
     as it was named, a checkpoint as its folder.
@@ -70,6 +74,9 @@ def parse_model(text: str) -> ModelArgument:
     if not question and "/" in name:
         return ModelArgument(label or _named(Path(name)), "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
+    if checkpoint is None and "weights" in options:
+        file = Path(str(options["weights"]))
+        return ModelArgument(label or file.stem, name, {**options, "weights": str(file.absolute())}, None)
     if checkpoint is None:
         return ModelArgument(label or name + question + query, name, options, None)
     if options:
@@ -139,6 +146,9 @@ def load_entrant(
         model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
         return Entrant(argument.label, model, argument.checkpoint, argument_text(argument), plugins)
     options = dict(argument.options)
+    if "weights" in options and argument.name not in ADAPTERS:
+        model = _with_weights(argument.name, options)
+        return Entrant(argument.label, model, None, argument_text(argument), plugins)
     if backbone_weights is not None:
         options.setdefault("backbone_weights", str(backbone_weights))
     try:
@@ -149,6 +159,22 @@ def load_entrant(
         raise
     note = UNTRAINED if has_random_head(argument.name) else None
     return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights, note)
+
+
+def _with_weights(name: str, options: dict[str, Any]) -> QualityModel:
+    """Create a registered model and load a plain file of its tensors; no other weights are looked for.
+
+    Raises:
+        ModelError: unknown name or option, no file of tensors, or one that does not fit, with a list.
+    """
+    file, strip = Path(str(options.pop("weights"))), str(options.pop("strip", ""))
+    builder = find_builder(name)
+    if builder is not None and "pretrained" in inspect.signature(builder).parameters:
+        options.setdefault("pretrained", "none")
+    model = create_model(name, **options)
+    load_weights(model, str(file), strip)
+    model.spec = model.spec.replace(initial_weights=f"file:{file.name}")
+    return model.eval()
 
 
 def as_entrant(
