@@ -47,6 +47,7 @@ def _attack(kind="pgd", **settings):
     return create_attack(kind, threat=ThreatModel("inf", 0.05), **{**defaults, **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
 def test_results_repeat_whatever_the_company(kind):
     """The same numbers in every chunk and grouping, alone or shared; the caller's generator is left alone."""

@@ -74,6 +74,7 @@ def test_tables_of_jpeg_are_sent_once():
         assert 1 <= min(found) <= max(found) <= 2, accelerator.waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["inf", "2"])
 @pytest.mark.parametrize("asked", [{"pixels": "8bit"}, {"ssim_floor": 0.98}])
 def test_what_is_asked_beside_the_ball_is_not_waited_for(norm, asked):

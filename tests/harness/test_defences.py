@@ -108,6 +108,7 @@ def test_a_name_makes_the_same_defended_model_again(tmp_path):
     assert len(hashes) == 4
 
 
+@pytest.mark.slow
 def test_examples_of_the_undefended_model_are_tried_on_those_who_defend_it(run):
     """All objectives of every attack and the ends met, scored by the defended model, in its worst cases."""
     store, manifest, tables = run
@@ -150,6 +151,7 @@ def test_the_table_of_defences_has_both_columns_and_what_they_cost(run):
     assert not [group for group in attack_table(view, "srocc").groups if ":" in group.label]
 
 
+@pytest.mark.slow
 def test_a_run_of_defended_models_is_made_again_and_agrees(run, images):
     """From its manifest; all rows, all checks, plan and tables."""
     store, manifest, _ = run

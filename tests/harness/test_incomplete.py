@@ -264,6 +264,7 @@ def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suit
     assert store.list_runs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
 def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, suite, fault):
     """The other's rows and values are those of a run of its own; the bad one is invalid, with the reason."""

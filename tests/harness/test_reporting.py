@@ -366,6 +366,7 @@ def test_after_a_kill_the_leaderboard_says_what_the_list_of_runs_says(cli, smoke
 OTHER_CELLS = "the table was made from other cells than the run has now"
 
 
+@pytest.mark.slow
 def test_a_table_of_other_cells_is_marked(cli, smoke, tmp_path):
     """Resumed and killed before its tables were made: shown, with the command that makes them anew."""
     store = ResultStore(tmp_path / "stale")

@@ -245,6 +245,7 @@ def test_a_zip_without_a_run_is_refused(tmp_path, cli, names):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cells/00/" + "0" * 64 + ".parquet", "runs/q/manifest.json"])
 def test_a_zip_that_unpacks_to_far_more_is_refused(done, tmp_path, name):
     """A gigabyte of zeros in a megabyte: refused by the archive's own directory, nothing is unpacked."""

@@ -74,6 +74,7 @@ def assert_same(model, other, batch):
     assert (gradient2.sign() == gradient.sign()).float().mean() >= 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hyperiqa", "srm_mobilenetv3_large"])
 def test_the_copy_scores_and_slopes_as_its_model_over_many_crops(name):
     """With crops taken together and their gradients ahead."""
@@ -149,6 +150,7 @@ def test_the_copy_checks_its_input():
         made(torch.zeros(3, 64, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo_resnet10t", "hyperiqa", "smart_iqa_tiny", "srm_pvt_v2_b2", "linear"])
 def test_bfloat16_keeps_a_fine_score(name):
     """The score is within 2 % of the model's and finer than bfloat16; gradients are finite, in float32."""
@@ -274,6 +276,7 @@ def test_without_cuda_nothing_is_recorded_and_products_stay_what_they_are():
     assert frozen(build("srm", kv_pooling="always"), graphed=True).graphs is None
 
 
+@pytest.mark.slow
 def test_a_compiled_copy_is_the_same_function():
     """Compiled when first called, equal up to rounding; the model is not."""
     model = Small()

@@ -173,6 +173,7 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(first.state_dict()[name], third.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_random_crops_score_an_image_alike_in_every_batch():
     """A multi-crop score is bit-equal alone and in a batch, and is the mean of the crops' scores."""
     model = create_model("hyperiqa", protocol="random_crops:3:5", resize="none", crop_batch=2)
@@ -187,6 +188,7 @@ def test_random_crops_score_an_image_alike_in_every_batch():
     torch.testing.assert_close(torch.stack(crops).mean(0), scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_explanation_is_the_score_taken_apart():
     """Explain gives crops, attention, LDA vector and maps of the very pass that scores; no hook stays."""
     model = create_model("smart_iqa_tiny", protocol="random_crops:3:1", crop_batch=2).requires_grad_(False)
