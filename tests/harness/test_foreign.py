@@ -301,3 +301,10 @@ def test_weights_that_do_not_fit_a_registered_model_are_listed(tmp_path, monkeyp
         as_entrant("linear?weights=odd.safetensors")
     with pytest.raises(BadCheckpoint, match=r"none\.pth"):
         as_entrant("linear?weights=none.pth")
+
+
+def test_every_check_is_asked_in_words():
+    """No line of `models check` shows the name of a check in the place of what it asks."""
+    found = iqa.check_model("linear")
+    assert found.usable
+    assert not [line for line in found.results if line.what.startswith(line.name)]

@@ -59,6 +59,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "the gradient is the slope of the score",
         "look for rounding, a backward pass of one's own, jumps of the score; results are upper bounds",
     ),
+    "score_slope": ("the score has a slope, kept to be compared after a run", "nothing: any slope will do"),
+    "gain_on_fresh": (
+        "the model is as easily moved on images that nobody has seen",
+        "look for what it remembers of images, labels or scores; results are upper bounds",
+    ),
 }
 """What each check of `check_model` asks, and what to do where the answer is no."""
 
