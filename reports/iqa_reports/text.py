@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections import Counter
 
+from iqa_errors.toml_text import read_toml
 from iqa_results import ModelRecord, RunManifest
 
 MINUS = "\N{MINUS SIGN}"
@@ -82,8 +82,8 @@ def warning(manifest: RunManifest) -> str | None:
 def suite_summary(manifest: RunManifest) -> str:
     """Return the line that a run's suite says about itself, '' if it says none."""
     try:
-        summary = tomllib.loads(manifest.suite_text).get("summary")
-    except (tomllib.TOMLDecodeError, RecursionError):
+        summary = read_toml(manifest.suite_text).get("summary")
+    except ValueError:
         return ""  # a manifest's text is shown, never relied on
     return summary if isinstance(summary, str) else ""
 

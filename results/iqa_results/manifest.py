@@ -45,6 +45,7 @@ class _ModelCard(_Read):
     score_range: _Range = None
     options: dict[str, Any] = {}
     is_stochastic: bool = False
+    has_gradient: bool = True
     notes: _Notes = ()
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import iqa_harness as iqa
 from iqa_harness.cli.app import app
 from iqa_harness.entrants.foreign import foreign_argument, foreign_text, measured
-from iqa_harness.entrants.naming import as_entrant, from_record, parse_model
+from iqa_harness.entrants.naming import as_entrant, as_entrants, from_record, parse_model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_models import BadCheckpoint, create_model
 
@@ -308,3 +308,33 @@ def test_every_check_is_asked_in_words():
     found = iqa.check_model("linear")
     assert found.usable
     assert not [line for line in found.results if line.what.startswith(line.name)]
+
+
+PLUGIN = """
+from iqa_models import create_model, register_model
+
+@register_model("own_weights")
+def own_weights(weights="none"):
+    model = create_model("linear")
+    model.spec = model.spec.replace(name="own_weights", options={"weights": weights})
+    return model
+"""
+
+
+def test_an_option_of_a_builder_s_own_stays_its_own(tmp_path):
+    """A user's builder that has `weights` gets the word as it was written; nothing is loaded."""
+    file = tmp_path / "plugin_with_weights.py"
+    file.write_text(PLUGIN)
+    (entrant,) = as_entrants("own_weights?weights=heavy", plugins=run_plugins([file]))
+    assert entrant.card.options == {"weights": "heavy"}
+
+
+def test_a_registered_model_with_a_trunk_wants_no_other_weights(tmp_path):
+    """All of them are in the file: a trunk's own are not looked for."""
+    options = {"pretrained": "none", "width": 16, "protocol": "native"}
+    given = create_model("srm_efficientnet_lite0", **options, seed=3)
+    save_file({k: v.contiguous() for k, v in given.state_dict().items()}, tmp_path / "srm.safetensors")
+    found = as_entrant(
+        f"srm_efficientnet_lite0?width=16&protocol=native&seed=5&weights={tmp_path}/srm.safetensors"
+    )
+    assert all(torch.equal(v, given.state_dict()[k]) for k, v in found.model.state_dict().items())

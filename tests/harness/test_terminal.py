@@ -129,6 +129,8 @@ def test_a_required_option_and_a_list_may_stand_in_the_file(cli, tmp_path):
         ("runs = 1", "'runs' is no setting"),
         ("[runs]\nlist = 1", "'list' is a table, [runs.list]"),
         ("store = ", "iqa-harness.toml cannot be read"),
+        ("threads = " + 5000 * "[" + 5000 * "]", "iqa-harness.toml cannot be read: values are nested"),
+        ("threads = " + 400 * "9", "threads: a whole number beyond 64 bits"),
     ],
 )
 def test_a_setting_nobody_reads_is_an_error(cli, tmp_path, content, says):

@@ -109,5 +109,7 @@ def test_a_suite_that_is_not_for_conclusions_says_so(make_run: Any) -> None:
         ('summary = "all, in seconds; not for conclusions"', caveat),
         ('summary = "five radii; PGD"', None),
         ("summary = [", None),
+        ('summary = "x"\na = ' + 5000 * "9", None),
+        ('summary = "x"\na = ' + 5000 * "[" + 5000 * "]", None),
     ):
         assert warning(make_run(status="complete", suite_text=words).manifest) == said

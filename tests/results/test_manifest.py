@@ -99,6 +99,7 @@ def test_an_unknown_run_names_the_known_ones(store: ResultStore, manifest: Make)
         (lambda m: card(m, score_range=[1, 1]), r"models\.0\.card: .*score_range: "),
         (lambda m: card(m, options=[]), r"models\.0\.card: .*options: "),
         (lambda m: card(m, is_stochastic="no"), r"models\.0\.card: .*is_stochastic: "),
+        (lambda m: card(m, has_gradient=1), r"models\.0\.card: .*has_gradient: "),
         (lambda m: check(m, 1), r"models\.0\.checks\.repeatable: "),
         (lambda m: check(m, {**CHECK, "threshold": "1"}), r"models\.0\.checks\.repeatable: .*threshold: "),
         (lambda m: check(m, {**CHECK, "passed": None}), r"models\.0\.checks\.repeatable: .*passed: "),

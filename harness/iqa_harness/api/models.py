@@ -15,7 +15,7 @@ from iqa_models.registry import list_models as _names
 if TYPE_CHECKING:
     from iqa_harness.api.inputs import Model
     from iqa_harness.api.score import Image
-    from iqa_harness.evidence.soundings import ModelCheck
+    from iqa_harness.evidence.plain_checks import ModelCheck
     from iqa_models import ImportReport, ModelSpec
 
 
@@ -96,7 +96,7 @@ def check_model(
     from iqa_harness.api.inputs import entrants_of, set_up
     from iqa_harness.api.score import image_tensors
     from iqa_harness.data.catalogue import open_data
-    from iqa_harness.evidence.soundings import MOST, check_entrant, not_made
+    from iqa_harness.evidence.plain_checks import MOST, check_entrant, not_made
 
     set_up(device, None, plugins)
     if images is None:

@@ -7,11 +7,11 @@ the options that mean the same everywhere (`SHARED`).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from iqa_errors.toml_text import read_toml
 from iqa_harness.errors import RunError
 
 FILE = Path("iqa-harness.toml")
@@ -89,7 +89,7 @@ def read_defaults(group: Any, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _content() -> dict[str, Any]:
     try:
-        return tomllib.loads(FILE.read_text(encoding="utf-8"))
+        return read_toml(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, OSError) as error:

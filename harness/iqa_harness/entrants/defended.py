@@ -18,13 +18,14 @@ _LAST = re.compile(r"(?s)(.+)\|\s*([a-z_]+(?::[-+.,\w]*)?)\s*")
 def split_defences(text: str) -> tuple[str, str]:
     """Return words after ``--model`` without the defences at their end, and these as `defend` reads them."""
     defences: list[str] = []
-    while (found := _LAST.fullmatch(text)) is not None and not _is_folder(text):
+    while (found := _LAST.fullmatch(text)) is not None and not is_folder(text):
         text, last = found.groups()
         defences.insert(0, last)
     return text, "|".join(defences)
 
 
-def _is_folder(text: str) -> bool:
+def is_folder(text: str) -> bool:
+    """Whether a text names a folder that exists; only a path with a slash does."""
     try:
         return "/" in text and Path(text).is_dir()
     except (OSError, ValueError):  # too long for a path, or a byte that no path holds

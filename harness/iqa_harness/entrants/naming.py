@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from torch import nn
 
-from iqa_harness.entrants.defended import behind, split_defences
+from iqa_harness.entrants.defended import behind, is_folder, split_defences
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
 from iqa_harness.entrants.foreign import foreign_argument, foreign_text, refuse_code
 from iqa_harness.entrants.options import read_options
@@ -65,7 +65,7 @@ def parse_model(text: str) -> ModelArgument:
     if foreign is not None:
         return ModelArgument(*foreign, None)
     label, rest = _split_label(text)
-    if _is_folder(rest):
+    if is_folder(rest):
         return ModelArgument(label or _named(Path(rest)), "", {}, Path(rest))
     name, question, query = rest.partition("?")
     if not name:
@@ -74,9 +74,6 @@ def parse_model(text: str) -> ModelArgument:
     if not question and "/" in name:
         return ModelArgument(label or _named(Path(name)), "", {}, Path(name))
     checkpoint = options.pop("checkpoint", None)
-    if checkpoint is None and "weights" in options:
-        file = Path(str(options["weights"]))
-        return ModelArgument(label or file.stem, name, {**options, "weights": str(file.absolute())}, None)
     if checkpoint is None:
         return ModelArgument(label or name + question + query, name, options, None)
     if options:
@@ -87,7 +84,7 @@ def parse_model(text: str) -> ModelArgument:
 def _split_label(text: str) -> tuple[str, str]:
     """Return the label, '' without one, and the rest. A label holds no slash, so that a path may hold '='."""
     head = text.partition("?")[0]
-    if _is_folder(text) or "=" not in head or "/" in head.partition("=")[0]:
+    if is_folder(text) or "=" not in head or "/" in head.partition("=")[0]:
         return "", text
     first, last = head.index("="), head.rindex("=")
     cut = first if "/" in head[first:] else last
@@ -106,13 +103,6 @@ def _named(folder: Path) -> str:
         return folder.resolve().name
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a NUL byte
         raise RunError(f"model {str(folder)!r}: no folder ({error})") from error
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        return "/" in text and Path(text).is_dir()
-    except (OSError, ValueError):  # too long for a path, or a byte that no path holds
-        return False
 
 
 def argument_text(argument: ModelArgument) -> str:
@@ -146,9 +136,12 @@ def load_entrant(
         model = load_checkpoint(argument.checkpoint, expect=argument.name or None)
         return Entrant(argument.label, model, argument.checkpoint, argument_text(argument), plugins)
     options = dict(argument.options)
-    if "weights" in options and argument.name not in ADAPTERS:
+    if "weights" in options and not _takes(argument.name, "weights"):
+        file = Path(str(options["weights"])).absolute()
         model = _with_weights(argument.name, options)
-        return Entrant(argument.label, model, None, argument_text(argument), plugins)
+        label = file.stem if "?" in argument.label else argument.label  # of no name but its words
+        own = ModelArgument(label, argument.name, {**argument.options, "weights": str(file)}, None)
+        return Entrant(label, model, None, argument_text(own), plugins)
     if backbone_weights is not None:
         options.setdefault("backbone_weights", str(backbone_weights))
     try:
@@ -161,6 +154,21 @@ def load_entrant(
     return Entrant(argument.label, model, None, argument_text(argument), plugins, backbone_weights, note)
 
 
+def _takes(name: str, option: str) -> bool:
+    """Whether a model's builder has an option of its own of that name.
+
+    One that takes any options may mean one by it, if it is a user's or a way to name somebody else's model; of
+    this package no other loads weights, and those that take any know ``pretrained``.
+    """
+    builder = find_builder(name)
+    if builder is None:
+        return False
+    parameters = inspect.signature(builder).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    ours = builder.__module__.partition(".")[0] == "iqa_models" and name not in ADAPTERS
+    return option in parameters or (takes_any and (option == "pretrained" or not ours))
+
+
 def _with_weights(name: str, options: dict[str, Any]) -> QualityModel:
     """Create a registered model and load a plain file of its tensors; no other weights are looked for.
 
@@ -168,8 +176,7 @@ def _with_weights(name: str, options: dict[str, Any]) -> QualityModel:
         ModelError: unknown name or option, no file of tensors, or one that does not fit, with a list.
     """
     file, strip = Path(str(options.pop("weights"))), str(options.pop("strip", ""))
-    builder = find_builder(name)
-    if builder is not None and "pretrained" in inspect.signature(builder).parameters:
+    if _takes(name, "pretrained"):
         options.setdefault("pretrained", "none")
     model = create_model(name, **options)
     load_weights(model, str(file), strip)

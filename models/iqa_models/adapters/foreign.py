@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from iqa_models.errors import BadCheckpoint, BadModelOption, ModelError
-from iqa_models.index import ADAPTERS
 from iqa_models.registry import did_you_mean
 from iqa_models.spec import ModelSpec
 from iqa_models.state_dicts import misfit, read_state_dict, tensors_of
@@ -253,8 +252,3 @@ def reported(what: str) -> Iterator[None]:
     except Exception as error:
         words = (str(error).strip().splitlines() or [""])[0][:300]
         raise ModelError(f"{what}: {type(error).__name__}: {words}") from error
-
-
-def is_way(name: str) -> bool:
-    """Whether a model's name is a way to name somebody else's."""
-    return name in ADAPTERS
