@@ -32,7 +32,7 @@ from iqa_models import (
 from iqa_models.checkpoint import CARD
 from iqa_models.identity import makers_of, mark_as_built, state_sha256
 from iqa_models.index import ADAPTERS
-from iqa_models.registry import _BUILDERS
+from iqa_models.registry import find_builder
 
 SPEC = ModelSpec(
     name="mine", summary="x", score_range=(0, 1), input_protocol="whole image", mean=(0, 0, 0), std=(1, 1, 1),
@@ -283,7 +283,7 @@ def test_a_models_folder_is_not_in_the_hash(tmp_path, monkeypatch, folder):
 BUILT = [
     name
     for name in list_models()
-    if name not in ADAPTERS and _BUILDERS[name].__module__.startswith("iqa_models")
+    if name not in ADAPTERS and find_builder(name).__module__.startswith("iqa_models")
 ]
 
 
@@ -302,7 +302,7 @@ def test_our_own_models_are_their_card_and_weights_alone(name):
 def _parameters(name):
     import inspect
 
-    return inspect.signature(_BUILDERS[name]).parameters
+    return inspect.signature(find_builder(name)).parameters
 
 
 @pytest.mark.parametrize("name", ["linear", "demo_resnet10t", "smart_iqa_tiny", "srm_mobilenetv3_large"])

@@ -157,8 +157,8 @@ def load_entrant(
 def _takes(name: str, option: str) -> bool:
     """Whether a model's builder has an option of its own of that name.
 
-    One that takes any may mean one by it, if it is a user's or a way to name somebody else's model; of the others
-    of this package none loads weights, and those that take any know ``pretrained``.
+    One that takes any may mean one by it, if it is a user's or a way to name somebody else's model. Of the
+    others of this package none loads weights, and those that take any know ``pretrained``.
     """
     builder = find_builder(name)
     if builder is None:
