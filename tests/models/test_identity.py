@@ -32,7 +32,7 @@ from iqa_models import (
 from iqa_models.checkpoint import CARD
 from iqa_models.identity import makers_of, mark_as_built, state_sha256
 from iqa_models.index import ADAPTERS
-from iqa_models.registry import find_builder
+from iqa_models.registry import _BUILDERS, find_builder
 
 SPEC = ModelSpec(
     name="mine", summary="x", score_range=(0, 1), input_protocol="whole image", mean=(0, 0, 0), std=(1, 1, 1),
