@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, final
 
@@ -22,11 +22,14 @@ from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_set
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel
 
-TOGETHER = 32
+TOGETHER = 64
 """Versions of images that a device other than the CPU scores at once outside the steps of an attack."""
 
 CHOICE = 4
 """Draws, as a multiple of an attack's own, by which what different gradients found is compared."""
+
+Scores = Callable[[Sequence[Tensor], Sequence[str]], Sequence[float]]
+"""Gives a model's own scores of versions (3, H, W) of images, each with its image's id."""
 
 Moment = tuple[int | str, ...]
 """What the draws of a stochastic model are for, such as (restart, step)."""
@@ -145,6 +148,7 @@ class Attack(ABC):
         *,
         chunk: int = 8,
         gradients: QualityModel | None = None,
+        scores: Scores | None = None,
     ) -> AttackResult:
         """Attack images in evaluation order.
 
@@ -160,6 +164,8 @@ class Attack(ABC):
                 than rounding.
             gradients: a copy of the model (`iqa_models.frozen`) that an attack which follows gradients asks
                 instead, and chooses by; scores and losses of what it finds are the model's own all the same.
+            scores: gives those own scores where nothing is drawn, so that who stores them has them already;
+                None asks the model.
 
         Raises:
             AttackError: unusable input, a model in training mode, or a stochastic model without EOT.
@@ -174,7 +180,7 @@ class Attack(ABC):
             if gradients is None or not self.follows_gradients:
                 found = self._each_way(model, targets, draws, chunk)
             else:
-                found = self._search_by(gradients, model, targets, draws, chunk)
+                found = self._search_by(gradients, model, targets, draws, chunk, scores)
         return AttackResult(found.found, found.cost, clean)
 
     def _clean(
@@ -200,13 +206,23 @@ class Attack(ABC):
         return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
 
     def _search_by(
-        self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int
+        self,
+        copy: QualityModel,
+        model: QualityModel,
+        targets: Targets,
+        draws: int | None,
+        chunk: int,
+        scores: Scores | None,
     ) -> Ascent:
         """Search on a copy, which sees its own clean scores; return that with the model's own numbers."""
         check_modes(copy)
         clean = self._clean(copy, targets.images, targets.ids, draws)
         found = self._each_way(copy, targets._replace(clean=clean), draws, chunk)
-        found = rescored(found, self.own_scores(model, targets, draws))
+        if scores is None or draws is not None:
+            own = self.own_scores(model, targets, draws)
+        else:
+            own = _given(scores, targets)
+        found = rescored(found, own)
         return self._with_losses(found, model, targets) if self.losses_follow_scores else found
 
     def own_scores(
@@ -296,6 +312,13 @@ class Attack(ABC):
             if draws is None:
                 return float(score(model, pixels.unsqueeze(0), chunk=1))
             return expected_score(model, pixels, draw_seeds(self.seed, image_id, moment, draws))
+
+
+def _given(scores: Scores, targets: Targets) -> OwnScores:
+    def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
+        return scores([each.pixels for each in examples], [targets.ids[i] for i in images])
+
+    return own
 
 
 def stored_score(model: QualityModel, image: Tensor, *, seed: int, image_id: str, draws: int | None) -> float:

@@ -201,8 +201,8 @@ def _passes(count: int, chunk: int, device: torch.device) -> Iterator[tuple[int,
 
 
 def padded(count: int, chunk: int) -> int:
-    """Return the size of a pass: 1, 2, 4, 6, a multiple of 8, above 64 of 32, and at most `chunk`."""
-    step = 32 if count > 64 else 8 if count > 6 else 2 if count > 1 else 1
+    """Return the size of a pass: 1, 2, 4, 6, a multiple of 8, above 64 of 16, and at most `chunk`."""
+    step = 16 if count > 64 else 8 if count > 6 else 2 if count > 1 else 1
     return min(chunk, -(-count // step) * step)
 
 
@@ -222,10 +222,11 @@ def _differentiate(
         output = _evaluate(model, leaf.clone(), admitted, seeds)
         if not output.requires_grad:
             raise AttackFailed(f"{model.spec.name}: the score carries no gradient (detached graph)")
-        (gradient,) = torch.autograd.grad(output.sum(), leaf, allow_unused=True)
+        scale = model.gradient_scale
+        (gradient,) = torch.autograd.grad(output.sum() * scale, leaf, allow_unused=True)
         if gradient is None:
             raise AttackFailed(f"{model.spec.name}: the score does not depend on the image")
-        return output.detach(), gradient
+        return output.detach(), gradient if scale == 1 else gradient / scale
 
     if model.graphs is None or not admitted or seeds is not None:
         return compute(images)

@@ -8,6 +8,7 @@ precision are those that pay on the device. Scores that are stored come from the
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -15,14 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from iqa_models.fused import can_fuse, fuse
 from iqa_models.graphs import Graphs
 from iqa_models.precision import float32_products
 from iqa_models.quality_model import QualityModel
 from iqa_models.trunks import seeded
 
-Precision = Literal["model", "tf32", "bfloat16"]
-"""Of a copy's gradients: the model's own, products in TensorFloat-32 on a device that has it, or bfloat16
-through autocast with float32 heads."""
+Precision = Literal["model", "tf32", "float16", "bfloat16"]
+"""Of a copy's gradients: the model's own, products in TensorFloat-32 on a device that has it, or one of two
+half precisions through autocast, with heads of float32 numbers and such products."""
+
+HALVES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""float16 rounds eight times finer, as TensorFloat-32 does; bfloat16 has the range of float32."""
+
+LARGEST = 3
+"""A gradient of float16 is taken of the score times a power of two that brings the largest entry of a probe's
+near 2**3: maps on the way hold from 2**-24 to 2**15."""
 
 FOLDED_SCORE = 1e-5
 """Largest change of a probe's score by folding, in score ranges (or relative, of scores beyond it)."""
@@ -62,8 +71,9 @@ def frozen(
         model: never changed.
         fold: multiply batch norms into the convolutions before them: scores change by rounding only.
         channels_last: keep weights of convolutions, and so the maps, with channels last in memory.
-        precision: ``bfloat16`` computes trunk and neck under autocast (of other models everything): the
-            score is then good to about three digits. ``tf32`` is the model's own away from CUDA.
+        precision: ``bfloat16`` and ``float16`` compute trunk and neck under autocast (of other models
+            everything): the score is then good to about three digits, or four. Maps beyond what float16
+            holds make its scores or gradients infinite. ``tf32`` is the model's own away from CUDA.
         compiled: compile the trunk (of other models everything) when it is first called.
         graphed: record gradients of a shape as a CUDA graph (`iqa_models.graphs`); nothing away from CUDA
             or for a stochastic model.
@@ -79,14 +89,25 @@ def frozen(
         setattr(made.bare, "crops_ahead", True)  # noqa: B010 - an attribute of some models
     if channels_last:
         made.to(memory_format=torch.channels_last)
-    if precision == "bfloat16":
-        _halve(made.bare)
+        if fold and not compiled and can_fuse(made._mean.device):  # a compiler fuses by itself
+            _fuse(made, HALVES.get(precision, torch.float32))
+    if precision in HALVES:
+        _halve(made.bare, HALVES[precision])
+    if precision == "float16":
+        made.gradient_scale = _scale(model)
     if compiled:
         _compile(made.bare)
-    made.tensor_float32 = precision == "tf32"
+    made.tensor_float32 = precision != "model"
     if graphed and made.recordable:
         made.graphs = Graphs()
     return made
+
+
+def _fuse(model: QualityModel, dtype: torch.dtype) -> None:
+    """Fuse residual stages of parts that `_halve` covers, or of a model of float32 numbers."""
+    if model._mean.dtype == torch.float32:
+        for part in _parts(model.bare) or [model.bare]:
+            fuse(part, dtype)
 
 
 def probe(model: QualityModel) -> Tensor:
@@ -201,20 +222,26 @@ def _parts(model: QualityModel) -> list[nn.Module]:
     return [child for name, child in model.named_children() if name in HALVED]
 
 
-def _halve(model: QualityModel) -> None:
+def _scale(model: QualityModel) -> float:
+    """Return the power of two that brings the largest entry of a probe's gradient near 2**LARGEST."""
+    largest = float(_score_and_gradient(model, probe(model))[1].abs().max())
+    return 2.0 ** (LARGEST - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
+
+
+def _halve(model: QualityModel, precision: torch.dtype) -> None:
     parts = _parts(model)
     for part in parts:
         # The attribute hides the method of the class for this copy only.
-        part.forward = _in_bfloat16(part.forward)
+        part.forward = _computed_in(precision, part.forward)
     if not parts:
         for name in ("predict", "predict_drawn"):
-            setattr(model, name, _in_bfloat16(getattr(model, name)))  # a method, for this copy only
+            setattr(model, name, _computed_in(precision, getattr(model, name)))  # for this copy only
 
 
-def _in_bfloat16(function: Callable[..., Any]) -> Callable[..., Any]:
+def _computed_in(precision: torch.dtype, function: Callable[..., Any]) -> Callable[..., Any]:
     def computed(images: Any, *rest: Any) -> Any:
         device = (images if isinstance(images, Tensor) else images[0]).device.type
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=precision):
             output = function(images, *rest)
         return _widened(output)
 
@@ -225,7 +252,7 @@ def _widened(output: Any) -> Any:
     """Return maps in float32 again; a neck's trace is read by a head that widens it itself."""
     if isinstance(output, list):
         return [_widened(each) for each in output]
-    if isinstance(output, Tensor) and output.dtype == torch.bfloat16:
+    if isinstance(output, Tensor) and output.dtype in HALVES.values():
         return output.float()
     return output
 

@@ -29,6 +29,8 @@ class QualityModel(nn.Module, ABC):
     """Recorded passes of a copy (`iqa_models.frozen`), None where gradients are computed anew each time."""
     tensor_float32: bool = False
     """Whether gradients of a copy may be computed in TensorFloat-32 on a device that has it."""
+    gradient_scale: float = 1.0
+    """What the score is multiplied by on the way back, and the gradient divided by: a power of two."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

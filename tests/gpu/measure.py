@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 import iqa_harness as iqa
 from iqa_attacks import AttackResult, ThreatModel, create_attack
-from iqa_harness.machine.devices import device_name
+from iqa_harness.machine.devices import device_name, same_kernels
 from iqa_harness.machine.tuning import Tuning, tune
 from iqa_models import QualityModel, create_model, weights_sha256
 from iqa_models.frozen import frozen
@@ -42,18 +43,20 @@ NATIVE = {"pretrained": "none", "protocol": "native"}
 MODELS: dict[str, dict[str, Any]] = {
     "hyperiqa": NATIVE,
     "demo_lite0": {},
-    "srm_swin_tiny": NATIVE,
     "smart_iqa_base": NATIVE,
+    "srm_swin_tiny": NATIVE,
 }
 """What is timed, each on one whole 224x224 image a gradient."""
 SIDE, CHUNKS, MOST = 224, (8, 32, 128), 256
+CELL = 32
+"""Images attacked together: those of a cell of the ensemble."""
 COMPILED = ("hyperiqa", "demo_lite0")
 """Models whose bare loop is compiled to compare with: a minute each."""
 OBJECTIVES = ("mse", "drift", "pairwise_inversion")
 STEPS, RESTARTS = 40, 5
 KONIQ = (2015, 384, 512)
 """Test images of KonIQ-10k, and the height and width its papers use."""
-TRIED = {"centre": 64, "random_crops:25:0": 8}
+TRIED = {"centre": 96, "random_crops:25:0": 8}
 """Images of that size that are attacked, by protocol of the model."""
 
 ENSEMBLE = """
@@ -152,17 +155,18 @@ def gradients(device: str, peak: float) -> tuple[list[dict[str, Any]], Lines]:
     """Tune every model, and set the attack beside the bare loops it could be at best."""
     rows, lines = [], [
         "| model | GFLOP | plain ms | chosen ms | strength | chosen | bare compiled ms | attack ms | "
-        "of the bare loop | TFLOP/s | of the peak |",
+        "of the bare loop | of the peak, chosen | of the peak, attack |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, options in MODELS.items():
         model = made(name, options, device)
         flops = operations(model)
-        images = list(smooth(16, SIDE, SIDE).to(device))
-        began = time.perf_counter()
-        choice = tune(model, weights_sha256(model), images, chunk=MOST, mode="fast", gradients=1e9)
-        tuning = time.perf_counter() - began
-        attack_ms = _attack_ms(model, choice, images, device)
+        images = list(smooth(CELL, SIDE, SIDE).to(device))
+        with same_kernels(device):  # as in a run
+            began = time.perf_counter()
+            choice = tune(model, weights_sha256(model), images, chunk=MOST, mode="fast", gradients=1e9)
+            tuning = time.perf_counter() - began
+            attack_ms = _attack_ms(model, choice, images, device)
         bare_ms = _bare_ms(model, choice, device) if name in COMPILED else None
         row = {
             "model": name,
@@ -182,7 +186,7 @@ def gradients(device: str, peak: float) -> tuple[list[dict[str, Any]], Lines]:
             f"| {name} | {row['gflop']:.1f} | {_number(choice.plain_ms)} | {_number(choice.tuned_ms)} | "
             f"{_number(choice.strength)} | {choice.form.words}, {choice.chunk} images | {_number(bare_ms)} | "
             f"{attack_ms:.3f} | {'' if bare_ms is None else format(bare_ms / attack_ms, '.0%')} | "
-            f"{row['tflops']:.0f} | "
+            f"{'' if choice.tuned_ms is None else format(flops / choice.tuned_ms / 1e9 / peak, '.1%')} | "
             f"{row['tflops'] / peak:.1%} |"
         )
         print(lines[-1], flush=True)
@@ -288,18 +292,25 @@ def koniq(device: str) -> tuple[list[dict[str, Any]], Lines]:
             )
             whole = time.perf_counter() - began
             cells = [row for row in run.rows().to_dict("records") if row["kind"] == "pgd" and row["final"]]
-        spent = {row["image_id"]: row["seconds"] for row in cells}
-        each = sum(spent.values()) / len(spent)
+        by_cell: dict[str, float] = {row["cell"]: row["seconds"] for row in cells}
+        each = statistics.median(by_cell.values())
         taken = {row["image_id"]: row["backwards"] for row in cells}
         rows.append({"protocol": protocol, "images": len(few), "seconds_an_image": each, "whole_run": whole,
                      "gradients_an_image": sum(taken.values()) / len(taken)})  # fmt: skip
         lines.append(
             f"- {protocol}: {each:.3f} s an image for {rows[-1]['gradients_an_image']:.0f} gradients in "
-            f"attack cells ({len(few)} images {width}x{height}; the run with its checks, scores and tables "
-            f"{whole:.0f} s), so {count * each / 60:.1f} minutes for {count} images at one radius."
+            f"attack cells ({', '.join(f'{value:.3f}' for value in by_cell.values())}, the median taken; "
+            f"{len(few)} images {width}x{height}; the run with its checks, scores and tables "
+            f"{whole:.0f} s), so {count * each / 60:.1f} minutes for {count} images at one radius. "
+            f"{_chosen(run)}"
         )
         print(lines[-1], flush=True)
     return rows, lines
+
+
+def _chosen(run: iqa.Run) -> str:
+    choices = run.manifest.tuning.get("choices", [])
+    return "; ".join(choice["why"] for choice in choices)
 
 
 def profile(device: str) -> tuple[str, Lines]:
@@ -307,7 +318,7 @@ def profile(device: str) -> tuple[str, Lines]:
     if not device.startswith("cuda"):
         return "", ["Not measured on a CPU."]
     model = made("hyperiqa", MODELS["hyperiqa"], device)
-    copy = frozen(model, precision="bfloat16")
+    copy = frozen(model, precision="float16")
     stack = smooth(128, SIDE, SIDE).to(device)
     input_gradient(copy, stack)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as watched:
@@ -319,7 +330,7 @@ def profile(device: str) -> tuple[str, Lines]:
     groups: dict[str, float] = {}
     for name, spent in kernels:
         groups[_group(name)] = groups.get(_group(name), 0.0) + spent / total
-    lines = ["| kernels of a bfloat16 gradient of hyperiqa | share of the time |", "|---|---|"]
+    lines = ["| kernels of a float16 gradient of hyperiqa | share of the time |", "|---|---|"]
     lines += [f"| {name} | {share:.0%} |" for name, share in sorted(groups.items(), key=lambda g: -g[1])]
     table = "\n".join(
         f"{spent / total:6.1%} {name}" for name, spent in sorted(kernels, key=lambda k: -k[1])[:40]
@@ -329,6 +340,8 @@ def profile(device: str) -> tuple[str, Lines]:
 
 def _group(kernel: str) -> str:
     name = kernel.lower()
+    if any(word in name for word in ("_mask", "_rectify")):
+        return "biases, sums and rectifiers, fused"
     if any(word in name for word in ("elementwise", "copy", "memcpy", "nchwtonhwc", "nhwctonchw")):
         return "element by element (bias, ReLU, sums, casts, layouts)"
     if any(word in name for word in ("gemm", "conv", "cutlass", "nvjet", "dgrad", "fprop", "cudnn")):
@@ -336,7 +349,7 @@ def _group(kernel: str) -> str:
     return "others (pooling, reductions, resizing)"
 
 
-PARTS = ("gradients", "loops", "koniq", "memory", "profile")
+PARTS = ("gradients", "koniq", "memory", "profile", "loops")
 TITLES = {
     "gradients": "Gradients",
     "loops": "The suite beside plain loops",

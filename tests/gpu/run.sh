@@ -27,11 +27,11 @@ step() { # name, seconds at most, command
   tail -n 12 "$out/$name.log"
 }
 
-step tests 150 python3 -m pytest tests/gpu -p no:cacheprovider -rs --durations=8
-step measure 300 python3 tests/gpu/measure.py --out "$out"
-step overhead 60 python3 tests/benchmarks/bench_overhead.py --device cuda
+step measure 320 python3 tests/gpu/measure.py --out "$out"
+step tests 120 python3 -m pytest tests/gpu -p no:cacheprovider -rs --durations=5
 work=$(mktemp -d)
-step srm-linf 150 python3 -m iqa_harness attack --suite srm-linf --model demo_lite0 --model demo_resnet10t \
-  --limit 32 --device cuda --store "$work/store" --quiet
+step srm-linf 120 python3 -m iqa_harness attack --suite srm-linf --model demo_lite0 --model demo_resnet10t \
+  --limit 16 --device cuda --store "$work/store" --quiet
 rm -rf "$work"
+step overhead 60 python3 tests/benchmarks/bench_overhead.py --device cuda --graphed
 exit $failed

@@ -55,7 +55,7 @@ def test_neither_neighbours_nor_order_touch_a_score(together):
 
 def test_a_cpu_takes_one_image_a_pass_and_a_gpu_many():
     """The device alone decides, which every row names; on a CPU it is what `score` gives one image."""
-    assert (scored_together("cpu"), scored_together("cuda:1")) == (1, 32)
+    assert (scored_together("cpu"), scored_together("cuda:1")) == (1, 64)
     model, images = Crowd(CARD).eval(), _images((8, 8), (8, 8))
     assert _of(model, images) == score(model, torch.stack(images), chunk=1).tolist()
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from helpers import tiny
+from iqa_attacks import AttackFailed, score
 from iqa_harness.cells.plan import plan
 from iqa_harness.data import open_data
 from iqa_harness.entrants.entrant import Entrant
@@ -21,7 +24,8 @@ from iqa_harness.running.merge import joined
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification.run import verify_run
-from iqa_models import create_model
+from iqa_models import ModelSpec, QualityModel, create_model
+from iqa_models.frozen import frozen
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
 
@@ -115,6 +119,38 @@ def test_a_tuned_run_is_verified(work, entrants, data, tmp_path, form):
     store, manifest = run(work, entrants, tmp_path, Runtime(choices=(choice(entrants[0], **form),)))
     robustness_table(store, manifest).write(store, "r")
     assert verify_run(store, manifest, entrants, data, sample=3).findings == []
+
+
+class Wide(QualityModel):
+    """Its maps reach a million, beyond what float16 holds; its score does not."""
+
+    def __init__(self):
+        super().__init__(
+            ModelSpec(
+                name="wide", summary="large maps", score_range=(0, 1), input_protocol="whole image",
+                mean=(0.0,) * 3, std=(1.0,) * 3, source="this test",
+            )
+        )  # fmt: skip
+        self.layer = nn.Conv2d(3, 1, 3, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.linspace(-1e5, 1e6, 27).view(1, 3, 3, 3))
+
+    def predict(self, images):
+        return torch.sigmoid(self.layer(images).mean(dim=(1, 2, 3)) / 1e7 - 0.5)
+
+
+def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path):
+    """No cell is lost to float16: rows are those of a run without a choice, bit for bit."""
+    entrants = [Entrant("wide", Wide().eval())]
+    with pytest.raises(AttackFailed, match="not finite"):
+        score(frozen(entrants[0].model, precision="float16"), torch.full((1, 3, 32, 32), 0.5), chunk=1)
+    work = plan(parse_suite(SUITE.replace(TRANSFER, ""), "tiny"), entrants, data)
+    made = [
+        run(work, entrants, tmp_path / name, Runtime(tune="off", choices=choices))
+        for name, choices in (("half", (choice(entrants[0], precision="float16"),)), ("off", ()))
+    ]
+    half, off = (rows(*each) for each in made)
+    assert len(off) and half.equals(off)
 
 
 def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, tuned, tmp_path):

@@ -179,6 +179,7 @@ def test_on_cuda_passes_are_recorded_and_a_choice_without_the_word_is_read():
     assert {form.precision for form in tuning.CUDA_FORMS["fast"] if form.graphed} == {
         "model",
         "tf32",
+        "float16",
         "bfloat16",
     }
     assert not any(form.compiled and form.graphed for form in tuning.CUDA_FORMS["full"])

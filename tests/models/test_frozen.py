@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 
 import pytest
 import torch
@@ -58,7 +59,8 @@ def images(model, count=2):
 def score_and_gradient(model, batch):
     leaf = batch.clone().requires_grad_()
     scores = model(leaf)
-    (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+    scale = model.gradient_scale  # as `iqa_attacks.gradients` does
+    (gradient,) = torch.autograd.grad(scores.sum() * scale, leaf)
     return scores.detach(), gradient
 
 
@@ -148,6 +150,21 @@ def test_the_copy_checks_its_input():
         made(torch.full((1, 3, 64, 64), 1.5))
     with pytest.raises(BadInput, match="shape"):
         made(torch.zeros(3, 64, 64))
+
+
+def test_float16_rounds_finer_than_bfloat16():
+    """Its gradient is nearer to the model's; the score is scaled by a power of two on the way back only."""
+    model = build("demo_resnet10t")
+    wanted, plain = score_and_gradient(model, images(model))
+    far = {}
+    for precision in ("float16", "bfloat16"):
+        made = frozen(model, precision=precision)
+        scores, gradient = score_and_gradient(made, images(model))
+        far[precision] = float((gradient / made.gradient_scale - plain).abs().sum() / plain.abs().sum())
+        assert torch.allclose(scores, wanted, rtol=0, atol=1e-4)
+        assert (made.gradient_scale == 1) == (precision == "bfloat16")
+        assert math.frexp(made.gradient_scale)[0] == 0.5
+    assert 0 < far["float16"] < far["bfloat16"] / 2
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ class Schedule:
         return torch.from_numpy(np.ldexp(self.step_size * left, -halvings.numpy()))
 
 
-DRAWERS = 4
+DRAWERS = 16
 """Most threads that draw starts for a device; on the CPU one, beside which a pass has nothing to wait for."""
 
 
@@ -147,10 +147,11 @@ def _changes(schedule: Schedule, like: Tensor, moments: Sequence[tuple[str, int]
     def drawn(moment: tuple[str, int]) -> Tensor:
         return draw(like.shape[1:], start_generator(schedule.seed, *moment)).to(like.dtype)
 
-    if like.device.type == "cpu" or len(moments) == 1:
-        return upload(torch.stack([drawn(moment) for moment in moments]), like.device)
+    if like.device.type == "cpu":
+        return torch.stack([drawn(moment) for moment in moments])
+    # One by one: memory to send from is made in small pieces, and used again.
     with ThreadPoolExecutor(min(DRAWERS, os.cpu_count() or 1)) as pool:
-        return upload(torch.stack(list(pool.map(drawn, moments))), like.device)
+        return torch.stack([upload(change, like.device) for change in pool.map(drawn, moments)])
 
 
 def _shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:

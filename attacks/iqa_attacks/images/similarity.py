@@ -180,8 +180,19 @@ def _blur(maps: Tensor) -> Tensor:
     places = torch.arange(WINDOW, dtype=maps.dtype) - WINDOW // 2
     weights = torch.exp(-places.square() / (2 * SIGMA**2))
     weights = weights / weights.sum()
+    if maps.is_cuda:  # where products of matrices are the fastest thing in float64
+        down, right = (_band(maps, weights, size) for size in maps.shape[-2:])
+        return down @ maps @ right.T
     # Sums of shifted maps: several times as fast as a convolution in float64.
     return _weighted(_weighted(maps, weights.tolist(), -2), weights.tolist(), -1)
+
+
+def _band(like: Tensor, weights: Tensor, size: int) -> Tensor:
+    """Return the matrix (size - 10, size) that takes the means along one side."""
+    first = torch.arange(size - WINDOW + 1, device=like.device).view(-1, 1)
+    places = torch.arange(size, device=like.device) - first
+    inside = (places >= 0) & (places < WINDOW)
+    return torch.where(inside, weights.to(like.device)[places.clamp(0, WINDOW - 1)], 0.0)
 
 
 def _weighted(maps: Tensor, weights: Sequence[float], dim: int) -> Tensor:

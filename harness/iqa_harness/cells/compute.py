@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ def run_cell(
                 )
             rows = _transfer_rows(cell, scorer, images, pixels, runtime, found)
         else:
-            result = crafted(cell) or craft(cell, model, images, runtime, copies)
+            result = crafted(cell) or craft(cell, model, images, runtime, copies, scorer)
             rows = _attack_rows(cell, scorer, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
@@ -116,13 +117,20 @@ def attacked_model(cell: Cell, model: Callable[[str], QualityModel]) -> QualityM
 
 
 def craft(
-    cell: Cell, model: QualityModel, images: ImageSet, runtime: Runtime, copies: Copies | None = None
+    cell: Cell,
+    model: QualityModel,
+    images: ImageSet,
+    runtime: Runtime,
+    copies: Copies | None = None,
+    scorer: Scorer | None = None,
 ) -> AttackResult:
     """Run a cell's attack and return what it claims to have found.
 
-    What follows gradients asks a copy of the model for them where the runtime has a choice for that model.
+    What follows gradients asks a copy of the model for them where the runtime has a choice for that model;
+    where the copy fails, the model itself.
     The training of an attack that learns is counted at the first of all attacked images: a run counts it
-    once for each model, attack and radius, whatever its cells and whoever trained.
+    once for each model, attack and radius, whatever its cells and whoever trained. A scorer of the model
+    gives the attack its own scores, and then knows them; None makes one for it.
     """
     assert cell.attack is not None  # noqa: S101 - a clean cell has nothing to craft
     attack = cell.attack
@@ -140,15 +148,22 @@ def craft(
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
+    run = functools.partial(
+        attack.run,
+        model,
+        _pixels(cell, images, runtime),
+        [record.image_id for record in records],
+        mos,
+        chunk=chunk,
+        scores=(scorer or Scorer(model, seed=cell.seed, draws=cell.draws)).of,
+    )
     with same_kernels(runtime.device):
-        result = attack.run(
-            model,
-            _pixels(cell, images, runtime),
-            [record.image_id for record in records],
-            mos,
-            chunk=chunk,
-            gradients=gradients,
-        )
+        try:
+            result = run(gradients=gradients)
+        except AttackFailed:
+            if gradients is None:
+                raise
+            result = run()  # half precision may overflow where the model does not
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)
     return result

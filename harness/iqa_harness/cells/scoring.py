@@ -9,6 +9,7 @@ only exception: a rounding, against no score at all.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ from iqa_attacks import AttackFailed, score, stored_score
 from iqa_harness.machine.devices import out_of_memory, same_kernels
 from iqa_models import QualityModel
 
-ON_A_GPU, ON_A_CPU = 32, 1
+ON_A_GPU, ON_A_CPU = 64, 1
 """Images in a pass. A CPU is busy with one, and large images in one pass leave its caches."""
 
 
@@ -83,6 +84,7 @@ def _in_full_passes(model: QualityModel, images: Sequence[Tensor], full: int) ->
 class Scorer:
     """Stored scores of one model, for one cell: the same pixels of an image are scored once.
 
+    What an attack says of its examples is scored here, too; it is mostly those very pixels that are stored.
     At half a grey level what 8 bits hold is the clean image again, and an attack may find nothing better than
     its start.
     """
@@ -91,16 +93,18 @@ class Scorer:
         """Take a model in eval mode, and how a stochastic one is drawn (`stored_scores`)."""
         self._model, self._seed, self._draws = model, seed, draws
         self._known: dict[tuple[str, bytes], float] = {}
+        self._weights: dict[torch.Size, Tensor] = {}
+        """Of a device's digests, (2, numbers) int64 a size: who knew them could make two images' equal."""
 
     def of(self, images: Sequence[Tensor], ids: Sequence[str]) -> list[float]:
-        """Return the scores of images (3, H, W); a device's are not read to be compared, and all are scored.
+        """Return the scores of images (3, H, W).
 
         Raises:
             AttackFailed: as `stored_scores`.
         """
-        if self._draws is not None or images[0].device.type != "cpu":
+        if self._draws is not None:
             return stored_scores(self._model, images, ids, seed=self._seed, draws=self._draws)
-        keys = [(name, _digest(image)) for name, image in zip(ids, images, strict=True)]
+        keys = list(zip(ids, self._digests(images), strict=True))
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
         if new:
             names = [name for name, _ in new]
@@ -113,9 +117,25 @@ class Scorer:
             self._known |= dict(zip(new, found, strict=True))
         return [self._known[key] for key in keys]
 
+    def _digests(self, images: Sequence[Tensor]) -> list[bytes]:
+        """Return what tells pixels apart; a device computes it itself, and is read once."""
+        if images[0].device.type == "cpu":
+            return [_digest(image.contiguous().numpy().tobytes()) for image in images]
+        sums = []
+        for image in images:
+            bits = image.contiguous().view(torch.int32).flatten().long()
+            if image.shape not in self._weights:
+                generator = torch.Generator().manual_seed(secrets.randbits(63))
+                drawn = torch.randint(-(2**63), 2**63 - 1, (2, len(bits)), generator=generator)
+                self._weights[image.shape] = drawn.to(image.device)
+            sums.append((self._weights[image.shape] * bits).sum(dim=1))
+        shapes = [str(tuple(image.shape)) for image in images]
+        read = torch.stack(sums).cpu().tolist()
+        return [_digest(f"{shape} {both}".encode()) for shape, both in zip(shapes, read, strict=True)]
 
-def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _one_pass(model: QualityModel, batch: Tensor) -> list[float]:

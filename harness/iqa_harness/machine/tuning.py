@@ -23,7 +23,7 @@ from iqa_attacks.seeding import seeded
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import device_name, out_of_memory
 from iqa_models import QualityModel
-from iqa_models.frozen import Precision, frozen
+from iqa_models.frozen import HALVES, Precision, frozen
 from iqa_models.graphs import FROM
 from iqa_results import RunManifest
 
@@ -42,8 +42,9 @@ GAIN = 0.05
 HALF_GAIN = 0.2
 """Least share that bfloat16 must save beyond what full precision does: it changes results by more than
 rounding."""
-STRENGTH = 0.99
-"""Least share of the plain attack's gain that the tuned one must reach."""
+STRENGTH, STEP = 0.99, 0.95
+"""Least share of the plain attack's gain that the tuned one must reach, from `1 + AGAIN` starts together; and
+of a first step, to be tried at all."""
 SAME, SAME_STRENGTH = 0.999, 0.95
 """From this share of a first step on, a gradient of float32 numbers differs by rounding only. Paths
 that part by rounding end apart by chance, so this much of the gain is then enough, over `AGAIN` more starts
@@ -73,6 +74,7 @@ class Form(NamedTuple):
             "batch norms folded": self.fold,
             "channels last": self.channels_last,
             "TensorFloat-32": self.precision == "tf32",
+            "float16": self.precision == "float16",
             "bfloat16": self.precision == "bfloat16",
             "compiled": self.compiled,
             "recorded": self.graphed,
@@ -96,8 +98,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
 CUDA_FORMS: dict[str, tuple[Form, ...]] = {
     "fast": (
         Form(True, False, graphed=True),
-        Form(True, True, "tf32", graphed=True),
-        Form(True, True, "bfloat16", graphed=True),
+        *(Form(True, True, precision, graphed=True) for precision in ("tf32", "float16", "bfloat16")),
     ),
     "full": tuple(
         Form(True, channels_last, precision, compiled, graphed=not compiled)
@@ -124,7 +125,8 @@ class Tuning(BaseModel):
     channels_last: bool = False
     """Maps have their channels last in memory."""
     precision: Precision = "model"
-    """`bfloat16`: trunk and neck run under autocast. `tf32`: products are of TensorFloat-32."""
+    """`bfloat16`, `float16`: trunk and neck run under autocast. These and `tf32`: other products are of
+    TensorFloat-32 where the device has it."""
     compiled: bool = False
     """The trunk is compiled."""
     graphed: bool = False
@@ -257,6 +259,7 @@ def _worth_it(times: dict[Form, float]) -> list[Form]:
     most = {
         "model": (1 - GAIN) * times[PLAIN],
         "tf32": (1 - GAIN) * exact,
+        "float16": (1 - GAIN) * exact,
         "bfloat16": (1 - HALF_GAIN) * exact,
     }
     worth = [form for form, seconds in times.items() if seconds <= most[form.precision]]
@@ -277,10 +280,10 @@ def _strength(form: Form, step: float, gain: Callable[[Form, int], float]) -> tu
         step: its share of a first step.
         gain: returns the gain of the short attack with a form, from starts of a number.
     """
-    rounding = form.precision != "bfloat16" and step >= SAME
+    rounding = form.precision not in HALVES and step >= SAME
     least = SAME_STRENGTH if rounding else STRENGTH
     strength = step
-    for starts in (1, 1 + AGAIN) if rounding else (1,) if step >= least else ():
+    for starts in (1, 1 + AGAIN) if rounding else (1 + AGAIN,) if step >= STEP else ():
         most, reached = (sum(gain(each, start) for start in range(starts)) for each in (PLAIN, form))
         strength = reached / most if most > 0 else 0.0
         if strength >= least:
