@@ -137,7 +137,7 @@ def fuse(model: nn.Module, dtype: torch.dtype) -> int:
         for name, child in list(parent.named_children()):
             blocks = list(_blocks(child, dtype)) if isinstance(child, nn.Sequential) else []
             if blocks and len(blocks) == len(child):
-                setattr(parent, name, Stage(blocks, dtype))
+                setattr(parent, name, Stage(blocks, dtype).eval())
                 made += 1
     return made
 

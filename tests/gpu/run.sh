@@ -23,7 +23,7 @@ step() { # name, seconds at most, command
   local name=$1 most=$2
   shift 2
   echo "== $name"
-  timeout "$most" "$@" > "$out/$name.log" 2>&1 || { failed=1; echo "$name ended with $?"; }
+  timeout "$most" "$@" > "$out/$name.log" 2>&1 || { echo "$name ended with $?"; failed=1; }
   tail -n 12 "$out/$name.log"
 }
 

@@ -57,6 +57,7 @@ def test_stages_are_the_blocks_they_stand_for(block):
     """Scores, and the gradients that come back by hand, differ from autograd's by float32 rounding."""
     plain, changed, stages = both(block)
     assert stages == 4
+    assert not any(module.training for module in changed.modules())
     assert [type(child) for child in changed.trunk.children()].count(Stage) == 4
     (scores, slopes), (scores2, slopes2) = (
         score_and_gradient(m, pictures(), chunk=3) for m in (plain, changed)
