@@ -61,7 +61,7 @@ class Stage(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Run all blocks in the precision of the stage."""
         last = maps.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        result: Tensor = _Blocks.apply(last, self.blocks)  # type: ignore[no-untyped-call]
+        result: Tensor = _Blocks.apply(last, self.blocks)
         return result
 
 
@@ -135,7 +135,9 @@ def fuse(model: nn.Module, dtype: torch.dtype) -> int:
     made = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            blocks = list(_blocks(child, dtype)) if isinstance(child, nn.Sequential) else []
+            if not isinstance(child, nn.Sequential):
+                continue
+            blocks = list(_blocks(child, dtype))
             if blocks and len(blocks) == len(child):
                 setattr(parent, name, Stage(blocks, dtype).eval())
                 made += 1
@@ -153,7 +155,7 @@ def _blocks(stage: nn.Sequential, dtype: torch.dtype) -> Iterator[_Block]:
 
     for child in stage:
         count = {BasicBlock: 2, Bottleneck: 3}.get(type(child), 0)
-        convolutions = [getattr(child, f"conv{i}", None) for i in range(1, count + 1)]
+        convolutions = [getattr(child, f"conv{i}") for i in range(1, count + 1)]
         shortcut = _shortcut(getattr(child, "downsample", None))
         if count and _plain(child, count) and all(map(_folded, [*convolutions, *shortcut])):
             biases = [c.bias.detach().float() for c in convolutions]

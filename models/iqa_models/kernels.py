@@ -40,7 +40,7 @@ def mask(slopes: Tensor, maps: Tensor, other: Tensor | None) -> None:
     )
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _rectify(maps, bias, other, count, channels: tl.constexpr, added: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
@@ -51,7 +51,7 @@ def _rectify(maps, bias, other, count, channels: tl.constexpr, added: tl.constex
     tl.store(maps + at, tl.where(value < 0, 0.0, value).to(maps.dtype.element_ty), inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _mask(slopes, maps, other, count, added: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < count
