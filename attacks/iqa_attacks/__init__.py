@@ -4,6 +4,7 @@ from iqa_attacks.adapters.torchattacks import TorchAttack
 from iqa_attacks.assignment import judge_of, lowest_choice
 from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
 from iqa_attacks.catalogue import create_attack, find_attack, list_attacks, register_attack
+from iqa_attacks.closed_loop import ClosedLoop
 from iqa_attacks.ensemble import Ensemble
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
@@ -58,6 +59,7 @@ __all__ = [
     "AttackResult",
     "BadAttackOption",
     "Budget",
+    "ClosedLoop",
     "Cost",
     "Count",
     "Effort",
