@@ -29,7 +29,7 @@ def _clean(model, images):
 
 def _intervals(model, images, threat):
     """Return the lowest and the highest score of every image's ball, in closed form, off the box's edges."""
-    weight = model.weight(*images[0].shape[-2:])
+    weight = model.weight(*images[0].shape[-2:]).detach()
     size = weight.abs().sum() if threat.norm == "inf" else weight.norm()
     if threat.norm == "rmse":
         size = size * weight.numel() ** 0.5
@@ -64,7 +64,7 @@ def _lowest_srocc(low, high, mos):
 
 
 def _lowest_plcc(low, high, mos):
-    """Return the lowest PLCC of scores within intervals, downhill from where some of the lowest labels go up."""
+    """Return the lowest PLCC of scores within intervals, downhill from corners that go against labels."""
     found = []
     for label in mos:
         start = np.where(mos < label, high, low)
