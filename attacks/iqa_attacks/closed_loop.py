@@ -83,10 +83,10 @@ class ClosedLoop(Attack):
         visits = _Visits(self, model, targets, draws, chunk)
         chosen = {o.name: _Loop(self, visits, cast("Metric", o.name)).run() for o in self.create_objectives()}
         found = []
-        for i in range(len(targets.images)):
+        for i, met in enumerate(visits.examples()):
             found += [Found(i, name, self.steps, -end.value, end.examples[i]) for name, end in chosen.items()]
             own = [end.examples[i] for end in chosen.values()]
-            found += ends(i, self.steps, [*own, *visits.examples(i)])
+            found += ends(i, self.steps, [*own, *met])
         cost = {(i, self.steps): Cost(*row) for i, row in enumerate(visits.spent.tolist())}
         return Ascent(found, cost)
 
@@ -125,9 +125,12 @@ class _Visits:
         image, up, number = stop
         return self.made[image, up, number - 1] if number else _Visit(self.clean[image], 0.0, 0)
 
-    def examples(self, image: int) -> list[Example]:
-        """Return the best of every visit of an image, and the image itself."""
-        return [self.clean[image], *(visit.best for stop, visit in self.made.items() if stop[0] == image)]
+    def examples(self) -> list[list[Example]]:
+        """Return of every image the best of every visit, and the image itself."""
+        found = [[example] for example in self.clean]
+        for (image, _, _), visit in self.made.items():
+            found[image].append(visit.best)
+        return found
 
     def stalled(self, stop: Stop) -> bool:
         """Whether the visit before one added hardly anything and there may be another start."""
@@ -305,6 +308,8 @@ class _Loop:
 
     def _settle(self) -> _Settled:
         """Bring every image to its score of the last assignment and choose among all that was met."""
+        if self.count < 3 or np.ptp(self.mos) == 0:
+            return _Settled(list(self.visits.clean), 0.0)
         low, high = self._reached()
         versions = [
             [
@@ -313,8 +318,6 @@ class _Loop:
             ]
             for i in range(self.count)
         ]
-        if self.count < 3 or np.ptp(self.mos) == 0:
-            return _Settled(list(self.visits.clean), 0.0)
         grid = _Grid(self.clean, low, high, low, high)
         choice = lowest_choice(grid.candidates, self.mos, self.metric)
         wanted, near = grid.targets(choice, self.mos, low, high)

@@ -3,14 +3,19 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
 from helpers.stored_runs import made
+from iqa_harness.cells.compute import run_cell
 from iqa_harness.cells.plan import CellRef, plan, remake
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import model_rows, robustness_table
 from iqa_harness.verification import verify_run
+from iqa_harness.verification.recompute import Again
+from iqa_harness.verification.rows import rows_disagree
 from iqa_models import create_model
 from iqa_reports.inputs.run_view import view_run
 from iqa_reports.tables import leaderboard_table, short_board
@@ -159,3 +164,37 @@ def test_it_has_a_column_of_the_full_board(run):
 def test_what_a_suite_may_not_ask_of_it(changed, message):
     with pytest.raises(BadSuite, match=message):
         parse_suite(changed, "suite")
+
+
+def test_a_set_s_loss_must_follow_from_its_scores(run):
+    """One image's score, softened in every column that shows it, no longer gives the loss of the set."""
+    store, manifest, _ = run
+    rows = pd.concat([store.read_cell(cell.key).to_pandas() for cell in manifest.cells], ignore_index=True)
+    card = manifest.models[0].card
+    assert rows_disagree("one", rows, card, manifest) == []
+    one = (rows["attack"] == "loop") & (rows["position"] == 5)
+    for name in ("adv_score", "attack_score"):
+        rows.loc[one, name] = rows.loc[one, "clean_score"]
+    details = {finding.detail for finding in rows_disagree("one", rows, card, manifest)}
+    assert details == {
+        f"has a loss of {metric} that is not minus the {metric.upper()} of the scores of its set"
+        for metric in ("srocc", "plcc")
+    }
+
+
+def test_elsewhere_only_the_set_s_value_is_held_against_another(run, images):
+    """Where rounding differs, what the loop found of an image hangs on the last bits."""
+    store, manifest, entrants = run
+    parts = {cell.key: store.read_cell(cell.key) for cell in manifest.cells}
+    other = manifest.model_copy(update={"tuning": {**manifest.tuning, "chunk": 999}})
+    again = Again(other, plan(parse_suite(SUITE, "suite"), entrants, images), entrants, parts, Runtime())
+    (cell,) = (c for c in again.possible("one") if (c.attack_name, c.epsilon) == ("loop", 4 / 255))
+    made_again = run_cell(cell, again.models["one"], images.split("test"), Runtime())
+    moved = [
+        {**row, "adv_score": row["adv_score"] + 0.1, "loss": row["loss"] and row["loss"] + 0.01}
+        for row in made_again
+    ]
+    assert not again.exact
+    assert again._rows_differ(cell, moved) == []
+    far = [{**row, "loss": row["loss"] and row["loss"] - 0.05} for row in made_again]
+    assert {f.detail.partition(":")[0] for f in again._rows_differ(cell, far)} == {"loss"}
