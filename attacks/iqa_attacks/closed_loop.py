@@ -8,7 +8,7 @@ go to the images of which the set's correlation gains most, and the assignment i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, cast
 
@@ -29,6 +29,8 @@ from iqa_models import QualityModel
 
 Metric = Literal["srocc", "plcc"]
 
+TOGETHER = 8
+"""Images worked on together, as a multiple of those in a pass: what is held beside the set stays small."""
 GRID = 512
 """Scores that assignments are made on, at the most, beside every image's own ends."""
 BETWEEN = 3
@@ -37,6 +39,8 @@ AGAIN = 0.5
 """First step of a visit that goes on from the best iterate, in radii."""
 STALLED = 0.02
 """Part of all that was gained on an image below which a visit has stalled: the next has a fresh start."""
+LATER = 0.25
+"""Part of what the first visit of an image gained that the second is expected to, before there was one."""
 FRESH = 0.05
 """Part of it that a fresh start is expected to add."""
 APPROACHES = 10
@@ -140,12 +144,18 @@ class _Visits:
 
     def make(self, stops: Sequence[Stop]) -> None:
         """Make those visits that are not made yet."""
-        sizes: dict[torch.Size, list[Stop]] = {}
-        for stop in stops:
-            if stop not in self.made:
-                sizes.setdefault(self.targets.images[stop[0]].shape, []).append(stop)
-        for group in sizes.values():
-            self._climb(group)
+        new = [stop for stop in stops if stop not in self.made]
+        for places in self.parts([image for image, _, _ in new]):
+            self._climb([new[place] for place in places])
+
+    def parts(self, images: Sequence[int]) -> Iterator[list[int]]:
+        """Yield places of images that are worked on together: of one size, and a few passes of them."""
+        sizes: dict[torch.Size, list[int]] = {}
+        for place, image in enumerate(images):
+            sizes.setdefault(self.targets.images[image].shape, []).append(place)
+        most = TOGETHER * self.chunk
+        for places in sizes.values():
+            yield from (places[first : first + most] for first in range(0, len(places), most))
 
     def _climb(self, stops: Sequence[Stop]) -> None:
         """Step from the best iterate, or a fresh start, towards the wanted end; images of one size."""
@@ -224,9 +234,10 @@ class _Loop:
     def __init__(self, attack: ClosedLoop, visits: _Visits, metric: Metric) -> None:
         targets = visits.targets
         self.attack, self.visits, self.targets, self.metric = attack, visits, targets, metric
-        self.mos = targets.mos.numpy()
-        self.clean = targets.clean.numpy()
+        self.mos, self.clean = targets.mos.numpy(), targets.clean.numpy()
         self.count = len(self.mos)
+        self.defined = self.count > 2 and np.ptp(self.mos) > 0
+        """Whether an assignment has a correlation."""
         self.left = self.count * attack.restarts
         """Visits that may still be made."""
         self.done: dict[tuple[int, bool], int] = {}
@@ -235,9 +246,7 @@ class _Loop:
     def run(self) -> _Settled:
         """Go round until nothing is gained or left."""
         rising = self.mos < np.median(self.mos)
-        wanted = [(i, bool(up)) for i, up in enumerate(rising)]
-        if self.count < 3 or np.ptp(self.mos) == 0:
-            wanted = []  # no assignment has a correlation
+        wanted = [(i, bool(up)) for i, up in enumerate(rising)] if self.defined else []
         while wanted and self.left:
             wanted = wanted[: self.left]
             self.left -= len(wanted)
@@ -259,15 +268,10 @@ class _Loop:
 
     def _hopes(self) -> tuple[Vector, Vector]:
         """Return how much further (n,) one more visit should bring every image, down and up."""
-        made = [(self.visits.made[i, up, k].gain, k) for (i, up), n in self.done.items() for k in range(n)]
-        firsts = [gain for gain, k in made if k == 0]
-        seconds = [
-            (self.visits.made[i, up, 1].gain, self.visits.made[i, up, 0].gain)
-            for (i, up), n in self.done.items()
-            if n > 1
-        ]
-        later = sum(a for a, _ in seconds) / (sum(b for _, b in seconds) or 1.0) if seconds else 0.25
-        first = float(np.median(firsts))
+        firsts = {way: self.visits.made[(*way, 0)].gain for way in self.done}
+        again = {way: self.visits.made[(*way, 1)].gain for way, number in self.done.items() if number > 1}
+        later = sum(again.values()) / (sum(firsts[way] for way in again) or 1.0) if again else LATER
+        first = float(np.median(list(firsts.values())))
         down, rise = (
             np.array([self._hope(i, up, first, later) for i in range(self.count)]) for up in (False, True)
         )
@@ -308,7 +312,7 @@ class _Loop:
 
     def _settle(self) -> _Settled:
         """Bring every image to its score of the last assignment and choose among all that was met."""
-        if self.count < 3 or np.ptp(self.mos) == 0:
+        if not self.defined:
             return _Settled(list(self.visits.clean), 0.0)
         low, high = self._reached()
         versions = [
@@ -338,10 +342,8 @@ class _Loop:
             if min(abs(v.score - target) for v in versions[i]) > near[i]:
                 ways[i] = _Way(clean.score - target, end.score - target, end)
         for _ in range(APPROACHES):
-            sizes: dict[torch.Size, list[int]] = {}
-            for i in ways:
-                sizes.setdefault(self.targets.images[i].shape, []).append(i)
-            for group in sizes.values():
+            left = list(ways)
+            for group in ([left[place] for place in places] for places in self.visits.parts(left)):
                 parts = [ways[i].next() for i in group]
                 shown = torch.cat(
                     [self._between(i, ways[i].end, p) for i, p in zip(group, parts, strict=True)]
