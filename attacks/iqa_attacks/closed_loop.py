@@ -283,7 +283,7 @@ class _Loop:
             return first
         last = self._end(image, up)
         if self.visits.stalled((image, up, number)):
-            return FRESH * abs(last.best.score - self.clean[image]) / (1 + last.restart)
+            return FRESH * abs(last.best.score - float(self.clean[image])) / (1 + last.restart)
         return later * last.gain if number == 1 else last.gain
 
     def _wanted(self) -> list[tuple[int, bool]]:

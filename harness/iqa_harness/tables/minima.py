@@ -141,9 +141,9 @@ def _minimum(
     reason = None if hole is None else attacks.reason(hole)
     if reason is None:
         found = {k: make.judged.estimate(attacks.found[k].score, metric).replicates for k in members}
-        undefined = (f"{k.attack}/{k.objective}: {e.point.undefined}" for k, e in found.items()
+        reasons = (f"{k.attack}/{k.objective}: {e.point.undefined}" for k, e in found.items()
                      if e.point.value is None)  # fmt: skip
-        reason = next(undefined, None)
+        reason = next(reasons, None)
     if reason is not None:
         return undefined(make.undefined("suite_min", reason, place, final=final, metrics=[metric]))[0]
     least, minimum = lowest_member(found)
