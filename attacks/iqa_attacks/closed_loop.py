@@ -74,7 +74,7 @@ class ClosedLoop(Attack):
     """Visits an image, on average; an image has at most so many fresh starts in a direction."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Part of the images that are visited in a round: those of which the set gains most."""
-    least_gain: Positive = 0.001
+    least_gain: Positive = 0.0001
     """Expected gain of a round, in the set's correlation, below which nothing is to be gained."""
 
     @property
