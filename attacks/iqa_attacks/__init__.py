@@ -1,8 +1,10 @@
 """Attacks on scores: threat models, objectives, the shared-gradient engine."""
 
 from iqa_attacks.adapters.torchattacks import TorchAttack
+from iqa_attacks.assignment import judge_of, lowest_choice
 from iqa_attacks.attack import Attack, AttackResult, Effort, stored_score
 from iqa_attacks.catalogue import create_attack, find_attack, list_attacks, register_attack
+from iqa_attacks.closed_loop import ClosedLoop
 from iqa_attacks.ensemble import Ensemble
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack
 from iqa_attacks.gradient_attacks import APGD, FGSM, MIFGSM, PGD, Noise
@@ -57,6 +59,7 @@ __all__ = [
     "AttackResult",
     "BadAttackOption",
     "Budget",
+    "ClosedLoop",
     "Cost",
     "Count",
     "Effort",
@@ -88,8 +91,10 @@ __all__ = [
     "expected_score",
     "expected_score_and_gradient",
     "find_attack",
+    "judge_of",
     "list_attacks",
     "list_objectives",
+    "lowest_choice",
     "measure",
     "nearest_levels",
     "objectives_with_settings",

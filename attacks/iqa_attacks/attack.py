@@ -67,6 +67,8 @@ class Attack(ABC):
     """Name in the catalogue and in suites."""
     image_by_image: ClassVar[bool] = False
     """Whether it takes no objective of a whole batch; `batch` then does nothing."""
+    whole_set: ClassVar[bool] = False
+    """Whether its target is all images at once, which no cell may divide; `batch` then does nothing."""
     follows_gradients: ClassVar[bool] = False
     """Whether `search` spends its time on gradients, which a copy of the model may then give."""
     needs_gradient: ClassVar[bool] = True
@@ -203,7 +205,8 @@ class Attack(ABC):
         return joined(found)
 
     def _with_losses(self, found: Ascent, model: QualityModel, targets: Targets) -> Ascent:
-        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, self.batch)
+        batch = max(2, len(targets.images)) if self.whole_set else self.batch
+        return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, batch)
 
     def _search_by(
         self,

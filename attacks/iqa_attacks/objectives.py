@@ -272,6 +272,57 @@ class SoftSpearman(Objective):
         return -_centred_ranks(mos).to(weight)
 
 
+class _Correlation(Objective):
+    """Minus a correlation with the labels, over the whole batch, exactly as it is reported.
+
+    Cost O(batch^2) of ranks, on scores only. Where it has no slope, as ranks have none anywhere, every image
+    moves against its label. Scores or labels that are all equal have no correlation: the loss is 0.
+    """
+
+    batch_level = True
+
+    def loss(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Return the batch's loss in [-1, 1], repeated B times."""
+        if not (_differ(scores) and _differ(mos)):
+            return (scores * 0).sum().expand(len(scores))
+        own, wanted = self.centred(scores), self.centred(mos).to(scores)
+        correlation: Tensor = (own * wanted).sum() / (own.norm() * wanted.norm())
+        return -correlation.expand(len(scores))
+
+    def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Move every image against its label where there is no slope at all."""
+        return -self.centred(mos).to(weight) if not bool(weight.any()) else weight
+
+    @staticmethod
+    @abstractmethod
+    def centred(values: Tensor) -> Tensor:
+        """Return what is correlated of values (B,), its mean taken off."""
+
+
+@register_objective
+class SROCC(_Correlation):
+    """Minus Spearman's correlation of scores and labels, on exact average ranks."""
+
+    name = "srocc"
+
+    @staticmethod
+    def centred(values: Tensor) -> Tensor:
+        """Return average ranks."""
+        return _centred_ranks(values)
+
+
+@register_objective
+class PLCC(_Correlation):
+    """Minus Pearson's correlation of raw scores and labels."""
+
+    name = "plcc"
+
+    @staticmethod
+    def centred(values: Tensor) -> Tensor:
+        """Return the values."""
+        return values - values.mean()
+
+
 def _differ(values: Tensor) -> bool:
     return bool((values != values[0]).any())
 

@@ -30,7 +30,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
             Entry(model, "header"),
             _value(view, clean, model, "clean", 0.0, notes),
         ]
-        for case in WORST_CASES:
+        for case in view.cases:
             found = view.worst(model, case, epsilon, metric)
             row += [
                 _value(view, found, model, None, epsilon, notes),
@@ -46,7 +46,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         stub=(Heading("#", numeric=True), Heading("Model", numeric=False)),
         groups=(
             Group("clean", (VALUE,)),
-            *(Group(case, (VALUE, _DROP, _8BIT)) for case in WORST_CASES),
+            *(Group(case, (VALUE, _DROP, _8BIT)) for case in view.cases),
             Group("Verdict", (Heading("numbers", numeric=False),)),
             Group("Checks", (Heading("before attack", numeric=False),)),
             Group("Cost an image", (Heading("gradients", numeric=True), Heading("seconds", numeric=True))),
@@ -58,8 +58,10 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
 
 def short_board(table: TableView) -> TableView:
     """Return of a leaderboard its values and verdicts alone, which 80 columns hold."""
-    clean, verdict = 2, 3 + 3 * len(WORST_CASES)
-    chosen = [0, 1, clean, *range(3, verdict, 3), verdict]
+    clean, worst = 2, [3 + 3 * place for place in range(len(WORST_CASES))]
+    before = table.groups[: [group.label for group in table.groups].index("Verdict")]
+    verdict = len(table.stub) + sum(len(group.headings) for group in before)
+    chosen = [0, 1, clean, *worst, verdict]
     rows = tuple(
         tuple(row[place]._replace(interval="") if place == clean else row[place] for place in chosen)
         for row in table.rows
@@ -107,7 +109,7 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
     notes, epsilons = Notes(), view.epsilons()
     rows = []
     for _, model in view.ranking():
-        for case in WORST_CASES:
+        for case in view.cases:
             row = [Entry(model, "header"), Entry(case, "label")]
             row.append(_value(view, view.clean(model, metric), model, "clean", 0.0, notes))
             for epsilon in epsilons:
@@ -366,8 +368,9 @@ def _ranked(
     epsilon = view.manifest.main_epsilon
     values: dict[int, dict[str, Estimate | None]] = {
         2: {row[1].text: view.clean(row[1].text, metric) for row in rows},
-        3: {row[1].text: view.worst(row[1].text, "suite_min", epsilon, metric) for row in rows},
-        6: {row[1].text: view.worst(row[1].text, "composed", epsilon, metric) for row in rows},
+    } | {
+        3 + 3 * place: {row[1].text: view.worst(row[1].text, case, epsilon, metric) for row in rows}
+        for place, case in enumerate(view.cases)
     }
     marked = [list(row) for row in with_best(rows, values, among=_believed(view, rows, 1))]
     for column, estimates in values.items():

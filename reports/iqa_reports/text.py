@@ -141,6 +141,7 @@ TERMS = (
     ("clean", "The value on the images as they are, without any attack."),
     ("suite_min", "The value under whichever one attack of the suite lowers it most."),
     ("composed", "The value when the adversary takes for every image the attack that does most harm."),
+    ("closed_loop", "The same, with an attack that pushes each image to where the whole set loses most."),
     ("drop", "The value minus the clean one: how much the attack took."),
     ("8-bit", "The value after attacked images are rounded to whole grey levels, as a file holds them."),
     ("[low, high]", "A 95 % interval: other images of this kind would mostly give a value in it."),

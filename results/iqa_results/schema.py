@@ -34,7 +34,8 @@ class Row(NamedTuple):
     ]
     kind: Annotated[
         str,
-        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, torchattacks, transfer",
+        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, closed_loop, "
+        "torchattacks, transfer",
     ]
     objective: Annotated[
         str,
@@ -116,7 +117,8 @@ class Estimate(NamedTuple):
     images: Annotated[int, "images the value was computed from, 0 if it is undefined for want of images"]
     row: Annotated[
         str,
-        "clean | attack | suite_min | composed: what the value is; attack rows name attack and objective",
+        "clean | attack | suite_min | composed | closed_loop: what the value is; attack rows name attack and "
+        "objective",
     ]
     attack: Annotated[str, "attack of an attack row; the member that gave a suite_min; else ''"]
     objective: Annotated[str, "objective of an attack row; that of the suite_min's member; else ''"]
@@ -163,7 +165,7 @@ class Estimate(NamedTuple):
     ties_with: Annotated[
         str | None,
         "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
-        "clean rows and of suite_min and composed at the main radius; null where nothing was compared",
+        "clean rows and of the worst cases at the main radius; null where nothing was compared",
     ] = None
     verdict: Annotated[
         str,
@@ -210,7 +212,7 @@ class Difference(NamedTuple):
 
     model_a: Annotated[str, "one model, in the manifest's order"]
     model_b: Annotated[str, "a later one"]
-    row: Annotated[str, "clean | suite_min | composed"]
+    row: Annotated[str, "clean | suite_min | composed | closed_loop"]
     attack: Annotated[str, "attack that gave the suite_min if it is the same for both; else ''"]
     objective: Annotated[str, "its objective if it is the same for both; else ''"]
     norm: Annotated[str, "norm of the ball; 'none' for clean"]

@@ -166,6 +166,8 @@ class OwnAttackSettings(AnyAttackSettings):
     @property
     def coupled_images(self) -> int | None:
         """Images in a batch, if an objective of it looks at a whole batch; else None."""
+        if self.attack_class.whole_set:
+            return None  # its cell holds all images
         if not any(create_objective(name).batch_level for name in self.objectives):
             return None
         return int(getattr(self, "batch"))  # noqa: B009 - a field of every derived class
@@ -213,8 +215,9 @@ class OwnAttackSettings(AnyAttackSettings):
         for setting, objective in objectives_with_settings().items():
             if self._is_changed(setting) and objective not in self.objectives:
                 raise ValueError(f"{setting} is of the objective {objective!r}, which is not among these")
-        if self._is_changed("batch") and self.attack_class.image_by_image:
-            raise ValueError(f"{self.kind} attacks image by image: leave batch out")
+        if self._is_changed("batch") and (self.attack_class.image_by_image or self.attack_class.whole_set):
+            one = "the whole set" if self.attack_class.whole_set else "image by image"
+            raise ValueError(f"{self.kind} attacks {one}: leave batch out")
         return self
 
     def _is_changed(self, setting: str) -> bool:

@@ -163,6 +163,11 @@ class Suite(Settings):
                 near = did_you_mean(member, members)
                 raise ValueError(f"suite_min: no {member!r}{near}; there are {list(members)}")
             chosen = members[member]
+            if isinstance(chosen, OwnAttackSettings) and chosen.attack_class.whole_set:
+                raise ValueError(
+                    f"suite_min: {member!r} is an adversary of the whole set and has a row of its own, below "
+                    "the composed worst case; leave it out"
+                )
             if chosen.norm != self.norm or self.main_epsilon not in chosen.epsilons:
                 raise ValueError(
                     f"suite_min: {member!r} does not run at main_epsilon {self.main_epsilon:g} "

@@ -51,7 +51,8 @@ def test_what_is_found_is_inside_scored_as_stored_and_complete(name, norm):
     for (i, objective, steps), each in found.items():
         pixels, clean = each.example.pixels.unsqueeze(0), on[0][i].unsqueeze(0)
         assert attack.threat.violation(pixels, clean) is None
-        assert float((pixels - clean).abs().max()) > 0
+        # What is best for a set may be an image as it is.
+        assert attack.whole_set or float((pixels - clean).abs().max()) > 0
         assert each.example.score == model(pixels).item()
         low, high = found[i, LOWEST_SEEN, steps], found[i, HIGHEST_SEEN, steps]
         assert low.example.score <= each.example.score <= high.example.score
@@ -67,7 +68,7 @@ def test_results_repeat_in_any_chunk(name, norm):
         assert all(same(each, other[key]) for key, each in _plain(name, norm).items())
 
 
-@every_case
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "closed_loop"])
 def test_a_batch_is_attacked_alike_in_any_company(name):
     """The second batch of eight alone is what it is behind the first."""
     attack, model, on = CASES[name].attack(CASES[name].norms[0]), Wavy().eval(), _on([(8, 8)] * 16)
@@ -88,8 +89,8 @@ def test_objectives_that_share_gradients_find_what_each_finds_alone(name, norm):
 def test_image_sizes_may_differ(name):
     """Images of several sizes, in any order, give what they give alone, under objectives of one image."""
     sizes = [(8, 8), (6, 9), (8, 8), (10, 5), (6, 9)]
-    if CASES[name].kind == "universal":
-        pytest.skip("one change fits images of one size")
+    if CASES[name].kind in ("universal", "closed_loop"):
+        pytest.skip("one change fits images of one size; a set has no image alone")
     norm = CASES[name].norms[0]
     alike = [o.name for o in CASES[name].attack(norm).create_objectives() if not o.batch_level]
     attack, model, on = CASES[name].attack(norm, objectives=tuple(alike)), Wavy().eval(), _on(sizes)

@@ -84,8 +84,10 @@ def test_objectives_are_known_by_name():
         "lower",
         "mse",
         "pairwise_inversion",
+        "plcc",
         "raise",
         "soft_spearman",
+        "srocc",
     ]
     with pytest.raises(UnknownAttack, match="no objective 'msee', did you mean 'mse'"):
         create_objective("msee")

@@ -48,6 +48,7 @@ KINDS = {
     "noise": ("noise", MANY, "samples = 2"),
     "jpeg": ("pgd", ["mse", "raise"], "steps = 2\nrelative_step_size = 0.6\njpeg_qualities = [80]"),
     "universal": ("universal", ENDS, 'steps = 3\ntraining_split = "val"\ntraining_images = 4'),
+    "loop": ("closed_loop", ["srocc", "plcc"], "steps = 2\nrestarts = 2"),
     "square": ("square", ["mse"], "queries = 12\nreport_steps = [4]"),
     "spsa": ("spsa", ["mse"], "queries = 12"),
     "library": ("torchattacks", ENDS, 'attack = "MIFGSM"\noptions = { steps = 2 }'),

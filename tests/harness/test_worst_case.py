@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from iqa_harness.measures.composed import _descend, _Products, _Ranks, composed_worst_case
+from iqa_attacks.assignment import Products, Ranks, descend
+from iqa_harness.measures.composed import composed_worst_case
 from iqa_harness.measures.correlation import average_ranks, srocc
 
 
@@ -60,7 +61,7 @@ def test_every_change_of_one_image_is_judged_exactly(seed, ties, metric):
     """The value of a change, from counts or running sums, is SciPy's of the whole set, ties included."""
     candidates, mos = _problem(seed, n=9, k=5, ties=ties)
     candidates[3] = candidates[3][:2]  # rows may differ in length
-    judge, oracle = {"srocc": (_Ranks, spearmanr), "plcc": (_Products, pearsonr)}[metric]
+    judge, oracle = {"srocc": (Ranks, spearmanr), "plcc": (Products, pearsonr)}[metric]
     judge = judge(candidates, mos)
     choice = np.random.default_rng(seed).integers(0, 2, 9)
     values = judge.of_changes(choice)
@@ -86,12 +87,12 @@ def test_ranks_of_whole_numbers_are_scipys(places):
 def test_every_round_goes_down_and_no_single_change_is_left(metric, ties):
     """A descent ends below its start, where SciPy finds no image whose change goes further down."""
     candidates, mos = _problem(4, n=40, k=4, ties=ties)
-    judge, oracle = {"srocc": (_Ranks, spearmanr), "plcc": (_Products, pearsonr)}[metric]
+    judge, oracle = {"srocc": (Ranks, spearmanr), "plcc": (Products, pearsonr)}[metric]
     judge = judge(candidates, mos)
     met = []
     of_changes = judge.of_changes
     judge.of_changes = lambda choice: met.append(judge.of(choice)) or of_changes(choice)
-    end = _descend(judge, np.zeros(40, dtype=np.intp))
+    end = descend(judge, np.zeros(40, dtype=np.intp))
     assert len(met) > 2
     assert all(b < a for a, b in itertools.pairwise(met))
     scores = np.array([c[k] for c, k in zip(candidates, end, strict=True)])

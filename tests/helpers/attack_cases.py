@@ -110,6 +110,7 @@ CASES = {
     "pgd on levels": Case("pgd", ALL, {"steps": 4, "step_size": 1 / 3}, threat={"pixels": "8bit"}),
     "mifgsm": Case("mifgsm", ALL, {"steps": 12, "step_size": 1 / 3, "restarts": 2, "report_steps": (5,)}),
     "apgd": Case("apgd", (*ALL, "soft_spearman"), {"steps": 12, "restarts": 2}),
+    "closed loop": Case("closed_loop", ("srocc", "plcc"), {"steps": 4, "restarts": 2}, best_kept=False),
     "noise": Case("noise", ALL, {"samples": 3}),
     "square": Case("square", PER_IMAGE, {"queries": 20, "restarts": 2, "report_steps": (5,)}),
     "spsa": Case("spsa", PER_IMAGE, {"queries": 24, "restarts": 2, "directions": 2, "report_steps": (6,)}),

@@ -24,6 +24,7 @@ SMOKE = load_suite("smoke").text
 HASHES = {
     "beyond": "6a22bc76c7f309f0b2f5343a5ba8d6e961452d5106012c42eff39b1ba77f51ec",
     "blackbox": "69c553699b20ac81ec588dbb07b068ef0a370547e8875955aeb652bd81945762",
+    "closed-loop": "d851d8e96ac88a9d8f6690ad0a7a4b2a5b7dce2dd855bb2940ec9388a4450152",
     "defences": "8ef3498bb03b2b8b6b32b5a45b5e7adc9a7790d89cf161e78de49248ff1e3968",
     "budget-autoattack": "9723acdc9f92ac14fb712df1a8d5bba450552eaa42a9265d63a14932010185f8",
     "demo": "8ecae9e967bb3397155315110189e1bf4baec5e40fad3d8a31ef98856b5f5420",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
@@ -272,7 +273,7 @@ def remake(
         drawn = max((draws[label] or 0 for label, _ in wanted.ensemble), default=0)
         attack = _on_ensemble(suite, name, wanted.epsilon, drawn or None)
     row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained, wanted.ensemble)
-    cell = row.cell(_Ranges(suite, images, wanted.split), wanted.split, wanted.first)
+    cell = row.cell(_Ranges(suite, images, wanted.split).of(settings), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
             f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
@@ -336,7 +337,7 @@ def _attack_cells(
     These are the models that defend this one, who made them knowing of no defence, and those of a transfer.
     """
     cells = []
-    split = suite.data.split
+    split, images = suite.data.split, images.of(settings)
     transfers = [
         t for t in suite.transfers if t.source[0] == settings.name and not isinstance(t, EnsembleSettings)
     ]
@@ -375,11 +376,12 @@ def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images:
     members = tuple((r.label, r.sha256) for r in others)
     cells = []
     for settings in (t for t in suite.transfers if isinstance(t, EnsembleSettings)):
-        radii = next(o.epsilons for o in suite.own_attacks if o.name == settings.source[0])
-        for epsilon in radii:
+        source = next(o for o in suite.own_attacks if o.name == settings.source[0])
+        mine = images.of(source)
+        for epsilon in source.epsilons:
             attack = _on_ensemble(suite, settings.name, epsilon, drawn)
             row = _Row(suite, rival, settings.name, attack, ensemble=members)
-            cells += [row.cell(images, suite.data.split, first) for first in images.firsts]
+            cells += [row.cell(mine, suite.data.split, first) for first in mine.firsts]
     return cells
 
 
@@ -402,6 +404,14 @@ class _Ranges:
             self.firsts = self.firsts[:-1]
         self.data = _canonical([images.card.name, images.fingerprint, images.card.mos_range])
         self._texts: dict[int, str] = {}
+
+    def of(self, settings: OwnAttackSettings | None) -> _Ranges:
+        """Return the ranges of an attack's cells: these, or all images in one for an attack on the set."""
+        if settings is None or not settings.attack_class.whole_set or len(self.firsts) == 1:
+            return self
+        whole = copy(self)
+        whole.firsts, whole._texts = range(1), {}
+        return whole
 
     def count(self, first: int) -> int:
         """Return the number of images in the range that begins at `first`."""

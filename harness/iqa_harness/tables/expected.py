@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from iqa_attacks import ClosedLoop
 from iqa_harness.measures.model_scores import AttackKey
 from iqa_results import RunManifest
 from iqa_suites import Suite, parse_suite
@@ -16,6 +17,8 @@ class Planned(NamedTuple):
     """Every row that the finished run would have, True for full strength."""
     norm: str | None
     """Norm of the suite's balls, None if it is not known."""
+    loops: frozenset[str] = frozenset()
+    """Names of the closed loops, where the suite was read."""
 
 
 def planned_attacks(manifest: RunManifest, model: str) -> Planned:
@@ -33,7 +36,8 @@ def planned_attacks(manifest: RunManifest, model: str) -> Planned:
     keys: dict[AttackKey, bool] = {}
     for attack, epsilon in dict.fromkeys((c.attack, c.epsilon) for c in cells if c.attack != "clean"):
         keys |= _keys(suite, attack, epsilon)
-    return Planned(keys, suite.norm)
+    loops = frozenset(own.name for own in suite.own_attacks if own.kind == ClosedLoop.kind)
+    return Planned(keys, suite.norm, loops)
 
 
 def _keys(suite: Suite, attack: str, epsilon: float) -> dict[AttackKey, bool]:

@@ -34,6 +34,11 @@ class Attacks(NamedTuple):
         """Whether a result is one of full strength."""
         return (self.found.get(key) or self.holes[key]).final
 
+    def inside(self, ball: Ball) -> dict[AttackKey, Attacked]:
+        """Return what was found in a ball, also in a smaller one of the same norm."""
+        norm, epsilon = ball
+        return {k: a for k, a in self.found.items() if k.norm == norm and k.epsilon <= epsilon}
+
     def reason(self, key: AttackKey) -> str:
         """Say which attack leaves a hole, and why."""
         return f"{key.attack}/{key.objective}: {self.holes[key].reason}"
@@ -86,7 +91,7 @@ def suite_min_rows(make: RowMaker, attacks: Attacks, balls: Iterable[Ball]) -> l
             blind = record.card.get("has_gradient") is False
             why = "left out: the model has no gradient" if blind else "cells failed or not run"
             reason = f"no results of {', '.join(lost)} ({why})"
-            made += _undefined(make.undefined("suite_min", reason, AttackKey("", "", norm, epsilon, 0)))
+            made += undefined(make.undefined("suite_min", reason, AttackKey("", "", norm, epsilon, 0)))
         elif lost is not None:
             made += _minima(make, attacks, members)
     return made
@@ -136,63 +141,72 @@ def _minimum(
     reason = None if hole is None else attacks.reason(hole)
     if reason is None:
         found = {k: make.judged.estimate(attacks.found[k].score, metric).replicates for k in members}
-        undefined = (f"{k.attack}/{k.objective}: {e.point.undefined}" for k, e in found.items()
+        reasons = (f"{k.attack}/{k.objective}: {e.point.undefined}" for k, e in found.items()
                      if e.point.value is None)  # fmt: skip
-        reason = next(undefined, None)
+        reason = next(reasons, None)
     if reason is not None:
-        return _undefined(make.undefined("suite_min", reason, place, final=final, metrics=[metric]))[0]
+        return undefined(make.undefined("suite_min", reason, place, final=final, metrics=[metric]))[0]
     least, minimum = lowest_member(found)
     scores, key = Scores.of(attacks.found[least]), least._replace(steps=steps)
     row = make.defined("suite_min", metric, scores, key, final=final, replicates=minimum)
     return WorstRow(row, minimum)
 
 
-def _undefined(rows: Iterable[Estimate]) -> list[WorstRow]:
+def undefined(rows: Iterable[Estimate]) -> list[WorstRow]:
+    """Return rows without a value as rows of a worst case."""
     return [WorstRow(row, None) for row in rows]
 
 
+class ComposedRows(NamedTuple):
+    """The composed worst cases of a model."""
+
+    rows: list[WorstRow]
+    chosen: dict[tuple[Ball, Metric], Scores]
+    """Scores at full strength."""
+
+
 def composed_rows(
-    make: RowMaker, attacks: Attacks, balls: Iterable[Ball]
-) -> tuple[list[WorstRow], list[Reach]]:
+    make: RowMaker, attacks: Attacks, balls: Iterable[Ball], loops: frozenset[str] = frozenset()
+) -> ComposedRows:
     """Compose the worst case at every radius, and at the main one for every number of steps of the sweep.
 
     The interval takes the adversary's choice as fixed: searching anew in every draw would cost a
     thousand searches a row. It is that of this choice, not of the search. Arguments are those of
-    `suite_min_rows`, the ends of all scores among the attacks.
+    `suite_min_rows`, the ends of all scores among the attacks; what is named in `loops` is not of them.
     """
     made: list[WorstRow] = []
-    intervals: list[Reach] = []
+    chosen: dict[tuple[Ball, Metric], Scores] = {}
     manifest, judged = make.manifest, make.judged
     for norm, epsilon in balls:
-        # What was found in a smaller ball of the same norm lies in this one too.
-        inside = {k: a for k, a in attacks.found.items() if k.norm == norm and k.epsilon <= epsilon}
+        inside = attacks.inside((norm, epsilon))
         sweep = {k.steps for k in inside if k.attack == manifest.step_sweep and k.epsilon == epsilon}
         full = max((k.steps for k in inside), default=0)
         key = AttackKey("", "", norm, epsilon, full)
-        reason = _not_composed(make, inside, attacks, norm, epsilon)
+        reason = not_composed(make, attacks, (norm, epsilon), loops)
         if reason:
-            made += _undefined(make.undefined("composed", reason, key))
+            made += undefined(make.undefined("composed", reason, key))
             continue
         # The sweep is shown at the main radius; elsewhere full strength is what counts.
         swept = sweep if epsilon == manifest.main_epsilon else set()
         for steps in sorted(swept | {full}):
-            upto = [a for k, a in inside.items() if k.steps <= steps]
-            composed = {m: _compose(judged, upto, m) for m in METRICS}
-            for metric, scores in composed.items():
+            upto = [Scores.of(a) for k, a in inside.items() if k.steps <= steps]
+            for metric in METRICS:
+                scores = compose(judged, upto, metric)
                 at = key._replace(steps=steps)
                 row = make.defined("composed", metric, scores, at, final=steps == full)
                 made.append(WorstRow(row, judged.estimate(scores.full, metric).replicates))
-            if steps == full:
-                intervals += _reached(judged, upto, (norm, epsilon), composed)
-    return made, intervals
+                if steps == full:
+                    chosen[(norm, epsilon), metric] = scores
+    return ComposedRows(made, chosen)
 
 
-def _not_composed(make: RowMaker, inside: Found, attacks: Attacks, norm: str, epsilon: float) -> str:
-    """Say why there is no composed worst case in a ball, '' if there is one.
+def not_composed(make: RowMaker, attacks: Attacks, ball: Ball, loops: frozenset[str]) -> str:
+    """Say why there is no composed worst case in a ball, '' if there is one; `loops` are left out of it.
 
     The adversary of fewer attacks is a weaker one: its value would look like robustness.
     """
-    mine = (c for c in make.manifest.cells if c.model == make.judged.model and c.attack != "clean")
+    (norm, epsilon), inside, others = ball, attacks.inside(ball), {"clean", *loops}
+    mine = (c for c in make.manifest.cells if c.model == make.judged.model and c.attack not in others)
     planned = [c for c in mine if c.epsilon <= epsilon]
     lost = [c for c in planned if c.status != "done"]
     if lost:
@@ -206,10 +220,10 @@ def _not_composed(make: RowMaker, inside: Found, attacks: Attacks, norm: str, ep
     return f"no results at full strength of {', '.join(weak)} at this radius or below" if weak else ""
 
 
-def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> Scores:
-    """Return the scores of the composed choice."""
-    scores = np.stack([judged.clean, *(a.score for a in attacked)])
-    scores_8bit = np.stack([judged.clean, *(a.score_8bit for a in attacked)])
+def compose(judged: Judged, versions: Sequence[Scores], metric: Metric) -> Scores:
+    """Return the scores of the composed choice among versions of all images and the clean ones."""
+    scores = np.stack([judged.clean, *(each.full for each in versions)])
+    scores_8bit = np.stack([judged.clean, *(each.rounded for each in versions)])
     mapped = judged.mapped(scores, metric)
     images = range(scores.shape[1])
     order = np.argsort(mapped, axis=0, kind="stable")
@@ -223,10 +237,11 @@ def _compose(judged: Judged, attacked: Sequence[Attacked], metric: Metric) -> Sc
     return Scores(scores[rows, images], scores_8bit[rows, images])
 
 
-def _reached(
-    judged: Judged, attacked: Sequence[Attacked], ball: Ball, composed: Mapping[Metric, Scores]
-) -> Iterator[Reach]:
-    scores = np.stack([judged.clean, *(a.score for a in attacked)])
-    ends = (scores.min(axis=0), scores.max(axis=0), composed["srocc"].full, composed["plcc"].full)
-    for row in zip(judged.ids, judged.mos, judged.clean, *ends, strict=True):
-        yield Reach(judged.model, *ball, *row)
+def reached(judged: Judged, attacks: Attacks, composed: ComposedRows) -> Iterator[Reach]:
+    """Yield what any attack reached on every image, and what the composed worst case chose."""
+    for ball in dict.fromkeys(ball for ball, _ in composed.chosen):
+        scores = np.stack([judged.clean, *(a.score for a in attacks.inside(ball).values())])
+        chosen = (composed.chosen[ball, metric].full for metric in METRICS)
+        ends = (scores.min(axis=0), scores.max(axis=0), *chosen)
+        for row in zip(judged.ids, judged.mos, judged.clean, *ends, strict=True):
+            yield Reach(judged.model, *ball, *row)

@@ -30,9 +30,10 @@ from iqa_harness.measures.model_scores import (
     judge,
     lost_images,
 )
+from iqa_harness.tables.closed_loop import closed_loop_rows, without_loops
 from iqa_harness.tables.expected import Planned, planned_attacks
 from iqa_harness.tables.measure_rows import measure_rows
-from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, suite_min_rows
+from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, reached, suite_min_rows
 from iqa_harness.tables.rows import RowMaker, Scores, missing_rows
 from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
 from iqa_results import (
@@ -172,7 +173,7 @@ def robustness_table(
 def _compared(manifest: RunManifest) -> set[tuple[str, float]]:
     """Return the rows and radii at which models are compared."""
     main = manifest.main_epsilon
-    return {("clean", 0.0), ("suite_min", main), ("composed", main)}
+    return {("clean", 0.0), ("suite_min", main), ("composed", main), ("closed_loop", main)}
 
 
 def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.DataFrame:
@@ -205,13 +206,15 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
               if k not in attacks.found and k not in attacks.holes}  # fmt: skip
     balls = _balls(manifest, model, (*every.found, *every.holes, *absent), plan)
     # A prefix of the minimum needs every member; a hole of an attack is one of its ends, too.
-    composed, intervals = composed_rows(make, every, balls)
-    worst = [*suite_min_rows(make, attacks, balls), *composed]
+    usual, loops = without_loops(every, plan)
+    composed = composed_rows(make, usual, balls, loops)
+    closed = closed_loop_rows(make, every, balls, loops, composed.chosen)
+    worst = [*suite_min_rows(make, attacks, balls), *composed.rows, *closed]
     flags = check_results(record, judged, every.found, _completeness(manifest, model, worst))
     table = [*_plain_rows(make, attacks, absent), *(w.row for w in worst)]
     return _ModelTables(
         _judged_rows(table, flags),
-        intervals,
+        list(reached(judged, every, composed)),
         [FlagRow(model, *flag) for flag in flags],
         measure_rows(judged, attacks.found),
         [_fit_row(judged)],
@@ -247,7 +250,8 @@ def _without_scores(record: ModelRecord, manifest: RunManifest, reason: str) -> 
     places += [("attack", key, final) for key, final in plan.keys.items()]
     if plan.norm is not None:
         ball = AttackKey("", "", plan.norm, manifest.main_epsilon, 0)
-        places += [(row, ball, True) for row in ("suite_min", "composed")]
+        worst = ("suite_min", "composed", *(["closed_loop"] if plan.loops else []))
+        places += [(row, ball, True) for row in worst]
     table = [
         line
         for row, key, final in places

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN
+from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, ClosedLoop
 from iqa_harness.cells.compute import attack_columns, image_columns
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.measures.correlation import plcc, srocc
 from iqa_harness.measures.model_scores import column, range_of
 from iqa_harness.verification.finding import Finding, cell_name, row_name, shown
 from iqa_results import ROW, RunManifest
@@ -190,6 +191,7 @@ def rows_disagree(
     own = (attacked["kind"] != "transfer").to_numpy() & ~(number["projection_moved"] > BUDGET_SLACK)
     if not card.get("is_stochastic"):
         checks += _out_of_order(attacked, number["attack_score"], SCORE_SLACK * span)
+        checks += _unlike_set(attacked, number)
         moved = ~(np.abs(number["adv_score"] - number["attack_score"]) <= SCORE_SLACK * span)
         checks.append((own & moved, "has another score than the attack saw for the same pixels"))
         mos = _unit_mos(number["mos"], manifest)
@@ -231,6 +233,24 @@ def _out_of_order(
             narrower[i] = not sign * score[i] <= former + slack
             before[places[i][:-1]] = min(former, sign * score[i])
         yield narrower, f"is the {word} score seen in more steps, and fewer saw one beyond it"
+
+
+def _unlike_set(
+    attacked: pd.DataFrame, number: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
+) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], str]]:
+    """Yield rows of a closed loop whose loss is not minus the correlation of all scores it saw."""
+    mine = (attacked["kind"] == ClosedLoop.kind).to_numpy()
+    for metric, measure in (("srocc", srocc), ("plcc", plcc)):
+        of_metric = mine & (attacked["objective"] == metric).to_numpy()
+        off = np.zeros(len(attacked), dtype=np.bool_)
+        for epsilon, steps, name in set(
+            zip(*(attacked[of_metric][c] for c in ("epsilon", "steps", "attack")), strict=True)
+        ):
+            place = (attacked["epsilon"] == epsilon) & (attacked["steps"] == steps)
+            group = of_metric & (place & (attacked["attack"] == name)).to_numpy()
+            value = measure(number["attack_score"][group], number["mos"][group]).value or 0.0
+            off |= group & ~(np.abs(number["loss"] + value) <= LOSS_SLACK)
+        yield off, f"has a loss of {metric} that is not minus the {metric.upper()} of the scores of its set"
 
 
 def _ssim_floor(threat: str) -> float:

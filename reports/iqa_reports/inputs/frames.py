@@ -33,7 +33,7 @@ class Result(NamedTuple):
     data: Annotated[str, "image set"]
     split: Annotated[str, "evaluated split"]
     images: Annotated[int, "images evaluated"]
-    row: Annotated[str, "clean | attack | suite_min | composed"]
+    row: Annotated[str, "clean | attack | suite_min | composed | closed_loop"]
     attack: Annotated[str, "attack of an attack row, NAME:SURROGATE for a transfer; else ''"]
     objective: Annotated[str, "objective of an attack row; else ''"]
     norm: Annotated[str, "norm of the ball; 'none' for clean"]

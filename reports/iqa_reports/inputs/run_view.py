@@ -14,10 +14,11 @@ from iqa_reports.errors import InconsistentRun
 from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
 
 Metric = Literal["srocc", "plcc"]
-WorstCase = Literal["suite_min", "composed"]
+WorstCase = Literal["suite_min", "composed", "closed_loop"]
 
 METRICS: tuple[Metric, ...] = ("srocc", "plcc")
 WORST_CASES: tuple[WorstCase, ...] = ("suite_min", "composed")
+"""Those of every run; what else a run has is in `RunView.cases`."""
 
 
 class ModelCost(NamedTuple):
@@ -87,6 +88,12 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+
+    @property
+    def cases(self) -> tuple[WorstCase, ...]:
+        """The worst cases of the run, from the highest down by what they are."""
+        closed: tuple[WorstCase, ...] = ("closed_loop",)
+        return (*WORST_CASES, *(closed if any(e.row == "closed_loop" for e in self.estimates) else ()))
 
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
