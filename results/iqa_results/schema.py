@@ -162,8 +162,9 @@ class Estimate(NamedTuple):
     ] = None
     ties_with: Annotated[
         str | None,
-        "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
-        "clean rows and of suite_min and composed at the main radius; null where nothing was compared",
+        "models, joined by ', ', whose paired difference in this row has an interval that holds 0, all pairs "
+        "of models at once; of clean rows and of suite_min and composed at the main radius; null where "
+        "nothing was compared",
     ] = None
     verdict: Annotated[
         str,
@@ -220,10 +221,13 @@ class Difference(NamedTuple):
         float | None,
         "value of model_a minus value of model_b; null if either is undefined",
     ]
-    low: Annotated[float | None, "lower end of the paired 95 % bootstrap interval of it"]
+    low: Annotated[
+        float | None,
+        "lower end of its paired interval; those of all pairs of this row and metric hold at once with 95 %",
+    ]
     high: Annotated[float | None, "upper end of it"]
     images: Annotated[int, "images both were judged on"]
-    interval: Annotated[str, "how the interval was made, as in the table"]
+    interval: Annotated[str, "how it was made: 't of 6 pairs at once over images', '' without one"]
     tied: Annotated[bool, "True if the interval holds 0, or there is none"]
 
 

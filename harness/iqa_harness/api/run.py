@@ -15,7 +15,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.runs import computed_run
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_reports import build_report, html_table, print_report
+from iqa_reports import build_report, html_table, print_report, view_run
 from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
 if TYPE_CHECKING:
@@ -106,6 +106,21 @@ class Run:
         frame: pd.DataFrame = self.tables.intervals.to_pandas()
         return frame
 
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """One row a model, best first: its rank on the board, and between which ranks (low, high) it lies.
+
+        All of low and high hold at once with 95 %; null for a model that has no rank.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._ranking()).convert_dtypes()
+
+    def _ranking(self) -> list[dict[str, str | int | None]]:
+        ranking = view_run(self.manifest, self.tables.table, self.tables.flags).ranking()
+        named = ((name, *(rank or (None, None, None))) for rank, name in ranking)
+        return [dict(zip(("model", "rank", "low", "high"), each, strict=True)) for each in named]
+
     @property
     def models(self) -> list[str]:
         """Names of the models, in the run's order."""
@@ -133,8 +148,9 @@ class Run:
         Both are judged on the same images, and every draw of the bootstrap takes the same ones of both.
 
         Returns:
-            One row a (row, metric) at the main radius: difference, its 95 % interval (low, high) and
-            whether they are tied, that is, whether the interval holds 0.
+            One row a (row, metric) at the main radius: difference, its interval (low, high) and whether
+            they are tied, that is, whether the interval holds 0. The intervals of all pairs of the run
+            hold at once with 95 %; a run of the two alone, which computes no cell, asks of them alone.
 
         Raises:
             RunError: a model the run does not have, or twice the same.
@@ -176,6 +192,7 @@ class Run:
             "status": self.manifest.status,
             "complete": self.complete,
             "verdicts": self.verdicts,
+            "ranks": self._ranking(),
             "flags": [row for row in self.tables.flags.to_pylist() if row["raised"]],
             "table": self.tables.table,
             "failed": self.failed,

@@ -287,9 +287,7 @@ def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Plac
     judged = make.judged
 
     def standing(attack: str, objective: str, found: Replicates) -> Standing:
-        return Standing(
-            judged.model, attack, objective, judged.ids, judged.bootstrap.label(found.method), found
-        )
+        return Standing(judged.model, attack, objective, judged.ids, judged.bootstrap.drawn, found)
 
     for metric in METRICS:
         found = judged.clean_estimate(metric).replicates
