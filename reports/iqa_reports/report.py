@@ -271,7 +271,10 @@ def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
 def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     merged = group.merged
     alone = len(group.runs) == 1
-    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs, compared=alone)
+    view = view_run(
+        merged.manifest, merged.table, merged.flags, merged.costs,
+        optimalities=merged.optimalities, compared=alone,
+    )  # fmt: skip
     remarks = list(group.dropped)
     if not alone:
         remarks.append(

@@ -236,7 +236,7 @@ class Measure(NamedTuple):
 
     model: Annotated[str, "name the run gave the model"]
     attack: Annotated[str, "attack of the suite; 'clean' for what needs none"]
-    objective: Annotated[str, "objective; 'none' for clean, 'all' for what objectives share"]
+    objective: Annotated[str, "objective; 'none' for clean, 'all' for what objectives share or do together"]
     norm: Annotated[str, "norm of the ball; 'none' for clean"]
     epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean; of `drift_auc` the largest one"]
     steps: Annotated[int, "steps of the prefix; 0 for clean"]
@@ -245,8 +245,8 @@ class Measure(NamedTuple):
         str,
         "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median "
         "| r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
-        "drift_auc | gradient_l1 | forwards | backwards | seconds; their formulas are in the harness's "
-        "measures/robustness.py",
+        "drift_auc | optimality_srocc | optimality_move | gradient_l1 | forwards | backwards | seconds; "
+        "their formulas are in the harness's measures/robustness.py and measures/optimality.py",
     ]
     value: Annotated[float | None, "the value; null if undefined"]
     undefined: Annotated[str | None, "why it is undefined; null if it is not"]

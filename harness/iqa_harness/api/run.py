@@ -13,10 +13,11 @@ from iqa_harness.api.reading import aggregated, gather
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.reporting.runs import computed_run
+from iqa_harness.reporting.runs import attack_optimality, computed_run
 from iqa_harness.tables.robustness import RobustnessTable
 from iqa_reports import build_report, html_table, print_report, view_run
-from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
+from iqa_reports.inputs.run_view import Optimality
+from iqa_results import MEASURE, ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +100,18 @@ class Run:
         """One row a (model, attack, measure): gains, robustness scores, costs; `MEASURE_SCHEMA`."""
         frame: pd.DataFrame = self.tables.measures.to_pandas()
         return frame
+
+    @cached_property
+    def optimality(self) -> pd.DataFrame:
+        """One row a (model, attack) at the main radius: how near the attack comes to the best that any does.
+
+        `fall` and `move` are shares in [0, 1] of the area under the envelope of all attacks, against
+        gradients: of the fall of SROCC, and of the mean change of an image's score; null without any.
+        """
+        import pandas as pd
+
+        found = attack_optimality(MEASURE.rows(self.tables.measures))
+        return pd.DataFrame(found, columns=Optimality._fields)
 
     @cached_property
     def intervals(self) -> pd.DataFrame:

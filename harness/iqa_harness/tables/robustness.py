@@ -213,7 +213,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
         _judged_rows(table, flags),
         intervals,
         [FlagRow(model, *flag) for flag in flags],
-        measure_rows(judged, attacks.found),
+        measure_rows(judged, attacks.found, manifest.main_epsilon),
         [_fit_row(judged)],
         list(_standings(make, worst)),
     )

@@ -32,6 +32,19 @@ class ModelCost(NamedTuple):
     """Wall time."""
 
 
+class Optimality(NamedTuple):
+    """How near an attack on a model, all its objectives together, comes to the best for as many gradients."""
+
+    model: str
+    attack: str
+    fall: float | None
+    """By the fall of SROCC, in [0, 1]; None if undefined."""
+    move: float | None
+    """By the mean change of an image's score, in [0, 1]; None if undefined."""
+    gradients: float
+    """What the attack cost an image; a score without its gradient is a third of one."""
+
+
 class Line(NamedTuple):
     """One line of the step sweep: (steps, SROCC or None if undefined), by rising steps."""
 
@@ -88,6 +101,8 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    optimalities: tuple[Optimality, ...] = ()
+    """A row a (model, attack) at the main radius; empty if not recorded."""
     compared: bool = True
     """Whether all models were compared with each other; those of several runs were not."""
 
@@ -272,6 +287,7 @@ def view_run(
     flags: pa.Table | None = None,
     costs: Mapping[str, ModelCost] | None = None,
     *,
+    optimalities: Iterable[Optimality] = (),
     compared: bool = True,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
@@ -290,7 +306,8 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {}, compared)
+    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {},
+                   tuple(optimalities), compared)  # fmt: skip
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
