@@ -91,7 +91,7 @@ def build(budget=1000.0, min_gain=0.01, **given):
 
 
 def test_the_largest_fall_a_gradient_comes_first_and_what_is_needless_goes():
-    """pgd_5/mse gains most a gradient, and nothing behind pgd/pairwise_inversion; Square comes last, for b."""
+    """pgd_5/mse gains most a gradient, and nothing behind pgd/pairwise_inversion; Square is last, for b."""
     built = build()
     assert [each.member for each in built.members] == ["pgd/pairwise_inversion", "square/mse"]
     # 20 gradients and two scores more; then 300 queries.
