@@ -184,24 +184,32 @@ def _measured(manifest: RunManifest, table: Sequence[Estimate]) -> _Measured:
 
 
 def _choose(found: _Measured, models: Sequence[str], budget: float, min_gain: float) -> list[Member]:
-    """Return members in the order they are taken, without those that others made needless."""
+    """Return members in the order they are taken, without those that later ones made needless."""
     chosen: list[Member] = []
     while True:
         reached, spent = found.mean_fall(chosen, models), found.cost(chosen)
-        best, most = None, 0.0
+        best, most = chosen, 0.0
         for member in found.values:
             gain = found.mean_fall((*chosen, member), models) - reached
-            more = found.cost((*chosen, member)) - spent
-            if gain >= min_gain and gain > 0 and spent + more <= budget:
-                rate = gain / max(more, 1e-9)
-                best, most = (member, rate) if rate > most else (best, most)
-        if best is None:
+            if gain < min_gain or not gain > 0:
+                continue
+            tried = _needed(found, models, [*chosen, member])
+            cost = found.cost(tried)
+            rate = gain / max(cost - spent, 1e-9)  # one that replaces dearer ones costs nothing
+            if cost <= budget and rate > most:
+                best, most = tried, rate
+        if best is chosen:
             return chosen
-        chosen.append(best)
-        for member in chosen[:-1]:
-            without = [m for m in chosen if m != member]
-            if found.mean_fall(without, models) >= found.mean_fall(chosen, models):
-                chosen = without
+        chosen = best
+
+
+def _needed(found: _Measured, models: Sequence[str], members: list[Member]) -> list[Member]:
+    """Return members without those that lower no model's minimum further, the earliest dropped first."""
+    for member in members[:-1]:
+        without = [m for m in members if m != member]
+        if found.mean_fall(without, models) >= found.mean_fall(members, models):
+            members = without
+    return members
 
 
 def _label(suite: Suite, member: Member) -> str:
