@@ -6,13 +6,8 @@ from iqa_reports import text
 from iqa_reports.inputs.run_view import RunView
 
 
-def finding(view: RunView, *, compared: bool) -> str:
-    """Return one sentence on the best model at the main radius and how it stands to the others.
-
-    Args:
-        view: of a run, or of runs merged.
-        compared: whether every two models were compared; those of several runs were not.
-    """
+def finding(view: RunView) -> str:
+    """Return one sentence on the best model at the main radius and how it stands to the others."""
     ranking = view.ranking()
     rank, best = ranking[0] if ranking else (None, "")
     if rank is None:
@@ -32,7 +27,7 @@ def finding(view: RunView, *, compared: bool) -> str:
     return (
         f"At {ball(view)}, {who} goes from SROCC {shown[0]} without attack to {shown[1]} under the "
         f"suite's worst attack and to {shown[2]} when the adversary chooses image by image"
-        f"{_order(view) if compared else ''}."
+        f"{_order(view) if view.compared else ''}."
     )
 
 
@@ -47,7 +42,7 @@ def _order(view: RunView) -> str:
     found = view.worst(best, "suite_min", view.manifest.main_epsilon, "srocc")
     if not others or found is None or found.ties_with is None:
         return ""  # nothing was compared
-    tied = sum(rank == 1 or name in found.ties for rank, name in others)
+    tied = sum(name in found.ties for _, name in others)
     if tied == 0:
         return "; it is told apart from every other one"
     return f"; {text.count(tied, 'other')} cannot be told apart from it"

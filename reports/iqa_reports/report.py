@@ -270,18 +270,22 @@ def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
 
 def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     merged = group.merged
-    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs)
+    alone = len(group.runs) == 1
+    view = view_run(
+        merged.manifest, merged.table, merged.flags, merged.costs,
+        optimalities=merged.optimalities, compared=alone,
+    )  # fmt: skip
     remarks = list(group.dropped)
-    if len(group.runs) > 1:
+    if not alone:
         remarks.append(
             "Merged from several runs of one suite on the same images; whether two models of different runs "
-            "can be told apart was not tested."
+            "can be told apart was not tested, so ranks have no brackets: one run of all models has them."
         )
     drawn = _run_figures(view, merged.intervals, prefix) if inputs.figures else []
     return Section(
         prefix,
         view,
-        finding(view, compared=len(group.runs) == 1),
+        finding(view),
         group.runs,
         tuple(all_tables(view)),
         tuple(drawn),

@@ -13,8 +13,8 @@ DAGGER = "\N{DAGGER}"
 """Mark of a value that is not told apart from the best one."""
 
 TIED = (
-    "not told apart from the best of its column: the 95 % interval of the paired difference on the same "
-    "images holds 0"
+    "not told apart from the best of its column: the interval of the paired difference on the same images "
+    "holds 0, where those of all pairs of the column hold at once with 95 %"
 )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from iqa_reports import text
 from iqa_reports.finding import ball
+from iqa_reports.inputs.ranks import Rank
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.models_table import models_table
+from iqa_reports.optimality_table import optimality_table
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
 
@@ -42,7 +44,7 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         rows.append((*row, *_cost(view, model, notes)))
     return TableView(
         name=f"leaderboard-{metric}",
-        caption=_caption(view, f"Leaderboard in {metric.upper()} at {ball(view)}.", metric),
+        caption=_caption(view, f"Leaderboard in {metric.upper()} at {ball(view)}.{_family(view)}", metric),
         stub=(Heading("#", numeric=True), Heading("Model", numeric=False)),
         groups=(
             Group("clean", (VALUE,)),
@@ -331,6 +333,7 @@ def all_tables(view: RunView) -> list[TableView]:
     found = [
         *(leaderboard_table(view, metric) for metric in METRICS),
         *(attack_table(view, metric) for metric in METRICS),
+        optimality_table(view),
         *(epsilon_table(view, metric) for metric in METRICS),
         *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
@@ -423,7 +426,7 @@ def _undefined(found: Estimate, notes: Notes) -> Entry:
     )
 
 
-def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
+def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
     if rank is None:
         reason = "suite_min SROCC has no value"
         if not view.may_rank(model):
@@ -433,7 +436,9 @@ def _rank(view: RunView, model: str, rank: int | None, notes: Notes) -> Entry:
             )
         return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
     mark = notes.mark(SUSPECT) if view.is_suspect(model) else ""
-    return Entry(str(rank), "number", mark=mark, number=rank)
+    ends = rank.ends
+    may = "" if ends is None else f"({ends[0]})" if ends[0] == ends[1] else f"({ends[0]}-{ends[1]})"
+    return Entry(str(rank.place), "number", may, mark, rank.place, ends)
 
 
 def _believed(view: RunView, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
@@ -476,6 +481,15 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
 def _outside(view: RunView, members: list[Member]) -> tuple[tuple[str, str], ...]:
     others = [m.label for m in members if m.label not in view.manifest.suite_min]
     return (("", f"not members of suite_min: {', '.join(others)}"),) if others else ()
+
+
+def _family(view: RunView) -> str:
+    """Say how many comparisons the ranks are one statement about."""
+    models = view.family()
+    if models is None:
+        return ""
+    pairs = text.count(models * (models - 1) // 2, "pair")
+    return f" Ranks in brackets: {text.count(models, 'model')}, {pairs}, family-wise 95 %."
 
 
 def _caption(view: RunView, what: str, metric: Metric) -> str:

@@ -119,8 +119,10 @@ def reading(manifest: RunManifest) -> list[str]:
     return [
         f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
         f"{transfer}{defended}",
-        "Models that are not told apart share a rank: it is one more than the number of models that are told "
-        "apart as better.",
+        "A rank is the place by value, and in brackets all places the model may have: one more than the "
+        "number of models told apart as better, up to what the number told apart as worse leaves. All "
+        "brackets of a table hold at once with 95 %, whatever its number of pairs; suspect models are put "
+        "last and ranked among themselves.",
         "composed lets the adversary choose for every image, among all admissible images that any attack "
         "found for it (the clean one included), the one that makes the value over the set lowest; it is "
         "found by a search, so the true worst case may be lower still.",
@@ -145,6 +147,7 @@ TERMS = (
     ("drop", "The value minus the clean one: how much the attack took."),
     ("8-bit", "The value after attacked images are rounded to whole grey levels, as a file holds them."),
     ("[low, high]", "A 95 % interval: other images of this kind would mostly give a value in it."),
+    ("#", "The rank by suite_min, and the ranks that other images of this kind might give, all at once."),
     ("†", "Not told apart from the best: the difference on the same images may be zero."),
     ("sound", "No flag speaks against the numbers."),
     ("suspect", "A stronger attack probably exists, or the number says little."),

@@ -164,8 +164,9 @@ class Estimate(NamedTuple):
     ] = None
     ties_with: Annotated[
         str | None,
-        "models, joined by ', ', whose paired difference in this row has an interval that holds 0; of "
-        "clean rows and of the worst cases at the main radius; null where nothing was compared",
+        "models, joined by ', ', whose paired difference in this row has an interval that holds 0, all pairs "
+        "of models at once; of clean rows and of the worst cases at the main radius; null where nothing was "
+        "compared",
     ] = None
     verdict: Annotated[
         str,
@@ -222,10 +223,13 @@ class Difference(NamedTuple):
         float | None,
         "value of model_a minus value of model_b; null if either is undefined",
     ]
-    low: Annotated[float | None, "lower end of the paired 95 % bootstrap interval of it"]
+    low: Annotated[
+        float | None,
+        "lower end of its paired interval; those of all pairs of this row and metric hold at once with 95 %",
+    ]
     high: Annotated[float | None, "upper end of it"]
     images: Annotated[int, "images both were judged on"]
-    interval: Annotated[str, "how the interval was made, as in the table"]
+    interval: Annotated[str, "how it was made: 't of 6 pairs at once over images', '' without one"]
     tied: Annotated[bool, "True if the interval holds 0, or there is none"]
 
 
@@ -234,7 +238,7 @@ class Measure(NamedTuple):
 
     model: Annotated[str, "name the run gave the model"]
     attack: Annotated[str, "attack of the suite; 'clean' for what needs none"]
-    objective: Annotated[str, "objective; 'none' for clean, 'all' for what objectives share"]
+    objective: Annotated[str, "objective; 'none' for clean, 'all' for what objectives share or do together"]
     norm: Annotated[str, "norm of the ball; 'none' for clean"]
     epsilon: Annotated[float, "radius on pixels in [0, 1]; 0 for clean; of `drift_auc` the largest one"]
     steps: Annotated[int, "steps of the prefix; 0 for clean"]
@@ -243,8 +247,8 @@ class Measure(NamedTuple):
         str,
         "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median "
         "| r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
-        "drift_auc | gradient_l1 | forwards | backwards | seconds; their formulas are in the harness's "
-        "measures/robustness.py",
+        "drift_auc | optimality_srocc | optimality_move | gradient_l1 | forwards | backwards | seconds; "
+        "their formulas are in the harness's measures/robustness.py and measures/optimality.py",
     ]
     value: Annotated[float | None, "the value; null if undefined"]
     undefined: Annotated[str | None, "why it is undefined; null if it is not"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from iqa_reports import view_run
+from iqa_reports import RunView, leaderboard_table, view_run
 from iqa_reports.finding import finding
+from iqa_reports.formats.csv_table import csv_table
+from iqa_reports.formats.latex import latex_table
+from iqa_reports.formats.markdown import markdown_table
+from iqa_reports.formats.page import html_table
+from iqa_reports.formats.terminal import table_text
 from iqa_reports.models_table import models_table
 from iqa_reports.text import warning
 from iqa_results import TABLE_SCHEMA
@@ -20,8 +26,8 @@ def sound(manifest: Any) -> Any:
     return manifest.model_copy(update={"models": tuple(models)})
 
 
-def ranking(values: dict[str, tuple[float, str, str]], make_run: Any) -> list[tuple[int | None, str]]:
-    """The ranking of models by (suite_min, ties, verdict)."""
+def ranked(values: dict[str, tuple[float, str | None, str]], make_run: Any, **changes: Any) -> RunView:
+    """The view of models by (suite_min, ties, verdict)."""
     run = make_run()
     first = next(r for r in run.table.to_pylist() if (r["row"], r["metric"]) == ("suite_min", "srocc"))
     rows = [
@@ -31,23 +37,42 @@ def ranking(values: dict[str, tuple[float, str, str]], make_run: Any) -> list[tu
     model = run.manifest.models[1]
     models = tuple(model.model_copy(update={"name": name}) for name in values)
     manifest = run.manifest.model_copy(update={"models": models})
-    return view_run(manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)).ranking()
+    return view_run(manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA), **changes)
 
 
-def test_models_that_are_not_told_apart_share_a_rank(make_run: Any) -> None:
-    """A rank is one more than the number of models told apart as better, though ties are no equivalence."""
-    chain = {"c": (0.1, "b", "sound"), "a": (0.3, "b", "sound"), "b": (0.2, "a, c", "sound")}
-    assert ranking(chain, make_run) == [(1, "a"), (1, "b"), (2, "c")]
+CHAIN = {"c": (0.1, "b", "sound"), "a": (0.3, "b", "sound"), "b": (0.2, "a, c", "sound")}
+
+
+def test_a_rank_has_the_places_that_ties_leave_it(make_run: Any) -> None:
+    """By value; from one more than those told apart as better, though ties are no equivalence."""
+    assert ranked(CHAIN, make_run).ranking() == [((1, 1, 2), "a"), ((2, 1, 3), "b"), ((3, 2, 3), "c")]
     wide = {"a": (0.3, "c", "sound"), "b": (0.2, "c", "sound"), "c": (0.1, "a, b", "sound")}
-    assert ranking(wide, make_run) == [(1, "a"), (1, "c"), (2, "b")]
-    alone = {"a": (0.3, "", "sound"), "b": (0.2, "", "sound"), "c": (0.2, "", "sound")}
-    assert ranking(alone, make_run) == [(1, "a"), (2, "b"), (2, "c")]
+    assert ranked(wide, make_run).ranking() == [((1, 1, 2), "a"), ((2, 2, 3), "b"), ((3, 1, 3), "c")]
+    equal = {"a": (0.3, "", "sound"), "b": (0.2, "c", "sound"), "c": (0.2, "b", "sound")}
+    assert ranked(equal, make_run).ranking() == [((1, 1, 1), "a"), ((2, 2, 3), "b"), ((2, 2, 3), "c")]
 
 
-def test_a_suspect_model_shares_no_rank_with_a_sound_one(make_run: Any) -> None:
+def test_models_that_were_not_compared_have_a_rank_without_places(make_run: Any) -> None:
+    """Of several runs, and where one model's comparisons are not there."""
+    plain = [((1, None, None), "a"), ((2, None, None), "b"), ((3, None, None), "c")]
+    assert ranked(CHAIN, make_run, compared=False).ranking() == plain
+    assert ranked(CHAIN | {"b": (0.2, None, "sound")}, make_run).ranking() == plain
+
+
+def test_a_suspect_model_is_ranked_behind_the_sound_ones(make_run: Any) -> None:
     """Its value stands for a lower one, so that it is not told apart says nothing."""
-    found = {"a": (0.3, "b, c", "sound"), "b": (0.2, "a, c", "suspect"), "c": (0.1, "a, b", "suspect")}
-    assert ranking(found, make_run) == [(1, "a"), (2, "b"), (2, "c")]
+    found = {"a": (0.1, "b, c", "sound"), "b": (0.2, "a, c", "suspect"), "c": (0.3, "a, b", "suspect")}
+    assert ranked(found, make_run).ranking() == [((1, 1, 1), "a"), ((2, 2, 3), "c"), ((3, 2, 3), "b")]
+
+
+@pytest.mark.parametrize("make", [table_text, markdown_table, html_table, csv_table, latex_table])
+def test_every_format_shows_the_places_and_how_many_pairs_they_are_about(make_run: Any, make: Any) -> None:
+    """As 2 (1-3); in CSV as columns of their own. One that is sure stands alone."""
+    shown = make(leaderboard_table(ranked(CHAIN, make_run), "srocc"))
+    assert "3,2,3,c," in shown if make is csv_table else all(f"({e})" in shown for e in ("1-2", "1-3", "2-3"))
+    if make is not csv_table:
+        words = " ".join(re.sub("<[^>]*>", "", shown).replace("\\%", "%").split())
+        assert "Ranks in brackets: 3 models, 3 pairs, family-wise 95 %." in words.replace("~", " ")
 
 
 @pytest.mark.parametrize(
@@ -62,18 +87,18 @@ def test_the_finding_names_the_first_model_and_its_order(run: Any, ties: str | N
     """Values of clean, suite_min and composed; of the order only what was compared."""
     rows = [r | {"ties_with": ties if r["model"] == "strong" else None} for r in run.table.to_pylist()]
     table = pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)
-    found = finding(view_run(sound(run.manifest), table), compared=True)
+    found = finding(view_run(sound(run.manifest), table))
     assert found.startswith(
         "At ε = 2/255 in the inf norm, the first of 2 models, strong, goes from SROCC 0.812 without attack "
         "to 0.303 under the suite's worst attack and to 0.201 when the adversary chooses"
     )
     assert found.endswith(end)
-    assert finding(view_run(sound(run.manifest), table), compared=False).endswith("image by image.")
+    assert finding(view_run(sound(run.manifest), table, compared=False)).endswith("image by image.")
 
 
 def test_the_finding_is_none_where_nothing_is_ranked(run: Any) -> None:
     """Without a value to rank there is no best model."""
-    found = finding(view_run(run.manifest, run.table.slice(0, 0)), compared=True)
+    found = finding(view_run(run.manifest, run.table.slice(0, 0)))
     assert found == "Nothing was found: none of 2 models has a value that can be ranked."
 
 

@@ -13,10 +13,11 @@ from iqa_harness.api.reading import aggregated, gather
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.reporting.runs import computed_run
+from iqa_harness.reporting.runs import attack_optimality, computed_run
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_reports import build_report, html_table, print_report
-from iqa_results import ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
+from iqa_reports import build_report, html_table, print_report, view_run
+from iqa_reports.inputs.run_view import Optimality
+from iqa_results import MEASURE, ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,10 +102,37 @@ class Run:
         return frame
 
     @cached_property
+    def optimality(self) -> pd.DataFrame:
+        """One row a (model, attack) at the main radius: how near the attack comes to the best that any does.
+
+        `fall` and `move` are shares in [0, 1] of the area under the envelope of all attacks, against
+        gradients: of the fall of SROCC, and of the mean change of an image's score; null without any.
+        """
+        import pandas as pd
+
+        found = attack_optimality(MEASURE.rows(self.tables.measures))
+        return pd.DataFrame(found, columns=Optimality._fields)
+
+    @cached_property
     def intervals(self) -> pd.DataFrame:
         """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_SCHEMA`."""
         frame: pd.DataFrame = self.tables.intervals.to_pandas()
         return frame
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """One row a model, best first: its rank on the board, and between which ranks (low, high) it lies.
+
+        All of low and high hold at once with 95 %; null for a model that has no rank.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._ranking()).convert_dtypes()
+
+    def _ranking(self) -> list[dict[str, str | int | None]]:
+        ranking = view_run(self.manifest, self.tables.table, self.tables.flags).ranking()
+        named = ((name, *(rank or (None, None, None))) for rank, name in ranking)
+        return [dict(zip(("model", "rank", "low", "high"), each, strict=True)) for each in named]
 
     @property
     def models(self) -> list[str]:
@@ -133,8 +161,9 @@ class Run:
         Both are judged on the same images, and every draw of the bootstrap takes the same ones of both.
 
         Returns:
-            One row a (row, metric) at the main radius: difference, its 95 % interval (low, high) and
-            whether they are tied, that is, whether the interval holds 0.
+            One row a (row, metric) at the main radius: difference, its interval (low, high) and whether
+            they are tied, that is, whether the interval holds 0. The intervals of all pairs of the run
+            hold at once with 95 %; a run of the two alone, which computes no cell, asks of them alone.
 
         Raises:
             RunError: a model the run does not have, or twice the same.
@@ -176,6 +205,7 @@ class Run:
             "status": self.manifest.status,
             "complete": self.complete,
             "verdicts": self.verdicts,
+            "ranks": self._ranking(),
             "flags": [row for row in self.tables.flags.to_pylist() if row["raised"]],
             "table": self.tables.table,
             "failed": self.failed,

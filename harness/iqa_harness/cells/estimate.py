@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from iqa_attacks import Universal
+from iqa_attacks import Attack, Universal
 from iqa_harness.cells.plan import Cell
 from iqa_results import RunManifest
 
@@ -104,14 +104,36 @@ def _expected(cell: Cell) -> tuple[float, float]:
         return draws * (1.0 + cell.gradient), float(draws * cell.gradient)
     if cell.surrogate is not None:
         return 2.0 * draws, 0.0
-    effort = cell.attack.effort
     if isinstance(cell.attack, Universal):
         each = float(len(cell.attack.objectives) * draws)
-        training = each * effort.steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
+        steps = cell.attack.effort.steps
+        training = each * steps * cell.attack.batch / cell.count if cell.first == 0 else 0.0
         return each + training, training
-    points = effort.steps * effort.restarts * draws * len(cell.sources)
-    if not cell.attack.needs_gradient:
-        return float(points * len(cell.attack.objectives)), 0.0
+    return expected_work(cell.attack, draws, sources=len(cell.sources))
+
+
+def expected_work(
+    attack: Attack,
+    draws: int = 1,
+    *,
+    sources: int = 1,
+    objectives: int | None = None,
+    steps: int | None = None,
+) -> tuple[float, float]:
+    """Return forwards and backwards an image of an attack that needs no training.
+
+    Args:
+        attack: at one radius.
+        draws: evaluations at every point.
+        sources: models whose gradients it follows, one after the other.
+        objectives: as if it had so many of them, its own number if left out.
+        steps: as if it went so many, its own number if left out.
+    """
+    effort = attack.effort
+    objectives = len(attack.objectives) if objectives is None else objectives
+    points = (effort.steps if steps is None else steps) * effort.restarts * draws * sources
+    if not attack.needs_gradient:
+        return float(points * objectives), 0.0
     # Objectives share a gradient wherever they agree which way the score should go: there are two ways.
-    ways = min(2, len(cell.attack.objectives))
+    ways = min(2, objectives)
     return float(ways * points + 2 * draws), float(ways * points)

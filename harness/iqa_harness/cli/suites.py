@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import QuietOption
+from iqa_harness.cli.arguments import DEFAULT_STORE, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer, App
 
 app = App(no_args_is_help=True, help="List, print and check suites.")
@@ -50,4 +52,37 @@ def validate_command(suite: Annotated[str, typer.Argument(help="Name, or path of
         f"{suite}: valid; suite {found.name!r}, {len(found.attacks)} attacks in norm {found.norm} at "
         f"{radii}, sha256 {found.sha256}"
     )
+    return Answer(found)
+
+
+@app.command("build")
+def build_command(
+    run: Annotated[str, typer.Argument(help="Run whose attacks are chosen from.")],
+    name: Annotated[str, typer.Option(help="Name of the new suite.")],
+    out: Annotated[Path, typer.Option(help="TOML file to write it to.")],
+    budget: Annotated[float, typer.Option(help="Gradients an image it may cost.")] = math.inf,
+    min_gain: Annotated[
+        float, typer.Option(help="Smallest fall of mean suite_min SROCC that a further member must bring.")
+    ] = 0.01,
+    store: ResultsOption = DEFAULT_STORE,
+) -> Answer:
+    """Build a suite of what lowered suite_min most for its gradients in a run, judged on models left out."""
+    from iqa_harness.api.suite_builder import build_suite
+    from iqa_harness.cli.tables import print_figures
+    from iqa_harness.machine.terminal import say
+
+    found = build_suite(run, name=name, budget=budget, min_gain=min_gain, store=store, out=out)
+    rows = [(each.member, f"{each.gradients:,.1f}", f"{each.fall:.3f}") for each in found.members]
+    rows.append((f"all of {run}", f"{found.whole_gradients:,.1f}", f"{found.whole:.3f}"))
+    print_figures(("members up to", "gradients an image", "mean fall of SROCC"), rows)
+    held = [
+        (h.model, f"{h.gradients:,.1f}", f"{h.reached:.3f}", f"{h.fall:.3f}", f"{h.share or 0:.0%}")
+        for h in found.held_out
+    ]
+    if held:
+        heads = ("chosen without, tried on", "gradients an image", "fall reached", f"of {run}", "share")
+        print_figures(heads, held)
+    else:
+        say("one model: what the suite reaches on another one was not measured")
+    say(f"{out}: suite {found.suite.suite.name!r}, sha256 {found.suite.suite.sha256}")
     return Answer(found)

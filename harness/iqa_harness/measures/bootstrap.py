@@ -116,6 +116,13 @@ def widened(confidence: float, units: int) -> Vector:
     return np.array([ndtr(-quantile), ndtr(quantile)])
 
 
+def widened_quantile(quantile: float, units: int) -> float:
+    """Return a quantile of a normal statistic, at least 0, widened likewise; infinite below two units."""
+    if units < 2:
+        return np.inf
+    return -float(stdtrit(units - 1, ndtr(-quantile))) * float(np.sqrt(units / (units - 1)))
+
+
 def lowest(members: Sequence[Replicates]) -> Replicates:
     """Return the minimum over members, taken anew in every draw: the choice of the member is part of it."""
     values = [m.point for m in members]
@@ -167,7 +174,12 @@ class Bootstrap:
     def label(self, method: Method | None = None) -> str:
         """Say how the intervals are made: method (that of a smooth statistic if left out), what is drawn."""
         method = method or ("BCa" if self.units >= MIN_BCA else "percentile")
-        return f"{method} over {self.unit_name}{self._note}"
+        return f"{method} {self.drawn}"
+
+    @property
+    def drawn(self) -> str:
+        """What is drawn, in words: over images, or over references."""
+        return f"over {self.unit_name}{self._note}"
 
     def replicates(self, point: Value, values: Vector, metric: Metric) -> Replicates:
         """Return a correlation of values (n,) with the labels on every draw.

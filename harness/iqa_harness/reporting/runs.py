@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_harness.errors import RunError
+from iqa_harness.measures.optimality import gradients_of
+from iqa_harness.tables.measure_rows import OPTIMALITY
 from iqa_reports import ModelCost, StoredRun
+from iqa_reports.inputs.run_view import Optimality
 from iqa_results import (
     INTERVAL_SCHEMA,
     MEASURE,
@@ -75,27 +78,31 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     flags, measures = (
         store.read_table(run, name) if store.has_table(run, name) else None for name in ("flags", "measures")
     )
+    own = [] if measures is None else MEASURE.rows(measures)
     return StoredRun(
         _as_stored(store, manifest, table),
         table,
         store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table(),
         flags,
-        model_costs(MEASURE.rows(measures)) if measures is not None else {},
+        model_costs(own),
         (),
         store.root.name,
+        attack_optimality(own),
     )
 
 
 def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
     """Return a run with tables as they were just computed from its rows, stored or not."""
+    own = MEASURE.rows(tables.measures)
     return StoredRun(
         manifest,
         tables.table,
         tables.intervals,
         tables.flags,
-        model_costs(MEASURE.rows(tables.measures)),
+        model_costs(own),
         (),
         store.root.name,
+        attack_optimality(own),
     )
 
 
@@ -151,6 +158,25 @@ def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:
     return {
         model: ModelCost(own["backwards"], own["forwards"], own["seconds"]) for model, own in totals.items()
     }
+
+
+def attack_optimality(measures: Sequence[Measure]) -> tuple[Optimality, ...]:
+    """Return a row a (model, attack) at the main radius, with what the attack cost."""
+    values = {(r.model, r.attack, r.epsilon, r.measure): r.value for r in measures if r.objective == "all"}
+    falls, moves = OPTIMALITY
+    return tuple(
+        Optimality(
+            model,
+            attack,
+            fall,
+            values.get((model, attack, epsilon, moves)),
+            gradients_of(
+                *(values.get((model, attack, epsilon, n)) or 0.0 for n in ("forwards", "backwards"))
+            ),
+        )
+        for (model, attack, epsilon, measure), fall in values.items()
+        if measure == falls
+    )
 
 
 def _run_folders(place: Path) -> list[Path]:

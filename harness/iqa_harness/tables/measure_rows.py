@@ -10,10 +10,16 @@ import pandas as pd
 from iqa_harness.measures import robustness as m
 from iqa_harness.measures.correlation import Value, Vector, krocc, srocc
 from iqa_harness.measures.model_scores import NOTHING, Attacked, AttackKey, Judged, column
+from iqa_harness.measures.optimality import gradients_of, optimality
 from iqa_results import Measure
 
+OPTIMALITY = ("optimality_srocc", "optimality_move")
+"""Measures of an attack with all its objectives: by the fall of SROCC, by how far scores moved."""
 
-def measure_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
+
+def measure_rows(
+    judged: Judged, attacked: Mapping[AttackKey, Attacked], main_epsilon: float
+) -> list[Measure]:
     """Return the rows of one model; the ends of all scores are left out."""
     rows = [_row(judged, NOTHING._replace(attack="clean", objective="none"), True, *pair)
             for pair in _clean_measures(judged)]  # fmt: skip
@@ -21,6 +27,7 @@ def measure_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list
         rows += [_row(judged, key, found.final, *pair) for pair in _attack_measures(judged, found)]
     rows += _cost_rows(judged, attacked)
     rows += _curve_rows(judged, attacked)
+    rows += _optimality_rows(judged, {k: a for k, a in attacked.items() if k.epsilon == main_epsilon})
     return rows
 
 
@@ -99,6 +106,36 @@ def _curve_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[
         largest = max(points)
         rows.append(_row(judged, AttackKey(*name, largest, points[largest][0]), True, "drift_auc", value))
     return rows
+
+
+def _optimality_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> Iterator[Measure]:
+    """How near each attack, its objectives together, comes to the best done for as many gradients.
+
+    Attacks that cost this model nothing, such as other models' examples, take no part.
+    """
+    clean = judged.clean_estimate("srocc").value.value
+    found: dict[AttackKey, list[Attacked]] = {}
+    for key, each in attacked.items():
+        found.setdefault(key._replace(objective="all"), []).append(each)
+    falls: dict[AttackKey, dict[float, float]] = {}
+    moves: dict[AttackKey, dict[float, float]] = {}
+    for key, together in found.items():
+        cost = max(_gradients(each) for each in together)
+        values = [v for each in together if (v := judged.value(each.score, "srocc").value) is not None]
+        if cost > 0 and values and clean is not None:
+            name, reach = key._replace(steps=0), [np.abs(each.score - judged.clean) for each in together]
+            falls.setdefault(name, {})[cost] = clean - min(values)
+            moves.setdefault(name, {})[cost] = float(np.max(reach, axis=0).mean())
+    for measure, curves in zip(OPTIMALITY, (falls, moves), strict=True):
+        for name, value in optimality(curves).items():
+            full = max(k.steps for k in found if k._replace(steps=0) == name)
+            yield _row(judged, name._replace(steps=full), True, measure, value)
+
+
+def _gradients(found: Attacked) -> float:
+    """Return what an attack cost an image up to here, in gradients, all its objectives together."""
+    forwards, backwards = (float(column(found.rows, name).mean()) for name in ("forwards", "backwards"))
+    return gradients_of(forwards, backwards)
 
 
 def _row(judged: Judged, key: AttackKey, final: bool, measure: str, value: Value) -> Measure:

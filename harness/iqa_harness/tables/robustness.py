@@ -216,7 +216,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
         _judged_rows(table, flags),
         list(reached(judged, every, composed)),
         [FlagRow(model, *flag) for flag in flags],
-        measure_rows(judged, attacks.found),
+        measure_rows(judged, attacks.found, manifest.main_epsilon),
         [_fit_row(judged)],
         list(_standings(make, worst)),
     )
@@ -291,9 +291,7 @@ def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Plac
     judged = make.judged
 
     def standing(attack: str, objective: str, found: Replicates) -> Standing:
-        return Standing(
-            judged.model, attack, objective, judged.ids, judged.bootstrap.label(found.method), found
-        )
+        return Standing(judged.model, attack, objective, judged.ids, judged.bootstrap.drawn, found)
 
     for metric in METRICS:
         found = judged.clean_estimate(metric).replicates

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|~&#$])|(?<!\w)(_)|(_)(?!\w)")
 SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Leaderboard", ("leaderboard",), ("fall",)),
     ("What the models are", ("models",), ()),
-    ("Attack by attack", ("attacks",), ("steps",)),
+    ("Attack by attack", ("attacks", "optimality"), ("steps",)),
     ("Radius by radius", ("epsilons",), ("security", "radius")),
     ("Defences", ("defences",), ()),
     ("Transfer", ("transfer",), ("transfer",)),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import ModelCost
+from iqa_reports.inputs.run_view import ModelCost, Optimality
 
 if TYPE_CHECKING:
     from iqa_results import ModelRecord, RunManifest
@@ -55,6 +55,8 @@ class StoredRun:
     triptychs: tuple[Triptych, ...] = ()
     origin: str = ""
     """Store the run was read from, for provenance."""
+    optimalities: tuple[Optimality, ...] = ()
+    """A row a (model, attack)."""
 
 
 class Comparable(NamedTuple):
@@ -202,6 +204,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         {rename[name]: cost for name, cost in run.costs.items() if name in rename},
         tuple(t._replace(model=rename[t.model]) for t in run.triptychs if t.model in rename),
         run.origin,
+        tuple(o._replace(model=rename[o.model]) for o in run.optimalities if o.model in rename),
     )
 
 
@@ -252,6 +255,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         {name: cost for part in parts for name, cost in part.costs.items()},
         tuple(triptych for part in parts for triptych in part.triptychs),
         ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
+        tuple(each for part in parts for each in part.optimalities),
     )
 
 

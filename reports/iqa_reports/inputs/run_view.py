@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
+from iqa_reports.inputs.ranks import Rank, ranks
 from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
 
 Metric = Literal["srocc", "plcc"]
@@ -30,6 +31,19 @@ class ModelCost(NamedTuple):
     """All model evaluations."""
     seconds: float
     """Wall time."""
+
+
+class Optimality(NamedTuple):
+    """How near an attack on a model, all its objectives together, comes to the best for as many gradients."""
+
+    model: str
+    attack: str
+    fall: float | None
+    """By the fall of SROCC, in [0, 1]; None if undefined."""
+    move: float | None
+    """By the mean change of an image's score, in [0, 1]; None if undefined."""
+    gradients: float
+    """What the attack cost an image; a score without its gradient is a third of one."""
 
 
 class Line(NamedTuple):
@@ -88,6 +102,10 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    optimalities: tuple[Optimality, ...] = ()
+    """A row a (model, attack) at the main radius; empty if not recorded."""
+    compared: bool = True
+    """Whether all models were compared with each other; those of several runs were not."""
 
     @property
     def cases(self) -> tuple[WorstCase, ...]:
@@ -160,38 +178,36 @@ class RunView:
         ]
         return [estimate for estimate in found if estimate is not None]
 
-    def ranking(self) -> list[tuple[int | None, str]]:
-        """Return (rank, model), best first: by suite_min SROCC at the main radius; ties share a rank.
+    def ranking(self) -> list[tuple[Rank | None, str]]:
+        """Return (rank, model), best first: by suite_min SROCC at the main radius; equal ones share a place.
 
         Suspect models come after all others, whatever their value: a gradient that is masked looks like
         robustness. A model whose value is undefined or missing has no rank and stands last, in the
         manifest's order. So does one whose numbers were judged invalid or incomplete, or, where nothing was
         judged, one that failed a check made before the attack.
         """
-        values: dict[str, tuple[bool, float]] = {}
-        for record in self.manifest.models:
-            found = self.worst(record.name, "suite_min", self.manifest.main_epsilon, "srocc")
-            if self.may_rank(record.name) and found is not None and found.value is not None:
-                values[record.name] = (not self.is_suspect(record.name), found.value)
-        ranked: list[tuple[int | None, str]] = [
-            (1 + sum(other > values[name] for other in values.values()), name)
-            for name in sorted(values, key=values.__getitem__, reverse=True)
-        ]
-        return self._shared(ranked) + [(None, m.name) for m in self.manifest.models if m.name not in values]
+        values: dict[str, float] = {}
+        ties: dict[str, tuple[str, ...]] = {}
+        for name, found in self._valued().items():
+            if self.may_rank(name) and found.value is not None:
+                values[name] = found.value
+                if found.ties_with is not None:
+                    ties[name] = found.ties
+        whole = self.compared and ties.keys() == values.keys()
+        ranked = ranks(values, ties if whole else None, [name for name in values if self.is_suspect(name)])
+        named: list[tuple[Rank | None, str]] = [(rank, name) for name, rank in ranked.items()]
+        return named + [(None, m.name) for m in self.manifest.models if m.name not in values]
 
-    def _shared(self, ranked: list[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
-        """Give each model one more than the number of models that are told apart from it as better.
+    def family(self) -> int | None:
+        """Return how many models were compared in pairs, all at once; None if none were."""
+        found = self._valued().values()
+        return len(found) if self.compared and any(e.ties_with is not None for e in found) else None
 
-        That a suspect model, whose true value is lower, is not told apart from another one says nothing.
-        """
-        suspects = {name for _, name in ranked if self.verdict(name) == "suspect"}
-        shared: list[tuple[int | None, str]] = []
-        for place, (rank, name) in enumerate(ranked):
-            found = self.worst(name, "suite_min", self.manifest.main_epsilon, "srocc")
-            tied = {o for o in (found.ties if found else ()) if (o in suspects) == (name in suspects)}
-            ahead = [other for before, other in ranked[:place] if before != rank]
-            shared.append((1 + sum(other not in tied for other in ahead), name))
-        return sorted(shared, key=lambda each: each[0] or 0)
+    def _valued(self) -> dict[str, Estimate]:
+        """Return by model what it is ranked by, where that has a value."""
+        named = [m.name for m in self.manifest.models]
+        found = {n: self.worst(n, "suite_min", self.manifest.main_epsilon, "srocc") for n in named}
+        return {name: e for name, e in found.items() if e is not None and e.value is not None}
 
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
@@ -277,8 +293,13 @@ def view_run(
     table: pa.Table,
     flags: pa.Table | None = None,
     costs: Mapping[str, ModelCost] | None = None,
+    *,
+    optimalities: Iterable[Optimality] = (),
+    compared: bool = True,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
+
+    `compared` is False for runs merged, whose models were not compared across runs.
 
     Raises:
         InconsistentRun: the table has other columns, models the manifest does not name, or several norms.
@@ -292,7 +313,8 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
+    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {},
+                   tuple(optimalities), compared)  # fmt: skip
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
