@@ -15,6 +15,8 @@ from iqa_attacks.gradients import (
 from iqa_attacks.images.jpeg import check_qualities, through_jpeg, through_jpeg_file
 from iqa_attacks.images.levels import nearest_levels
 from iqa_attacks.images.similarity import Reference, ssim
+from iqa_attacks.learner import EVALUATED, Learner, Lesson
+from iqa_attacks.minimum_norm import MinimumNorm, Radius
 from iqa_attacks.objectives import (
     Objective,
     create_objective,
@@ -44,6 +46,7 @@ from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [
     "APGD",
+    "EVALUATED",
     "FGSM",
     "HIGHEST_SEEN",
     "LOWEST_SEEN",
@@ -64,6 +67,9 @@ __all__ = [
     "Example",
     "Found",
     "Later",
+    "Learner",
+    "Lesson",
+    "MinimumNorm",
     "NoKey",
     "NoSetting",
     "Noise",
@@ -72,6 +78,7 @@ __all__ = [
     "Pixels",
     "Positive",
     "QueryAttack",
+    "Radius",
     "Reference",
     "Setting",
     "Square",
