@@ -16,7 +16,7 @@ from iqa_attacks.images.jpeg import check_qualities, through_jpeg, through_jpeg_
 from iqa_attacks.images.levels import nearest_levels
 from iqa_attacks.images.similarity import Reference, ssim
 from iqa_attacks.learner import EVALUATED, Learner, Lesson
-from iqa_attacks.minimum_norm import MinimumNorm, Radius
+from iqa_attacks.minimum_norm import MinimumNorm, Radius, spread_of
 from iqa_attacks.objectives import (
     Objective,
     create_objective,
@@ -106,6 +106,7 @@ __all__ = [
     "score",
     "score_and_gradient",
     "settings_of",
+    "spread_of",
     "ssim",
     "stored_score",
     "through_jpeg",

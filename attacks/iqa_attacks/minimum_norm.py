@@ -26,7 +26,6 @@ from iqa_attacks.gradients import Asked, Facts, ask, read
 from iqa_attacks.learner import EVALUATED, Learner, Lesson
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
-from iqa_attacks.seeding import start_generator
 from iqa_attacks.settings import Count, NoKey, Positive
 from iqa_attacks.threat_model import ThreatModel, measure
 from iqa_models import QualityModel
@@ -93,19 +92,17 @@ class MinimumNorm(Learner):
     follows_gradients = True
     only_objectives = ("raise", "lower", "drift", "pairwise_inversion")
     steps: Count
-    """Gradients of a restart for each way a score is to go."""
+    """Gradients for each way a score is to go, from the clean image on: no other start found less."""
     goal: Positive = 1.0
     """How far, in interquartile ranges of the clean scores of all images under attack."""
-    restarts: Count = 1
-    """Searches: the first from the clean image, others from random points of the best ball so far."""
     spread: Annotated[float | None, Field(gt=0, allow_inf_nan=False), NoKey()] = None
     """The interquartile range, on the model's own scale; what `trained` finds. `pairwise_inversion` alone
     needs none."""
 
     @property
     def effort(self) -> Effort:
-        """Steps and restarts; no step size, which follows the radius."""
-        return Effort(self.steps, 0.0, self.restarts)
+        """Steps; no step size, which follows the radius, and one start."""
+        return Effort(self.steps, 0.0, 1)
 
     @property
     def lesson(self) -> Lesson:
@@ -332,11 +329,9 @@ class _Kept:
         """(P,) float64: the smallest that reached the aim."""
         self._stacks = [clean.clone() for _ in range(3)]
         self._scores = [scores.clone(), torch.full_like(scores, math.inf), torch.full_like(scores, -math.inf)]
-        self._when = [torch.zeros(len(scores), 2, dtype=torch.long) for _ in range(3)]
+        self._steps = [torch.zeros(len(scores), dtype=torch.long) for _ in range(3)]
 
-    def look(
-        self, rows: Tensor, shown: Tensor, scores: Tensor, sizes: Tensor, when: tuple[int, int]
-    ) -> Tensor:
+    def look(self, rows: Tensor, shown: Tensor, scores: Tensor, sizes: Tensor, step: int) -> Tensor:
         """Take in versions of the tasks `rows`; return which reach their aim (B,)."""
         reach = self.way[rows] * (scores - self.start[rows]) >= self.aim[rows]
         moved = sizes > 0
@@ -352,7 +347,7 @@ class _Kept:
                 own = rows[places]
                 self._stacks[k][own.to(shown.device)] = shown[places.to(shown.device)]
                 self._scores[k][own] = scores[places]
-                self._when[k][own] = torch.tensor(when)
+                self._steps[k][own] = step
         return reach
 
     @property
@@ -375,10 +370,9 @@ class _Kept:
 
     def _example(self, k: int, p: int) -> Example:
         score = float(self._scores[k][p])
-        restart, step = self._when[k][p].tolist()
         if not math.isfinite(score):  # nothing but the clean image was met
             return Example(self.clean[p].clone(), float(self.start[p]), 0, 0)
-        return Example(self._stacks[k][p].clone(), score, restart, step)
+        return Example(self._stacks[k][p].clone(), score, 0, int(self._steps[k][p]))
 
 
 class _Hunt:
@@ -413,22 +407,21 @@ class _Hunt:
         return self.attack.threat
 
     def run(self) -> list[_Outcome]:
-        """Search from every start, then close in on the radius; one outcome a task."""
+        """Take all steps, then close in on the radius; one outcome a task."""
         if not len(self.image):
             return []
-        for restart in range(self.attack.restarts):
-            self._descend(restart)
+        self._descend()
         self._close_in()
         return self.kept.outcomes(self.threat.epsilon)
 
-    def _descend(self, restart: int) -> None:
-        """Take all steps of one restart."""
+    def _descend(self) -> None:
+        """Take all steps, from the clean images on."""
         kept, clean, every = self.kept, self.kept.clean, torch.arange(len(self.image))
-        at, radii = self._start(restart)
-        shown, sizes = self._shown(at, radii)
+        at = shown = clean
+        radii = sizes = torch.zeros_like(kept.size)
         for step in range(self.attack.steps):
-            facts, slopes = self._gradients(shown, first=restart == 0 and step == 0)
-            reach = kept.look(every, shown, facts.scores, sizes, (restart, step))
+            facts, slopes = self._gradients(shown, first=step == 0)
+            reach = kept.look(every, shown, facts.scores, sizes, step)
             towards = slopes * kept.way.to(slopes).view(-1, 1, 1, 1)
             # Pixels at the end of the box move no further: neither the slope nor the step is theirs.
             towards = towards * torch.where(towards > 0, at < 1, at > 0)
@@ -442,9 +435,9 @@ class _Hunt:
             length = radii * (FIRST_STEP * (LAST_STEP / FIRST_STEP) ** done)
             at = at + length.to(at).view(-1, 1, 1, 1) * along
             at = self.threat.project(at, clean, radii.to(at.device))
-            shown, sizes = self._shown(at, radii)
+            shown, sizes = self._shown(at, clean, radii)
         facts = self._scores(every, shown)
-        kept.look(every, shown, facts.scores, sizes, (restart, self.attack.steps))
+        kept.look(every, shown, facts.scores, sizes, self.attack.steps)
 
     def _radii(self, radii: Tensor, missing: Tensor, steep: Tensor, cut: float) -> Tensor:
         """Return the radii (P,) to search next: Newton's, below the best found and inside epsilon."""
@@ -456,26 +449,8 @@ class _Hunt:
             return torch.minimum(newton, limit).clamp(1 / 255, self.threat.epsilon)
         return torch.minimum(newton, limit).clamp(1e-9 * self.threat.epsilon, self.threat.epsilon)
 
-    def _start(self, restart: int) -> tuple[Tensor, Tensor]:
-        """Return where a restart begins, and the radii it lies in."""
-        clean, epsilon = self.kept.clean, self.threat.epsilon
-        if not restart:
-            return clean, torch.zeros_like(self.kept.size)
-        radii = torch.where(self.kept.size.isinf(), epsilon, self.kept.size)
-        changes = torch.stack(
-            [
-                self.threat.ball_change(clean.shape[1:], start_generator(self.attack.seed, image_id, restart))
-                for image_id in self.ids
-            ]
-        )
-        moved = changes[self.image] * (radii / epsilon).view(-1, 1, 1, 1)
-        return self.threat.project(clean + moved.to(clean), clean, radii.to(clean.device)), radii
-
-    def _shown(self, at: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
+    def _shown(self, at: Tensor, clean: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the model is shown of where the search is, and its sizes (P,)."""
-        return self._sized(at, self.kept.clean, radii)
-
-    def _sized(self, at: Tensor, clean: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         shown = at
         if self.threat.pixels == "8bit":
             shown = self.threat.admit(at, clean, radii.to(at.device), checked=True)
@@ -521,13 +496,8 @@ class _Hunt:
         low, middle = torch.zeros_like(high), NEAR * high
         for _ in range(1 + REFINEMENTS):
             at = self.threat.project(best, clean, middle.to(device))
-            shown, sizes = self._sized(at, clean, middle)
-            reach = self.kept.look(
-                rows,
-                shown,
-                self._scores(rows, shown).scores,
-                sizes,
-                (self.attack.restarts - 1, self.attack.steps),
-            )
+            shown, sizes = self._shown(at, clean, middle)
+            scores = self._scores(rows, shown).scores
+            reach = self.kept.look(rows, shown, scores, sizes, self.attack.steps)
             high, low = torch.where(reach, middle, high), torch.where(reach, low, middle)
             middle = (low + high) / 2

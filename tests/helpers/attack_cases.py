@@ -115,7 +115,7 @@ CASES = {
     "square": Case("square", PER_IMAGE, {"queries": 20, "restarts": 2, "report_steps": (5,)}),
     "spsa": Case("spsa", PER_IMAGE, {"queries": 24, "restarts": 2, "directions": 2, "report_steps": (6,)}),
     "universal": Case("universal", BOTH, {"steps": 4, "step_size": 0.5}, best_kept=False),
-    "minimum_norm": Case("minimum_norm", GOALS, {"steps": 8, "restarts": 2, "spread": 0.01}, best_kept=False,
+    "minimum_norm": Case("minimum_norm", GOALS, {"steps": 8, "spread": 0.01}, best_kept=False,
                          eot=False),
     "minimum_norm on levels": Case("minimum_norm", GOALS, {"steps": 8, "spread": 0.01}, best_kept=False,
                                    eot=False, threat={"pixels": "8bit"}),
