@@ -37,6 +37,7 @@ from iqa_reports.papers.study_figures import (
     size_figure,
     training_figure,
 )
+from iqa_reports.radii import members, radii_figure
 from iqa_reports.table_view import TableView
 from iqa_reports.tables import all_tables
 
@@ -55,7 +56,7 @@ class Drawn(NamedTuple):
     name: str
     """File name without suffix, and prefix of its ids in the page."""
     kind: str
-    """fall, steps, radius, moves, reach, scatter, security, transfer or study."""
+    """fall, steps, radius, radii, moves, reach, scatter, security, transfer or study."""
     model: str | None
     """Model it is about; None for one that shows several."""
     caption: str
@@ -270,7 +271,7 @@ def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
 
 def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     merged = group.merged
-    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs)
+    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs, merged.radii)
     remarks = list(group.dropped)
     if len(group.runs) > 1:
         remarks.append(
@@ -357,9 +358,17 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
             caption = f"Security curve: {case} SROCC against the radius, bands are 95 % intervals. {setting}"
             figure = security_figure(case, curves, manifest.data.label)
             drawn.append(Drawn(_plain(f"{prefix}security-{case}"), "security", None, caption, figure))
-    members = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
-    for objective in distinct(m.objective for m in members):
-        own = [m for m in members if m.objective == objective]
+    for member in members(view):
+        found = radii_figure(view, member)
+        if found is not None:
+            caption = (
+                f"Share of the images moved against the radius; half of them at the grey line. {setting}"
+            )
+            name = _plain(f"{prefix}radii-{member.attack}-{member.objective}")
+            drawn.append(Drawn(name, "radii", None, caption, found))
+    transfers = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
+    for objective in distinct(m.objective for m in transfers):
+        own = [m for m in transfers if m.objective == objective]
         values = {
             (model, m.surrogate): found.value
             for _, model in view.ranking()

@@ -75,27 +75,31 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
     flags, measures = (
         store.read_table(run, name) if store.has_table(run, name) else None for name in ("flags", "measures")
     )
+    rows = MEASURE.rows(measures) if measures is not None else []
     return StoredRun(
         _as_stored(store, manifest, table),
         table,
         store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table(),
         flags,
-        model_costs(MEASURE.rows(measures)) if measures is not None else {},
+        model_costs(rows),
         (),
         store.root.name,
+        radius_measures(rows),
     )
 
 
 def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
     """Return a run with tables as they were just computed from its rows, stored or not."""
+    rows = MEASURE.rows(tables.measures)
     return StoredRun(
         manifest,
         tables.table,
         tables.intervals,
         tables.flags,
-        model_costs(MEASURE.rows(tables.measures)),
+        model_costs(rows),
         (),
         store.root.name,
+        radius_measures(rows),
     )
 
 
@@ -131,6 +135,15 @@ def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[lis
         except (ResultsError, RunError) as error:
             unread.append(str(error))
     return runs, unread
+
+
+def radius_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Return what the attacks found that look for the smallest radius, and what they cost."""
+    attacks = {m.attack for m in measures if m.measure == "radius_median"}
+    own = ("moved_share", "backwards")
+    return tuple(
+        m for m in measures if m.attack in attacks and (m.measure in own or m.measure.startswith("radius_"))
+    )
 
 
 def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:

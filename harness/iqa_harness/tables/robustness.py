@@ -56,8 +56,8 @@ ENDS = (LOWEST_SEEN, HIGHEST_SEEN)
 USED = (
     "split", "image_id", "position", "reference", "mos", "attack", "kind", "objective", "norm", "epsilon",
     "steps", "final", "step_size", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg",
-    "attack_score", "linf", "l2", "rmse", "ssim", "projection_moved", "forwards", "backwards", "zero_gradients",
-    "gradient_l1", "seconds",
+    "attack_score", "linf", "l2", "rmse", "ssim", "projection_moved", "forwards", "backwards",
+    "zero_gradients", "gradient_l1", "seconds",
 )  # fmt: skip
 """The columns of stored rows that tables are made from."""
 

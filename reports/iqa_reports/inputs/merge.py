@@ -13,7 +13,7 @@ from iqa_reports import text
 from iqa_reports.inputs.run_view import ModelCost
 
 if TYPE_CHECKING:
-    from iqa_results import ModelRecord, RunManifest
+    from iqa_results import Measure, ModelRecord, RunManifest
 
 
 class Triptych(NamedTuple):
@@ -55,6 +55,8 @@ class StoredRun:
     triptychs: tuple[Triptych, ...] = ()
     origin: str = ""
     """Store the run was read from, for provenance."""
+    radii: tuple[Measure, ...] = ()
+    """Measures of attacks that look for the smallest radius."""
 
 
 class Comparable(NamedTuple):
@@ -202,6 +204,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         {rename[name]: cost for name, cost in run.costs.items() if name in rename},
         tuple(t._replace(model=rename[t.model]) for t in run.triptychs if t.model in rename),
         run.origin,
+        tuple(m._replace(model=rename[m.model]) for m in run.radii if m.model in rename),
     )
 
 
@@ -252,6 +255,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         {name: cost for part in parts for name, cost in part.costs.items()},
         tuple(triptych for part in parts for triptych in part.triptychs),
         ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
+        tuple(measure for part in parts for measure in part.radii),
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
-from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
+from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Measure, Reach, RunManifest, TableSchema
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
@@ -87,6 +87,8 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    radii: tuple[Measure, ...] = ()
+    """What attacks found that look for the smallest radius, and what they cost."""
 
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
@@ -111,7 +113,9 @@ class RunView:
 
     def epsilons(self) -> list[float]:
         """Return the radii of the plan and the table, rising, the main one always among them."""
-        planned = {c.epsilon for c in self.manifest.cells if c.attack != "clean"}
+        # The largest radius of a search for the smallest one is none of the worst cases.
+        apart = {"clean", *(measure.attack for measure in self.radii)}
+        planned = {c.epsilon for c in self.manifest.cells if c.attack not in apart}
         found = {e.epsilon for e in self.estimates if e.row != "clean"}
         distinct: list[float] = []
         for epsilon in sorted(planned | found | {self.manifest.main_epsilon}):
@@ -270,6 +274,7 @@ def view_run(
     table: pa.Table,
     flags: pa.Table | None = None,
     costs: Mapping[str, ModelCost] | None = None,
+    radii: Iterable[Measure] = (),
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
 
@@ -285,7 +290,7 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
+    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {}, tuple(radii))
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
