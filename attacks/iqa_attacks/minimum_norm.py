@@ -220,7 +220,7 @@ class MinimumNorm(Learner):
         met = [
             example for task, o in outcomes.items() if task.image == i for example in (o.lowest, o.highest)
         ]
-        return [*found, *ends(i, self.steps, met or [clean])]
+        return [*found, *ends(i, self.steps, [*met, *(f.example for f in found)])]
 
     def _search_by(
         self, copy: QualityModel, model: QualityModel, targets: Targets, draws: int | None, chunk: int

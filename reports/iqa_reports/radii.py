@@ -47,8 +47,8 @@ def radii_table(view: RunView) -> TableView | None:
     return TableView(
         name="radii",
         caption="Minimum norm: the smallest change found that moves an image's score so far, in norm "
-        f"{view.radii[0].norm}; median over the images with its 95 % interval, the share that nothing up to the "
-        "largest radius moved, and of the others the share that is moved after rounding to 8 bits. "
+        f"{view.radii[0].norm}; median over the images with its 95 % interval, the share that nothing up "
+        "to the largest radius moved, and of the others the share that is moved after rounding to 8 bits. "
         f"{text.setting(view.manifest)}",
         stub=(Heading("Model", numeric=False), Heading("Moved", numeric=False)),
         groups=(
