@@ -26,6 +26,11 @@ from iqa_suites import parse_suite
 POINTS = 200
 """Points of the curve of an attack and objective at the most; of more images a part is drawn."""
 
+FRAME = (
+    "model", "attack", "objective", "image_id", "norm", "radius", "largest", "kept_8bit", "gradients",
+)  # fmt: skip
+"""Columns of `radii_frame`."""
+
 SIZES = {"inf": "linf", "2": "l2", "rmse": "rmse"}
 """Column of the measured size by norm."""
 
@@ -92,6 +97,45 @@ def median_interval(radius: Vector, bootstrap: Bootstrap) -> Interval:
     # No mean of two draws: one of them may be inf.
     ends = (np.quantile(draws, low, method="lower"), np.quantile(draws, high, method="higher"))
     return Interval(*map(float, ends))
+
+
+def radii_frame(rows: pd.DataFrame, manifest: RunManifest, model: str) -> pd.DataFrame:
+    """Return what such attacks found on a model's images, one row an (attack, objective, image).
+
+    Args:
+        rows: all stored rows of the model.
+        manifest: the run's.
+        model: its name in the run.
+
+    Returns:
+        model, attack, objective, image_id, norm; radius, inf where none was found up to `largest`; whether
+        the example reaches its goal in 8 bits, too; gradients spent on the image, for all objectives.
+        Nothing of an attack that is not done on all images.
+    """
+    clean = rows[(rows["attack"] == "clean") & (rows["split"] == manifest.data.split)].sort_values("position")
+    found, _ = attack_vectors(rows[rows["attack"] != "clean"], list(clean["image_id"]))
+    scores, mos = column(clean, "clean_score"), column(clean, "mos")
+    parts = []
+    for name, attack in radius_attacks(manifest, model).items():
+        for key, each in found.items():
+            if key.attack == name and key.objective in attack.objectives and len(clean):
+                radius, kept = image_radii(attack, each, key.objective, scores, mos)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "model": model,
+                            "attack": name,
+                            "objective": key.objective,
+                            "image_id": list(each.rows["image_id"]),
+                            "norm": key.norm,
+                            "radius": radius,
+                            "largest": key.epsilon,
+                            "kept_8bit": kept,
+                            "gradients": list(each.rows["backwards"]),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FRAME))
 
 
 def radius_rows(judged: Judged, rows: pd.DataFrame, attacks: Mapping[str, MinimumNorm]) -> Iterator[Measure]:
