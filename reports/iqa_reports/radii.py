@@ -84,6 +84,10 @@ def radii_figure(view: RunView, member: Member) -> Figure | None:
                 where="post",
                 color=drawn.color,
                 linestyle=drawn.dash,
+                marker=drawn.marker,
+                markersize=drawn.size,
+                fillstyle=drawn.fill,
+                markevery=max(1, len(points) // 5),
                 label=f"\u200b{model}" if model.startswith("_") else model,
             )
         axes.axhline(0.5, color=INK, linewidth=0.5, alpha=0.35)
