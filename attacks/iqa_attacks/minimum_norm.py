@@ -220,7 +220,7 @@ class MinimumNorm(Learner):
     def _reaches(self, found: Found, targets: Targets, goals: Mapping[str, Tensor]) -> bool:
         fall, rise = goals[found.objective][found.image].tolist()
         moved = found.example.score - float(targets.clean[found.image])
-        return -moved >= fall or moved >= rise
+        return bool(-moved >= fall or moved >= rise)
 
     def _lengthened(
         self, found: Found, model: QualityModel, targets: Targets, goals: Mapping[str, Tensor]

@@ -359,13 +359,13 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
             figure = security_figure(case, curves, manifest.data.label)
             drawn.append(Drawn(_plain(f"{prefix}security-{case}"), "security", None, caption, figure))
     for member in members(view):
-        found = radii_figure(view, member)
-        if found is not None:
+        curve = radii_figure(view, member)
+        if curve is not None:
             caption = (
                 f"Share of the images moved against the radius; half of them at the grey line. {setting}"
             )
             name = _plain(f"{prefix}radii-{member.attack}-{member.objective}")
-            drawn.append(Drawn(name, "radii", None, caption, found))
+            drawn.append(Drawn(name, "radii", None, caption, curve))
     transfers = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
     for objective in distinct(m.objective for m in transfers):
         own = [m for m in transfers if m.objective == objective]
