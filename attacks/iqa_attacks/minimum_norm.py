@@ -101,7 +101,7 @@ class MinimumNorm(Learner):
             AttackError: no images, or a stochastic model.
             AttackFailed: half of the scores are equal, so that there is no such range.
         """
-        if not images:
+        if not len(images):
             raise AttackError(f"{self.kind}: no images to take the spread of scores from")
         self._require_repeatable(model)
         check_modes(model)

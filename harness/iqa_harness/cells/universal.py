@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,21 @@ def training_images(suite: Suite, data: ImageSet, evaluated: ImageSet) -> dict[s
     return training
 
 
+class _Pixels(Sequence[Tensor]):
+    """The first images of a set, each read when it is asked for."""
+
+    def __init__(self, images: ImageSet, count: int, to_tensor: ToTensor) -> None:
+        self._images, self._count, self._to_tensor = images, count, to_tensor
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        if not place < self._count:
+            raise IndexError(place)
+        return self._to_tensor(self._images.read(place))
+
+
 class TrainedAttacks:
     """What training found, by model and attack.
 
@@ -77,7 +92,9 @@ class TrainedAttacks:
             split, limit = attack.lesson
             images = self._training[split]
             count = min(len(images), limit or len(images))
-            pixels = [to_tensor(images.read(i)) for i in range(count)]
+            pixels = _Pixels(images, count, to_tensor)
             ids = [images.records[i].image_id for i in range(count)]
-            self._made[place] = attack.trained(model, pixels, ids, chunk=chunk)
+            # All attacked images may be more than a memory holds, and are asked for one after the other.
+            held = pixels if split == EVALUATED else list(pixels)
+            self._made[place] = attack.trained(model, held, ids, chunk=chunk)
         return self._made[place]
