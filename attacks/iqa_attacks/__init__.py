@@ -17,6 +17,8 @@ from iqa_attacks.gradients import (
 from iqa_attacks.images.jpeg import check_qualities, through_jpeg, through_jpeg_file
 from iqa_attacks.images.levels import nearest_levels
 from iqa_attacks.images.similarity import Reference, ssim
+from iqa_attacks.learner import EVALUATED, Learner, Lesson
+from iqa_attacks.minimum_norm import MinimumNorm, Radius, spread_of
 from iqa_attacks.objectives import (
     Objective,
     create_objective,
@@ -46,6 +48,7 @@ from iqa_attacks.universal import TrainedUniversal, Universal
 
 __all__ = [
     "APGD",
+    "EVALUATED",
     "FGSM",
     "HIGHEST_SEEN",
     "LOWEST_SEEN",
@@ -67,6 +70,9 @@ __all__ = [
     "Example",
     "Found",
     "Later",
+    "Learner",
+    "Lesson",
+    "MinimumNorm",
     "NoKey",
     "NoSetting",
     "Noise",
@@ -75,6 +81,7 @@ __all__ = [
     "Pixels",
     "Positive",
     "QueryAttack",
+    "Radius",
     "Reference",
     "Setting",
     "Square",
@@ -104,6 +111,7 @@ __all__ = [
     "score",
     "score_and_gradient",
     "settings_of",
+    "spread_of",
     "ssim",
     "stored_score",
     "through_jpeg",

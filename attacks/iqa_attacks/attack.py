@@ -106,9 +106,7 @@ class Attack(ABC):
         for objective in objectives:
             if self.only_objectives is not None and objective.name not in self.only_objectives:
                 possible = " and ".join(map(repr, self.only_objectives))
-                raise BadAttackOption(
-                    f"{self.kind}: pushes scores one way: objectives are {possible}, not {objective.name!r}"
-                )
+                raise BadAttackOption(f"{self.kind}: its objectives are {possible}, not {objective.name!r}")
             if self.image_by_image and objective.batch_level:
                 raise BadAttackOption(
                     f"{self.kind}: works image by image, and {objective.name!r} is a loss of a batch"

@@ -145,21 +145,25 @@ class ThreatModel:
                 "write grey levels as a fraction, such as '1/255', or the step as a share of the radius"
             )
 
-    def project(self, images: Tensor, clean: Tensor) -> Tensor:
+    def project(self, images: Tensor, clean: Tensor, radii: Tensor | None = None) -> Tensor:
         """Return the point of ball and box nearest to each image, (B, C, H, W), pulled to the SSIM floor.
 
         Images of half precision are projected in float64 and rounded towards the clean image: the nearest
-        number of half precision often lies outside the ball.
+        number of half precision often lies outside the ball. `radii` (B,) float64, positive and in the units
+        of epsilon, give each image a ball of its own.
         """
         if clean.dtype.itemsize < 4:
-            return round_towards(self._nearest(images.double(), clean.double()), clean)
-        inside = self._nearest(images, clean)
+            return round_towards(self._nearest(images.double(), clean.double(), radii), clean)
+        inside = self._nearest(images, clean, radii)
         return inside if self.ssim_floor is None else pull_to_floor(inside, clean, self.ssim_floor)
 
-    def _nearest(self, images: Tensor, clean: Tensor) -> Tensor:
+    def _nearest(self, images: Tensor, clean: Tensor, radii: Tensor | None) -> Tensor:
         if self.norm == "inf":
-            return project_inf(images, clean, self.epsilon)
-        return project_2(images, clean, self.radius_2(clean))
+            return project_inf(
+                images, clean, self.epsilon if radii is None else radii.to(clean).view(-1, 1, 1, 1)
+            )
+        radius = self.radius_2(clean)
+        return project_2(images, clean, radius if radii is None else radii * (radius / self.epsilon))
 
     def shorten(self, change: Tensor) -> Tensor:
         """Return changes (B, C, H, W) projected on the ball alone, wherever the box is."""
@@ -169,21 +173,24 @@ class ThreatModel:
         shrink = self.epsilon / size.clamp_min(self.epsilon)
         return change * shrink.to(change).view(-1, 1, 1, 1)
 
-    def admit(self, images: Tensor, clean: Tensor, *, checked: bool = False) -> Tensor:
+    def admit(
+        self, images: Tensor, clean: Tensor, radii: Tensor | None = None, *, checked: bool = False
+    ) -> Tensor:
         """Return an admissible image near each of (B, C, H, W): projected, and of 8 bits if they must be.
 
         What is admissible already comes back bit for bit, but for the last bit of a pixel at the ball's
         edge. Clean images that are `checked` already (`check_image`) are not looked at, which on a device
-        would be a wait.
+        would be a wait. `radii` are those of `project`.
 
         Raises:
             AttackError: a clean image is itself none of 8 bits, or too small for SSIM.
         """
-        inside = self.project(images, clean)
+        inside = self.project(images, clean, radii)
         if self.pixels == "float":
             return inside
         if self.norm == "inf":
-            return round_inf(inside, clean, self.levels, checked=checked)
+            own = None if radii is None else ((radii + SLACK) * 255).floor().view(-1, 1, 1, 1)
+            return round_inf(inside, clean, self.levels if own is None else own, checked=checked)
         return round_2(inside, clean, checked=checked)
 
     @property
@@ -318,15 +325,20 @@ def round_towards(values: Tensor, clean: Tensor) -> Tensor:
     return torch.where(further, (rounded.view(torch.int16) + step).view(clean.dtype), rounded)
 
 
-def project_inf(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
-    """Project on {||x - clean||_inf <= epsilon} and [0, 1]: exact, pixel by pixel."""
+def project_inf(images: Tensor, clean: Tensor, epsilon: float | Tensor) -> Tensor:
+    """Project on {||x - clean||_inf <= epsilon} and [0, 1]: exact, pixel by pixel.
+
+    The radius is one for all images, or (B, 1, 1, 1).
+    """
     lower = (clean - epsilon).clamp_min(0)
     upper = (clean + epsilon).clamp_max(1)
     return torch.minimum(torch.maximum(images, lower), upper)
 
 
-def project_2(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
+def project_2(images: Tensor, clean: Tensor, epsilon: float | Tensor) -> Tensor:
     """Project on the intersection of {||x - clean||_2 <= epsilon} and [0, 1], exactly.
+
+    The radius is one for all images, or (B,) float64.
 
     By the optimality conditions the nearest change is clip(s d, -clean, 1 - clean) for one s in (0, 1] an
     image, with s = 1 if the clipped change is short enough. Otherwise s solves s^2 A + C = epsilon^2, A

@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.attack import Attack, AttackResult, Effort
+from iqa_attacks.attack import AttackResult, Effort
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.errors import AttackError, naming
 from iqa_attacks.gradients import expected_score_and_gradient, score_and_gradient
+from iqa_attacks.learner import Learner, Lesson
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
 from iqa_attacks.seeding import draw_seeds, start_generator
@@ -27,7 +28,7 @@ from iqa_models import QualityModel
 
 @register_attack
 @dataclass(frozen=True, kw_only=True)
-class Universal(Attack):
+class Universal(Learner):
     """One change an objective, found by steps along the mean gradient over batches of training images.
 
     It must be `trained` before it is `run`. Only `raise` and `lower` have a meaning: a change for all
@@ -49,6 +50,11 @@ class Universal(Attack):
     def effort(self) -> Effort:
         """Steps of the training; an image itself costs one evaluation an objective (`with_training`)."""
         return Effort(self.steps, self.step_size, 1)
+
+    @property
+    def lesson(self) -> Lesson:
+        """The training images."""
+        return Lesson(self.training_split, self.training_images)
 
     def trained(
         self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], *, chunk: int = 8

@@ -37,6 +37,7 @@ from iqa_reports.papers.study_figures import (
     size_figure,
     training_figure,
 )
+from iqa_reports.radii import members, radii_figure
 from iqa_reports.table_view import TableView
 from iqa_reports.tables import all_tables
 
@@ -55,7 +56,7 @@ class Drawn(NamedTuple):
     name: str
     """File name without suffix, and prefix of its ids in the page."""
     kind: str
-    """fall, steps, radius, moves, reach, scatter, security, transfer or study."""
+    """fall, steps, radius, radii, moves, reach, scatter, security, transfer or study."""
     model: str | None
     """Model it is about; None for one that shows several."""
     caption: str
@@ -273,7 +274,7 @@ def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     alone = len(group.runs) == 1
     view = view_run(
         merged.manifest, merged.table, merged.flags, merged.costs,
-        optimalities=merged.optimalities, compared=alone,
+        optimalities=merged.optimalities, radii=merged.radii, compared=alone,
     )  # fmt: skip
     remarks = list(group.dropped)
     if not alone:
@@ -361,9 +362,17 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
             caption = f"Security curve: {case} SROCC against the radius, bands are 95 % intervals. {setting}"
             figure = security_figure(case, curves, manifest.data.label)
             drawn.append(Drawn(_plain(f"{prefix}security-{case}"), "security", None, caption, figure))
-    members = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
-    for objective in distinct(m.objective for m in members):
-        own = [m for m in members if m.objective == objective]
+    for member in members(view):
+        curve = radii_figure(view, member)
+        if curve is not None:
+            caption = (
+                f"Share of the images moved against the radius; half of them at the grey line. {setting}"
+            )
+            name = _plain(f"{prefix}radii-{member.attack}-{member.objective}")
+            drawn.append(Drawn(name, "radii", None, caption, curve))
+    transfers = [m for m in view.members(manifest.main_epsilon) if m.surrogate]
+    for objective in distinct(m.objective for m in transfers):
+        own = [m for m in transfers if m.objective == objective]
         values = {
             (model, m.surrogate): found.value
             for _, model in view.ranking()

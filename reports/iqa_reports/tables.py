@@ -11,6 +11,7 @@ from iqa_reports.inputs.ranks import Rank
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
+from iqa_reports.radii import radii_table
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
 
@@ -337,6 +338,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(epsilon_table(view, metric) for metric in METRICS),
         *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
+        radii_table(view),
         models_table(view),
         flags_table(view),
         checks_table(view),

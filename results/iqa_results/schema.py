@@ -34,8 +34,8 @@ class Row(NamedTuple):
     ]
     kind: Annotated[
         str,
-        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, universal, closed_loop, "
-        "torchattacks, transfer",
+        "kind of attack: clean, fgsm, pgd, mifgsm, apgd, noise, square, spsa, minimum_norm, "
+        "universal, closed_loop, torchattacks, transfer",
     ]
     objective: Annotated[
         str,
@@ -248,7 +248,9 @@ class Measure(NamedTuple):
         "self_srocc | krocc | mae | rmse_score | gain_signed | gain_absolute | gain_iqr | r_score_median "
         "| r_score_mean | pair_inversion | psnr_mean | ssim_mean | kept_8bit | kept_jpeg | srocc_jpeg | "
         "drift_auc | optimality_srocc | optimality_move | gradient_l1 | forwards | backwards | seconds; "
-        "their formulas are in the harness's measures/robustness.py and measures/optimality.py",
+        "their formulas are in the harness's measures/robustness.py and measures/optimality.py; of a search "
+        "for the smallest radius radius_median | radius_low | radius_high | radius_missed | "
+        "radius_kept_8bit, and moved_share, whose `epsilon` is the point of its curve: tables/radii.py",
     ]
     value: Annotated[float | None, "the value; null if undefined"]
     undefined: Annotated[str | None, "why it is undefined; null if it is not"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import MISSING
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,13 +28,14 @@ from iqa_attacks import (
     AtSomeRadii,
     Attack,
     AttackError,
+    Learner,
+    Lesson,
     NoKey,
     Norm,
     Pixels,
     Setting,
     StepSize,
     ThreatModel,
-    Universal,
     create_objective,
     find_attack,
     list_attacks,
@@ -107,14 +108,6 @@ class EnsembleSettings(TransferSettings):
     kind: Literal["ensemble"]  # type: ignore[assignment]  # a kind of its own
 
 
-class Training(NamedTuple):
-    """Which images an attack is trained on."""
-
-    split: str
-    images: int | None
-    """Only the first so many, None for all."""
-
-
 class OwnAttackSettings(AnyAttackSettings):
     """An attack that is run on the model it is judged by; a subclass has the settings of its kind."""
 
@@ -173,11 +166,10 @@ class OwnAttackSettings(AnyAttackSettings):
         return int(getattr(self, "batch"))  # noqa: B009 - a field of every derived class
 
     @property
-    def training(self) -> Training | None:
+    def training(self) -> Lesson | None:
         """The images it is trained on, None for an attack that needs no training."""
-        if not issubclass(self.attack_class, Universal):
-            return None
-        return Training(getattr(self, "training_split"), getattr(self, "training_images"))  # noqa: B009
+        made = self.attack(self.epsilons[0], 0) if issubclass(self.attack_class, Learner) else None
+        return made.lesson if isinstance(made, Learner) else None
 
     def _value(self, setting: Setting, epsilon: float) -> Any:
         """Return a setting at one radius.

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from iqa_attacks import AttackError, Norm, check_qualities
+from iqa_attacks import AttackError, MinimumNorm, Norm, check_qualities
 from iqa_models.registry import did_you_mean
 from iqa_suites.attack_settings import (
     AnyAttackSettings,
@@ -138,13 +138,31 @@ class Suite(Settings):
     def _balls_attacked(self) -> Suite:
         # What is found under a further constraint lies in the ball; without an attack that may use all of
         # it, the composed worst case would pass for the ball's.
-        plain = {e for a in self.own_attacks for e in a.epsilons if a.threat(e).constraint == "ball"}
-        for attack in self.own_attacks:
+        strong = [a for a in self.own_attacks if a.name not in self.radius_attacks]
+        plain = {e for a in strong for e in a.epsilons if a.threat(e).constraint == "ball"}
+        for attack in strong:
             lost = sorted(set(attack.epsilons) - plain)
             if lost:
                 raise ValueError(
                     f"attacks: {attack.name!r} is bound to {attack.threat(lost[0]).constraint} at "
                     f"{lost[0]:g}, where no attack may use the whole ball; add that radius to one, to compare"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _radii_apart(self) -> Suite:
+        # Its examples just reach their goal: at its largest radius they are no worst case.
+        for attack in self.own_attacks:
+            if attack.name in self.radius_attacks and len(attack.epsilons) > 1:
+                raise ValueError(
+                    f"attacks: {attack.name!r} looks for the smallest radius: give one in epsilons, the "
+                    "largest that is tried"
+                )
+        used = [("suite_min", member) for member in self.suite_min]
+        for where, member in (*used, *((f"attacks: {t.name!r}", t.of) for t in self.transfers)):
+            if member.partition("/")[0] in self.radius_attacks:
+                raise ValueError(
+                    f"{where}: {member!r} looks for the smallest radius, not for the worst case within one"
                 )
         return self
 
@@ -188,6 +206,11 @@ class Suite(Settings):
     def own_attacks(self) -> list[OwnAttackSettings]:
         """The attacks that are run on the model they judge."""
         return [attack for attack in self.attacks if isinstance(attack, OwnAttackSettings)]
+
+    @property
+    def radius_attacks(self) -> dict[str, OwnAttackSettings]:
+        """Those of them that look for the smallest radius, by name; their epsilon is the largest tried."""
+        return {a.name: a for a in self.own_attacks if issubclass(a.attack_class, MinimumNorm)}
 
     @property
     def transfers(self) -> list[TransferSettings]:

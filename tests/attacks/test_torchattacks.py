@@ -144,7 +144,7 @@ def test_the_catalogue_is_complete():
     [
         ("MIFGMS", {}, UnknownAttack, "did you mean 'MIFGSM'"),
         ("PGDL2", {"threat": ThreatModel("inf", 0.1)}, BadAttackOption, "norm '2' only"),
-        ("PGD", {"objectives": ("mse",)}, BadAttackOption, "one way"),
+        ("PGD", {"objectives": ("mse",)}, BadAttackOption, "its objectives are 'raise' and 'lower'"),
         ("PGD", {"options": {"step": 3}}, BadAttackOption, "no option 'step'"),
         ("PGD", {"options": {"steps": 2.5}}, BadAttackOption, "whole number"),
         ("PGD", {"options": {"steps": 0}}, BadAttackOption, "steps must be at least 1"),

@@ -11,6 +11,7 @@ from iqa_models import ModelSpec, QualityModel, create_model
 ALL = ("mse", "drift", "pairwise_inversion", "raise", "lower")
 PER_IMAGE = ("mse", "drift", "raise", "lower")
 BOTH = ("raise", "lower")
+GOALS = ("raise", "lower", "drift", "pairwise_inversion")
 SIZES = [(8, 8)] * 11
 EPSILON = {"inf": 0.05, "2": 0.5, "rmse": 0.03}
 
@@ -115,6 +116,10 @@ CASES = {
     "square": Case("square", PER_IMAGE, {"queries": 20, "restarts": 2, "report_steps": (5,)}),
     "spsa": Case("spsa", PER_IMAGE, {"queries": 24, "restarts": 2, "directions": 2, "report_steps": (6,)}),
     "universal": Case("universal", BOTH, {"steps": 4, "step_size": 0.5}, best_kept=False),
+    "minimum_norm": Case("minimum_norm", GOALS, {"steps": 8, "spread": 0.01}, best_kept=False,
+                         eot=False),
+    "minimum_norm on levels": Case("minimum_norm", GOALS, {"steps": 8, "spread": 0.01}, best_kept=False,
+                                   eot=False, threat={"pixels": "8bit"}),
     "torchattacks": Case("torchattacks", BOTH, {"attack": "VMIFGSM", "options": {"steps": 3, "N": 2}},
                          norms=("inf",), best_kept=False, eot=False),
     "torchattacks, norm 2": Case("torchattacks", BOTH, {"attack": "PGDL2", "options": {"steps": 3}},

@@ -30,6 +30,8 @@ HASHES = {
     "demo": "8ecae9e967bb3397155315110189e1bf4baec5e40fad3d8a31ef98856b5f5420",
     "demo-full": "5b56be1873c143f57a96a9c35ea411ba9fae5e5a743609179509a996c59da765",
     "linf-sweep": "10ce5499f93522128064b2f4517e0f70aea5395f1626799825382097c175d8b1",
+    "minimum-norm": "bb8ce8344d14e8e4a96ed909349da314ae4a7559e3b897a0576f0979c357103b",
+    "minimum-norm-l2": "f42fdadbbab4b95cea6ed53538006dda910652582f2e307adbf0c5edd1a39032",
     "parity-msu": "bd506073f81cd7bcc1ce5e4a767183196f1d863079b39b6220c0c893af8ac963",
     "parity-radii": "baef91ade21468dc69a8c4fcdab6881248e6dc005608ab5b2e1da56de2d93a04",
     "parity-rmse": "22e595cd17f9aa497b8e6397e8a3bf256bf4d6ed4225f25987bec3605ec966bf",
@@ -64,6 +66,25 @@ def test_the_demo_suites_are_what_they_say(name, radii):
     assert suite.main_epsilon == 1 / 255
     white = ("pgd/mse", "pgd/drift", "pgd/pairwise_inversion")
     assert suite.suite_min == (white if name == "demo" else (*white, "square/mse"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('epsilons = ["16/255"]', 'epsilons = ["8/255", "16/255"]', "give one in epsilons, the largest"),
+        ('suite_min = ["pgd/mse",', 'suite_min = ["minimum/raise",', "suite_min: 'minimum/raise' looks for"),
+        ("[data]", "TRANSFER[data]", "attacks: 'other': 'minimum/raise' looks for the smallest radius"),
+        ('["raise", "lower", "drift"', '["raise", "mse", "drift"', "its objectives are 'raise' and 'lower'"),
+        ('epsilons = ["1/255"]', 'epsilons = ["1/255"]\npixels = "8bit"', "no attack may use the whole ball"),
+    ],
+)
+def test_a_search_for_the_smallest_radius_is_kept_out_of_worst_cases(old, new, message):
+    """Neither a member of the minimum nor what is transferred, nor an attack that may use a whole ball."""
+    text = load_suite("minimum-norm").text
+    transfer = '[[attacks]]\nname = "other"\nkind = "transfer"\nof = "minimum/raise"\n\n[data]'
+    assert old in text
+    with pytest.raises(BadSuite, match=message):
+        parse_suite(text.replace(old, new.replace("TRANSFER[data]", transfer)), "mine")
 
 
 @pytest.mark.parametrize(

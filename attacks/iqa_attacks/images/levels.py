@@ -23,16 +23,18 @@ def on_levels(images: Tensor) -> bool:
     return torch.equal(images, nearest_levels(images))
 
 
-def round_inf(images: Tensor, clean: Tensor, reach: int, *, checked: bool = False) -> Tensor:
+def round_inf(images: Tensor, clean: Tensor, reach: int | Tensor, *, checked: bool = False) -> Tensor:
     """Round images (B, C, H, W) to 8 bits, no pixel further than `reach` levels from the clean image.
 
-    Clean images that are `checked` already are not looked at again.
+    The reach is one for all images, or (B, 1, 1, 1). Clean images that are `checked` already are not looked
+    at again.
 
     Raises:
         AttackError: the clean image is none of 8 bits.
     """
     at = _levels(clean, checked)
-    change = (images.double() * 255 - at).round().clamp(-reach, reach)
+    change = (images.double() * 255 - at).round()
+    change = change.clamp(-reach, reach)  # type: ignore[arg-type]  # both numbers, or both tensors
     return _pixels(at + change, images)
 
 

@@ -113,6 +113,21 @@ class Run:
         found = attack_optimality(MEASURE.rows(self.tables.measures))
         return pd.DataFrame(found, columns=Optimality._fields)
 
+    @property
+    def radii(self) -> pd.DataFrame:
+        """One row a (model, attack, objective, image) of a search for the smallest radius that moves a score.
+
+        The columns are those of `iqa_harness.tables.radii.radii_frame`; `radius` is inf where nothing up to
+        `largest` moved the image. Their medians and intervals are among the `measures`.
+        """
+        import pandas as pd
+
+        from iqa_harness.tables.radii import radii_frame
+        from iqa_harness.tables.robustness import model_rows
+
+        rows = {model: model_rows(self.store, self.manifest, model) for model in self.models}
+        return pd.concat([radii_frame(own, self.manifest, m) for m, own in rows.items()], ignore_index=True)
+
     @cached_property
     def intervals(self) -> pd.DataFrame:
         """One row a (model, radius, image): the lowest and highest score found; `INTERVAL_SCHEMA`."""

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import (
+    EVALUATED,
     AttackFailed,
     AttackResult,
     Cost,
     Ensemble,
     Example,
     Found,
+    Learner,
     TrainedUniversal,
-    Universal,
     draw_seeds,
     expected_score_and_gradient,
     measure,
@@ -137,10 +138,11 @@ def craft(
     copies = copies or Copies(runtime.choices, runtime.device)
     gradients = None if cell.ensemble else copies.of(model, cell.model_sha256)
     chunk = copies.chunk(cell.model_sha256, runtime.at_most)
-    if isinstance(attack, Universal) and cell.trained is not None:
+    if isinstance(attack, Learner) and cell.trained is not None:
         attack = cell.trained.of(
             attack,
-            gradients or model,
+            # What is learnt from scores that are stored is learnt from the model itself.
+            model if attack.lesson.split == EVALUATED else gradients or model,
             cell.model_sha256,
             lambda pixels: to_tensor(pixels, runtime.device),
             chunk,

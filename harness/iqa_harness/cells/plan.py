@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
-from iqa_attacks import Attack, Universal, unsaid
+from iqa_attacks import EVALUATED, Attack, Learner, MinimumNorm, unsaid
 from iqa_harness.cells.possible import require_possible, require_sizes
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
@@ -199,7 +200,7 @@ def plan_rivals(
             "a correlation needs at least 3"
         )
     validation = data.split("val") if suite.data.split != "val" else data.subset([])
-    training = training_images(suite, data)
+    training = training_images(suite, data, images)
     cells = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
     chosen = None if len(images) == total else selection
     return Work(suite, images, validation, tuple(cells), chosen, total, training)
@@ -348,7 +349,8 @@ def _attack_cells(
             cell = own.cell(images, split, first)
             cells.append(cell)
             # Right behind the cell that finds the examples, so that they are found once.
-            if settings.kind != "noise":  # what a model is moved by least says nothing of another
+            # What a model is moved by least, or just so far, says nothing of another.
+            if settings.kind not in ("noise", MinimumNorm.kind):
                 unaware, name = Surrogate(rival.label, cell.key, None), f"{settings.name}:{rival.label}"
                 cells += [
                     _Row(suite, target, name, attack, unaware, trained).cell(images, split, first)
@@ -413,6 +415,12 @@ class _Ranges:
         whole.firsts, whole._texts = range(1), {}
         return whole
 
+    @cached_property
+    def every(self) -> str:
+        """Return all images as they stand in a key of what depends on all of them: a hash."""
+        text = "".join(self.text(first) for first in self.firsts)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def count(self, first: int) -> int:
         """Return the number of images in the range that begins at `first`."""
         return len(self.images) - first if first == self.firsts[-1] else self.size
@@ -442,7 +450,7 @@ class _Row:
     ) -> None:
         self.suite, self.rival, self.name, self.attack, self.surrogate = suite, rival, name, attack, surrogate
         self.ensemble = ensemble
-        self.trained = trained if isinstance(attack, Universal) else None
+        self.trained = trained if isinstance(attack, Learner) else None
         # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
         self._common = {
             "attack": _canonical([name, attack.kind, _settings(attack)] if attack else [name]),
@@ -467,6 +475,8 @@ class _Row:
             "gradient": _canonical(gradient),
             "images": ranges.text(first),
         }
+        if isinstance(self.attack, Learner) and self.attack.lesson.split == EVALUATED:
+            content["evaluated"] = _canonical(ranges.every)
         text = "{" + ",".join(f'"{name}":{part}' for name, part in sorted(content.items())) + "}"
         return Cell(
             hashlib.sha256(text.encode()).hexdigest(),

@@ -196,6 +196,19 @@ class Bootstrap:
             every = np.concatenate([block.correlations(values, metric) for block in blocks])
         return Replicates(point, every[: self._resamples], every[self._resamples :], self.units)
 
+    def medians(self, values: Vector) -> Vector:
+        """Return the median of values (n,), which may be inf, on every draw: (resamples,)."""
+        order = np.argsort(values, kind="stable")
+        found = []
+        for counts in self._counts:
+            upto = np.cumsum(counts[order], axis=0, dtype=np.int64)
+            drawn = upto[-1]
+            # The two in the middle, which of an odd number are one.
+            middle = [(upto < (drawn + more) // 2).sum(axis=0) for more in (1, 2)]
+            found.append(sum(values[order][place] for place in middle) / 2)
+        every: Vector = np.concatenate(found)
+        return every[: self._resamples]
+
 
 def _drawn_counts(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
     """Draw units again so many times, then leave each group of them out once: counts (draws, units)."""

@@ -88,6 +88,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         (),
         store.root.name,
         attack_optimality(own),
+        radii=radius_measures(own),
     )
 
 
@@ -103,6 +104,7 @@ def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTa
         (),
         store.root.name,
         attack_optimality(own),
+        radii=radius_measures(own),
     )
 
 
@@ -138,6 +140,15 @@ def read_runs(found: Iterable[FoundRun], *, intervals: bool = True) -> tuple[lis
         except (ResultsError, RunError) as error:
             unread.append(str(error))
     return runs, unread
+
+
+def radius_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Return what the attacks found that look for the smallest radius, and what they cost."""
+    attacks = {m.attack for m in measures if m.measure == "radius_median"}
+    own = ("moved_share", "backwards")
+    return tuple(
+        m for m in measures if m.attack in attacks and (m.measure in own or m.measure.startswith("radius_"))
+    )
 
 
 def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:

@@ -25,7 +25,7 @@ def measure_rows(
             for pair in _clean_measures(judged)]  # fmt: skip
     for key, found in attacked.items():
         rows += [_row(judged, key, found.final, *pair) for pair in _attack_measures(judged, found)]
-    rows += _cost_rows(judged, attacked)
+    rows += cost_rows(judged, attacked)
     rows += _curve_rows(judged, attacked)
     rows += _optimality_rows(judged, {k: a for k, a in attacked.items() if k.epsilon == main_epsilon})
     return rows
@@ -72,7 +72,7 @@ def _agreement(judged: Judged, score: Vector) -> Iterator[tuple[str, Value]]:
     yield "rmse_score", m.rmse_score(mapped, judged.mos)
 
 
-def _cost_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
+def cost_rows(judged: Judged, attacked: Mapping[AttackKey, Attacked]) -> list[Measure]:
     """Cost an image of each attack and radius at full strength; its objectives share it."""
     rows: list[Measure] = []
     seen = set()

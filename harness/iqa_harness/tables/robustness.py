@@ -34,6 +34,7 @@ from iqa_harness.tables.closed_loop import closed_loop_rows, without_loops
 from iqa_harness.tables.expected import Planned, planned_attacks
 from iqa_harness.tables.measure_rows import measure_rows
 from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, reached, suite_min_rows
+from iqa_harness.tables.radii import radius_attacks, radius_rows, without_radii
 from iqa_harness.tables.rows import RowMaker, Scores, missing_rows
 from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
 from iqa_results import (
@@ -56,8 +57,8 @@ ENDS = (LOWEST_SEEN, HIGHEST_SEEN)
 USED = (
     "split", "image_id", "position", "reference", "mos", "attack", "kind", "objective", "norm", "epsilon",
     "steps", "final", "step_size", "clean_score", "adv_score", "adv_score_8bit", "adv_score_jpeg",
-    "attack_score", "rmse", "ssim", "projection_moved", "forwards", "backwards", "zero_gradients",
-    "gradient_l1", "seconds",
+    "attack_score", "linf", "l2", "rmse", "ssim", "projection_moved", "forwards", "backwards",
+    "zero_gradients", "gradient_l1", "seconds",
 )  # fmt: skip
 """The columns of stored rows that tables are made from."""
 
@@ -188,6 +189,10 @@ def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.Data
 
 def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, resamples: int) -> _ModelTables:
     expected, model = manifest.data.images, record.name
+    apart = radius_attacks(manifest, model)
+    manifest = without_radii(manifest, apart)
+    is_apart = rows["attack"].isin(list(apart))
+    rows_apart, rows = rows[is_apart], rows[~is_apart]
     clean = rows[(rows["attack"] == "clean") & (rows["split"] == manifest.data.split)]
     if len(clean) != expected:
         lost = expected - len(clean)
@@ -216,7 +221,10 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
         _judged_rows(table, flags),
         list(reached(judged, every, composed)),
         [FlagRow(model, *flag) for flag in flags],
-        measure_rows(judged, attacks.found, manifest.main_epsilon),
+        [
+            *measure_rows(judged, attacks.found, manifest.main_epsilon),
+            *radius_rows(judged, rows_apart, apart),
+        ],
         [_fit_row(judged)],
         list(_standings(make, worst)),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, ClosedLoop
+from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, ClosedLoop, MinimumNorm
 from iqa_harness.cells.compute import attack_columns, image_columns
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
@@ -198,7 +198,11 @@ def rows_disagree(
         unit, before = (number["adv_score"] - low) / span, (number["clean_score"] - low) / span
         losses = {"raise": unit, "lower": -unit, "drift": (unit - before) ** 2}
         losses |= {"mse": (unit - mos) ** 2} if mos is not None else {}
-        plain = own & ~attacked["attack"].isin(list(compressed)).to_numpy()
+        sized = (attacked["kind"] == MinimumNorm.kind).to_numpy()
+        plain = own & ~sized & ~attacked["attack"].isin(list(compressed)).to_numpy()
+        reached = sized & (number["loss"] >= -number["epsilon"] - BUDGET_SLACK)
+        off = ~(np.abs(number["loss"] + size) <= BUDGET_SLACK)
+        checks.append((own & reached & off, "has a loss that is not minus its size"))
         for objective, expected in losses.items():
             off = ~(np.abs(number["loss"] - expected) <= LOSS_SLACK)
             mine = plain & (attacked["objective"] == objective).to_numpy()

@@ -13,7 +13,7 @@ from iqa_reports import text
 from iqa_reports.inputs.run_view import ModelCost, Optimality
 
 if TYPE_CHECKING:
-    from iqa_results import ModelRecord, RunManifest
+    from iqa_results import Measure, ModelRecord, RunManifest
 
 
 class Triptych(NamedTuple):
@@ -57,6 +57,8 @@ class StoredRun:
     """Store the run was read from, for provenance."""
     optimalities: tuple[Optimality, ...] = ()
     """A row a (model, attack)."""
+    radii: tuple[Measure, ...] = ()
+    """Measures of attacks that look for the smallest radius."""
 
 
 class Comparable(NamedTuple):
@@ -205,6 +207,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         tuple(t._replace(model=rename[t.model]) for t in run.triptychs if t.model in rename),
         run.origin,
         tuple(o._replace(model=rename[o.model]) for o in run.optimalities if o.model in rename),
+        tuple(m._replace(model=rename[m.model]) for m in run.radii if m.model in rename),
     )
 
 
@@ -256,6 +259,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         tuple(triptych for part in parts for triptych in part.triptychs),
         ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
         tuple(each for part in parts for each in part.optimalities),
+        tuple(measure for part in parts for measure in part.radii),
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
 from iqa_reports.inputs.ranks import Rank, ranks
-from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
+from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Measure, Reach, RunManifest, TableSchema
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed", "closed_loop"]
@@ -104,6 +104,8 @@ class RunView:
     """By model; empty if not recorded."""
     optimalities: tuple[Optimality, ...] = ()
     """A row a (model, attack) at the main radius; empty if not recorded."""
+    radii: tuple[Measure, ...] = ()
+    """What attacks found that look for the smallest radius, and what they cost."""
     compared: bool = True
     """Whether all models were compared with each other; those of several runs were not."""
 
@@ -136,7 +138,9 @@ class RunView:
 
     def epsilons(self) -> list[float]:
         """Return the radii of the plan and the table, rising, the main one always among them."""
-        planned = {c.epsilon for c in self.manifest.cells if c.attack != "clean"}
+        # The largest radius of a search for the smallest one is none of the worst cases.
+        apart = {"clean", *(measure.attack for measure in self.radii)}
+        planned = {c.epsilon for c in self.manifest.cells if c.attack not in apart}
         found = {e.epsilon for e in self.estimates if e.row != "clean"}
         distinct: list[float] = []
         for epsilon in sorted(planned | found | {self.manifest.main_epsilon}):
@@ -295,6 +299,7 @@ def view_run(
     costs: Mapping[str, ModelCost] | None = None,
     *,
     optimalities: Iterable[Optimality] = (),
+    radii: Iterable[Measure] = (),
     compared: bool = True,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
@@ -314,7 +319,7 @@ def view_run(
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
     return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {},
-                   tuple(optimalities), compared)  # fmt: skip
+                   tuple(optimalities), tuple(radii), compared)  # fmt: skip
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
