@@ -94,7 +94,11 @@ def test_a_label_with_a_slash_is_no_markup(cli, tmp_path, monkeypatch):
     make_set(tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     iqa.attack("tiny.toml", {"x[/b]": "linear", "[/]": create_model("linear", seed=2)}, progress=False)
-    for command in (("report", "tiny", "--format", "html"), ("leaderboard", "iqa-store"), ("runs", "show", "tiny")):
+    for command in (
+        ("report", "tiny", "--format", "html"),
+        ("leaderboard", "iqa-store"),
+        ("runs", "show", "tiny"),
+    ):
         code, out, err = cli(*command)
         assert code == 0, err
         assert "x[/b]" in out
