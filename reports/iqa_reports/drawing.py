@@ -93,9 +93,9 @@ def save_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     with style(), warnings.catch_warnings():
         # A model's name may use a script that matplotlib's own font lacks: boxes, not a failure.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        if figure.get_layout_engine() is not None:
+        if (engine := figure.get_layout_engine()) is not None:
             # Once for all files; otherwise each file draws the figure twice and lays it out anew.
-            figure.draw_without_rendering()
+            engine.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(
             buffer, format=kind, dpi=160, metadata=dict.fromkeys(stamps), facecolor="white", edgecolor="none"

@@ -1,5 +1,7 @@
 """EOT as facts: seeded draws, averaged; independent of batch, company and the caller's own randomness."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,22 +49,21 @@ def _attack(kind="pgd", **settings):
     return create_attack(kind, threat=ThreatModel("inf", 0.05), **{**defaults, **settings})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pgd", "mifgsm", "apgd"])
 def test_results_repeat_whatever_the_company(kind):
     """The same numbers in every chunk and grouping, alone or shared; the caller's generator is left alone."""
     model, (images, ids, mos) = Noisy().eval(), targets([(8, 8)] * 10)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    whole = by_key(_attack(kind).run(model, images, ids, mos))
+    whole = by_key(_attack(kind, steps=2).run(model, images, ids, mos))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again = by_key(_attack(kind).run(model, images, ids, mos, chunk=1))
+    again = by_key(_attack(kind, steps=2).run(model, images, ids, mos, chunk=1))
     assert all(same(found, again[key]) for key, found in whole.items())
     for objective in ALL:
-        alone = by_key(_attack(kind, objectives=(objective,)).run(model, images, ids, mos))
-        assert all(same(alone[i, objective, 4], whole[i, objective, 4]) for i in range(10))
-    last = by_key(_attack(kind).run(model, images[8:], ids[8:], mos[8:]))
+        alone = by_key(_attack(kind, steps=2, objectives=(objective,)).run(model, images, ids, mos))
+        assert all(same(alone[i, objective, 2], whole[i, objective, 2]) for i in range(10))
+    last = by_key(_attack(kind, steps=2).run(model, images[8:], ids[8:], mos[8:]))
     assert all(same(found, whole[i + 8, o, s]) for (i, o, s), found in last.items())
 
 
@@ -86,9 +87,9 @@ def test_a_deterministic_model_is_evaluated_once():
 def test_scores_and_gradients_are_means_of_the_draws():
     """On a linear model with additive noise the mean gradient is the gradient; scores are means."""
     model, (images, ids, mos) = Noisy().eval(), targets(low=0.3, high=0.7)
-    result = _attack(objectives=("raise",), restarts=1, eot_samples=40).run(model, images, ids, mos)
+    result = _attack(objectives=("raise",), restarts=1, eot_samples=20).run(model, images, ids, mos)
     for i, image in enumerate(images):
-        assert float(result.clean[i]) == stored_score(model, image, seed=7, image_id=ids[i], draws=40)
+        assert float(result.clean[i]) == stored_score(model, image, seed=7, image_id=ids[i], draws=20)
         exact = Wavy().eval()(image.unsqueeze(0)).item()
         assert float(result.clean[i]) == pytest.approx(exact, abs=0.05)
 
@@ -103,7 +104,7 @@ def test_averaging_makes_the_attack_stronger():
                 self, (images + noise).clamp(0, 1)
             )
 
-    model, (images, ids, mos) = VeryNoisy().eval(), targets(low=0.3, high=0.7)
+    model, (images, ids, mos) = VeryNoisy().eval(), targets([(8, 8)] * 6, low=0.3, high=0.7)
 
     def reach(draws):
         attack = _attack(objectives=("raise",), restarts=1, eot_samples=draws, keep="last")
@@ -134,16 +135,23 @@ def test_every_mean_is_kept_in_float64(keep):
     assert {4} <= {each.example.step for each in found}
 
 
+@cache
+def _one_by_one(kind):
+    """Images of two sizes, and what is found on them by a model that draws for one image at a time."""
+    on = targets([(8, 8), (6, 9), (8, 8), (8, 8)])
+    return on, _attack(kind).run(Noisy().eval(), *on)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 8, 64])
 @pytest.mark.parametrize("kind", ["pgd", "apgd"])
 def test_a_model_that_draws_by_image_finds_the_same_in_fewer_passes(kind, chunk):
     """All draws of several images together are those of each image alone, bit for bit, in any chunk."""
-    on = targets([(8, 8), (6, 9), (8, 8), (8, 8)])
-    one_by_one = by_key(_attack(kind).run(Noisy().eval(), *on))
+    on, one_by_one = _one_by_one(kind)
     model = ByImage().eval()
     result = _attack(kind).run(model, *on, chunk=chunk)
-    assert all(same(found, one_by_one[key]) for key, found in by_key(result).items())
-    assert result.cost == _attack(kind).run(Noisy().eval(), *on).cost
+    expected = by_key(one_by_one)
+    assert all(same(found, expected[key]) for key, found in by_key(result).items())
+    assert result.cost == one_by_one.cost
     # Clean scores are of one draw at a time, as all that is stored.
     assert max(model.passes) <= chunk
     assert model.passes[: 4 * 3] == [1] * 12

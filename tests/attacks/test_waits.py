@@ -19,7 +19,7 @@ KINDS = {
     "apgd": {},
     "jpeg": {"step_size": 0.01, "jpeg_qualities": (50, 75)},
 }
-FEW, MANY = 2, 6
+FEW, MANY = 2, 4
 """Steps of two runs; the difference of what they wait for is that of so many more steps."""
 
 
@@ -37,7 +37,7 @@ class Curved(QualityModel):
         return 0.3 * torch.sin(9 * images).mean((1, 2, 3)) + (images.mean((1, 2, 3)) - 0.4).square()
 
 
-def _a_step(kind, threat, count=2, objectives=THREE, restarts=3, chunk=64, sizes=1):
+def _a_step(kind, threat, count=2, objectives=THREE, restarts=2, chunk=64, sizes=1):
     """Return waits and copies a step, exactly."""
     spent = []
     for steps in (FEW, MANY):

@@ -83,7 +83,7 @@ def _box():
 
 def _entrants():
     return [
-        Entrant("a", create_model("linear", seed=1)),
+        Entrant("a", create_model("linear", seed=4)),
         Entrant("b", create_model("linear", seed=2)),
         _box(),
     ]

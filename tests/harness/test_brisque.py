@@ -6,44 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from helpers import tiny
 from iqa_results import ResultStore
 
 pytest.importorskip("brisque", reason="brisque is not installed: pip install brisque")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-model.md"
-SUITE = """name = "square"
-summary = "a few queries"
-seed = 0
-main_epsilon = "4/255"
-suite_min = ["square/mse"]
-cell_images = 4
-
-[data]
-name = "smoke"
-split = "test"
-images = 4
-
-[[attacks]]
-name = "square"
-kind = "square"
-epsilons = ["4/255"]
-objectives = ["mse"]
-queries = 20
-
-[[attacks]]
-name = "pgd"
-kind = "pgd"
-epsilons = ["4/255"]
-objectives = ["mse"]
-steps = 2
-step_size = "2/255"
-
-[[attacks]]
-name = "transfer"
-kind = "transfer"
-of = "pgd/mse"
-"""
+SUITE = tiny.on_smoke(
+    "square",
+    ["square/mse"],
+    {
+        "square": 'objectives = ["mse"]\nqueries = 20',
+        "pgd": 'objectives = ["mse"]\nsteps = 2\nstep_size = "2/255"',
+    },
+    tiny.TRANSFER,
+)
 
 
 def test_brisque_is_attacked_as_the_page_says(tmp_path, cli, monkeypatch):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from helpers import tiny
@@ -163,13 +162,7 @@ def test_a_run_of_defended_models_is_made_again_and_agrees(run, images):
 
 def test_a_worker_makes_defended_models_again(tmp_path):
     """From the undefended model's checkpoint and the words of the defences."""
-    images = tiny.make_images(val=4)
-    lines = ["path,mos,split"]
-    for record, pixels in zip(images.records, images.pixels, strict=True):
-        Image.fromarray(pixels).save(tmp_path / f"{record.image_id}.png")
-        lines.append(f"{record.image_id}.png,{record.mos},{record.split}")
-    (tmp_path / "tiny.csv").write_text("\n".join(lines))
-    data = open_data(tmp_path / "tiny.csv", mos_range=(1.0, 5.0))
+    data = open_data(tiny.write_csv(tmp_path, tiny.make_images(val=4)), mos_range=(1.0, 5.0))
     work, store, entrants = (
         plan(parse_suite(TEXT, "tiny"), _entrants(), data),
         ResultStore(tmp_path / "s"),

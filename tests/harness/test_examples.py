@@ -17,7 +17,7 @@ from iqa_models import create_model
 from iqa_results import EXAMPLE_SCHEMA, BadPart, ResultStore
 from iqa_suites import parse_suite
 
-TEXT = tiny.SUITE + '\n[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "pgd/mse"\n'
+TEXT = tiny.SUITE + tiny.TRANSFER
 L2 = TEXT.replace('name = "tiny"\nsummary', 'name = "tiny"\nnorm = "2"\nsummary').replace(
     'epsilons = ["', 'norm = "2"\nepsilons = ["'
 )

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import iqa_harness as iqa
+from helpers import tiny
 from iqa_harness.cli.app import app
 from iqa_harness.entrants.foreign import foreign_argument, foreign_text, measured
 from iqa_harness.entrants.naming import as_entrant, as_entrants, from_record, parse_model, run_plugins
@@ -60,25 +61,7 @@ from PIL import Image, ImageStat
 for f in sys.argv[1:]:
     print(sum(ImageStat.Stat(Image.open(f)).stddev))
 """
-SUITE = """name = "queries"
-summary = "a few queries"
-seed = 0
-main_epsilon = "4/255"
-suite_min = ["square/raise"]
-cell_images = 4
-
-[data]
-name = "smoke"
-split = "test"
-images = 4
-
-[[attacks]]
-name = "square"
-kind = "square"
-epsilons = ["4/255"]
-objectives = ["raise"]
-queries = 4
-"""
+SUITE = tiny.on_smoke("queries", ["square/raise"], {"square": 'objectives = ["raise"]\nqueries = 4'})
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from helpers import tiny
 from iqa_harness.cells.plan import plan
@@ -32,12 +31,7 @@ PATH = os.pathsep.join(str(ROOT / name) for name in PACKAGES)
 def folder(tmp_path_factory):
     """A suite of two attacks on twelve images in a CSV."""
     folder = tmp_path_factory.mktemp("set")
-    images = tiny.make_images()
-    lines = ["path,mos,split"]
-    for record, pixels in zip(images.records, images.pixels, strict=True):
-        Image.fromarray(pixels).save(folder / f"{record.image_id}.png")
-        lines.append(f"{record.image_id}.png,{record.mos},{record.split}")
-    (folder / "tiny.csv").write_text("\n".join(lines))
+    tiny.write_csv(folder, tiny.make_images())
     named = f'name = "{folder}/tiny.csv"\nmos_range = [1.0, 5.0]'
     (folder / "tiny.toml").write_text(tiny.SUITE.replace('name = "tiny"\nimages', f"{named}\nimages"))
     return folder

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import iqa_harness as iqa
+from helpers import tiny
 from iqa_harness.entrants.naming import as_entrant
 from iqa_models import MissingWeights, UnknownModel
 
@@ -87,26 +88,8 @@ def test_the_three_commands_of_the_page_run(cli, tmp_path):
         assert code == 0, (command, out, err)
 
 
-SUITE = """name = "few"
-summary = "a few steps"
-seed = 0
-main_epsilon = "4/255"
-suite_min = ["pgd/raise", "pgd/lower"]
-cell_images = 4
-
-[data]
-name = "smoke"
-split = "test"
-
-[[attacks]]
-name = "pgd"
-kind = "pgd"
-epsilons = ["4/255"]
-objectives = ["raise", "lower"]
-steps = 3
-relative_step_size = 0.5
-restarts = 1
-"""
+PGD = 'objectives = ["raise", "lower"]\nsteps = 3\nrelative_step_size = 0.5\nrestarts = 1'
+SUITE = tiny.on_smoke("few", ["pgd/raise", "pgd/lower"], {"pgd": PGD})
 
 
 def test_three_metrics_are_attacked_end_to_end(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pyarrow.compute as pc
@@ -29,7 +30,7 @@ from iqa_suites import parse_suite
 
 def _entrants():
     return [
-        Entrant("first", create_model("linear", seed=1)),
+        Entrant("first", create_model("linear", seed=4)),
         Entrant("second", create_model("linear", seed=2)),
     ]
 
@@ -42,6 +43,20 @@ def _run(store, images, suite, text="", entrants=None, on_cell=lambda *_: None, 
 def _rows(store, manifest):
     """All rows without the one column that is a timing."""
     return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, images, suite):
+    """Store and manifest of a whole run, to be read only."""
+    store = ResultStore(tmp_path_factory.mktemp("finished"))
+    return store, _run(store, images, suite)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The same in a store of the test's own."""
+    shutil.copytree(finished[0].root, tmp_path, dirs_exist_ok=True)
+    return ResultStore(tmp_path), finished[1]
 
 
 def test_a_run_computes_every_cell_once(tmp_path, images, suite, suite_text):
@@ -62,10 +77,9 @@ def test_a_run_computes_every_cell_once(tmp_path, images, suite, suite_text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 7, 29])
-def test_resumed_equals_uninterrupted(tmp_path, images, suite, stop_after):
+def test_resumed_equals_uninterrupted(finished, tmp_path, images, suite, stop_after):
     """An interrupt between any two cells loses nothing: the resumed run has the same rows."""
-    whole = ResultStore(tmp_path / "whole")
-    expected = _rows(whole, _run(whole, images, suite))
+    expected = _rows(*finished)
     store, done = ResultStore(tmp_path / "cut"), []
 
     def stop(cell: Cell, status: str) -> None:
@@ -103,10 +117,9 @@ def test_results_do_not_depend_on_order_chunk_or_cell_size(tmp_path, images, sui
     assert numbers("c", _entrants(), larger, Runtime(chunk=3)).equals(expected)
 
 
-def test_a_damaged_part_is_computed_again(tmp_path, images, suite):
+def test_a_damaged_part_is_computed_again(copy, images, suite):
     """A part that does not read back is a missing cell, not an error and not a number."""
-    store = ResultStore(tmp_path)
-    manifest = _run(store, images, suite)
+    store, manifest = copy
     expected = _rows(store, manifest)
     store.cell_path(manifest.cells[5].key).write_bytes(b"PAR1 nothing PAR1")
     seen = []
@@ -126,7 +139,7 @@ class Fragile(LinearQuality):
 
 def test_a_failed_cell_leaves_a_hole_not_a_number(tmp_path, images, suite):
     """One failing cell: the others are stored, the run is partial, its values are undefined with a reason."""
-    model = create_model("linear", seed=1)
+    model = create_model("linear", seed=4)
     model.__class__ = Fragile
     model.hates = torch.from_numpy(images.pixels[10][0] / 255).float().T  # none of the images checked before
     store = ResultStore(tmp_path)
@@ -142,10 +155,9 @@ def test_a_failed_cell_leaves_a_hole_not_a_number(tmp_path, images, suite):
 
 
 @pytest.mark.slow
-def test_a_missing_member_leaves_no_minimum(tmp_path, images, suite):
+def test_a_missing_member_leaves_no_minimum(finished, suite):
     """If an attack's part is lost, its value and the minimum over it are undefined, others stay."""
-    store = ResultStore(tmp_path)
-    manifest = _run(store, images, suite)
+    store, manifest = finished
     lost = next(c for c in manifest.cells if c.attack == "pgd" and c.epsilon > 0.01 and c.model == "first")
     cells = tuple(replace_status(c, "missing") if c.key == lost.key else c for c in manifest.cells)
     table = robustness_table(store, manifest.model_copy(update={"cells": cells})).table.to_pylist()
@@ -200,18 +212,16 @@ def test_the_validation_split_can_be_attacked(tmp_path, images, suite_text):
     }
 
 
-def test_a_run_keeps_all_its_models(tmp_path, images, suite):
+def test_a_run_keeps_all_its_models(copy, images, suite):
     """A call that names fewer models than the run holds is refused: they would vanish from its table."""
-    store = ResultStore(tmp_path)
-    _run(store, images, suite)
+    store, _ = copy
     with pytest.raises(RunError, match="holds second too"):
         _run(store, images, suite, entrants=_entrants()[:1])
 
 
-def test_a_killed_run_is_reported_from_what_is_there(tmp_path, images, suite):
+def test_a_killed_run_is_reported_from_what_is_there(copy):
     """The manifest of a start and the parts of the store give the state as it is now."""
-    store = ResultStore(tmp_path)
-    manifest = _run(store, images, suite)
+    store, manifest = copy
     missing = tuple(c.model_copy(update={"status": "missing"}) for c in manifest.cells)
     started = manifest.model_copy(update={"cells": missing, "status": "running", "backwards": 0})
     assert refreshed(store, started).cells == manifest.cells
@@ -240,7 +250,7 @@ def test_the_harness_measures_and_scores_again(images, suite):
         threat=ThreatModel("inf", epsilon), objectives=("raise",), steps=5, step_size=epsilon, restarts=1
     )
     cell = Cell("0" * 64, "m", "1" * 64, "cheat", attack, "test", 0, 4)
-    model = create_model("linear", seed=1)
+    model = create_model("linear", seed=4)
     rows = run_cell(cell, model, images.split("test"), Runtime())
     assert rows
     for row in rows:
@@ -277,7 +287,7 @@ def test_the_memory_of_a_cell_does_not_grow_with_the_versions_of_an_image(images
     threat = ThreatModel("inf", 4 / 255)
     attack = PGD(threat=threat, objectives=("raise",), steps=60, step_size=1 / 255)
     cell = Cell("0" * 64, "m", "1" * 64, "pgd", attack, "test", 0, 2)
-    model, test = create_model("linear", seed=1), images.split("test")
+    model, test = create_model("linear", seed=4), images.split("test")
     clean = [to_tensor(test.read(i), "cpu") for i in range(2)]
 
     def needed(versions):
@@ -297,10 +307,9 @@ def test_the_memory_of_a_cell_does_not_grow_with_the_versions_of_an_image(images
     assert needed(60) == needed(8) > needed(1)
 
 
-def test_budgets_and_scores_of_all_rows(tmp_path, images, suite):
+def test_budgets_and_scores_of_all_rows(finished):
     """No stored example exceeds its radius, and the harness's score is the attack's up to rounding."""
-    store = ResultStore(tmp_path)
-    rows = _rows(store, _run(store, images, suite)).to_pandas()
+    rows = _rows(*finished).to_pandas()
     clean = rows["attack"] == "clean"
     assert (rows["threat"][clean] == "none").all()
     assert (rows["threat"][~clean] == "ball").all()
@@ -343,10 +352,10 @@ def test_what_a_cell_depends_on_changes_its_key(images, suite, suite_text, old, 
 def test_other_models_data_and_names_are_other_cells(images, suite):
     """Weights, labels and the model's name in the run are in the key; another model adds cells only."""
     base = _keys(images, suite)
-    heavier = create_model("linear", seed=1)
+    heavier = create_model("linear", seed=4)
     heavier.bias.data += 1e-3
     assert not base & _keys(images, suite, [Entrant("first", heavier)])
-    assert not base & _keys(images, suite, [Entrant("renamed", create_model("linear", seed=1))])
+    assert not base & _keys(images, suite, [Entrant("renamed", create_model("linear", seed=4))])
     assert not base & _keys(tiny.make_images(seed=1), suite)
     more = _keys(images, suite, [*_entrants(), Entrant("third", create_model("linear", seed=3))])
     assert base < more
@@ -363,10 +372,9 @@ def test_impossible_plans_are_refused(images, suite):
         plan(suite, _entrants(), tiny.make_images(test=5))
 
 
-def test_a_run_name_belongs_to_one_suite(tmp_path, images, suite, suite_text):
+def test_a_run_name_belongs_to_one_suite(copy, images, suite_text):
     """A second suite cannot silently take over a run's name."""
-    store = ResultStore(tmp_path)
-    _run(store, images, suite)
+    store, _ = copy
     other = parse_suite(suite_text.replace("steps = 4", "steps = 5"), "other")
     with pytest.raises(RunError, match="choose another --run name"):
         _run(store, images, other)
@@ -388,9 +396,9 @@ def test_a_masked_gradient_is_seen(fault, check):
     assert all(c.passed for c in check_model(create_model("linear"), batch).values())
 
 
-def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
+def test_the_manifest_says_what_was_checked_and_spent(finished):
     """Checks, provenance and the number of gradients are in the record."""
-    manifest = _run(ResultStore(tmp_path), images, suite)
+    store, manifest = finished
     checks = manifest.models[0].checks
     first = ["finite_scores", "score_range", "repeatable", "batch_independent", "gradient_finite"]
     probes = ["tones_alive", "noise_weaker", "ends_reached", "converged"]
@@ -398,7 +406,7 @@ def test_the_manifest_says_what_was_checked_and_spent(tmp_path, images, suite):
     assert list(checks) == [*first, *probes, "gradient_unchanged"]
     assert all(check["passed"] for check in checks.values())
     assert checks["gradient_agrees"]["value"] < 0.01  # the model is linear
-    rows = ResultStore(tmp_path).read_cells(c.key for c in manifest.cells)
+    rows = store.read_cells(c.key for c in manifest.cells)
     final = rows.filter(pc.field("final")).to_pandas().drop_duplicates(["cell", "image_id"])
     assert manifest.backwards == final["backwards"].sum() > 0
     assert manifest.provenance.packages["torch"] == torch.__version__.split("+")[0]
@@ -430,19 +438,17 @@ def test_a_key_is_the_hash_of_one_canonical_json_object(images, suite):
     assert cell.key == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_run_name_belongs_to_one_data_set(tmp_path, images, suite):
+def test_a_run_name_belongs_to_one_data_set(copy, suite):
     """Images of the same number and ids, but others, do not take it over either."""
-    store = ResultStore(tmp_path)
-    before = _run(store, images, suite)
+    store, before = copy
     with pytest.raises(RunError, match=r"is of suite 'tiny' .* on data 'tiny' .*, not of suite 'tiny'"):
         _run(store, tiny.make_images(seed=1), suite)
     assert store.read_manifest("r") == before
 
 
-def test_a_models_name_in_a_run_belongs_to_its_weights(tmp_path, images, suite):
+def test_a_models_name_in_a_run_belongs_to_its_weights(copy, images, suite):
     """Other weights under the name are refused, what is stored stays the run's; `replace` says otherwise."""
-    store = ResultStore(tmp_path)
-    before = _run(store, images, suite)
+    store, before = copy
     other = [_entrants()[0], Entrant("second", create_model("linear", seed=9))]
     with pytest.raises(RunError, match=r"another model 'second' .*choose another --run name, or"):
         _run(store, images, suite, entrants=other)
@@ -457,7 +463,7 @@ def test_a_models_name_in_a_run_belongs_to_its_weights(tmp_path, images, suite):
 
 def test_a_model_of_which_nothing_is_stored_can_be_mended(tmp_path, images, suite):
     """A model that failed everywhere is edited and started again under the same name and run."""
-    model = create_model("linear", seed=1)
+    model = create_model("linear", seed=4)
     model.__class__, model.hates = Fragile, torch.full((3, 16), 9.0)
     broken, store = Entrant("m", model), ResultStore(tmp_path)
 

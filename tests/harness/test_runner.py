@@ -31,7 +31,7 @@ from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite
 
-TEXT = tiny.SUITE + '\n[[attacks]]\nname = "transfer"\nkind = "transfer"\nof = "pgd/mse"\n'
+TEXT = tiny.SUITE + tiny.TRANSFER
 
 
 def _entrants(*seeds):

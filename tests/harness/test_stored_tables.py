@@ -1,5 +1,7 @@
 """Tables that would be made again as they are, are read; any change of what made them makes them anew."""
 
+import shutil
+
 import pytest
 
 import iqa_harness as iqa
@@ -15,14 +17,21 @@ from iqa_models import create_model
 from iqa_results import RUN_TABLES, ResultStore
 
 
-@pytest.fixture
-def store(tmp_path, images, suite):
-    """A store with one run, its tables made."""
+@pytest.fixture(scope="module")
+def tabled(tmp_path_factory, images, suite):
+    """A store with one run, its tables made; to be copied."""
     entrants = [Entrant("m", create_model("linear", seed=10))]
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path_factory.mktemp("tabled"))
     run_suite(plan(suite, entrants, images), entrants, RunConfig("r", ""), store)
     aggregated(store, "r")
     return store
+
+
+@pytest.fixture
+def store(tabled, tmp_path):
+    """That store, as the test's own."""
+    shutil.copytree(tabled.root, tmp_path, dirs_exist_ok=True)
+    return ResultStore(tmp_path)
 
 
 def times(store):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from helpers import tiny
@@ -30,26 +29,20 @@ from iqa_results import ResultStore
 from iqa_suites import parse_suite
 
 pytestmark = pytest.mark.slow
-TRANSFER = """
-[[attacks]]
-name = "transfer"
-kind = "transfer"
-of = "pgd/mse"
-"""
-SUITE = tiny.SUITE.replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]') + TRANSFER
+SUITE = tiny.SUITE + tiny.TRANSFER
+for before, after in {
+    '["2/255", "4/255"]': '["4/255"]', "images = 12": "images = 8", "restarts = 2": "restarts = 1",
+    "steps = 4\nreport_steps = [1, 2]": "steps = 2\nreport_steps = [1]",
+}.items():  # fmt: skip
+    assert before in SUITE
+    SUITE = SUITE.replace(before, after)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Twelve test and four validation images of 32 x 32 pixels, as files that other processes can read."""
+    """Eight test and four validation images of 32 x 32 pixels, as files that other processes can read."""
     folder = tmp_path_factory.mktemp("images")
-    images = tiny.make_images(val=4, size=32)
-    lines = ["path,mos,split"]
-    for record, pixels in zip(images.records, images.pixels, strict=True):
-        Image.fromarray(pixels).save(folder / f"{record.image_id}.png")
-        lines.append(f"{record.image_id}.png,{record.mos},{record.split}")
-    path = folder / "tiny.csv"
-    path.write_text("\n".join(lines))
+    path = tiny.write_csv(folder, tiny.make_images(test=8, val=4, size=32))
     return open_data(path, mos_range=(1.0, 5.0))
 
 
@@ -144,7 +137,7 @@ def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path):
     entrants = [Entrant("wide", Wide().eval())]
     with pytest.raises(AttackFailed, match="not finite"):
         score(frozen(entrants[0].model, precision="float16"), torch.full((1, 3, 32, 32), 0.5), chunk=1)
-    work = plan(parse_suite(SUITE.replace(TRANSFER, ""), "tiny"), entrants, data)
+    work = plan(parse_suite(SUITE.replace(tiny.TRANSFER, ""), "tiny"), entrants, data)
     made = [
         run(work, entrants, tmp_path / name, Runtime(tune="off", choices=choices))
         for name, choices in (("half", (choice(entrants[0], precision="float16"),)), ("off", ()))
@@ -193,7 +186,7 @@ def test_workers_get_the_drivers_choice(work, entrants, tuned, tmp_path, monkeyp
 
 def test_a_long_run_is_measured_once(work, entrants, plain):
     """A run worth it gets a measured choice; one that began without stays without; far workers get none."""
-    text = SUITE.removesuffix(TRANSFER).replace("steps = 4", "steps = 400")
+    text = SUITE.removesuffix(tiny.TRANSFER).replace("steps = 2", "steps = 800")
     longer = plan(parse_suite(text, "tiny"), entrants[:1], work.images)
     missing = {cell.key for cell in longer.cells}
     (made,) = choose(longer, entrants[:1], Runtime(), None, missing, "inline")

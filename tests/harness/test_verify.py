@@ -1,6 +1,7 @@
 """A run that was tampered with is found, row by name; one that was not is made again and agrees."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,15 +26,23 @@ def _entrants():
     return [Entrant("m", create_model("linear", seed=10))]
 
 
-@pytest.fixture
-def run(tmp_path, images, suite, suite_text):
-    """A finished run whose tables are written."""
-    store = ResultStore(tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, images, suite, suite_text):
+    """A finished run whose tables are written, to be copied."""
+    store = ResultStore(tmp_path_factory.mktemp("finished"))
     manifest = run_suite(
         plan(suite, _entrants(), images), _entrants(), RunConfig("r", suite_text), store, Runtime()
     )
     robustness_table(store, manifest).write(store, "r")
     return store, manifest
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """That run in a store of the test's own."""
+    store, manifest = finished
+    shutil.copytree(store.root, tmp_path, dirs_exist_ok=True)
+    return ResultStore(tmp_path), manifest
 
 
 def _tamper(store, cell, change):

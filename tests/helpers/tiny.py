@@ -1,8 +1,11 @@
-"""A small image set in memory, and a suite on it."""
+"""A small image set, in memory or as files, and suites on it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from iqa_harness.data import ArrayImageSet, DataCard
 
@@ -60,6 +63,48 @@ relative_step_size = 1.0
 restarts = 1
 """
 """The smallest suite with a worst case, on any images."""
+
+
+TRANSFER = """
+[[attacks]]
+name = "transfer"
+kind = "transfer"
+of = "pgd/mse"
+"""
+"""The examples of PGD for MSE, tried on every other model."""
+
+
+def on_smoke(name, suite_min, attacks, more=""):
+    """Return a suite on four images of `smoke`: attacks are kinds with their own settings, lines of TOML."""
+    head = f"""name = "{name}"
+summary = "for tests"
+seed = 0
+main_epsilon = "4/255"
+suite_min = {suite_min}
+cell_images = 4
+
+[data]
+name = "smoke"
+split = "test"
+images = 4
+"""
+    tables = [
+        f'[[attacks]]\nname = "{kind}"\nkind = "{kind}"\nepsilons = ["4/255"]\n{settings}\n'
+        for kind, settings in attacks.items()
+    ]
+    return "\n".join([head, *tables]) + more
+
+
+def write_csv(folder, images, name="tiny.csv"):
+    """Write images as PNG files with a CSV of their labels and splits; return the path of that."""
+    lines = ["path,mos,split"]
+    for record, pixels in zip(images.records, images.pixels, strict=True):
+        file = record.image_id.replace("/", "-") + ".png"
+        Image.fromarray(pixels).save(folder / file)
+        lines.append(f'"{file}",{record.mos},{record.split}')
+    path = Path(folder) / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def make_images(test=12, val=12, size=16, seed=0):

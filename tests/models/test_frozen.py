@@ -1,6 +1,7 @@
 """A frozen copy is the same function: equal scores and gradients; the model it was made of is untouched."""
 
 import copy
+import functools
 import inspect
 import math
 
@@ -45,7 +46,9 @@ def with_statistics(model):
     return model
 
 
+@functools.lru_cache(maxsize=4)
 def build(name, **options):
+    """Return a model, one for all tests in a row that ask for it: none may change it."""
     known = inspect.signature(registry.find_builder(name)).parameters
     cheap = {option: value for option, value in CHEAP.items() if option in known}
     return with_statistics(create_model(name, **{**cheap, **options}))
@@ -112,7 +115,7 @@ def test_every_batch_norm_of_a_trunk_is_folded(name):
 @pytest.mark.parametrize("name", ["hyperiqa", "srm_mobilenetv3_large"])
 def test_the_model_is_untouched(name):
     """Weights, statistics, layout, flags, modes and hooks are what they were, whatever copy is made."""
-    model = build(name)
+    model = build.__wrapped__(name)
     model.trunk.train()
     next(model.parameters()).requires_grad_(False)
     state = copy.deepcopy(model.state_dict())

@@ -41,7 +41,17 @@ from iqa_models import QualityModel
 
 VERIFY_CHUNK = 8
 """Versions of one image that a CPU measures together: in float64 some dozens of a large one fill a memory."""
-
+OF_CLEAN = {
+    "best_restart": 0,
+    "best_step": 0,
+    "linf": 0.0,
+    "l2": 0.0,
+    "rmse": 0.0,
+    "ssim": 1.0,
+    "projection_moved": 0.0,
+    "loss": None,
+}
+"""What a row of an image without attack says of an attack."""
 
 Crafted = Callable[[Cell], AttackResult | None]
 """Gives what an attack found that other cells use too; None for what nobody else uses."""
@@ -210,14 +220,7 @@ def _clean_rows(
             "adv_score_8bit": value,
             "adv_score_jpeg": jpeg[i],
             "attack_score": value,
-            "loss": None,
-            "best_restart": 0,
-            "best_step": 0,
-            "linf": 0.0,
-            "l2": 0.0,
-            "rmse": 0.0,
-            "ssim": 1.0,
-            "projection_moved": 0.0,
+            **OF_CLEAN,
             "forwards": 2 * draws if slopes else draws,
             "backwards": draws if slopes else 0,
             "zero_gradients": draws if slopes and slopes[i] == 0 else 0,

@@ -88,15 +88,18 @@ def sources_sha256() -> str:
 
 def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Return the installed version of each package, 'not installed' where there is none."""
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return {name: _version(name) for name in packages}
 
 
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
 def _checkout(folder: Path) -> tuple[str | None, bool | None]:
     """Return commit and dirtiness of the checkout this file is in; None, None for an installed package."""
     git = shutil.which("git")

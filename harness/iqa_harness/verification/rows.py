@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, ClosedLoop, MinimumNorm
-from iqa_harness.cells.compute import attack_columns, image_columns
+from iqa_harness.cells.compute import OF_CLEAN, attack_columns, image_columns
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.machine.runtime import Runtime
@@ -34,16 +34,6 @@ SSIM_SLACK = 1e-5
 UNPLANNED = ("device", "seconds", "harness")
 """Columns that say where, when and by what a row was made: a row made again has others."""
 _NUMBERS = tuple(c.name for c in ROW.columns if c.type == pa.float64())
-_OF_CLEAN = {
-    "best_restart": 0,
-    "best_step": 0,
-    "linf": 0.0,
-    "l2": 0.0,
-    "rmse": 0.0,
-    "ssim": 1.0,
-    "projection_moved": 0.0,
-    "loss": None,
-}
 
 
 def reported(cell: Cell) -> list[tuple[str, int]]:
@@ -146,7 +136,7 @@ def _impossible(cell: Cell, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 def _unlike_clean(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield column and detail of everything that a row without attack cannot hold."""
-    for name, value in _OF_CLEAN.items():
+    for name, value in OF_CLEAN.items():
         if row[name] != value:
             yield name, f"{name}: {shown(row[name])} is stored of an image without attack"
     for name in ("adv_score", "adv_score_8bit", "attack_score"):
@@ -210,6 +200,7 @@ def rows_disagree(
     return [
         Finding("row", f"{model}, {row_name(row)}", what)
         for broken, what in checks
+        if broken.any()  # no rows are made to records slowly too
         for row in attacked[broken].to_dict("records")
     ]
 

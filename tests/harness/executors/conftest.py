@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
@@ -20,13 +19,7 @@ from iqa_models import create_model
 from iqa_results import ResultStore
 from iqa_suites import parse_suite
 
-TRANSFER = """
-[[attacks]]
-name = "transfer"
-kind = "transfer"
-of = "pgd/mse"
-"""
-SUITE = tiny.SUITE.replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]') + TRANSFER
+SUITE = tiny.SUITE.replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]') + tiny.TRANSFER
 
 DEADLY = '''
 """A linear model whose process dies in the middle of a cell, as often as its marker file has letters."""
@@ -61,14 +54,7 @@ def deadly(*, marker: str, driver: int) -> Deadly:
 def csv_set(tmp_path_factory):
     """A CSV of twelve test and four validation images of 16 x 16 pixels."""
     folder = tmp_path_factory.mktemp("images")
-    images = tiny.make_images(val=4)
-    lines = ["path,mos,split"]
-    for record, pixels in zip(images.records, images.pixels, strict=True):
-        Image.fromarray(pixels).save(folder / f"{record.image_id}.png")
-        lines.append(f"{record.image_id}.png,{record.mos},{record.split}")
-    path = folder / "tiny.csv"
-    path.write_text("\n".join(lines))
-    return open_data(path, mos_range=(1.0, 5.0))
+    return open_data(tiny.write_csv(folder, tiny.make_images(val=4)), mos_range=(1.0, 5.0))
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from helpers import tiny
 from iqa_harness.data import ArrayImageSet, DataCard, ImageRecord
 from iqa_harness.training import TrainConfig
 
@@ -48,7 +48,7 @@ def make_set(counts, side=40):
     return TinySet(records, pixels, CARD, hashlib.sha256(repr(records).encode()).hexdigest())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_set():
     """Twelve training, six validation and two test images of 40 x 40."""
     return make_set({"train": 12, "val": 6, "test": 2})
@@ -60,7 +60,7 @@ def new_set():
     return make_set
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config():
     """Settings for a small convolutional model, three epochs of three steps."""
     return TrainConfig(
@@ -77,11 +77,5 @@ def config():
 @pytest.fixture
 def photographs(tmp_path):
     """A folder with a CSV set `set.csv`: twelve training, six validation and six test images of 40 x 40."""
-    data = make_set({"train": 12, "val": 6, "test": 6})
-    lines = ["path,mos,split"]
-    for record, pixels in zip(data.records, data.pixels, strict=True):
-        name = record.image_id.replace("/", "-") + ".png"
-        Image.fromarray(pixels).save(tmp_path / name)
-        lines.append(f"{name},{record.mos},{record.split}")
-    (tmp_path / "set.csv").write_text("\n".join(lines) + "\n")
+    tiny.write_csv(tmp_path, make_set({"train": 12, "val": 6, "test": 6}), "set.csv")
     return tmp_path
