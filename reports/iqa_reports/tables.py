@@ -9,6 +9,7 @@ from iqa_reports import text
 from iqa_reports.finding import ball
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.models_table import models_table
+from iqa_reports.power import power_view
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
 
@@ -334,6 +335,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(transfer_table(view, metric) for metric in METRICS),
         models_table(view),
         flags_table(view),
+        power_view(view.power, text.setting(view.manifest)),
         checks_table(view),
         throughput_table(view),
     ]

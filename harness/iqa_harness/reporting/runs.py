@@ -72,8 +72,9 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
             f"`iqa-harness report {run} --store {store.root}`"
         )
     table = store.read_table(run)
-    flags, measures = (
-        store.read_table(run, name) if store.has_table(run, name) else None for name in ("flags", "measures")
+    flags, measures, power = (
+        store.read_table(run, name) if store.has_table(run, name) else None
+        for name in ("flags", "measures", "power")
     )
     return StoredRun(
         _as_stored(store, manifest, table),
@@ -83,6 +84,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         model_costs(MEASURE.rows(measures)) if measures is not None else {},
         (),
         store.root.name,
+        power,
     )
 
 
@@ -96,6 +98,7 @@ def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTa
         model_costs(MEASURE.rows(tables.measures)),
         (),
         store.root.name,
+        tables.power,
     )
 
 

@@ -11,7 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
-from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
+from iqa_results import (
+    FLAG,
+    INTERVAL,
+    POWER,
+    TABLE,
+    Estimate,
+    Flag,
+    Power,
+    Reach,
+    RunManifest,
+    TableSchema,
+)
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
@@ -87,6 +98,8 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    power: tuple[Power, ...] = ()
+    """What attacks found of plants; empty without a power test."""
 
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
@@ -270,6 +283,7 @@ def view_run(
     table: pa.Table,
     flags: pa.Table | None = None,
     costs: Mapping[str, ModelCost] | None = None,
+    power: pa.Table | None = None,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
 
@@ -285,7 +299,8 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
+    planted = () if power is None else tuple(POWER.rows(power))
+    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {}, planted)
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
