@@ -67,7 +67,7 @@ def power_figure(power: Sequence[Power]) -> Figure:
     models = list(dict.fromkeys(p.model for p in power))[:SHOWN]
     attacks = list(dict.fromkeys(p.attack for p in power))
     with style():
-        figure, every = panels([f"plants found: {model}" for model in models])
+        figure, every = panels([f"plants found: {model}" for model in models], (5.6, 2.4))
         for model, axes in zip(models, every, strict=True):
             for attack in attacks:
                 mine = [

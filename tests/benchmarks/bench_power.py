@@ -38,11 +38,7 @@ def lines(model: str, suite: str, given: argparse.Namespace) -> list[str]:
         for whole in found.power
         if whole.width is None
     ]
-    seconds = sum(row.seconds for row in found.rows)
-    say(
-        f"<!-- {model}, {suite}: {seconds:.0f} s of attacks, {time.perf_counter() - started:.0f} s -->",
-        err=True,
-    )
+    say(f"{model}, {suite}: {time.perf_counter() - started:.0f} s", err=True)
     return told or [f"| {model} | {suite} | | nothing planted | | |"]
 
 

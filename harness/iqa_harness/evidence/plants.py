@@ -35,7 +35,7 @@ MUST_FIND = 1.0
 DEPTH = 0.5
 """Distance of a centre from the clean image in norms 2 and rmse, in radii; a pixel of a uniform point of a
 ball in norm inf is as far away in the mean."""
-FLOOR = 0.01
+FLOOR = 1e-3
 """Least that a model's slope is taken to promise, in score ranges: of one whose gradient is zero."""
 SIZES = (1, 4, 16, 64)
 """Lengths of the lines that are tried, in radii, until the score changes enough along one."""
