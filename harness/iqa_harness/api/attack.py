@@ -119,8 +119,8 @@ class Planned:
             keys = {cell.key for cell in self.work.cells}
             if manifest.status != "complete" or {cell.key for cell in manifest.cells} != keys:
                 return None
-            asked = self.plants
-            if asked is not None and not asked.keys <= stored_keys(self.store, manifest.run):
+            plants = self.plants
+            if plants is not None and not plants.keys <= stored_keys(self.store, manifest.run):
                 return None
             manifest, tables = aggregated(self.store, manifest.run)
             return Run(self.store, manifest, tables, (), self.data, frozenset(keys))
@@ -144,10 +144,10 @@ class Planned:
                 self.work, self.entrants, self.config, self.store, self.runtime, on_cell,
                 on_estimate=meter.expect, executor=self.executor,
             )  # fmt: skip
-        if (asked := self.plants) is not None:
+        if (plants := self.plants) is not None:
             blocked = {model.name for model in manifest.models if blocked_by(model.checks)}
             usable = [entrant for entrant in self.entrants if entrant.label not in blocked]
-            keep_plants(asked, usable, self.runtime, self.store, manifest.run, progress=progress)
+            keep_plants(plants, usable, self.runtime, self.store, manifest.run, progress=progress)
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
             manifest, tables = aggregated(self.store, manifest.run)
         only = self.config.only
