@@ -185,6 +185,8 @@ def test_by_hand_a_stored_run_is_tested_further(kept):
             iqa.power("r", **(test | bad))
     with pytest.raises(RunError, match="name a stored run"):
         iqa.power(**test)
+    with pytest.raises(RunError, match="no model to plant"):
+        iqa.power(suite="smoke", progress=False)
     with pytest.raises(RunError, match="was attacked"):
         iqa.power("r", **(test | {"models": {**models, "linear": create_model("linear", seed=2)}}))
 

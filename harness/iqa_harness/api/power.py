@@ -117,6 +117,8 @@ def power(
     weights, folder = (Path(p) if p else None for p in (backbone_weights, cache))
     if suite is not None:
         entrants = entrants_of(models, backbone_weights=weights, plugins=plugins, tell=progress)
+        if not entrants:
+            raise RunError("no model to plant anything in; name at least one with --model")
         loaded, source = suite_on_data(as_suite(suite), data, None, folder, progress)
         work = plan_rivals(loaded.suite, [], source)
         rows: list[Plant] = []
