@@ -32,6 +32,7 @@ _PLACES = {
     "evaluate": "api.evaluate",
     "score": "api.score",
     "diagnose": "api.diagnose",
+    "power": "api.power",
     "profile": "api.profile",
     **dict.fromkeys(("list_models", "show_model", "check_model", "import_model"), "api.models"),
     **dict.fromkeys(("push_model", "pull_model"), "api.hub"),

@@ -10,6 +10,7 @@ from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
 from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
 from iqa_reports.inputs.run_view import ModelCost, RunView, view_run
 from iqa_reports.papers.published import load_published
+from iqa_reports.power import power_view
 from iqa_reports.render import FORMATS, render_report
 from iqa_reports.report import Inputs, Report, build_report
 from iqa_reports.table_view import Entry, TableView
@@ -48,6 +49,7 @@ __all__ = [
     "make_frame",
     "markdown_report",
     "markdown_table",
+    "power_view",
     "print_report",
     "print_table",
     "render_report",

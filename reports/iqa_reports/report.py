@@ -37,6 +37,7 @@ from iqa_reports.papers.study_figures import (
     size_figure,
     training_figure,
 )
+from iqa_reports.power import power_figure
 from iqa_reports.radii import members, radii_figure
 from iqa_reports.table_view import TableView
 from iqa_reports.tables import all_tables
@@ -56,7 +57,7 @@ class Drawn(NamedTuple):
     name: str
     """File name without suffix, and prefix of its ids in the page."""
     kind: str
-    """fall, steps, radius, radii, moves, reach, scatter, security, transfer or study."""
+    """fall, steps, radius, radii, moves, reach, scatter, security, transfer, power or study."""
     model: str | None
     """Model it is about; None for one that shows several."""
     caption: str
@@ -274,7 +275,7 @@ def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     alone = len(group.runs) == 1
     view = view_run(
         merged.manifest, merged.table, merged.flags, merged.costs,
-        optimalities=merged.optimalities, radii=merged.radii, compared=alone,
+        optimalities=merged.optimalities, radii=merged.radii, power=merged.power, compared=alone,
     )  # fmt: skip
     remarks = list(group.dropped)
     if not alone:
@@ -387,6 +388,12 @@ def _shared_figures(view: RunView, radii: Mapping[str, list], prefix: str) -> li
         models = [model for _, model in view.ranking()]
         figure = transfer_figure(f"transfer, {objective}", models, distinct(m.surrogate for m in own), values)
         drawn.append(Drawn(_plain(f"{prefix}transfer-{objective}"), "transfer", None, caption, figure))
+    if view.power:
+        caption = (
+            "Power of the attacks: share of plants found against their steepness, widths together; from 1 on "
+            f"they must be found. {setting}"
+        )
+        drawn.append(Drawn(f"{prefix}power", "power", None, caption, power_figure(view.power)))
     return drawn
 
 

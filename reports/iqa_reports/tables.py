@@ -11,6 +11,7 @@ from iqa_reports.inputs.ranks import Rank
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
+from iqa_reports.power import power_view
 from iqa_reports.radii import radii_table
 from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
 from iqa_results import Estimate, Flag, throughput
@@ -341,6 +342,7 @@ def all_tables(view: RunView) -> list[TableView]:
         radii_table(view),
         models_table(view),
         flags_table(view),
+        power_view(view.power, text.setting(view.manifest)),
         checks_table(view),
         throughput_table(view),
     ]

@@ -272,6 +272,47 @@ class LogisticFit(NamedTuple):
     detail: Annotated[str, "starts that converged; why it failed"]
 
 
+class Plant(NamedTuple):
+    """Is what is known to be there found? A row a (model, attack, plant); see the harness's flags.md."""
+
+    model: Annotated[str, "name the run gave the model"]
+    model_sha256: Annotated[str, "hash of the model's card and weights"]
+    attack: Annotated[str, "attack of the suite that looked for the plant"]
+    kind: Annotated[str, "its kind"]
+    norm: Annotated[str, "norm of the ball"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]: the suite's main one"]
+    key: Annotated[str, "hash of what decides the row beside its image: model, attack, images, seed, grade"]
+    image_id: Annotated[str, "image the plant is near"]
+    direction: Annotated[str, "raise | lower: what the plant does to the score"]
+    width: Annotated[
+        float, "distance from the centre at which half of it is left, centre to clean image being 1"
+    ]
+    steepness: Annotated[
+        float, "slope where attacks begin, as a multiple of what the model's own slope promises there"
+    ]
+    height: Annotated[float, "by how much it moves the score at its centre, on the model's own scale"]
+    near: Annotated[float, "share of the height that the nearest of the attack's examples reached"]
+    found: Annotated[bool, "whether that is half of it or more: the example lies within the width"]
+    forwards: Annotated[int, "evaluations of the planted model on this image, each two of the model"]
+    backwards: Annotated[int, "of them with a gradient"]
+    seconds: Annotated[float, "wall time of the attack divided by its images"]
+    harness: Annotated[str, "version and commit of the code that computed the row"]
+
+
+class Power(NamedTuple):
+    """How much of what is known to be there an attack finds: a row a (model, attack, grade of plants)."""
+
+    model: Annotated[str, "name the run gave the model"]
+    attack: Annotated[str, "attack of the suite; 'any' for what at least one of them found"]
+    width: Annotated[float | None, "of the plants; null in the row of all that an attack must find"]
+    steepness: Annotated[float | None, "of the plants; null there too"]
+    plants: Annotated[int, "number of plants"]
+    found: Annotated[int, "number found"]
+    share: Annotated[float, "found / plants"]
+    low: Annotated[float, "lower end of the 95 % Clopper-Pearson interval of it, plants taken as independent"]
+    high: Annotated[float, "upper end of it"]
+
+
 class BaselineScore(NamedTuple):
     """What a gate compares, in `scores.parquet`: a row a (model, row, attack, objective, image)."""
 
@@ -338,6 +379,8 @@ FLAG = TableSchema(Flag, _VERSION)
 DIFFERENCE = TableSchema(Difference, _VERSION)
 MEASURE = TableSchema(Measure, _VERSION)
 FIT = TableSchema(LogisticFit, _VERSION)
+PLANT = TableSchema(Plant, _VERSION)
+POWER = TableSchema(Power, _VERSION)
 BASELINE = TableSchema(BaselineScore, _VERSION)
 EXAMPLE = TableSchema(KeptExample, {"schema_version": "1"})
 
@@ -348,8 +391,9 @@ RUN_TABLES: dict[str, TableSchema[Any]] = {
     "differences": DIFFERENCE,
     "measures": MEASURE,
     "fits": FIT,
+    "power": POWER,
 }
-"""The tables of a run by the names of their files."""
+"""The tables of a run that are made from its rows, by the names of their files."""
 
 ROW_SCHEMA, TABLE_SCHEMA, INTERVAL_SCHEMA = ROW.arrow, TABLE.arrow, INTERVAL.arrow
 FLAG_SCHEMA, DIFFERENCE_SCHEMA, MEASURE_SCHEMA = FLAG.arrow, DIFFERENCE.arrow, MEASURE.arrow
@@ -363,7 +407,7 @@ def columns_page() -> str:
         "Rows of cells come first; the tables of a run lie in `runs/<run>/NAME.parquet` and are read by "
         "`ResultStore.read_table(run, NAME)`.\nEach column's meaning stands in the files' own metadata too.",
     ]
-    places = {f"{name}.parquet": schema for name, schema in RUN_TABLES.items()}
+    places = {f"{name}.parquet": schema for name, schema in (RUN_TABLES | {"plants": PLANT}).items()}
     shown: dict[str, TableSchema[Any]] = {
         "cells/": ROW,
         **places,

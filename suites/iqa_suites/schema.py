@@ -88,6 +88,9 @@ class Suite(Settings):
     """Draws averaged wherever a stochastic model is evaluated; such a model is refused without it."""
     jpeg_qualities: tuple[StrictInt, ...] = ()
     """Every example is scored once more as JPEG files of these qualities, their mean; not at all without."""
+    plants: StrictInt | None = Field(default=None, ge=2, multiple_of=2)
+    """Images near which basins are planted in every model's score, to see whether the attacks find them; none
+    without. Costs `iqa-harness power --help` says."""
     cell_images: StrictInt = Field(default=16, ge=1)
     """Images in a cell; a multiple of the batch of every attack with a batch-level objective."""
     data: DataSettings
@@ -220,5 +223,8 @@ class Suite(Settings):
     @property
     def sha256(self) -> str:
         """Hash of everything the suite says, whatever the order or spelling of its file."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json")
+        if self.plants is None:  # came later: a suite that says nothing of it is what it was
+            del fields["plants"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -23,8 +23,9 @@ from iqa_harness.evidence.probes import probe_model
 from iqa_harness.measures.bootstrap import Bootstrap
 from iqa_harness.measures.correlation import METRICS, Fit
 from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged
+from iqa_harness.tables.power import interval
 from iqa_models import CHEATS, LinearQuality, create_model
-from iqa_results import ModelRecord
+from iqa_results import ModelRecord, Power
 
 N = 40
 generator = np.random.default_rng(0)
@@ -71,8 +72,13 @@ def whole(main=2 / 255, missing=0, undefined=()):
     return Completeness(main, 20, missing, undefined, "no results" if undefined else "")
 
 
-def flags_of(*attacks, of=None, clean=CLEAN, plan=None):
-    return check_results(of or record(), judged(clean), dict(attacks), plan or whole())
+def plants(found, count=24):
+    """The row of all attacks together: so many of the plants that must be found."""
+    return [Power("m", "any", None, None, count, found, found / count, *interval(found, count))]
+
+
+def flags_of(*attacks, of=None, clean=CLEAN, plan=None, power=None):
+    return check_results(of or record(), judged(clean), dict(attacks), plan or whole(), power or plants(23))
 
 
 def raised(*attacks, of=None, clean=CLEAN, plan=None):
@@ -430,6 +436,7 @@ PLANTED = {
     "more_steps_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, steps=1, final=False)),
     "larger_epsilon_not_stronger": lambda: flags_of(*HONEST, attack(gain=0.1, epsilon=1 / 255)),
     "black_box_stronger": lambda: flags_of(*HONEST, attack("square", "square", 0.13, steps=100)),
+    "plant_missed": lambda: flags_of(*HONEST, power=plants(18)),
     "rounding_decides": lambda: flags_of(*HONEST, attack(kept=0.2), attack(objective="lower", kept=0.2)),
     "constant_predictor": lambda: flags_of(clean=np.full(N, 0.7)),
     "no_agreement": lambda: flags_of(*HONEST, clean=-CLEAN),

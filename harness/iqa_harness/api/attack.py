@@ -19,6 +19,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.devices import use_devices
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
@@ -26,6 +27,7 @@ from iqa_harness.machine.terminal import Meter
 from iqa_harness.machine.tuning import Tuning
 from iqa_harness.running.executors import Executor, make_executor
 from iqa_harness.running.manifest import RunConfig, replaced_models
+from iqa_harness.running.power import Wanted, keep_plants, stored_keys, wanted
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.wording import in_words
 from iqa_results import ResultStore, Selection
@@ -54,6 +56,14 @@ class Planned:
     def estimate(self) -> Estimate:
         """What all that is to do costs together."""
         return Experience(readable(self.store)).of(self.todo, self.work.suite.sha256)
+
+    @property
+    def plants(self) -> Wanted | None:
+        """What is planted in the models after the run's cells; None if the suite asks for nothing."""
+        count = self.work.suite.plants
+        if count is None or self.config.only:
+            return None
+        return wanted(self.work, {cell.label: cell.model_sha256 for cell in self.work.cells}, count)
 
     def lines(self) -> list[str]:
         """Say what is there, what is to do and about what it costs."""
@@ -109,6 +119,9 @@ class Planned:
             keys = {cell.key for cell in self.work.cells}
             if manifest.status != "complete" or {cell.key for cell in manifest.cells} != keys:
                 return None
+            plants = self.plants
+            if plants is not None and not plants.keys <= stored_keys(self.store, manifest.run):
+                return None
             manifest, tables = aggregated(self.store, manifest.run)
             return Run(self.store, manifest, tables, (), self.data, frozenset(keys))
 
@@ -131,6 +144,10 @@ class Planned:
                 self.work, self.entrants, self.config, self.store, self.runtime, on_cell,
                 on_estimate=meter.expect, executor=self.executor,
             )  # fmt: skip
+        if (plants := self.plants) is not None:
+            blocked = {model.name for model in manifest.models if blocked_by(model.checks)}
+            usable = [entrant for entrant in self.entrants if entrant.label not in blocked]
+            keep_plants(plants, usable, self.runtime, self.store, manifest.run, progress=progress)
         with self.store.locked_run(manifest.run):  # of two processes the later one sees the cells of both
             manifest, tables = aggregated(self.store, manifest.run)
         only = self.config.only
@@ -228,7 +245,7 @@ def plan(
     for note in notes_on(entrants, str(results.root)):
         tell(note)
     data, mos_range, cache = options.get("data"), options.get("mos_range"), _path(options.get("cache"))
-    loaded, source = _on_data(loaded, data, mos_range, cache, progress)
+    loaded, source = suite_on_data(loaded, data, mos_range, cache, progress)
     selection = Selection(options.get("limit"), tuple(options.get("images", ())))
     entrants = measure_cards(entrants, source.split(loaded.suite.data.split), runtime.devices[0])
     work = plan_work(loaded.suite, entrants, source, selection)
@@ -310,7 +327,7 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _on_data(
+def suite_on_data(
     loaded: LoadedSuite, data: Any, mos_range: tuple[float, float] | None, cache: Path | None, progress: bool
 ) -> tuple[LoadedSuite, ImageSet]:
     """Return the suite as it is run, and the images it is run on."""

@@ -23,6 +23,7 @@ from iqa_harness.cli import (
     gate,
     leaderboard,
     models,
+    power,
     profile,
     report,
     runs,
@@ -87,6 +88,7 @@ app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(runs.app, name="runs")
 app.command("verify")(verify.verify)
+app.command("power")(power.power)
 app.command("gate")(gate.gate)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(models.app, name="models")

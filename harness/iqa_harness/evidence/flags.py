@@ -204,6 +204,19 @@ _KINDS = (
         "then live between grey levels, where no image file is. Not measured below a grey level.",
     ),
     FlagKind(
+        "plant_missed", "suspect", 0.1, "above", "attack",
+        "The attack does not find what is known to be there. Measured after the run, where the suite asks "
+        "for it (`plants`), or by `iqa-harness power`: near a few images, half of them of the lowest third "
+        "by label, to be raised, half of the highest, to be lowered, a basin is planted in the score whose "
+        "slope where attacks begin is at least what the model's own promises; the suite's attacks are run "
+        "on it; the share of plants of which none of them reached half. It is raised only if the 95 % "
+        "interval of the share found lies below .95, too. An attack that misses them misses the model's own "
+        "basins: its steps are too few, too long or too short, it looks one way only, or the gradient it "
+        "follows is zero, of the wrong sign or shattered, which hides plants as it hides basins. The "
+        "model's worst case is then an upper bound that says little. Not measured for a model that draws or "
+        "has no gradient.",
+    ),
+    FlagKind(
         "constant_predictor", "invalid", 2e-06, "below", "model",
         "All clean scores are one number up to the rounding of float32. Measured on all images: range of "
         "the clean scores over their largest magnitude. A constant has no order to lose and is robust "

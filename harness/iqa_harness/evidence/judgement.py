@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from iqa_harness.evidence.strength import (
     strongest,
 )
 from iqa_harness.measures.model_scores import Attacked, AttackKey, Judged, column
-from iqa_results import ModelRecord
+from iqa_results import ModelRecord, Power
 
 BY_CHECK = {
     "finite_scores": "scores_not_finite",
@@ -56,6 +56,8 @@ CROSSES = 2 - 1e-9
 BY_CHANCE = 1.15
 """Strength of FGSM over attacks with steps that the choice among noisy iterates may give it."""
 FLOAT_MARGIN = 1e-6
+MUST_BE_FOUND = 0.95
+"""Share of plants that attacks on sound models find: where the interval holds it, there is no flag."""
 MARGIN_CLEAN = 1e-4
 """Difference, in score ranges, that two clean scores of one image may have."""
 
@@ -122,7 +124,11 @@ def flags_without_scores(record: ModelRecord, whole: Completeness, reason: str) 
 
 
 def check_results(
-    record: ModelRecord, judged: Judged, attacked: Mapping[AttackKey, Attacked], whole: Completeness
+    record: ModelRecord,
+    judged: Judged,
+    attacked: Mapping[AttackKey, Attacked],
+    whole: Completeness,
+    power: Sequence[Power] = (),
 ) -> list[Flag]:
     """Return every flag of one model, from its checks and its stored rows.
 
@@ -131,6 +137,7 @@ def check_results(
         judged: its clean scores.
         attacked: its attacks on all images, prefixes included.
         whole: how much of its plan is there.
+        power: what attacks found of plants in its score, all together and one by one.
     """
     before = {flag.flag: flag for flag in flags_of_checks(record.checks)}
     full, every = grouped(attacked), grouped(attacked, final=False)
@@ -144,6 +151,7 @@ def check_results(
         _larger_epsilon(judged, full),
         _black_box(judged, full),
         _rounding(judged, attacked, whole.main_epsilon),
+        plant_flag(power),
         _constant(judged),
         _agreement(record, judged),
     ]
@@ -411,6 +419,16 @@ def _rounding(judged: Judged, attacked: Mapping[AttackKey, Attacked], main_epsil
 def _survives_rounding(key: AttackKey, found: Attacked) -> bool:
     size = key.epsilon if key.norm == "inf" else float(column(found.rows, "rmse").mean())
     return not (size < GREY_LEVEL * (1 - 1e-6))
+
+
+def plant_flag(power: Sequence[Power]) -> Flag:
+    """Return the flag of a model's plants from the rows of its power, those of all attacks first."""
+    name = "plant_missed"
+    whole = next((row for row in power if row.width is None), None)  # all attacks together come first
+    if whole is None:
+        return not_measured(name, "nothing was planted: `iqa-harness power`, or a suite's `plants`")
+    what = f"share of {whole.plants} plants that no attack found"
+    return measured(name, 1 - whole.share, what, also=whole.high < MUST_BE_FOUND)
 
 
 def _constant(judged: Judged) -> Flag:

@@ -75,8 +75,9 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
             f"`iqa-harness report {run} --store {store.root}`"
         )
     table = store.read_table(run)
-    flags, measures = (
-        store.read_table(run, name) if store.has_table(run, name) else None for name in ("flags", "measures")
+    flags, measures, power = (
+        store.read_table(run, name) if store.has_table(run, name) else None
+        for name in ("flags", "measures", "power")
     )
     own = [] if measures is None else MEASURE.rows(measures)
     return StoredRun(
@@ -89,6 +90,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         store.root.name,
         attack_optimality(own),
         radii=radius_measures(own),
+        power=power,
     )
 
 
@@ -105,6 +107,7 @@ def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTa
         store.root.name,
         attack_optimality(own),
         radii=radius_measures(own),
+        power=tables.power,
     )
 
 

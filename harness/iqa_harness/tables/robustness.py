@@ -34,6 +34,7 @@ from iqa_harness.tables.closed_loop import closed_loop_rows, without_loops
 from iqa_harness.tables.expected import Planned, planned_attacks
 from iqa_harness.tables.measure_rows import measure_rows
 from iqa_harness.tables.minima import Attacks, Ball, WorstRow, composed_rows, reached, suite_min_rows
+from iqa_harness.tables.power import plants_of, power_rows
 from iqa_harness.tables.radii import radius_attacks, radius_rows, without_radii
 from iqa_harness.tables.rows import RowMaker, Scores, missing_rows
 from iqa_harness.tables.ties import Place, Standing, difference_rows, with_ties
@@ -44,6 +45,7 @@ from iqa_results import (
     LogisticFit,
     Measure,
     ModelRecord,
+    Power,
     Reach,
     ResultStore,
     RunManifest,
@@ -72,6 +74,7 @@ class RobustnessTable(NamedTuple):
     differences: pa.Table
     measures: pa.Table
     fits: pa.Table
+    power: pa.Table
     cells: tuple[str, ...]
     """Keys of the cells all of it was made from."""
     maker: str
@@ -101,12 +104,13 @@ class _ModelTables(NamedTuple):
     flags: list[FlagRow]
     measures: list[Measure]
     fits: list[LogisticFit]
+    power: list[Power]
     standings: list[tuple[Place, Standing]]
 
 
 def stored_tables(store: ResultStore, manifest: RunManifest) -> RobustnessTable | None:
     """Return a run's tables from its folder if they would be made again as they are, None otherwise."""
-    run, cells, maker = manifest.run, _done(manifest), _maker(manifest)
+    run, cells, maker = manifest.run, _done(manifest), _maker(store, manifest)
     if not all(store.has_table(run, name) for name in RUN_TABLES):
         return None
     try:
@@ -122,14 +126,17 @@ def _done(manifest: RunManifest) -> tuple[str, ...]:
     return tuple(cell.key for cell in manifest.cells if cell.status == "done")
 
 
-def _maker(manifest: RunManifest) -> str:
-    """Hash everything beside the rows that decides the tables; costs and times do not."""
+def _maker(store: ResultStore, manifest: RunManifest) -> str:
+    """Hash everything beside the cells' rows that decides the tables; costs and times do not."""
     costs = {"forwards", "backwards", "seconds", "flops"}
     names = {"run", "suite_sha256", "suite_text", "suite_min", "main_epsilon", "step_sweep", "seed", "data"}
     plan = manifest.model_dump(mode="json", include=names)
     models = [model.model_dump(mode="json", exclude=costs) for model in manifest.models]
     states = [[cell.key, cell.status, bool(cell.error)] for cell in manifest.cells]
     content = [sources_sha256(), plan, models, states]
+    plants = plants_of(store, manifest.run, manifest.models)
+    if any(plants.values()):
+        content.append({name: [(*row[:11], row.found) for row in rows] for name, rows in plants.items()})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -146,8 +153,17 @@ def robustness_table(
     Raises:
         BadPart: a part the manifest counts as done is damaged.
     """
-    made = [_of_model(record, model_rows(store, manifest, record.name), manifest, resamples)
-            for record in manifest.models]  # fmt: skip
+    plants = plants_of(store, manifest.run, manifest.models)
+    made = [
+        _of_model(
+            record,
+            model_rows(store, manifest, record.name),
+            power_rows(record.name, plants[record.name]),
+            manifest,
+            resamples,
+        )
+        for record in manifest.models
+    ]
     table = [row for model in made for row in model.table]
     compared = _compared(manifest)
     # Every place that was planned, also where no model has a value.
@@ -160,14 +176,14 @@ def robustness_table(
     differences = difference_rows(standings, [record.name for record in manifest.models])
     joined = {
         name: [row for model in made for row in getattr(model, name)]
-        for name in ("intervals", "flags", "measures", "fits")
+        for name in ("intervals", "flags", "measures", "fits", "power")
     }
     rows: dict[str, Any] = {"table": with_ties(table, differences), "differences": differences, **joined}
     return RobustnessTable(
         **{name: schema.to_table(rows[name], name) for name, schema in RUN_TABLES.items()},
         cells=_done(manifest),
         # Of fewer draws it is not what a report would make.
-        maker=_maker(manifest) if resamples == RESAMPLES else "",
+        maker=_maker(store, manifest) if resamples == RESAMPLES else "",
     )
 
 
@@ -187,7 +203,9 @@ def model_rows(store: ResultStore, manifest: RunManifest, model: str) -> pd.Data
     return frame
 
 
-def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, resamples: int) -> _ModelTables:
+def _of_model(
+    record: ModelRecord, rows: pd.DataFrame, power: list[Power], manifest: RunManifest, resamples: int
+) -> _ModelTables:
     expected, model = manifest.data.images, record.name
     apart = radius_attacks(manifest, model)
     manifest = without_radii(manifest, apart)
@@ -197,7 +215,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
     if len(clean) != expected:
         lost = expected - len(clean)
         reason = f"{lost} of {expected} images have no clean score (cells missing)"
-        return _without_scores(record, manifest, blocked_by(record.checks) or reason)
+        return _without_scores(record, manifest, power, blocked_by(record.checks) or reason)
     judged = judge(model, clean.sort_values("position"), rows, manifest, resamples=resamples)
     make, plan = RowMaker(manifest, judged), planned_attacks(manifest, model)
     every = Attacks(*attack_vectors(rows[rows["attack"] != "clean"], judged.ids))
@@ -215,7 +233,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
     composed = composed_rows(make, usual, balls, loops)
     closed = closed_loop_rows(make, every, balls, loops, composed.chosen)
     worst = [*suite_min_rows(make, attacks, balls), *composed.rows, *closed]
-    flags = check_results(record, judged, every.found, _completeness(manifest, model, worst))
+    flags = check_results(record, judged, every.found, _completeness(manifest, model, worst), power)
     table = [*_plain_rows(make, attacks, absent), *(w.row for w in worst)]
     return _ModelTables(
         _judged_rows(table, flags),
@@ -226,6 +244,7 @@ def _of_model(record: ModelRecord, rows: pd.DataFrame, manifest: RunManifest, re
             *radius_rows(judged, rows_apart, apart),
         ],
         [_fit_row(judged)],
+        power,
         list(_standings(make, worst)),
     )
 
@@ -250,7 +269,9 @@ def _balls(manifest: RunManifest, model: str, keys: Iterable[AttackKey], plan: P
     return sorted(places)
 
 
-def _without_scores(record: ModelRecord, manifest: RunManifest, reason: str) -> _ModelTables:
+def _without_scores(
+    record: ModelRecord, manifest: RunManifest, power: list[Power], reason: str
+) -> _ModelTables:
     """Return the tables of a model without clean scores: everything it was planned for is undefined."""
     model = record.name
     plan = planned_attacks(manifest, model)
@@ -268,7 +289,7 @@ def _without_scores(record: ModelRecord, manifest: RunManifest, reason: str) -> 
     flags = flags_without_scores(record, _completeness(manifest, model, []), reason)
     fit = LogisticFit(model, "", 0, None, None, None, None, None, None, "failed", reason)
     return _ModelTables(
-        _judged_rows(table, flags), [], [FlagRow(model, *flag) for flag in flags], [], [fit], []
+        _judged_rows(table, flags), [], [FlagRow(model, *flag) for flag in flags], [], [fit], power, []
     )
 
 

@@ -22,6 +22,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Defences", ("defences",), ()),
     ("Transfer", ("transfer",), ("transfer",)),
     ("Reachable scores, image by image", (), ("moves", "reach", "scatter")),
+    ("Power of the attacks", ("power",), ("power",)),
     ("Are the numbers to be believed?", ("flags", "checks"), ()),
 )
 """Titles in the order of reading, with the names tables begin with and the kinds of figures under each."""

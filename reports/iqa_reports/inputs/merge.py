@@ -59,6 +59,8 @@ class StoredRun:
     """A row a (model, attack)."""
     radii: tuple[Measure, ...] = ()
     """Measures of attacks that look for the smallest radius."""
+    power: pa.Table | None = None
+    """What attacks found of plants; None or no rows without a power test."""
 
 
 class Comparable(NamedTuple):
@@ -208,6 +210,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         run.origin,
         tuple(o._replace(model=rename[o.model]) for o in run.optimalities if o.model in rename),
         tuple(m._replace(model=rename[m.model]) for m in run.radii if m.model in rename),
+        None if run.power is None else _renamed(run.power, rename),
     )
 
 
@@ -250,6 +253,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         }
     )
     flags = [part.flags for part in parts if part.flags is not None]
+    power = [part.power for part in parts if part.power is not None]
     return StoredRun(
         manifest,
         pa.concat_tables([part.table for part in parts]),
@@ -260,6 +264,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
         tuple(each for part in parts for each in part.optimalities),
         tuple(measure for part in parts for measure in part.radii),
+        pa.concat_tables(power) if power else None,
     )
 
 

@@ -12,7 +12,19 @@ import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
 from iqa_reports.inputs.ranks import Rank, ranks
-from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Measure, Reach, RunManifest, TableSchema
+from iqa_results import (
+    FLAG,
+    INTERVAL,
+    POWER,
+    TABLE,
+    Estimate,
+    Flag,
+    Measure,
+    Power,
+    Reach,
+    RunManifest,
+    TableSchema,
+)
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed", "closed_loop"]
@@ -106,6 +118,8 @@ class RunView:
     """A row a (model, attack) at the main radius; empty if not recorded."""
     radii: tuple[Measure, ...] = ()
     """What attacks found that look for the smallest radius, and what they cost."""
+    power: tuple[Power, ...] = ()
+    """What attacks found of plants; empty without a power test."""
     compared: bool = True
     """Whether all models were compared with each other; those of several runs were not."""
 
@@ -300,6 +314,7 @@ def view_run(
     *,
     optimalities: Iterable[Optimality] = (),
     radii: Iterable[Measure] = (),
+    power: pa.Table | None = None,
     compared: bool = True,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
@@ -318,8 +333,9 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
+    planted = () if power is None else tuple(POWER.rows(power))
     return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {},
-                   tuple(optimalities), tuple(radii), compared)  # fmt: skip
+                   tuple(optimalities), tuple(radii), planted, compared)  # fmt: skip
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
