@@ -270,7 +270,7 @@ def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
 
 def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     merged = group.merged
-    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs)
+    view = view_run(merged.manifest, merged.table, merged.flags, merged.costs, merged.certificates)
     remarks = list(group.dropped)
     if len(group.runs) > 1:
         remarks.append(

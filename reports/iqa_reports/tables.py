@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from iqa_reports import text
+from iqa_reports.bracket import bracket_table
 from iqa_reports.finding import ball
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
 from iqa_reports.models_table import models_table
@@ -332,6 +333,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(epsilon_table(view, metric) for metric in METRICS),
         *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
+        *(bracket_table(view, metric) for metric in METRICS),
         models_table(view),
         flags_table(view),
         checks_table(view),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,7 +57,7 @@ class Drawing:
 # What is certified, and how; then what is told on the way.
 def certify_scores(
     model: QualityModel,
-    images: Sequence[Tensor],
+    images: Iterable[Tensor],
     ids: Sequence[str],
     threat: ThreatModel,
     drawing: Drawing | None = None,
@@ -72,7 +72,7 @@ def certify_scores(
 
     Args:
         model: in eval mode, on the images' device.
-        images: each (3, H, W) in [0, 1].
+        images: each (3, H, W) in [0, 1]; read one by one.
         ids: their names; draws come from them.
         threat: norm and radius; sizes are those that are admitted, rounding included.
         drawing: for a smoothed model.
@@ -82,7 +82,7 @@ def certify_scores(
         NoCertificate: nothing here bounds this model, or too few draws; the message says what would.
     """
     drawing = drawing or Drawing()
-    method, bounds = _method(model, threat, drawing, len(images))
+    method, bounds = _method(model, threat, drawing, len(ids))
     ends = []
     for image, name in zip(images, ids, strict=True):
         with naming([name]):

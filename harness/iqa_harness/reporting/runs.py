@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from iqa_harness.tables.robustness import RobustnessTable
 
 MANIFEST = "manifest.json"
+CERTIFICATES = "certificates"
+"""Table of a run that `certify` adds."""
 
 
 class FoundRun(NamedTuple):
@@ -83,6 +85,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         model_costs(MEASURE.rows(measures)) if measures is not None else {},
         (),
         store.root.name,
+        certificates_of(store, run),
     )
 
 
@@ -96,7 +99,13 @@ def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTa
         model_costs(MEASURE.rows(tables.measures)),
         (),
         store.root.name,
+        certificates_of(store, manifest.run),
     )
+
+
+def certificates_of(store: ResultStore, run: str) -> pa.Table | None:
+    """Return what `certify` stored of a run, None if nothing."""
+    return store.read_table(run, CERTIFICATES) if store.has_table(run, CERTIFICATES) else None
 
 
 def _as_stored(store: ResultStore, manifest: RunManifest, table: pa.Table) -> RunManifest:

@@ -55,6 +55,8 @@ class StoredRun:
     triptychs: tuple[Triptych, ...] = ()
     origin: str = ""
     """Store the run was read from, for provenance."""
+    certificates: pa.Table | None = None
+    """Floors under the correlations, if the run was certified."""
 
 
 class Comparable(NamedTuple):
@@ -202,6 +204,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         {rename[name]: cost for name, cost in run.costs.items() if name in rename},
         tuple(t._replace(model=rename[t.model]) for t in run.triptychs if t.model in rename),
         run.origin,
+        None if run.certificates is None else _renamed(run.certificates, rename),
     )
 
 
@@ -244,6 +247,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         }
     )
     flags = [part.flags for part in parts if part.flags is not None]
+    floors = [part.certificates for part in parts if part.certificates is not None]
     return StoredRun(
         manifest,
         pa.concat_tables([part.table for part in parts]),
@@ -252,6 +256,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         {name: cost for part in parts for name, cost in part.costs.items()},
         tuple(triptych for part in parts for triptych in part.triptychs),
         ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
+        pa.concat_tables(floors) if floors else None,
     )
 
 

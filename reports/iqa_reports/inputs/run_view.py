@@ -11,7 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports.errors import InconsistentRun
-from iqa_results import FLAG, INTERVAL, TABLE, Estimate, Flag, Reach, RunManifest, TableSchema
+from iqa_results import (
+    CERTIFICATE,
+    FLAG,
+    INTERVAL,
+    TABLE,
+    Certificate,
+    Estimate,
+    Flag,
+    Reach,
+    RunManifest,
+    TableSchema,
+)
 
 Metric = Literal["srocc", "plcc"]
 WorstCase = Literal["suite_min", "composed"]
@@ -87,6 +98,24 @@ class RunView:
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    certificates: tuple[Certificate, ...] = ()
+    """Floors under the correlations; empty where the run was not certified."""
+
+    def certified(self, model: str, epsilon: float, metric: Metric) -> Certificate | None:
+        """Return what is known of a floor, None if nobody looked, or looked at other weights."""
+        sha256 = next((m.sha256 for m in self.manifest.models if m.name == model), None)
+        found = (
+            c
+            for c in self.certificates
+            if (c.model, c.model_sha256, c.metric) == (model, sha256, metric) and same(c.epsilon, epsilon)
+        )
+        return next(found, None)
+
+    def at_worst(self, model: str, row: str, epsilon: float, metric: Metric) -> Estimate | None:
+        """Return a value at full strength by the name of its kind of row, None if the table has none."""
+        return self._only(
+            e for e in self._of(model, metric) if e.row == row and e.final and same(e.epsilon, epsilon)
+        )
 
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
@@ -94,9 +123,7 @@ class RunView:
 
     def worst(self, model: str, case: WorstCase, epsilon: float, metric: Metric) -> Estimate | None:
         """Return a worst case at full strength, None if the table has none."""
-        return self._only(
-            e for e in self._of(model, metric) if e.row == case and e.final and same(e.epsilon, epsilon)
-        )
+        return self.at_worst(model, case, epsilon, metric)
 
     def attacked(self, model: str, member: Member, epsilon: float, metric: Metric) -> Estimate | None:
         """Return the value under one attack and objective at full strength, None if the table has none."""
@@ -270,6 +297,7 @@ def view_run(
     table: pa.Table,
     flags: pa.Table | None = None,
     costs: Mapping[str, ModelCost] | None = None,
+    certificates: pa.Table | None = None,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
 
@@ -285,7 +313,9 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {})
+    norm = norms[0] if norms else ""
+    floors = () if certificates is None else tuple(c for c in CERTIFICATE.rows(certificates) if c.norm == norm)
+    return RunView(manifest, estimates, norm, judged, costs or {}, floors)
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
