@@ -91,9 +91,10 @@ def smoothed_interval(
     ratio = radius / noise.sigma
     k = order(draws, ratio, failing)
     if k == 0:
+        needed = needed_draws(ratio, failing)
+        words = f"{needed:,} draws at the least" if needed <= 10**8 else "more than 100,000,000 draws"
         raise NoCertificate(
-            f"radius {radius:.3g} in norm 2 under noise of {noise.sigma:g} needs {needed_draws(ratio, failing):,} "
-            f"draws at the least, there are {draws:,}"
+            f"radius {radius:.3g} in norm 2 under noise of {noise.sigma:g} needs {words}, there are {draws:,}"
         )
     generator = start_generator(seed, image_id, 0)
     seeds = draw_seeds(seed, image_id, ("certificate",), draws) if behind.is_stochastic else None

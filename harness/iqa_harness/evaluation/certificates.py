@@ -73,6 +73,8 @@ def certify_set(
             tensors = (to_tensor(images.read(i), device) for i in range(len(images)))
             found = certify_scores(entrant.model, tensors, ids, threat, drawing, on_image=on_image)
     except NoCertificate as error:
+        for _ in ids:
+            on_image()
         rows = [blank._replace(metric=m, clean=_clean(judged, m), undefined=str(error)) for m in METRICS]
         return Certified(tuple(rows), None)
     rows = []

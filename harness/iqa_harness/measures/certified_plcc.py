@@ -23,7 +23,8 @@ from iqa_harness.measures.correlation import Value, Vector, plcc
 
 ROUNDING = 1e-9
 """Taken from every floor, and asked of every proof: sums of float64."""
-_HALVINGS = 60
+_HALVINGS = 52
+_TRIES = 12
 _STEPS = 1e-9, 1e9
 """Where k is looked for: scores are within 1 of 0."""
 
@@ -71,7 +72,7 @@ def _reversed(low: Vector, high: Vector, b: Vector) -> tuple[float, float]:
         return -1.0, -1.0
     # At the minimum k = |P s|^2 / -b.s; below that k the right side is larger, above it smaller.
     small, large = _STEPS
-    for _ in range(2 * _HALVINGS):
+    for _ in range(_HALVINGS + 8):
         step = float(np.sqrt(small * large))
         s = _on_curve(low, high, b, step)
         falls = -float(b @ s)
@@ -102,10 +103,10 @@ def _on_curve(low: Vector, high: Vector, b: Vector, step: float) -> Vector:
 
 def _kept(low: Vector, high: Vector, b: Vector) -> tuple[float, float]:
     """Return the lowest PLCC found where none is negative, and one that nothing goes below."""
-    starts = [np.where(b > 0, low, high), low, high, (low + high) / 2]
+    starts = [np.where(b > 0, low, high), (low + high) / 2]
     best, value = min(_of(s, b) for s in starts), 0.0
     for s in starts:
-        for _ in range(2 * _HALVINGS):
+        for _ in range(_TRIES):
             mean, length = float(s.mean()), float(np.linalg.norm(s - s.mean()))
             if length <= 0:
                 break
