@@ -31,8 +31,8 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
     ]
     return TableView(
         name=f"bracket-{metric}",
-        caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not below "
-        f"`certified` and not above any value found. {text.setting(view.manifest)}",
+        caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not "
+        f"below `certified` and not above any value found. {text.setting(view.manifest)}",
         stub=(Heading("Model", numeric=False), Heading("ε", numeric=False)),
         groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", *cases, "clean")),
         rows=tuple(rows),
@@ -74,7 +74,9 @@ def _floor(found: Certificate | None, notes: Notes) -> Entry:
     if found.outside:
         moved = text.count(found.outside, "image")
         drawn = found.confidence is not None and found.confidence < 1
-        how += f"; by the run's few draws {moved} outside" if drawn else f"; CONTRADICTED by attacks on {moved}"
+        how += (
+            f"; by the run's few draws {moved} outside" if drawn else f"; CONTRADICTED by attacks on {moved}"
+        )
     return _number(found.value)._replace(mark=notes.mark(how))
 
 

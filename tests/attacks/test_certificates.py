@@ -28,9 +28,16 @@ def images(count, side=16, low=0.0, high=1.0, seed=0):
 def attacked(model, shown, threat, steps=20):
     """Return the lowest and highest score (n,) an attack finds."""
     attack = create_attack(
-        "pgd", threat=threat, objectives=("raise", "lower"), steps=steps, step_size=threat.epsilon / 6, restarts=1
+        "pgd",
+        threat=threat,
+        objectives=("raise", "lower"),
+        steps=steps,
+        step_size=threat.epsilon / 6,
+        restarts=1,
     )
-    found = attack.run(model, shown, [str(i) for i in range(len(shown))], torch.zeros(len(shown)).double()).found
+    found = attack.run(
+        model, shown, [str(i) for i in range(len(shown))], torch.zeros(len(shown)).double()
+    ).found
     ends = [[f.example.score for f in found if f.image == i] for i in range(len(shown))]
     return np.array([min(e) for e in ends]), np.array([max(e) for e in ends])
 
@@ -76,9 +83,9 @@ NETS = {
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 1),
     ),
     "all": lambda: nn.Sequential(
-        nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 6, 5, stride=2, groups=3, bias=False)), nn.BatchNorm2d(6),
-        nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Identity(), nn.Flatten(),
-        nn.Dropout(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid(),
+        nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 6, 5, stride=2, groups=3, bias=False)),
+        nn.BatchNorm2d(6), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 2), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Identity(), nn.Flatten(), nn.Dropout(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid(),
     ),
     "pooled": lambda: nn.Sequential(nn.Conv2d(3, 1, 3, stride=3), nn.ReLU(), nn.MaxPool2d(5), nn.Flatten()),
 }  # fmt: skip
@@ -144,7 +151,9 @@ def test_a_network_without_corners_is_exact():
 )
 def test_what_no_bound_goes_through_is_said_in_words(make, words):
     with pytest.raises(NoCertificate, match=words):
-        certify_scores(wrap(make(), name="net", score_range=(0, 1)), images(1), ["a"], ThreatModel("inf", 1 / 255))
+        certify_scores(
+            wrap(make(), name="net", score_range=(0, 1)), images(1), ["a"], ThreatModel("inf", 1 / 255)
+        )
 
 
 def test_a_hook_and_a_subclass_may_do_anything():
@@ -177,12 +186,17 @@ def test_order_statistics_fail_as_seldom_as_asked_and_no_seldomer_than_need_be()
 # A model, its smoothed score at the two worst images of the ball, in closed form.
 def _linear():
     model = create_model("linear")
-    return model, lambda image, r: float(model(image.unsqueeze(0))) + r * float(model.weight(8, 8).norm()) / 192
+    return (
+        model,
+        lambda image, r: float(model(image.unsqueeze(0))) + r * float(model.weight(8, 8).norm()) / 192,
+    )
 
 
 def _threshold():
     """Brightness above one half, as 0 or 1 and a little of the brightness: its median knows both."""
-    step = wrap(lambda x: (x.mean(dim=(1, 2, 3)) > 0.5).to(x) + x.mean(dim=(1, 2, 3)), name="t", score_range=(0, 2))
+    step = wrap(
+        lambda x: (x.mean(dim=(1, 2, 3)) > 0.5).to(x) + x.mean(dim=(1, 2, 3)), name="t", score_range=(0, 2)
+    )
 
     def smoothed(image, r):
         mean = float(image.mean()) + r / math.sqrt(192)
@@ -193,7 +207,7 @@ def _threshold():
 
 @pytest.mark.parametrize("make", [_linear, _threshold])
 def test_the_smoothed_certificate_covers_as_often_as_it_says(make):
-    """Of 150 sets of 3 images, those with an image outside are no more than 20 % allow, by a binomial test."""
+    """Of 150 sets of 3 images, those with an image outside are no more than 20 %, by a binomial test."""
     with torch.no_grad():
         bare, smoothed = make()
         model, shown = defend(bare, "smooth_median:0.05,1"), images(3, side=8, low=0.47, high=0.535)

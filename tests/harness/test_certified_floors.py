@@ -143,7 +143,7 @@ def test_what_has_no_floor_is_said_in_words(floor):
 
 
 def test_no_choice_of_scores_goes_below_the_floor_of_plcc():
-    """A minimum that is not negative stands at a corner; a negative one is where descent from many starts ends."""
+    """A minimum that is not negative stands at a corner; a negative one where descents end."""
     rng = np.random.default_rng(3)
     negative, gaps = [], []
     for _ in range(100):
@@ -191,7 +191,9 @@ def _descended(low, high, mos, rng):
 
 
 intervals = st.lists(
-    st.tuples(st.floats(-100, 100), st.floats(0, 50), st.floats(0, 1), st.integers(0, 6)), min_size=3, max_size=12
+    st.tuples(st.floats(-100, 100), st.floats(0, 50), st.floats(0, 1), st.integers(0, 6)),
+    min_size=3,
+    max_size=12,
 )
 
 

@@ -67,8 +67,8 @@ def certify_scores(
     """Return intervals that hold a model's score under every admissible image of a threat model.
 
     The model decides the method: the closed form for a linear one; bounds through the layers of a wrapped
-    ``nn.Sequential`` (`propagation.LAYERS`); median smoothing where ``smooth_median`` stands first before it. An
-    SSIM floor or whole grey levels only leave fewer images than the ball that is certified.
+    ``nn.Sequential`` (`propagation.LAYERS`); median smoothing where ``smooth_median`` stands first before
+    it. An SSIM floor or whole grey levels only leave fewer images than the ball that is certified.
 
     Args:
         model: in eval mode, on the images' device.
@@ -94,9 +94,7 @@ def certify_scores(
     )
 
 
-def _method(
-    model: QualityModel, threat: ThreatModel, drawing: Drawing, count: int
-) -> tuple[Method, _Bounds]:
+def _method(model: QualityModel, threat: ThreatModel, drawing: Drawing, count: int) -> tuple[Method, _Bounds]:
     """Return the method a model allows, and what bounds one image by it."""
     if isinstance(model, Defended):
         smoothing_of(model)

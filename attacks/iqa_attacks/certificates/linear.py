@@ -18,7 +18,7 @@ _HALVINGS = 100
 
 
 def admitted_radius(threat: ThreatModel, count: int) -> float:
-    """Return the radius in which an image of `count` numbers is admitted, rounding included, in norm inf or 2."""
+    """Return the radius, in norm inf or 2, within which an image of `count` numbers is admitted."""
     admitted = threat.epsilon + SLACK
     return admitted * math.sqrt(count) if threat.norm == "rmse" else admitted
 
@@ -27,7 +27,8 @@ def largest_change(weight: Tensor, image: Tensor, threat: ThreatModel) -> float:
     """Return the largest w.(x' - x) over admissible images x', rounded up.
 
     In norm inf it is a sum over pixels. In norm 2 it is the dual, which holds at any multiplier: sum of
-    max(w d - l d^2 / 2) over the box plus l r^2 / 2, at the l whose change clip(w / l) is as long as the ball.
+    max(w d - l d^2 / 2) over the box plus l r^2 / 2, at the l whose change clip(w / l) is as long as the
+    ball.
 
     Args:
         weight: float64, of the image's shape.

@@ -1,12 +1,12 @@
 """Bounds through the layers of a small network: intervals forward, linear bounds backward.
 
-Forward (IBP, Gowal et al. 2018): every layer's outputs as intervals, mid-point through the layer, half-width through
-the absolute weights. In norm 2 the first layer with weights has the norm of its kernel for each output, too. Backward
-(CROWN, Zhang et al. 2018): the score as a linear form of the pixels, each ReLU between its two lines; `largest_change`
-of it is exact in ball and box. The interval is what both leave.
+Forward (IBP, Gowal et al. 2018): every layer's outputs as intervals, mid-point through the layer, half-width
+through the absolute weights. In norm 2 the first layer with weights has the norm of its kernel for each
+output, too. Backward (CROWN, Zhang et al. 2018): the score as a linear form of the pixels, each ReLU between
+its two lines; `largest_change` of it is exact in ball and box. The interval is what both leave.
 
-All of it in float64. The model scores in float32: how far that may be from exact arithmetic is bounded along, a sum
-of k products by min(k, LONGEST) roundings of its absolute terms.
+All of it in float64. The model scores in float32: how far that may be from exact arithmetic is bounded
+along, a sum of k products by min(k, LONGEST) roundings of its absolute terms.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def network_of(model: WrappedModel) -> Network:
     if not single and not all(p.dtype == torch.float64 for p in net.parameters()):
         raise NoCertificate("bounds are of weights in float32 or in float64")
     copied = tuple(copy.deepcopy(layer).double().cpu().eval().requires_grad_(False) for layer in layers)
-    return Network(copied, tuple(map(_absolute, copied)), 1.0 if model.spec.higher_is_better else -1.0, single)
+    return Network(
+        copied, tuple(map(_absolute, copied)), 1.0 if model.spec.higher_is_better else -1.0, single
+    )
 
 
 def network_interval(net: Network, image: Tensor, threat: ThreatModel) -> tuple[float, float]:
@@ -120,15 +122,13 @@ def _flat(net: nn.Sequential) -> Sequence[nn.Module]:
             raise NoCertificate(f"a {type(layer).__name__} has a hook, which may do anything")
         if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
             raise NoCertificate(f"no bound goes through padding {layer.padding_mode!r}")
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_var is None:
-            raise NoCertificate("a BatchNorm2d without running statistics depends on the batch")
+        if isinstance(layer, nn.BatchNorm2d):
+            _statistics(layer)
         found.append(layer)
     return found
 
 
-def _forward(
-    layer: nn.Module, absolute: nn.Module, at: _Around, ball: Tensor | None, unit: float
-) -> _Around:
+def _forward(layer: nn.Module, absolute: nn.Module, at: _Around, ball: Tensor | None, unit: float) -> _Around:
     """Return what leaves a layer."""
     low, high, centre, error = at
     if isinstance(layer, _MONOTONE):
@@ -166,10 +166,8 @@ def _absolute(layer: nn.Module) -> nn.Module:
 def _added(layer: nn.Module) -> Tensor | float:
     """Return the absolute values of what a layer adds to its sums, output channel by channel."""
     if isinstance(layer, nn.BatchNorm2d):
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        taken = layer.running_mean.abs() * (layer.running_var + layer.eps).rsqrt()
-        added = taken if layer.weight is None else taken * layer.weight.abs() + layer.bias.abs()
+        mean, slope = _statistics(layer)
+        added = mean.abs() * slope + (0.0 if layer.bias is None else layer.bias.abs())
     elif isinstance(layer, _WEIGHTED) and layer.bias is not None:
         added = layer.bias.abs()
     else:
@@ -184,27 +182,28 @@ def _terms(layer: nn.Module, centre: Tensor) -> int:
     return 2 if isinstance(layer, nn.BatchNorm2d) else centre[0, 0].numel()
 
 
-def _kernel_norms(layer: nn.Module, ball: Tensor, centre: Tensor) -> Tensor:
+def _kernel_norms(layer: nn.Conv2d | nn.Linear, ball: Tensor, centre: Tensor) -> Tensor:
     """Return how far each output channel moves at the most, `ball` a radius for each input channel."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
     if isinstance(layer, nn.Linear):
         per_input = ball.repeat_interleave(centre.numel() // len(ball)) if centre.ndim == 2 else ball.max()
-        return (weight * per_input).norm(dim=1)
-    assert isinstance(layer, nn.Conv2d)
+        return torch.linalg.vector_norm(layer.weight * per_input, dim=1)
     scale = ball.view(1, -1, 1, 1) if layer.groups == 1 else ball.max()
-    return (weight * scale).flatten(1).norm(dim=1).view(-1, 1, 1)
+    return torch.linalg.vector_norm(layer.weight * scale, dim=(1, 2, 3)).view(-1, 1, 1)
 
 
 def _rescaled(layer: nn.Module, ball: Tensor | None) -> Tensor | None:
     """Return the radius of the ball behind a layer, channel by channel; None where it is a ball no more."""
     if ball is None or isinstance(layer, _SAME):
         return ball
-    if isinstance(layer, nn.BatchNorm2d):
-        assert layer.running_var is not None
-        slope = (layer.running_var + layer.eps).rsqrt()
-        return ball * (slope if layer.weight is None else slope * layer.weight.abs())
-    return None
+    return ball * _statistics(layer)[1] if isinstance(layer, nn.BatchNorm2d) else None
+
+
+def _statistics(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the mean that a layer takes, and what it multiplies by, without sign."""
+    if layer.running_mean is None or layer.running_var is None:
+        raise NoCertificate("a BatchNorm2d without running statistics depends on the batch")
+    slope = (layer.running_var + layer.eps).rsqrt()
+    return layer.running_mean, slope if layer.weight is None else slope * layer.weight.abs()
 
 
 def _backward(

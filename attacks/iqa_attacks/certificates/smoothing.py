@@ -1,14 +1,16 @@
 """Randomised median smoothing in norm 2 (Chiang et al., "Detection as Regression", NeurIPS 2020).
 
-The smoothed score is the median of the model's score under Gaussian noise of sigma, g(x) = median h(x + sigma e); h may
-cut off at black and white, go through further defences and draw itself. Around x, within eps in norm 2,
+The smoothed score is the median of the model's score under Gaussian noise of sigma, g(x) = median h(x +
+sigma e); h may cut off at black and white, go through further defences and draw itself. Around x, within eps
+in norm 2,
 
     q_below(x) <= g(x') <= q_above(x),  at the levels  Phi(-eps / sigma)  and  Phi(eps / sigma),
 
 q the quantiles of h(x + sigma e): whatever event has probability p at one of two images has at least
-Phi(Phi^-1(p) - eps / sigma) at the other (Neyman, Pearson). Quantiles are known from n draws by order statistics: the
-k-th lowest is at most the quantile of level p with probability P(Bin(n, p) >= k), the k-th highest likewise. Both ends
-of all images hold together with the stated confidence: each may fail by (1 - confidence) / (2 images).
+Phi(Phi^-1(p) - eps / sigma) at the other (Neyman, Pearson). Quantiles are known from n draws by order
+statistics: the k-th lowest is at most the quantile of level p with probability P(Bin(n, p) >= k), the k-th
+highest likewise. Both ends of all images hold together with the stated confidence: each may fail by (1 -
+confidence) / (2 images).
 """
 
 from __future__ import annotations

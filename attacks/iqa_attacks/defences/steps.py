@@ -190,7 +190,7 @@ class Smooth(Defence):
 
 @dataclass(frozen=True)
 class SmoothMedian(Smooth):
-    """Copies under Gaussian noise, of whose scores the median counts: it can be certified (Chiang et al. 2020)."""
+    """Copies under Gaussian noise, whose median score counts: it can be certified (Chiang et al. 2020)."""
 
     word = "smooth_median"
 

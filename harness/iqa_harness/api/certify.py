@@ -85,9 +85,9 @@ def certify(
 ) -> Certificates:  # one argument an option of the command
     """Return what no attack within a ball can push a model's SROCC and PLCC below.
 
-    A linear model has a closed form; a wrapped ``nn.Sequential`` of simple layers has bounds through its layers;
-    any model behind ``smooth_median:SIGMA,DRAWS`` has randomised smoothing in norm 2. Others have rows that say
-    why there is no certificate.
+    A linear model has a closed form; a wrapped ``nn.Sequential`` of simple layers has bounds through its
+    layers; any model behind ``smooth_median:SIGMA,DRAWS`` has randomised smoothing in norm 2. Others have
+    rows that say why there is no certificate.
 
     Args:
         models: by name, by folder, or objects.
@@ -117,7 +117,9 @@ def certify(
     entrants = entrants_of(models, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     images = open_data(data, cache_dir=None if cache is None else Path(cache), progress=progress)
     (named,) = name_sets([(images.card.name, images)], split)
-    chosen = named.evaluated if limit is None else named.evaluated.subset(range(min(limit, len(named.evaluated))))
+    chosen = (
+        named.evaluated if limit is None else named.evaluated.subset(range(min(limit, len(named.evaluated))))
+    )
     entrants = measure_cards(entrants, chosen, device)
     made = []
     with progress_bar("Certifying", len(entrants) * len(chosen), show=progress) as advance:
@@ -184,7 +186,9 @@ def certify_run(
         for entrant in entrants:
             mine = reached[reached["model"] == entrant.label]
             for (norm, epsilon), rows in mine.groupby(["norm", "epsilon"]):
-                found = _at(entrant, rows, images, tables, ThreatModel(norm, epsilon), drawing, device, advance)
+                found = _at(
+                    entrant, rows, images, tables, ThreatModel(norm, epsilon), drawing, device, advance
+                )
                 made.append(found)
     rows = [row for found, _ in made for row in found.rows]
     results.write_table(run, rows, CERTIFICATES)
@@ -242,7 +246,9 @@ def _judged(entrant: Entrant, images: ImageSet, named: DataUnderTest, how: Scori
         ids = [record.image_id for record in some.records]
         with in_use(entrant.model, how.device):
             pairs = zip(range(len(some)), ids, strict=True)
-            return np.array([score_images(entrant.model, [some.read(i)], [name], how)[0] for i, name in pairs])
+            return np.array(
+                [score_images(entrant.model, [some.read(i)], [name], how)[0] for i, name in pairs]
+            )
 
     clean, validation = scored(images), named.validation
     on = (clean, images.labels) if validation is None else (scored(validation), validation.labels)

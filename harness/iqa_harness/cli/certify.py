@@ -53,11 +53,11 @@ def certify(
     plugin: PluginOption = None,
     quiet: QuietOption = False,
 ) -> Answer:
-    """Print what no attack within a ball can push SROCC and PLCC below: linear models, small networks of an
-    nn.Sequential, and any model behind smooth_median:SIGMA,DRAWS.
+    """Print what no attack within a ball can push SROCC and PLCC below.
 
-    With --run the norm and the radii are the run's, and its reports show both sides of the worst case. Exit code
-    1 if an attack of the run contradicts a certificate.
+    Of linear models, small networks of an nn.Sequential, and any model behind smooth_median:SIGMA,DRAWS.
+    With --run the norm and the radii are the run's, and its reports show both sides of the worst case. Exit
+    code 1 if an attack of the run contradicts a certificate.
     """
     from iqa_harness.api import certify as api
     from iqa_harness.cli.tables import print_view
@@ -73,16 +73,16 @@ def certify(
         )  # fmt: skip
     else:
         found = api.certify(
-            model or (), "demo" if data is None else data, norm=norm, epsilon=epsilon, split=split, limit=limit,
-            draws=draws, confidence=confidence, seed=seed, device=device, threads=threads, cache=cache,
-            backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
+            model or (), "demo" if data is None else data, norm=norm, epsilon=epsilon, split=split,
+            limit=limit, draws=draws, confidence=confidence, seed=seed, device=device, threads=threads,
+            cache=cache, backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
         )  # fmt: skip
     for view in found.views:
         print_view(view)
     for row in found.contradicted:
         say(
-            f"contradicted: {row.model}, {row.metric} at {row.epsilon:g}: attacks moved {row.outside} images out "
-            "of what was certified",
+            f"contradicted: {row.model}, {row.metric} at {row.epsilon:g}: attacks moved {row.outside} images "
+            "out of what was certified",
             err=True,
         )
     code = ExitCode.FOUND if found.contradicted else ExitCode.OK

@@ -65,7 +65,19 @@ def certify_set(
         on_image: told after each image.
     """
     blank = Certificate(
-        entrant.label, entrant.sha256, threat.norm, threat.epsilon, "", 0, None, None, False, "", None, None, None
+        entrant.label,
+        entrant.sha256,
+        threat.norm,
+        threat.epsilon,
+        "",
+        0,
+        None,
+        None,
+        False,
+        "",
+        None,
+        None,
+        None,
     )
     ids = [record.image_id for record in images.records]
     try:

@@ -1,17 +1,18 @@
 """A floor under PLCC where of every score only an interval is known.
 
-Let b be the centred labels at unit length and P s the centred scores, so that PLCC = b.s / |P s|. With a rising map
-of scores (the frozen logistic) the ends are mapped first, and the floor is one of the mapped scores' PLCC.
+Let b be the centred labels at unit length and P s the centred scores, so that PLCC = b.s / |P s|. With a
+rising map of scores (the frozen logistic) the ends are mapped first, and the floor is one of the mapped
+scores' PLCC.
 
-**Where b.s can be negative** the minimum is a convex problem. For c in [0, 1] and any centred z with |z| <= 1 and
-b + c z = u, -b.s - c |P s| <= -u.s <= g = sum_i max(-u_i low_i, -u_i high_i), so that no choice has a PLCC below
--c - g / |P s|; and |P s| is at least the largest distance of two intervals over sqrt(2). At the minimiser g is 0 for
-z = P s / |P s|. It lies on a curve of two numbers, s_i = m - k b_i cut off at the ends, with m their mean and
-k = |P s|^2 / -b.s. Whatever the search found, what is returned is shown by its z.
+**Where b.s can be negative** the minimum is a convex problem. For c in [0, 1] and any centred z with |z| <=
+1 and b + c z = u, -b.s - c |P s| <= -u.s <= g = sum_i max(-u_i low_i, -u_i high_i), so that no choice has a
+PLCC below -c - g / |P s|; and |P s| is at least the largest distance of two intervals over sqrt(2). At the
+minimiser g is 0 for z = P s / |P s|. It lies on a curve of two numbers, s_i = m - k b_i cut off at the ends,
+with m their mean and k = |P s|^2 / -b.s. Whatever the search found, what is returned is shown by its z.
 
-**Where it cannot** the minimum is concave, and safe is: |P s| <= (|s - m|^2 / t + t) / 2 for all m and t > 0, so
-b.s - c |P s| is at least a sum over images that each end decides. If that is at least 0, no choice has a PLCC below
-c. Where the ends chosen have the mean m and the length t themselves, it is exact.
+**Where it cannot** the minimum is concave, and safe is: |P s| <= (|s - m|^2 / t + t) / 2 for all m and t >
+0, so b.s - c |P s| is at least a sum over images that each end decides. If that is at least 0, no choice has
+a PLCC below c. Where the ends chosen have the mean m and the length t themselves, it is exact.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ def plcc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
     unit = max(float(np.abs(low - centre).max()), float(np.abs(high - centre).max()))
     low, high = (low - centre) / unit, (high - centre) / unit
     if float(np.where(b > 0, low, high) @ b) < 0:
-        best, value = _reversed(low, high, b)
+        best, shown = _reversed(low, high, b)
         # No search finds less than the minimum: where it found what is shown, that is it.
-        return Floor(Value.of(max(-1.0, value - ROUNDING)), exact=best - value < 1e-6)
-    best, value = _kept(low, high, b)
-    return Floor(Value.of(value - ROUNDING), exact=best - value < 1e-6)
+        return Floor(Value.of(max(-1.0, shown - ROUNDING)), exact=best - shown < 1e-6)
+    best, shown = _kept(low, high, b)
+    return Floor(Value.of(shown - ROUNDING), exact=best - shown < 1e-6)
 
 
 def _reversed(low: Vector, high: Vector, b: Vector) -> tuple[float, float]:
@@ -105,7 +106,8 @@ def _kept(low: Vector, high: Vector, b: Vector) -> tuple[float, float]:
     """Return the lowest PLCC found where none is negative, and one that nothing goes below."""
     starts = [np.where(b > 0, low, high), (low + high) / 2]
     best, value = min(_of(s, b) for s in starts), 0.0
-    for s in starts:
+    for start in starts:
+        s = start
         for _ in range(_TRIES):
             mean, length = float(s.mean()), float(np.linalg.norm(s - s.mean()))
             if length <= 0:

@@ -1,35 +1,37 @@
 """A floor under SROCC where of every score only an interval is known.
 
-**What is minimised.** Let a_i be the centred midranks of the labels, R_i those of the scores, A^2 = sum a_i^2 and
-D = sum R_i^2, so that SROCC = sum a_i R_i / (A sqrt(D)). D is at most F = (n^3 - n) / 12, less where scores tie.
-Image i is surely below j if its interval ends before that of j begins.
+**What is minimised.** Let a_i be the centred midranks of the labels, R_i those of the scores, A^2 = sum
+a_i^2 and D = sum R_i^2, so that SROCC = sum a_i R_i / (A sqrt(D)). D is at most F = (n^3 - n) / 12, less
+where scores tie. Image i is surely below j if its interval ends before that of j begins.
 
-**Why it is safe.** Let m be the minimum of N = sum a_i p_i over all orders p without ties in which whatever is
-surely below comes first, or anything below that minimum. Then no choice of scores has an SROCC below m / A^2 if m
-is negative, and below m / (A sqrt(F)) if it is not:
+**Why it is safe.** Let m be the minimum of N = sum a_i p_i over all orders p without ties in which whatever
+is surely below comes first, or anything below that minimum. Then no choice of scores has an SROCC below m /
+A^2 if m is negative, and below m / (A sqrt(F)) if it is not:
 
-Take any choice with its ties and break them, in every group against the order of the labels; equal labels stay
-tied. That adds e to the ranks, orthogonal to R, and takes c = -sum a_i e_i from N. Two labels lie at least as far
-apart in a as in e, so c >= E = |e|^2; and D + E >= A^2, since what is still tied is tied in the labels, too. The
-new order respects what is sure, so m <= N - c. If N >= 0 then m < 0 is below it, and m >= 0 gives N >= m, D <= F.
-If x = -N > 0 then x <= D by the rearrangement inequality (a is a mean of strict orders), which gives
-x sqrt(D + E) <= (x + E) sqrt(D), and so x / sqrt(D) <= (x + E) / sqrt(D + E) <= -m / A.
+Take any choice with its ties and break them, in every group against the order of the labels; equal labels
+stay tied. That adds e to the ranks, orthogonal to R, and takes c = -sum a_i e_i from N. Two labels lie at
+least as far apart in a as in e, so c >= E = |e|^2; and D + E >= A^2, since what is still tied is tied in the
+labels, too. The new order respects what is sure, so m <= N - c. If N >= 0 then m < 0 is below it, and m >= 0
+gives N >= m, D <= F. If x = -N > 0 then x <= D by the rearrangement inequality (a is a mean of strict
+orders), which gives x sqrt(D + E) <= (x + E) sqrt(D), and so x / sqrt(D) <= (x + E) / sqrt(D + E) <= -m / A.
 
-**How m is found.** Images whose intervals hang together form components; components are in a fixed order, and N is a
-sum over them. A component is exact if nothing in it is sure (labels reversed), or if its orders are few enough to
-go through, down-set by down-set. A larger one is relaxed: for any two images either may come first, under the
-implications "j before i, and i surely below k, so j before k". Half-integral; one minimum cut has its value. One
-with too many pairs for that is relaxed further, to pairs without implications.
+**How m is found.** Images whose intervals hang together form components; components are in a fixed order,
+and N is a sum over them. A component is exact if nothing in it is sure (labels reversed), or if its orders
+are few enough to go through, down-set by down-set. A larger one is relaxed: for any two images either may
+come first, under the implications "j before i, and i surely below k, so j before k". Half-integral; one
+minimum cut has its value. One with too many pairs for that is relaxed further, to pairs without
+implications.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from iqa_harness.measures.correlation import Value, Vector, average_ranks, degenerate, srocc
@@ -88,15 +90,15 @@ def srocc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
     weight = average_ranks(mos) - (n + 1) / 2
     least, exact = 0.0, True
     for first, images in _components(low, high):
-        found, searched = _least(weight[images], low[images], high[images])
-        least += found + first * float(weight[images].sum())
+        part, searched = _least(weight[images], low[images], high[images])
+        least += part + first * float(weight[images].sum())
         exact &= searched
     square, full = float(weight @ weight), (n**3 - n) / 12
-    value = least / square if least < 0 else least / np.sqrt(square * full)
+    found = least / square if least < 0 else least / float(np.sqrt(square * full))
     # Ends that touch can tie but not pass each other.
     touching = np.searchsorted(np.sort(low), high, "right") - np.searchsorted(np.sort(low), high, "left")
     exact = exact and square == full and not (touching > (low == high)).any()
-    return Floor(Value.of(max(-1.0, value - ROUNDING)), bool(exact))
+    return Floor(Value.of(max(-1.0, found - ROUNDING)), bool(exact))
 
 
 def _components(low: Vector, high: Vector) -> Iterator[tuple[int, NDArray[np.intp]]]:
@@ -104,7 +106,7 @@ def _components(low: Vector, high: Vector) -> Iterator[tuple[int, NDArray[np.int
     order = np.argsort(low, kind="stable")
     reach = np.maximum.accumulate(high[order])
     starts = [0, *(np.flatnonzero(low[order][1:] > reach[:-1]) + 1), len(order)]
-    for first, end in zip(starts[:-1], starts[1:], strict=True):
+    for first, end in pairwise(starts):
         yield int(first), order[first:end]
 
 
@@ -160,8 +162,8 @@ def _cut(free: NDArray[np.bool_], gain: NDArray[np.int64], low: Vector, high: Ve
     """Return what must be given up of all gains, so that the choices are closed under the implications.
 
     A node a pair in an order, (i, j) for i before j. In the row of i, (i, j) implies (i, k) for every k that
-    begins after j ends; in the column of j, (i, j) implies (h, j) for every h that ends before i begins. Both are
-    chains, so a row or column needs one node more a pair, and no edge a pair of pairs.
+    begins after j ends; in the column of j, (i, j) implies (h, j) for every h that ends before i begins.
+    Both are chains, so a row or column needs one node more a pair, and no edge a pair of pairs.
     """
     first, second = np.nonzero(free)
     count, n = len(first), len(free)
@@ -188,5 +190,5 @@ def _cut(free: NDArray[np.bool_], gain: NDArray[np.int64], low: Vector, high: Ve
     never = int(gain[gains].sum()) + 1
     capacity = np.full(len(tails), never)
     capacity[len(tails) - len(gains) - len(costs) :] = np.abs(np.concatenate([gain[gains], gain[costs]]))
-    graph = csr_matrix((capacity.astype(np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
+    graph = csr_array((capacity.astype(np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
     return int(maximum_flow(graph, source, sink).flow_value)

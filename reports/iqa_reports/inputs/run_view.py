@@ -314,7 +314,9 @@ def view_run(
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
     norm = norms[0] if norms else ""
-    floors = () if certificates is None else tuple(c for c in CERTIFICATE.rows(certificates) if c.norm == norm)
+    floors = (
+        () if certificates is None else tuple(c for c in CERTIFICATE.rows(certificates) if c.norm == norm)
+    )
     return RunView(manifest, estimates, norm, judged, costs or {}, floors)
 
 

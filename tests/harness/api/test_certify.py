@@ -30,7 +30,7 @@ def attacked(tmp_path_factory, images):
 
 
 def test_floors_of_a_run_stand_below_all_that_its_attacks_found(attacked):
-    """certified <= composed <= suite_min in one row of equal norm and radius; and nearly met by composed."""
+    """In one row of equal norm and radius, certified <= composed <= suite_min; composed comes near it."""
     run, store = attacked
     found = iqa.certify_run("both", store=store, progress=False)
     assert found.contradicted == ()
@@ -97,14 +97,18 @@ def test_an_attack_beyond_a_certificate_is_a_contradiction(attacked, cli):
 def test_models_of_your_own_are_certified_without_a_run(images):
     """A network, a smoothed model, one without a certificate; a floor is below the clean value."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
     models = {
         "net": iqa.wrap(net, score_range=(0, 1)),
         "smoothed": iqa.defend(iqa.wrap(net, score_range=(0, 1)), "smooth_median:0.25,16"),
         "linear": "linear",
         "filters": "cheat_none",
     }
-    found = iqa.certify(models, images, norm="2", epsilon=0.05, limit=6, draws=100, confidence=0.9, progress=False)
+    found = iqa.certify(
+        models, images, norm="2", epsilon=0.05, limit=6, draws=100, confidence=0.9, progress=False
+    )
     table = found.table.set_index(["model", "metric"])
     assert list(table["images"]) == [6] * 6 + [0] * 2
     assert list(table["method"].unique()) == ["layer bounds", "median smoothing", "closed form", ""]
