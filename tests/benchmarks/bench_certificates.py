@@ -127,7 +127,7 @@ def coverage() -> int:
     """Print how often the certificate of a smoothed linear model fails, in sets of eight images."""
     model, wrong = create_model("linear"), 0
     shown = list(torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.06 + 0.47)
-    length = float(model.weight(8, 8).norm()) / 192
+    length = float(model.weight(8, 8).detach().norm()) / 192
     with torch.no_grad():
         clean = model(torch.stack(shown)).double().numpy()
     say("| confidence | draws | eps / sigma | sets | failed | allowed | p |\n|---|---|---|---|---|---|---|")

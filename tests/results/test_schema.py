@@ -43,7 +43,7 @@ def test_every_column_is_described(name: str) -> None:
     assert [f.metadata[b"doc"].decode() for f in schema.arrow] == [c.doc for c in schema.columns]
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", sorted(set(SCHEMAS) - {"certificate"}))  # it knew none
 def test_the_columns_are_those_of_the_first_edition(name: str) -> None:
     """Names, types, null and version: what the first edition stored is read, and so are its cells' keys."""
     found = SCHEMAS[name].arrow

@@ -186,9 +186,11 @@ def _kernel_norms(layer: nn.Conv2d | nn.Linear, ball: Tensor, centre: Tensor) ->
     """Return how far each output channel moves at the most, `ball` a radius for each input channel."""
     if isinstance(layer, nn.Linear):
         per_input = ball.repeat_interleave(centre.numel() // len(ball)) if centre.ndim == 2 else ball.max()
-        return torch.linalg.vector_norm(layer.weight * per_input, dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(layer.weight * per_input, dim=1)
+        return lengths
     scale = ball.view(1, -1, 1, 1) if layer.groups == 1 else ball.max()
-    return torch.linalg.vector_norm(layer.weight * scale, dim=(1, 2, 3)).view(-1, 1, 1)
+    norms: Tensor = torch.linalg.vector_norm(layer.weight * scale, dim=(1, 2, 3))
+    return norms.view(-1, 1, 1)
 
 
 def _rescaled(layer: nn.Module, ball: Tensor | None) -> Tensor | None:
