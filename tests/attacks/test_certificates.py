@@ -163,7 +163,12 @@ def test_a_hook_and_a_subclass_may_do_anything():
 
     hooked = nn.Sequential(nn.Flatten(), nn.Linear(768, 1))
     hooked[1].register_forward_hook(lambda *_: None)
-    for net, words in ((hooked, "has a hook"), (Mine(nn.Flatten(), nn.Linear(768, 1)), "through a Mine")):
+    replaced = nn.Sequential(nn.Flatten(), nn.Linear(768, 1))
+    replaced[0].forward = lambda shown: shown.flatten(1) ** 2
+    endless = nn.Sequential(nn.Flatten(), nn.Linear(768, 1))
+    endless[1].weight.data[0, 0] = math.inf
+    cases = ((hooked, "has a hook"), (replaced, "a method of its own"), (endless, "not finite"))
+    for net, words in (*cases, (Mine(nn.Flatten(), nn.Linear(768, 1)), "through a Mine")):
         with pytest.raises(NoCertificate, match=words):
             certify_scores(wrap(net, name="net", score_range=(0, 1)), images(1), ["a"], ThreatModel("2", 1))
 

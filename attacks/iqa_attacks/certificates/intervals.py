@@ -89,6 +89,8 @@ def certify_scores(
             ends.append(bounds(image, name))
         on_image()
     found = np.array(ends, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(found).all():
+        raise NoCertificate(f"{model.spec.name}: a bound is not finite")
     return ScoreIntervals(
         method, drawing.confidence if method == "median smoothing" else 1.0, found[:, 0], found[:, 1]
     )
@@ -102,6 +104,11 @@ def _method(model: QualityModel, threat: ThreatModel, drawing: Drawing, count: i
         return "median smoothing", lambda image, name: smoothed_interval(
             model, image, name, threat, drawing.draws, failing, drawing.seed
         )
+    for part in model.modules():
+        if part._forward_hooks or part._forward_pre_hooks or {"forward", "predict"} & vars(part).keys():
+            raise NoCertificate(
+                f"a {type(part).__name__} has a hook or a method of its own: it may do anything"
+            )
     if type(model) is LinearQuality:
         return "closed form", lambda image, name: linear_interval(model, image, threat)
     if type(model) is WrappedModel:

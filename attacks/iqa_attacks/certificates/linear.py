@@ -36,16 +36,20 @@ def largest_change(weight: Tensor, image: Tensor, threat: ThreatModel) -> float:
         threat: the ball; an SSIM floor or whole grey levels only leave less.
     """
     x, w = image.double().flatten(), weight.flatten()
+    scale = float(w.abs().max())
+    if scale == 0 or not math.isfinite(scale):
+        return scale
+    w = w / scale
     radius = admitted_radius(threat, x.numel())
     low, high = -x, 1 - x
     if threat.norm == "inf":
         low, high = low.clamp_min(-radius), high.clamp_max(radius)
         change = torch.where(w > 0, high, low)
-        return _up(float((w * change).sum()), float((w * change).abs().sum()))
+        return scale * _up(w * change)
     whole = torch.where(w > 0, high, low) * (w != 0)
     if float(whole.norm()) <= radius:
-        return _up(float((w * whole).sum()), float((w * whole).abs().sum()))
-    small, large = 0.0, 1.0 / float(w.abs().max())
+        return scale * _up(w * whole)
+    small, large = 0.0, 1.0
     while float((large * w).clamp(low, high).norm()) < radius:
         large *= 2
     for _ in range(_HALVINGS):
@@ -54,7 +58,7 @@ def largest_change(weight: Tensor, image: Tensor, threat: ThreatModel) -> float:
         small, large = (middle, large) if short else (small, middle)
     change = (large * w).clamp(low, high)
     terms = w * change - change.square() / (2 * large)
-    return _up(float(terms.sum()) + radius**2 / (2 * large), float(terms.abs().sum()))
+    return scale * (_up(terms) + radius**2 / (2 * large) * (1 + 1e-12))
 
 
 def linear_interval(model: LinearQuality, image: Tensor, threat: ThreatModel) -> tuple[float, float]:
@@ -70,6 +74,6 @@ def linear_interval(model: LinearQuality, image: Tensor, threat: ThreatModel) ->
     return score - down - rounding, score + up + rounding
 
 
-def _up(value: float, size: float) -> float:
+def _up(terms: Tensor) -> float:
     """Return a float64 sum with what its rounding may have taken."""
-    return value + 1e-12 * size
+    return float(terms.sum()) + 1e-12 * float(terms.abs().sum())
