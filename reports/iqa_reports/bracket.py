@@ -32,7 +32,7 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
     return TableView(
         name=f"bracket-{metric}",
         caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not "
-        f"below `certified` and not above any value found. {text.setting(view.manifest)}",
+        f"below what is certified and not above any value found. {text.setting(view.manifest)}",
         stub=(Heading("Model", numeric=False), Heading("ε", numeric=False)),
         groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", *cases, "clean")),
         rows=tuple(rows),
