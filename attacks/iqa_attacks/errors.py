@@ -3,7 +3,8 @@
 AttackError
 ├── UnknownAttack     no attack, objective or norm of that name
 ├── BadAttackOption   a setting out of its range, or one that contradicts another
-└── AttackFailed      the model, or an objective, gave numbers no attack can use
+├── AttackFailed      the model, or an objective, gave numbers no attack can use
+└── NoCertificate     nothing here bounds this model's scores under this threat model
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class AttackFailed(AttackError):
         """Take the message and, where one image is to blame, its place in the batch."""
         super().__init__(message)
         self.image = image
+
+
+class NoCertificate(AttackError):
+    """Nothing here bounds this model's scores under this threat model; the message says why."""
 
 
 @contextmanager

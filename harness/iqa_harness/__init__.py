@@ -18,6 +18,7 @@ _PLACES = {
     "Runtime": "machine.runtime",
     "attack": "api.attack",
     **dict.fromkeys(("gate", "calibrate", "save_baseline", "show_baseline", "diff_baselines"), "api.gate"),
+    **dict.fromkeys(("certify", "certify_run"), "api.certify"),
     "demo": "api.demo",
     "explain": "api.verify",
     **dict.fromkeys(("list_runs", "show_run", "check_store", "export_run"), "api.runs"),

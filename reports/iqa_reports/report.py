@@ -275,7 +275,8 @@ def _section(group: Group, prefix: str, inputs: Inputs) -> Section:
     alone = len(group.runs) == 1
     view = view_run(
         merged.manifest, merged.table, merged.flags, merged.costs,
-        optimalities=merged.optimalities, radii=merged.radii, power=merged.power, compared=alone,
+        optimalities=merged.optimalities, radii=merged.radii, power=merged.power,
+        certificates=merged.certificates, compared=alone,
     )  # fmt: skip
     remarks = list(group.dropped)
     if not alone:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from iqa_reports import text
+from iqa_reports.bracket import bracket_table
 from iqa_reports.finding import ball
 from iqa_reports.inputs.ranks import Rank
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
@@ -13,8 +14,9 @@ from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
 from iqa_reports.power import power_view
 from iqa_reports.radii import radii_table
-from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, measured, with_best
-from iqa_results import Estimate, Flag, throughput
+from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, with_best
+from iqa_reports.throughput_table import throughput_table
+from iqa_results import Estimate, Flag
 
 _DROP = Heading("drop", numeric=True)
 _8BIT = Heading("8-bit", numeric=True)
@@ -293,43 +295,6 @@ def flag_entries(flag: Flag, notes: Notes) -> tuple[Entry, ...]:
     )
 
 
-def throughput_table(view: RunView) -> TableView | None:
-    """Return what the attacks went at on each kind of device; None if the manifest has no attacked cell."""
-    found = throughput(view.manifest)
-    if not found:
-        return None
-    notes, shares = Notes(), any(each.share is not None for each in found)
-    rows = []
-    for each in found:
-        memory = None if each.peak_memory is None else each.peak_memory / 1e9
-        row = [
-            Entry(each.model, "header"),
-            Entry(each.device, "label"),
-            Entry(f"{each.gradients:,.1f}", "number", number=each.gradients),
-            Entry(f"{each.images:,.2f}", "number", number=each.images),
-            measured(memory, lambda value: f"{value:,.2f}", notes, "not recorded"),
-        ]
-        if shares:
-            why = "the card's peak or the model's operations are not known"
-            row.append(measured(each.share, lambda value: f"{value:.1%}", notes, why))
-        rows.append(tuple(row))
-    share = (Heading("share of bf16 peak", numeric=True),) if shares else ()
-    a_second = (Heading("gradients", numeric=True), Heading("images", numeric=True))
-    return TableView(
-        name="throughput",
-        caption="Throughput: input gradients, and images attacked (each once an attack and radius), a second "
-        "of one device.",
-        stub=(Heading("Model", numeric=False), Heading("Device", numeric=False)),
-        groups=(
-            Group("a second", a_second),
-            Group("peak memory", (Heading("GB", numeric=True),)),
-            *((Group("operations", share),) if share else ()),
-        ),
-        rows=tuple(rows),
-        notes=notes.listed(),
-    )
-
-
 def all_tables(view: RunView) -> list[TableView]:
     """Return every table of a report, in the order of reading; those without content are left out."""
     found = [
@@ -339,6 +304,7 @@ def all_tables(view: RunView) -> list[TableView]:
         *(epsilon_table(view, metric) for metric in METRICS),
         *(defences_table(view, metric) for metric in METRICS),
         *(transfer_table(view, metric) for metric in METRICS),
+        *(bracket_table(view, metric) for metric in METRICS),
         radii_table(view),
         models_table(view),
         flags_table(view),

@@ -18,6 +18,7 @@ from iqa_results.parquet import read_parquet, write_parquet
 from iqa_results.schema import (
     BASELINE,
     BASELINE_SCHEMA,
+    CERTIFICATE,
     DIFFERENCE,
     DIFFERENCE_SCHEMA,
     EXAMPLE,
@@ -39,6 +40,7 @@ from iqa_results.schema import (
     TABLE,
     TABLE_SCHEMA,
     BaselineScore,
+    Certificate,
     Difference,
     Estimate,
     Flag,
@@ -59,6 +61,7 @@ from iqa_results.table_schema import Column, TableSchema
 __all__ = [
     "BASELINE",
     "BASELINE_SCHEMA",
+    "CERTIFICATE",
     "DIFFERENCE",
     "DIFFERENCE_SCHEMA",
     "EXAMPLE",
@@ -85,6 +88,7 @@ __all__ = [
     "BaselineModel",
     "BaselineScore",
     "CellRecord",
+    "Certificate",
     "Column",
     "DataRecord",
     "Difference",

@@ -313,6 +313,31 @@ class Power(NamedTuple):
     high: Annotated[float, "upper end of it"]
 
 
+class Certificate(NamedTuple):
+    """What no attack can do: a floor under a correlation, a row a (model, norm, epsilon, metric).
+
+    Written by `iqa-harness certify`; a run that was not certified has no such table.
+    """
+
+    model: Annotated[str, "name the run gave the model"]
+    model_sha256: Annotated[str, "hash of the model's card and weights"]
+    norm: Annotated[str, "norm of the ball"]
+    epsilon: Annotated[float, "radius on pixels in [0, 1]"]
+    metric: Annotated[str, "srocc | plcc"]
+    images: Annotated[int, "images the floor is under, 0 without a certificate"]
+    clean: Annotated[float | None, "the metric on the clean scores of the same images; null if undefined"]
+    value: Annotated[float | None, "floor under the metric over all admissible images; null if there is none"]
+    exact: Annotated[bool, "whether scores within the images' intervals come as near to it as one likes"]
+    method: Annotated[str, "closed form | layer bounds | median smoothing; '' without a certificate"]
+    confidence: Annotated[float | None, "with which it holds; 1 where nothing was drawn; null without one"]
+    outside: Annotated[
+        int | None,
+        "images that an attack of the run moved out of their interval: 0 unless something is wrong, or "
+        "a smoothed score was estimated from few draws; null where no attack was looked at",
+    ]
+    undefined: Annotated[str | None, "why there is none; null if there is"]
+
+
 class BaselineScore(NamedTuple):
     """What a gate compares, in `scores.parquet`: a row a (model, row, attack, objective, image)."""
 
@@ -381,6 +406,7 @@ MEASURE = TableSchema(Measure, _VERSION)
 FIT = TableSchema(LogisticFit, _VERSION)
 PLANT = TableSchema(Plant, _VERSION)
 POWER = TableSchema(Power, _VERSION)
+CERTIFICATE = TableSchema(Certificate, _VERSION)
 BASELINE = TableSchema(BaselineScore, _VERSION)
 EXAMPLE = TableSchema(KeptExample, {"schema_version": "1"})
 
@@ -395,6 +421,9 @@ RUN_TABLES: dict[str, TableSchema[Any]] = {
 }
 """The tables of a run that are made from its rows, by the names of their files."""
 
+STORED_TABLES: dict[str, TableSchema[Any]] = {**RUN_TABLES, "plants": PLANT, "certificates": CERTIFICATE}
+"""The same and what is added to a run by name, not made from its rows."""
+
 ROW_SCHEMA, TABLE_SCHEMA, INTERVAL_SCHEMA = ROW.arrow, TABLE.arrow, INTERVAL.arrow
 FLAG_SCHEMA, DIFFERENCE_SCHEMA, MEASURE_SCHEMA = FLAG.arrow, DIFFERENCE.arrow, MEASURE.arrow
 FIT_SCHEMA, BASELINE_SCHEMA, EXAMPLE_SCHEMA = FIT.arrow, BASELINE.arrow, EXAMPLE.arrow
@@ -407,7 +436,7 @@ def columns_page() -> str:
         "Rows of cells come first; the tables of a run lie in `runs/<run>/NAME.parquet` and are read by "
         "`ResultStore.read_table(run, NAME)`.\nEach column's meaning stands in the files' own metadata too.",
     ]
-    places = {f"{name}.parquet": schema for name, schema in (RUN_TABLES | {"plants": PLANT}).items()}
+    places = {f"{name}.parquet": schema for name, schema in STORED_TABLES.items()}
     shown: dict[str, TableSchema[Any]] = {
         "cells/": ROW,
         **places,

@@ -5,8 +5,7 @@ Layout under the store's root::
     cells/<first two digits of key>/<key>.parquet   one part a cell (ROW_SCHEMA)
     examples/<first two digits of key>/<key>.parquet  attacked images of a cell (EXAMPLE_SCHEMA), if kept
     runs/<run>/manifest.json                        RunManifest
-    runs/<run>/<name>.parquet                       a table of the run, one of RUN_TABLES
-    runs/<run>/plants.parquet                       what a power test found (PLANT), if there was one
+    runs/<run>/<name>.parquet                       a table of the run, one of STORED_TABLES
 
 Cells belong to no run: two runs that need the same cell share its part.
 """
@@ -29,7 +28,7 @@ from iqa_results.errors import BadPart, ResultsError, UnknownRun
 from iqa_results.manifest import RunManifest
 from iqa_results.manifest_file import manifest_bytes, parse_manifest
 from iqa_results.parquet import EXAMPLE_ROOM, read_parquet, write_parquet
-from iqa_results.schema import EXAMPLE_SCHEMA, PLANT, ROW, ROW_SCHEMA, RUN_TABLES
+from iqa_results.schema import EXAMPLE_SCHEMA, ROW, ROW_SCHEMA, STORED_TABLES
 from iqa_results.storage import (
     Location,
     RemotePath,
@@ -41,7 +40,6 @@ from iqa_results.storage import (
     write_whole,
 )
 
-_FILES = RUN_TABLES | {"plants": PLANT}
 """Everything beside the manifest that may lie in a run's folder: tables, and rows that no cell holds."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _CELLS = b"cells_sha256"
@@ -283,9 +281,9 @@ class ResultStore:
                 yield name, (folder / name).read_bytes()
 
     def table_path(self, run: str, name: str = "table") -> Location:
-        """Return where a table of a run (one of RUN_TABLES, or `plants`) is or will be."""
-        if name not in _FILES:
-            raise ResultsError(f"a run has no table {name!r}; there are {', '.join(_FILES)}")
+        """Return where a table of a run (one of STORED_TABLES) is or will be."""
+        if name not in STORED_TABLES:
+            raise ResultsError(f"a run has no table {name!r}; there are {', '.join(STORED_TABLES)}")
         return self.run_folder(run) / f"{name}.parquet"
 
     def write_table(
@@ -302,14 +300,14 @@ class ResultStore:
         Args:
             run: its name.
             rows: an Arrow table, or records or mappings of the columns' names.
-            name: one of RUN_TABLES, or `plants`; the table of metrics if left out.
+            name: one of STORED_TABLES; the table of metrics if left out.
             cells: keys of the cells it is made from, of which it keeps a hash.
             maker: hash of what made it from them.
 
         Raises:
             BadPart: the rows do not fit the table's columns.
         """
-        path, schema = self.table_path(run, name), _FILES[name]
+        path, schema = self.table_path(run, name), STORED_TABLES[name]
         table = rows if isinstance(rows, pa.Table) else schema.to_table(rows, f"run {run}, {name}")
         if not table.schema.equals(schema.arrow):
             raise BadPart(f"run {run}, {name}: other columns than {name}.parquet has")
@@ -327,7 +325,7 @@ class ResultStore:
         Raises:
             BadPart: missing, damaged or of another schema.
         """
-        return read_parquet(self.table_path(run, name), _FILES[name].arrow)
+        return read_parquet(self.table_path(run, name), STORED_TABLES[name].arrow)
 
 
 def is_made_from(table: pa.Table, cells: Iterable[str]) -> bool | None:

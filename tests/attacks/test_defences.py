@@ -14,7 +14,10 @@ from iqa_attacks.seeding import seeded
 from iqa_models import create_model
 from iqa_models.frozen import frozen
 
-EACH = ("jpeg:60", "resize_crop:0.8", "median:3", "blur:0.8", "quantise:5", "flip", "smooth:0.02,3")
+EACH = (
+    "jpeg:60", "resize_crop:0.8", "median:3", "blur:0.8", "quantise:5", "flip", "smooth:0.02,3",
+    "smooth_median:0.02,3",
+)  # fmt: skip
 """Every defence with numbers of its own."""
 
 

@@ -98,7 +98,10 @@ class Defended(QualityModel):
             scores = self.model.score_admitted(shown)
         else:
             scores = scored_ahead(self.model.score_admitted, shown, PASS)
-        return scores.view(len(images), -1).mean(dim=1)
+        for defence in reversed(self.defences):
+            if defence.copies > 1:
+                scores = defence.combine(scores.view(-1, defence.copies))
+        return scores
 
 
 def defend(model: QualityModel | nn.Module, defences: str, **card: object) -> Defended:

@@ -47,8 +47,12 @@ class Defence(ABC):
 
     @property
     def copies(self) -> int:
-        """Versions an image becomes; the mean of their scores counts."""
+        """Versions an image becomes."""
         return 1
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """Return the scores (B,) of images from those of their versions (B, copies)."""
+        return scores.mean(dim=1)
 
     @abstractmethod
     def apply(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -184,8 +188,19 @@ class Smooth(Defence):
         return noisy.flatten(0, 1).clamp(0, 1)
 
 
+@dataclass(frozen=True)
+class SmoothMedian(Smooth):
+    """Copies under Gaussian noise, whose median score counts: it can be certified (Chiang et al. 2020)."""
+
+    word = "smooth_median"
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """Return the medians, of an even number the lower one; the slope is that of the copy it is."""
+        return scores.median(dim=1).values
+
+
 DEFENCES: dict[str, type[Defence]] = {
-    cls.word: cls for cls in (Jpeg, ResizeCrop, Median, Blur, Quantise, Flip, Smooth)
+    cls.word: cls for cls in (Jpeg, ResizeCrop, Median, Blur, Quantise, Flip, Smooth, SmoothMedian)
 }
 """Every defence by its word."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
+from iqa_harness.reporting.runs import certificates_of
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
@@ -89,12 +91,19 @@ def drawn_page(store: ResultStore, run: str, tables: RobustnessTable) -> Path | 
     page, note = report_folder(store, run) / "index.html", _note_of(store, run)
     if not (page.is_file() and note.is_file()):
         return None
-    return page if note.read_bytes() == tables.made_from.encode() else None
+    return page if note.read_bytes() == _made_from(store, run, tables) else None
 
 
 def note_page(store: ResultStore, run: str, tables: RobustnessTable) -> None:
     """Write down, of the page just drawn in a run's own folder, which tables it was drawn from."""
-    write_whole(_note_of(store, run), tables.made_from.encode())
+    write_whole(_note_of(store, run), _made_from(store, run, tables))
+
+
+def _made_from(store: ResultStore, run: str, tables: RobustnessTable) -> bytes:
+    """Name what a page is drawn from: the tables, and certificates where there are any."""
+    floors = certificates_of(store, run)
+    added = "" if floors is None else f" {hashlib.sha256(repr(floors.to_pylist()).encode()).hexdigest()}"
+    return f"{tables.made_from}{added}".encode()
 
 
 def _note_of(store: ResultStore, run: str) -> Path:

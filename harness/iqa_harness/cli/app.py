@@ -16,6 +16,7 @@ from iqa_errors import IQAError
 from iqa_harness.cli import (
     attack,
     baseline,
+    certify,
     data,
     demo,
     diagnose,
@@ -89,6 +90,7 @@ app.command("diagnose")(diagnose.diagnose)
 app.add_typer(runs.app, name="runs")
 app.command("verify")(verify.verify)
 app.command("power")(power.power)
+app.command("certify")(certify.certify)
 app.command("gate")(gate.gate)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(models.app, name="models")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from iqa_harness.tables.robustness import RobustnessTable
 
 MANIFEST = "manifest.json"
+CERTIFICATES = "certificates"
+"""Table of a run that `certify` adds."""
 
 
 class FoundRun(NamedTuple):
@@ -91,6 +93,7 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         attack_optimality(own),
         radii=radius_measures(own),
         power=power,
+        certificates=certificates_of(store, run),
     )
 
 
@@ -108,7 +111,13 @@ def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTa
         attack_optimality(own),
         radii=radius_measures(own),
         power=tables.power,
+        certificates=certificates_of(store, manifest.run),
     )
+
+
+def certificates_of(store: ResultStore, run: str) -> pa.Table | None:
+    """Return what `certify` stored of a run, None if nothing."""
+    return store.read_table(run, CERTIFICATES) if store.has_table(run, CERTIFICATES) else None
 
 
 def _as_stored(store: ResultStore, manifest: RunManifest, table: pa.Table) -> RunManifest:

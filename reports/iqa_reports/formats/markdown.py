@@ -18,6 +18,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("What the models are", ("models",), ()),
     ("Attack by attack", ("attacks", "optimality"), ("steps",)),
     ("Radius by radius", ("epsilons",), ("security", "radius")),
+    ("Both sides of the worst case", ("bracket",), ()),
     ("Minimum norm", ("radii",), ("radii",)),
     ("Defences", ("defences",), ()),
     ("Transfer", ("transfer",), ("transfer",)),

@@ -47,7 +47,7 @@ def print_report(report: Report, console: Console, *, full: bool = True) -> None
                     "PLCC, drops, values after 8 bits, every attack, checks and cost: the page, or "
                     f"`iqa-harness report {manifest.run} --full`."
                 )
-            elif table.name == "defences-srocc":
+            elif table.name in ("defences-srocc", "bracket-srocc"):
                 print_table(table, console)
         for sentence in [*section.remarks, *reading, *manifest.notes]:
             _say(console, sentence, "dim")

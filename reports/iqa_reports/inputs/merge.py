@@ -61,6 +61,8 @@ class StoredRun:
     """Measures of attacks that look for the smallest radius."""
     power: pa.Table | None = None
     """What attacks found of plants; None or no rows without a power test."""
+    certificates: pa.Table | None = None
+    """Floors under the correlations, if the run was certified."""
 
 
 class Comparable(NamedTuple):
@@ -211,6 +213,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         tuple(o._replace(model=rename[o.model]) for o in run.optimalities if o.model in rename),
         tuple(m._replace(model=rename[m.model]) for m in run.radii if m.model in rename),
         None if run.power is None else _renamed(run.power, rename),
+        None if run.certificates is None else _renamed(run.certificates, rename),
     )
 
 
@@ -254,6 +257,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
     )
     flags = [part.flags for part in parts if part.flags is not None]
     power = [part.power for part in parts if part.power is not None]
+    floors = [part.certificates for part in parts if part.certificates is not None]
     return StoredRun(
         manifest,
         pa.concat_tables([part.table for part in parts]),
@@ -265,6 +269,7 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
         tuple(each for part in parts for each in part.optimalities),
         tuple(measure for part in parts for measure in part.radii),
         pa.concat_tables(power) if power else None,
+        pa.concat_tables(floors) if floors else None,
     )
 
 

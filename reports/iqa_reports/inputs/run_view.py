@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 from iqa_reports.errors import InconsistentRun
 from iqa_reports.inputs.ranks import Rank, ranks
 from iqa_results import (
+    CERTIFICATE,
     FLAG,
     INTERVAL,
     POWER,
     TABLE,
+    Certificate,
     Estimate,
     Flag,
     Measure,
@@ -120,6 +122,8 @@ class RunView:
     """What attacks found that look for the smallest radius, and what they cost."""
     power: tuple[Power, ...] = ()
     """What attacks found of plants; empty without a power test."""
+    certificates: tuple[Certificate, ...] = ()
+    """Floors under the correlations; empty where the run was not certified."""
     compared: bool = True
     """Whether all models were compared with each other; those of several runs were not."""
 
@@ -129,15 +133,29 @@ class RunView:
         closed: tuple[WorstCase, ...] = ("closed_loop",)
         return (*WORST_CASES, *(closed if any(e.row == "closed_loop" for e in self.estimates) else ()))
 
+    def certified(self, model: str, epsilon: float, metric: Metric) -> Certificate | None:
+        """Return what is known of a floor, None if nobody looked, or looked at other weights."""
+        sha256 = next((m.sha256 for m in self.manifest.models if m.name == model), None)
+        found = (
+            c
+            for c in self.certificates
+            if (c.model, c.model_sha256, c.metric) == (model, sha256, metric) and same(c.epsilon, epsilon)
+        )
+        return next(found, None)
+
+    def at_worst(self, model: str, row: str, epsilon: float, metric: Metric) -> Estimate | None:
+        """Return a value at full strength by the name of its kind of row, None if the table has none."""
+        return self._only(
+            e for e in self._of(model, metric) if e.row == row and e.final and same(e.epsilon, epsilon)
+        )
+
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
         return self._only(e for e in self._of(model, metric) if e.row == "clean")
 
     def worst(self, model: str, case: WorstCase, epsilon: float, metric: Metric) -> Estimate | None:
         """Return a worst case at full strength, None if the table has none."""
-        return self._only(
-            e for e in self._of(model, metric) if e.row == case and e.final and same(e.epsilon, epsilon)
-        )
+        return self.at_worst(model, case, epsilon, metric)
 
     def attacked(self, model: str, member: Member, epsilon: float, metric: Metric) -> Estimate | None:
         """Return the value under one attack and objective at full strength, None if the table has none."""
@@ -315,6 +333,7 @@ def view_run(
     optimalities: Iterable[Optimality] = (),
     radii: Iterable[Measure] = (),
     power: pa.Table | None = None,
+    certificates: pa.Table | None = None,
     compared: bool = True,
 ) -> RunView:
     """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
@@ -333,9 +352,13 @@ def view_run(
     if len(norms) > 1:
         raise InconsistentRun(f"a report shows one norm, the table has {norms}")
     judged = () if flags is None else tuple(FLAG.rows(flags))
+    norm = norms[0] if norms else ""
     planted = () if power is None else tuple(POWER.rows(power))
-    return RunView(manifest, estimates, norms[0] if norms else "", judged, costs or {},
-                   tuple(optimalities), tuple(radii), planted, compared)  # fmt: skip
+    floors = (
+        () if certificates is None else tuple(c for c in CERTIFICATE.rows(certificates) if c.norm == norm)
+    )
+    return RunView(manifest, estimates, norm, judged, costs or {},
+                   tuple(optimalities), tuple(radii), planted, floors, compared)  # fmt: skip
 
 
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:

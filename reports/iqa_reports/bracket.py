@@ -1,0 +1,91 @@
+"""The table that has the truth between two sides: what no attack can do, and what attacks found."""
+
+from __future__ import annotations
+
+from iqa_reports import text
+from iqa_reports.inputs.run_view import Metric, RunView, same
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView
+from iqa_results import Certificate, Estimate
+
+FOUND = ("closed_loop", "composed", "suite_min")
+"""What attacks found, the strongest adversary first."""
+
+
+def bracket_table(view: RunView, metric: Metric) -> TableView | None:
+    """Return the true worst case between its two sides, at every certified radius; None without any."""
+    if not view.certificates:
+        return None
+    notes = Notes()
+    cases = [case for case in FOUND if any(e.row == case for e in view.estimates)]
+    radii = [e for e in view.epsilons() if any(same(c.epsilon, e) for c in view.certificates)]
+    rows = [
+        (
+            Entry(model, "header"),
+            Entry(text.radius(epsilon), "label"),
+            _floor(view.certified(model, epsilon, metric), notes),
+            *(_found(view.at_worst(model, case, epsilon, metric), notes) for case in cases),
+            _found(view.clean(model, metric), notes),
+        )
+        for _, model in view.ranking()
+        for epsilon in radii
+    ]
+    return TableView(
+        name=f"bracket-{metric}",
+        caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not "
+        f"below what is certified and not above any value found. {text.setting(view.manifest)}",
+        stub=(Heading("Model", numeric=False), Heading("ε", numeric=False)),
+        groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", *cases, "clean")),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+def certificates_table(found: list[Certificate]) -> TableView:
+    """Return floors without a run: a row a model, radius and metric."""
+    notes = Notes()
+    rows = [
+        (
+            Entry(c.model, "header"),
+            Entry(c.metric.upper(), "label"),
+            Entry(f"{text.radius(c.epsilon)} in norm {c.norm}", "label"),
+            _floor(c, notes),
+            Entry(text.DASH, "missing") if c.clean is None else _number(c.clean),
+            Entry(str(c.images), "number", number=c.images),
+        )
+        for c in found
+    ]
+    return TableView(
+        name="certificates",
+        caption="What no attack goes below.",
+        stub=(Heading("Model", numeric=False), Heading("", numeric=False), Heading("ε", numeric=False)),
+        groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", "clean", "images")),
+        rows=tuple(rows),
+        notes=notes.listed(),
+    )
+
+
+def _floor(found: Certificate | None, notes: Notes) -> Entry:
+    if found is None or found.value is None:
+        why = "nobody looked for one" if found is None else found.undefined
+        return Entry("no certificate", "undefined", mark=notes.mark(f"no certificate: {why}"))
+    how = f"by {found.method}"
+    if found.confidence is not None and found.confidence < 1:
+        how += f", with confidence {found.confidence:g}, of the exact smoothed score"
+    if found.outside:
+        moved = text.count(found.outside, "image")
+        drawn = found.confidence is not None and found.confidence < 1
+        how += (
+            f"; by the run's few draws {moved} outside" if drawn else f"; CONTRADICTED by attacks on {moved}"
+        )
+    return _number(found.value)._replace(mark=notes.mark(how))
+
+
+def _found(estimate: Estimate | None, notes: Notes) -> Entry:
+    if estimate is not None and estimate.value is not None:
+        return _number(estimate.value)
+    why = "not in the table of this run" if estimate is None else estimate.undefined
+    return Entry(text.DASH, "missing", mark=notes.mark(f"no value: {why}"))
+
+
+def _number(value: float) -> Entry:
+    return Entry(text.number(value), "number", number=value)
