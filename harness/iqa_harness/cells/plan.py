@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import NamedTuple
 
 from iqa_attacks import EVALUATED, Attack, Learner, MinimumNorm, unsaid
 from iqa_harness.cells.possible import require_possible, require_sizes
+from iqa_harness.cells.ranges import Ranges, canonical
 from iqa_harness.cells.universal import TrainedAttacks, training_images
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.defended import bare_label
@@ -222,7 +220,7 @@ def list_cells(
         validation: those the logistic is fitted on.
         trained: trains attacks that need it; without it such a cell cannot be computed.
     """
-    ranges = {s: _Ranges(suite, i, s) for s, i in (("val", validation), (suite.data.split, images))}
+    ranges = {s: Ranges(suite, i, s) for s, i in (("val", validation), (suite.data.split, images))}
     cells: list[Cell] = []
     for rival in rivals:
         clean = _Row(suite, rival, "clean", None)
@@ -274,7 +272,7 @@ def remake(
         drawn = max((draws[label] or 0 for label, _ in wanted.ensemble), default=0)
         attack = _on_ensemble(suite, name, wanted.epsilon, drawn or None)
     row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained, wanted.ensemble)
-    cell = row.cell(_Ranges(suite, images, wanted.split).of(settings), wanted.split, wanted.first)
+    cell = row.cell(Ranges(suite, images, wanted.split).of(settings), wanted.split, wanted.first)
     if cell.key != wanted.key:
         raise RunError(
             f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
@@ -330,7 +328,7 @@ def _attack_cells(
     settings: OwnAttackSettings,
     rival: Rival,
     rivals: Sequence[Rival],
-    images: _Ranges,
+    images: Ranges,
     trained: TrainedAttacks | None,
 ) -> list[Cell]:
     """List the cells of one attack on one model, each followed by those that try its examples on others.
@@ -368,7 +366,7 @@ def _attack_cells(
     return cells
 
 
-def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images: _Ranges) -> list[Cell]:
+def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images: Ranges) -> list[Cell]:
     """List the cells that try on a model what was found on the mean of those that are nothing of it."""
     own = rival.bare or rival.label
     others = [r for r in rivals if r.has_gradient and (r.bare or r.label) != own]
@@ -394,47 +392,6 @@ def _on_ensemble(suite: Suite, name: str, epsilon: float, draws: int | None) -> 
     return replace(settings.attack(epsilon, suite.seed, draws), objectives=(objective,))
 
 
-class _Ranges:
-    """The images of a split, cut into cells; what keys say of them is written once for all models."""
-
-    def __init__(self, suite: Suite, images: ImageSet, split: str) -> None:
-        self.images, self.size = images, suite.cell_images
-        self.firsts = range(0, len(images), suite.cell_images)
-        coupled = split == suite.data.split and any(own.coupled_images for own in suite.own_attacks)
-        if coupled and len(self.firsts) > 1 and len(images) - self.firsts[-1] == 1:
-            # As in the attack's own batches: one image alone has none to be compared with.
-            self.firsts = self.firsts[:-1]
-        self.data = _canonical([images.card.name, images.fingerprint, images.card.mos_range])
-        self._texts: dict[int, str] = {}
-
-    def of(self, settings: OwnAttackSettings | None) -> _Ranges:
-        """Return the ranges of an attack's cells: these, or all images in one for an attack on the set."""
-        if settings is None or not settings.attack_class.whole_set or len(self.firsts) == 1:
-            return self
-        whole = copy(self)
-        whole.firsts, whole._texts = range(1), {}
-        return whole
-
-    @cached_property
-    def every(self) -> str:
-        """Return all images as they stand in a key of what depends on all of them: a hash."""
-        text = "".join(self.text(first) for first in self.firsts)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def count(self, first: int) -> int:
-        """Return the number of images in the range that begins at `first`."""
-        return len(self.images) - first if first == self.firsts[-1] else self.size
-
-    def text(self, first: int) -> str:
-        """Return the images of a range as they stand in a key."""
-        if first not in self._texts:
-            records = (self.images.records[i] for i in range(first, first + self.count(first)))
-            self._texts[first] = _canonical(
-                [[r.image_id, r.sha256, r.mos, r.split, r.reference, r.distortion, r.level] for r in records]
-            )
-        return self._texts[first]
-
-
 class _Row:
     """The cells of one model and attack, over all ranges of images."""
 
@@ -453,30 +410,30 @@ class _Row:
         self.trained = trained if isinstance(attack, Learner) else None
         # What all cells of a row have in common is written once: a plan may hold a hundred thousand.
         self._common = {
-            "attack": _canonical([name, attack.kind, _settings(attack)] if attack else [name]),
-            "draws": _canonical(rival.draws),
-            "jpeg": _canonical(suite.jpeg_qualities),
-            "model": _canonical([rival.label, rival.sha256]),
-            "schema": _canonical(SCHEMA_VERSION),
-            "seed": _canonical(suite.seed),
-            "surrogate": _canonical(asdict(surrogate) if surrogate else None),
+            "attack": canonical([name, attack.kind, _settings(attack)] if attack else [name]),
+            "draws": canonical(rival.draws),
+            "jpeg": canonical(suite.jpeg_qualities),
+            "model": canonical([rival.label, rival.sha256]),
+            "schema": canonical(SCHEMA_VERSION),
+            "seed": canonical(suite.seed),
+            "surrogate": canonical(asdict(surrogate) if surrogate else None),
         }
         if ensemble:
-            self._common["ensemble"] = _canonical(ensemble)
+            self._common["ensemble"] = canonical(ensemble)
 
-    def cell(self, ranges: _Ranges, split: str, first: int) -> Cell:
+    def cell(self, ranges: Ranges, split: str, first: int) -> Cell:
         """Return the cell of the images from `first` on, named by everything that decides its content."""
         suite, rival = self.suite, self.rival
         gradient = self.attack is None and split == suite.data.split
         content = {
             **self._common,
             "data": ranges.data,
-            "first": _canonical(first),
-            "gradient": _canonical(gradient),
+            "first": canonical(first),
+            "gradient": canonical(gradient),
             "images": ranges.text(first),
         }
         if isinstance(self.attack, Learner) and self.attack.lesson.split == EVALUATED:
-            content["evaluated"] = _canonical(ranges.every)
+            content["evaluated"] = canonical(ranges.every)
         text = "{" + ",".join(f'"{name}":{part}' for name, part in sorted(content.items())) + "}"
         return Cell(
             hashlib.sha256(text.encode()).hexdigest(),
@@ -500,7 +457,3 @@ class _Row:
 def _settings(attack: Attack) -> dict[str, object]:
     settings = asdict(attack)
     return {name: settings[name] for name in settings.keys() - unsaid(type(attack), settings)}
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
