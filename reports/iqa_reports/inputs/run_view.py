@@ -324,6 +324,7 @@ class RunView:
         return rows[0] if rows else None
 
 
+# One argument a part of a run: most runs have few of them.
 def view_run(
     manifest: RunManifest,
     table: pa.Table,
