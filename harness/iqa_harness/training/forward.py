@@ -23,16 +23,16 @@ class Scored(NamedTuple):
     """A model's own weighted losses by name (SRM eq. 21, 27, 28); empty for most models."""
 
 
-def score_crops(model: QualityModel, crops: Tensor | Encoded) -> Scored:
+def score_crops(model: QualityModel, crops: Tensor | Encoded, *, outside: bool = False) -> Scored:
     """Score crops (B, 3, h, w) in [0, 1] without the model's input protocol, which is for evaluation.
 
-    What `encode` made of crops stands for them.
+    What `encode` made of crops stands for them. Values `outside` [0, 1] are refused unless they are meant.
     """
     if isinstance(crops, tuple):
         return score_encoded(model, crops)
     if isinstance(model, SRMQuality | HyperQuality):
         return score_encoded(model, encode(model, crops))
-    return Scored(_at_least_float32(model(crops)), {})
+    return Scored(_at_least_float32(model.score_admitted(crops) if outside else model(crops)), {})
 
 
 def score_encoded(model: QualityModel, encoded: Encoded) -> Scored:

@@ -65,7 +65,7 @@ def squared_norm_penalty(
     deviations = torch.tensor(model.spec.std).to(crops).view(1, -1, 1, 1)
     moved = crops + step * deviations * gradient_sign(model, crops)
     with statistics_kept(model), draws.again():
-        there = score_crops(model, moved).scores
+        there = score_crops(model, moved, outside=True).scores
     slopes = AUTHORS_SCALE * (there - scores) / (step * span)
     return slopes.square().mean() / 2 / AUTHORS_SCALE
 

@@ -84,7 +84,7 @@ def test_the_page_holds_the_table_of_a_run_with_the_model(made, tmp_path):
     assert f"Below, this model is {record.name}." in page
     table = iqa.load_run("first", store).table
     clean = table.query("model == @record.name and row == 'clean' and metric == 'srocc'").value.item()
-    (row, _) = (line for line in page.splitlines() if line.startswith(f"| 1 | {record.name} |"))
+    (row, _) = (line for line in page.splitlines() if line.startswith(f"| 1 (1-2) | {record.name} |"))
     assert f"{clean:.3f}" in row.split("|")[3]
     with pytest.raises(RunError, match="does not hold the model"):
         iqa.push_model(made, tmp_path / "other", run="first", store=store)

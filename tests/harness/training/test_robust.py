@@ -55,11 +55,17 @@ def test_on_a_linear_model_the_penalty_is_the_norm_of_its_weights():
     assert found.item() == pytest.approx(norm.item(), rel=1e-9)
 
 
-def test_the_authors_penalty_on_a_linear_model():
-    """Half the squared norm of the gradient by normalised pixels, on 0..100: by hand from the weights."""
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_authors_penalty_on_a_linear_model(ends):
+    """Half the squared norm of the gradient by normalised pixels, on 0..100: by hand from the weights.
+
+    Black and white pixels are moved out of [0, 1], as their code moves them.
+    """
     model = create_model("linear").double()
     model.spec = model.spec.replace(std=(0.5, 0.25, 0.125))
     images, draws = grey().double(), Draws(CPU)
+    if ends:
+        images = images.round()
     by_channel = input_gradients(model, images).abs().sum(dim=(2, 3))
     norm = 100 * (by_channel * torch.tensor([0.5, 0.25, 0.125])).sum(dim=1) / 4
     scores = score_crops(model, images).scores
