@@ -107,7 +107,8 @@ def _rectified(maps: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
 
     if maps.is_cuda and maps.numel() < MOST:
         same = None if other is None else other.contiguous(memory_format=torch.channels_last)
-        rectify(maps, bias, same)
+        with torch.cuda.device(maps.device):  # where Triton starts its kernels
+            rectify(maps, bias, same)
         return maps
     total = maps + bias.view(-1, 1, 1)  # bias is float32: so is the sum
     return maps.copy_(torch.relu(total if other is None else total + other))
@@ -119,7 +120,8 @@ def _masked(slopes: Tensor, maps: Tensor, other: Tensor | None) -> Tensor:
         from iqa_models.kernels import MOST, mask
 
     if slopes.is_cuda and slopes.numel() < MOST:
-        mask(slopes, maps, other)
+        with torch.cuda.device(slopes.device):
+            mask(slopes, maps, other)
         return slopes
     return slopes.copy_(torch.where(maps > 0, slopes if other is None else slopes + other, 0))
 
