@@ -269,7 +269,7 @@ class LogisticFit(NamedTuple):
     b5: Annotated[float | None, "parameter 5 of the logistic on scores as stored; null if it failed"]
     residual: Annotated[float | None, "root mean square residual on the label scale; null if it failed"]
     status: Annotated[str, "ok | failed"]
-    detail: Annotated[str, "searches that converged; why it failed"]
+    detail: Annotated[str, "starts that converged; why it failed"]
 
 
 class Plant(NamedTuple):

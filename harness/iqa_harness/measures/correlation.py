@@ -153,32 +153,22 @@ class Fit(NamedTuple):
         return "ok" if self.logistic else f"failed: {self.detail}"
 
 
-STEEPEST, FURTHEST = 50.0, 5.0
-"""Bounds of b2 and b3, in standard deviations of the scores: nearly a step, beyond all scores."""
-STEEPNESS = np.geomspace(1e-3, STEEPEST, 41)
-SHIFT = np.linspace(-FURTHEST, FURTHEST, 81)
-"""Points at which b2 and b3 are tried; the other three parameters then follow."""
-GAPS = 120
-"""Gaps between neighbouring scores, at the most, in whose middle b3 is tried besides: where a step may be."""
-VALLEYS = 8
-"""Lowest points of that map, each below its neighbours, that are searched to their bottom."""
-CLOSER, NARROWER = 8, 0.5
-"""How often a map of 5 x 5 points is drawn around a valley, each so much smaller than the one before."""
+STEEPNESS = (0.5, 1.5, 5.0, 20.0)
+SHIFT = (-1.0, -0.3, 0.3, 1.0)
+"""Starts of the fit, in standard deviations of the scores: from nearly straight to nearly a step."""
 
 
 def fit_logistic(scores: Vector, mos: Vector) -> Fit:
-    """Fit the five-parameter logistic by bounded least squares.
-
-    The curve is linear in b1, b4 and b5, so these follow from b2 and b3 (variable projection, Golub & Pereyra
-    1973), which are looked for on a map of points; from its deepest valleys all five are searched together.
+    """Fit the five-parameter logistic by bounded least squares from several starts.
 
     Args:
         scores: (n,) clean predictions.
         mos: (n,) labels.
 
     Returns:
-        The best rising fit; none if the input is degenerate, has fewer than MIN_FIT images, or scores fall
-        with the labels. A falling curve is not allowed: it would turn a reversed order into a good PLCC.
+        The best rising fit; none if the input is degenerate, has fewer than MIN_FIT images, no start
+        converges, or scores fall with the labels. A falling curve is not allowed: it would turn a
+        reversed order into a good PLCC.
     """
     if len(scores) < MIN_FIT:
         return Fit(None, f"{len(scores)} images, at least {MIN_FIT} are needed")
@@ -188,9 +178,9 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale
     spread = float(np.ptp(mos))
-    floor = np.array([0.0, STEEPNESS[0], -FURTHEST, 0.0, float(mos.min()) - 3 * spread])
+    floor = [0.0, 1e-3, -5.0, 0.0, float(mos.min()) - 3 * spread]
     # Bounds keep the curve rising and its parts from cancelling each other out of range.
-    ceiling = np.array([10 * spread, STEEPEST, FURTHEST, spread, float(mos.max()) + 3 * spread])
+    ceiling = [10 * spread, 50.0, 5.0, spread, float(mos.max()) + 3 * spread]
 
     def residuals(b: Vector) -> Vector:
         return _logistic(b, q) - mos
@@ -201,84 +191,17 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
         columns = (rise - 0.5, slope * (q - b[2]), -slope * b[1], q, np.ones_like(q))
         return np.stack(columns, axis=1)
 
-    valleys = _valleys(q, mos, floor, ceiling)
-    tried = [
-        least_squares(residuals, start, jac=jacobian, bounds=(floor, ceiling), x_scale=ceiling - floor)
-        for start in valleys
-    ]
-    # A search goes down only; where it stops early its place counts all the same.
-    best = min(tried, key=lambda fit: float(fit.cost))
+    starts = [np.array([spread, k, shift, 0.0, mos.mean()]) for k in STEEPNESS for shift in SHIFT]
+    starts.append(np.array([0.0, 1.0, 0.0, spread / 4, mos.mean()]))  # a straight line
+    tried = [least_squares(residuals, s, jac=jacobian, bounds=(floor, ceiling)) for s in starts]
+    converged = [fit for fit in tried if fit.success and np.isfinite(fit.cost)]
+    if not converged:
+        return Fit(None, f"none of {len(starts)} starts converged")
+    best = min(converged, key=lambda fit: float(fit.cost))
     # A predictor that falls with opinion is fitted best by a constant, which correlates with nothing.
     if np.ptp(_logistic(best.x, q)) < 1e-3 * spread:
         return Fit(None, "the best rising curve is a constant: scores do not rise with the labels")
     b = [float(value) for value in best.x]
     residual = float(np.sqrt(2 * best.cost / len(q)))
     logistic = Logistic(centre, scale, (b[0], b[1], b[2], b[3], b[4]), residual)
-    converged = sum(bool(fit.success) for fit in tried)
-    return Fit(logistic, f"{converged} of {len(tried)} searches converged")
-
-
-def _valleys(q: Vector, mos: Vector, floor: Vector, ceiling: Vector) -> list[Vector]:
-    """Return the parameters (5,) at the bottom of the map's valleys, the deepest of the map first."""
-    values = np.unique(q)
-    middles = (values[1:] + values[:-1]) / 2
-    some = np.unique(np.linspace(0, len(middles) - 1, GAPS).round().astype(int))
-    shifts = np.unique(np.concatenate([SHIFT, middles[some].clip(-FURTHEST, FURTHEST)]))
-    steep, shift = (each.ravel() for each in np.meshgrid(STEEPNESS, shifts, indexing="ij"))
-    cost = np.concatenate([_projected(q, mos, k, shifts, floor, ceiling)[1] for k in STEEPNESS])
-    grid = cost.reshape(len(STEEPNESS), len(shifts))
-    walled = np.pad(grid, 1, constant_values=np.inf)
-    around = [
-        walled[1 + i : 1 + i + grid.shape[0], 1 + j : 1 + j + grid.shape[1]]
-        for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)
-    ]  # fmt: skip
-    low = np.flatnonzero((grid <= np.min(around, axis=0)).ravel())
-    first = low[np.argsort(cost[low], kind="stable")][:VALLEYS]
-    return [_deepest(q, mos, steep[i], shift[i], floor, ceiling) for i in first]
-
-
-def _deepest(q: Vector, mos: Vector, steep: float, shift: float, floor: Vector, ceiling: Vector) -> Vector:
-    """Return the parameters (5,) at the bottom of a valley, by maps that draw closer and closer."""
-    wide, across = np.log(STEEPNESS[1] / STEEPNESS[0]), SHIFT[1] - SHIFT[0]
-    around = np.linspace(-1, 1, 5)
-    found = np.empty(5)
-    for _ in range(CLOSER):
-        rows = np.clip(steep * np.exp(wide * around), floor[1], ceiling[1])
-        columns = np.clip(shift + across * around, floor[2], ceiling[2])
-        parts = [_projected(q, mos, each, columns, floor, ceiling) for each in rows]
-        cost = np.stack([part[1] for part in parts])
-        i, j = np.unravel_index(int(cost.argmin()), cost.shape)
-        steep, shift = float(rows[i]), float(columns[j])
-        b1, b4, b5 = parts[i][0][j]
-        found = np.array([b1, steep, shift, b4, b5])
-        wide, across = NARROWER * wide, NARROWER * across
-    return found
-
-
-def _projected(
-    q: Vector, mos: Vector, steep: float, shift: Vector, floor: Vector, ceiling: Vector
-) -> tuple[Vector, Vector]:
-    """Return b1, b4, b5 (m, 3) and the sum of squares (m,) that are best at one b2 and m values of b3.
-
-    Of the bounds b1 >= 0 and b4 >= 0 every combination is tried; beyond the others the nearest point counts.
-    """
-    rise = expit(steep * (q - shift[:, None]))
-    rise = rise - rise.mean(axis=1, keepdims=True)
-    line, label = q - q.mean(), mos - mos.mean()
-    rr, rl = (rise * rise).sum(axis=1), rise @ line
-    ry, ll, ly = rise @ label, float(line @ line), float(line @ label)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        whole = rr * ll - rl * rl
-        both = np.stack([(ry * ll - rl * ly) / whole, (rr * ly - rl * ry) / whole], axis=1)
-        alone = np.stack([ry / rr, np.zeros_like(rr)], axis=1)
-    straight = np.tile([0.0, ly / ll], (len(shift), 1))
-    tried = np.nan_to_num(np.stack([both, alone, straight, np.zeros_like(both)]), nan=0.0)
-    tried = np.clip(tried, 0, np.array([ceiling[0], ceiling[3]]))
-    left = label - tried[..., :1] * rise - tried[..., 1:] * line
-    cost = (left * left).sum(axis=-1)
-    best = cost.argmin(axis=0)
-    rows = np.arange(len(shift))
-    b1, b4 = tried[best, rows].T
-    mean = expit(steep * (q - shift[:, None])).mean(axis=1) - 0.5
-    b5 = np.clip(mos.mean() - b1 * mean - b4 * q.mean(), floor[4], ceiling[4])
-    return np.stack([b1, b4, b5], axis=1), cost[best, rows]
+    return Fit(logistic, f"{len(converged)} of {len(starts)} starts converged")
