@@ -90,7 +90,7 @@ def frozen(
     if channels_last:
         made.to(memory_format=torch.channels_last)
         if fold and not compiled and can_fuse(made._mean.device):  # a compiler fuses by itself
-            _fuse(made, HALVES.get(precision, torch.float32))
+            made = fused(made, HALVES.get(precision, torch.float32))
     if precision in HALVES:
         _halve(made.bare, HALVES[precision])
     if precision == "float16":
@@ -103,11 +103,33 @@ def frozen(
     return made
 
 
-def _fuse(model: QualityModel, dtype: torch.dtype) -> None:
-    """Fuse residual stages of parts that `_halve` covers, or of a model of float32 numbers."""
-    if model._mean.dtype == torch.float32:
-        for part in _parts(model.bare) or [model.bare]:
-            fuse(part, dtype)
+def fused(model: QualityModel, dtype: torch.dtype) -> QualityModel:
+    """Return a copy with its residual stages fused (`iqa_models.fused`), or the model if that changes it.
+
+    A model that reads into its stages, or calls their blocks one by one, stays as it is.
+
+    Args:
+        model: a frozen copy with channels last, its batch norms folded.
+        dtype: what the stages compute in; in float32 they must give a probe the same score and gradient.
+    """
+    if model._mean.dtype != torch.float32:
+        return model
+    made, tried = copy.deepcopy(model), copy.deepcopy(model)
+    if not _fuse(tried, torch.float32):
+        return model
+    try:
+        same = _agree(model, tried, probe(model))
+    except Exception:  # noqa: BLE001 - whatever a model raises that misses its blocks: not fused
+        return model
+    if not same:
+        return model
+    _fuse(made, dtype)
+    return made
+
+
+def _fuse(model: QualityModel, dtype: torch.dtype) -> int:
+    """Fuse the parts that `_halve` covers; return how many stages there were."""
+    return sum(fuse(part, dtype) for part in _parts(model.bare) or [model.bare])
 
 
 def probe(model: QualityModel) -> Tensor:

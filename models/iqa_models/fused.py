@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _Convolution(NamedTuple):
@@ -83,6 +84,7 @@ class _Blocks(torch.autograd.Function):
         return kept[-1]
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
         kept = list(ctx.saved_tensors)
         slopes = given[0].clone(memory_format=torch.channels_last)

@@ -119,10 +119,10 @@ def reading(manifest: RunManifest) -> list[str]:
     return [
         f"suite_min is the lowest value among {members}, each attack over the whole set, at one radius."
         f"{transfer}{defended}",
-        "A rank is the place by value, and in brackets all places the model may have: one more than the "
-        "number of models told apart as better, up to what the number told apart as worse leaves. All "
-        "brackets of a table hold at once with 95 %, whatever its number of pairs; suspect models are put "
-        "last and ranked among themselves.",
+        "Models that are not told apart share a rank: it is one more than the number of models told apart "
+        "as better. In brackets are all places the model may have, up to what the number told apart as worse "
+        "leaves. All brackets of a table hold at once with 95 %, whatever its number of pairs; suspect "
+        "models are put last and ranked among themselves.",
         "composed lets the adversary choose for every image, among all admissible images that any attack "
         "found for it (the clean one included), the one that makes the value over the set lowest; it is "
         "found by a search, so the true worst case may be lower still.",

@@ -9,6 +9,7 @@ from skimage.metrics import structural_similarity
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iqa_attacks import AttackError, BadAttackOption, Reference, ThreatModel, measure, ssim
+from iqa_attacks.images import similarity
 
 
 def _pair(seed, shape=(3, 3, 24, 31), spread=0.1):
@@ -30,6 +31,18 @@ def test_it_is_the_ssim_of_piq_and_scikit_image(spread):
             sigma=1.5, use_sample_covariance=False,
         )  # fmt: skip
         assert float(value) == pytest.approx(other, abs=1e-10)
+
+
+def test_products_of_matrices_are_the_sums_of_shifted_maps():
+    """What a card computes: the same means to rounding, down and across, of sides that differ."""
+    maps = torch.randn(2, 3, 24, 31, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    window = similarity._blur(torch.eye(11, dtype=torch.float64)[None])  # only its own weights
+    weights = torch.exp(-(torch.arange(11, dtype=torch.float64) - 5).square() / (2 * 1.5**2))
+    weights = weights / weights.sum()
+    assert float(window) == pytest.approx(float(weights.square().sum()), rel=1e-14)
+    found = similarity._by_matrices(maps, weights)
+    assert found.shape == (2, 3, 14, 21)
+    torch.testing.assert_close(found, similarity._blur(maps), rtol=0, atol=1e-14)
 
 
 def test_an_image_is_wholly_similar_to_itself():

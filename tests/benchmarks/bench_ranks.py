@@ -53,7 +53,7 @@ def coverage(repeats: int) -> bool:
     for name, population in POPULATIONS.items():
         boards = [draw_board(population, seed) for seed in range(repeats)]
         share = float(np.mean([holds(board, population.truth) for board in boards]))
-        width = float(np.mean([rank.high - rank.low + 1 for board in boards for rank in board.values()]))
+        width = float(np.mean([rank.last - rank.place + 1 for board in boards for rank in board.values()]))
         fine &= share >= 0.95 - 2 * (0.05 * 0.95 / repeats) ** 0.5
         say(f"| {name} | {population.images} | {share:.1%} | {width:.1f} |")
     return fine

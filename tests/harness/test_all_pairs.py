@@ -93,4 +93,4 @@ def test_the_places_of_twenty_models_hold_all_at_once():
     population = Population([0.2] * 7 + [0.5] * 6 + [0.85] * 7, 60)
     boards = [draw_board(population, seed, resamples=300) for seed in range(30)]
     assert sum(holds(board, population.truth) for board in boards) >= 29
-    assert np.mean([rank.high - rank.low + 1 for board in boards for rank in board.values()]) < 15
+    assert np.mean([rank.last - rank.place + 1 for board in boards for rank in board.values()]) < 15

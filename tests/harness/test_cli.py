@@ -53,7 +53,7 @@ def test_a_smoke_run_end_to_end(cli, tmp_path):
     table = pq.read_table(folder / "table.parquet").to_pylist()
     assert {r["row"] for r in table} == {"clean", "attack", "suite_min", "composed"}
     assert {r["model"] for r in table} == {"linear", "other"}
-    report_code, report_out, _ = cli("report", "smoke", "--full", "--format", "html", "--out", "elsewhere")
+    report_code, report_out, _ = cli("report", "smoke", "--full", "--out", "elsewhere")
     assert report_code == 0
     assert (tmp_path / "elsewhere" / "index.html").is_file()
     assert len(report_out) > len(out)

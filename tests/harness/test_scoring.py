@@ -1,8 +1,11 @@
 """A stored score is one number of one image, whatever else is scored with it."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from helpers.accelerator import Accelerator, away
 from iqa_attacks import AttackFailed, score
 from iqa_harness.cells.scoring import Scorer, scored_together, stored_scores
 from iqa_models import ModelSpec, QualityModel
@@ -109,3 +112,25 @@ def test_of_versions_scored_once_the_one_without_a_score_is_named_by_its_place()
     with pytest.raises(AttackFailed) as error:
         Scorer(Blind(CARD).eval(), seed=0, draws=None).of([image * 0.9, image * 0.9, bad], ["a"] * 3)
     assert error.value.image == 2
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_equal_pixels_of_an_image_are_scored_once(on_device):
+    """Whatever object holds them; another image, another pixel and another size are scored by themselves."""
+    model, (one, other) = Crowd(CARD).eval(), _images((8, 8), (8, 8))
+    changed = one.clone()
+    changed[0, 0, 0] = torch.nextafter(changed[0, 0, 0], torch.tensor(2.0))
+    with Accelerator() if on_device else nullcontext():
+        scorer = Scorer(model, seed=0, draws=None)
+
+        def of(images, names):
+            model.passes = []
+            scores = scorer.of([away(image) if on_device else image for image in images], names)
+            return scores, len(model.passes)
+
+        (first, second), passes = of([one, other], ["a", "b"])
+        assert passes == 2
+        assert of([other.clone(), one.clone()], ["b", "a"]) == ([second, first], 0)
+        wide = torch.cat([one, one], dim=2)
+        for image, name in ((one, "b"), (changed, "a"), (wide, "a"), (one.reshape(3, 4, 16), "a")):
+            assert of([image], [name])[1] == 1

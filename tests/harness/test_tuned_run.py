@@ -132,8 +132,8 @@ class Wide(QualityModel):
         return torch.sigmoid(self.layer(images).mean(dim=(1, 2, 3)) / 1e7 - 0.5)
 
 
-def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path):
-    """No cell is lost to float16: rows are those of a run without a choice, bit for bit."""
+def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path, capsys):
+    """No cell is lost to float16, and it is said: rows are those of a run without a choice, bit for bit."""
     entrants = [Entrant("wide", Wide().eval())]
     with pytest.raises(AttackFailed, match="not finite"):
         score(frozen(entrants[0].model, precision="float16"), torch.full((1, 3, 32, 32), 0.5), chunk=1)
@@ -144,6 +144,10 @@ def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path):
     ]
     half, off = (rows(*each) for each in made)
     assert len(off) and half.equals(off)
+    told = capsys.readouterr().err
+    assert told.count("no gradients of the tuned copy") == told.count("asked the model")
+    assert "wide, pgd: no gradients of the tuned copy" in told
+    assert "wide, fgsm: no gradients of the tuned copy" in told
 
 
 def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, tuned, tmp_path):

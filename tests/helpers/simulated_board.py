@@ -75,6 +75,6 @@ def holds(found: dict[str, Rank], truth: Sequence[float]) -> bool:
         own = truth[int(name)]
         first = 1 + sum(other > own for other in truth)
         last = len(truth) - sum(other < own for other in truth)
-        if not rank.low <= first <= last <= rank.high:
+        if not rank.place <= first <= last <= rank.last:
             return False
     return True

@@ -11,7 +11,7 @@ from torch import nn
 
 from iqa_attacks.gradients import score_and_gradient
 from iqa_models import ModelSpec, QualityModel
-from iqa_models.frozen import frozen
+from iqa_models.frozen import frozen, fused
 from iqa_models.fused import Stage, can_fuse, fuse
 
 
@@ -111,6 +111,45 @@ def test_batch_norms_that_stand_and_blocks_that_are_watched_are_left():
     made.trunk.layer1[0].conv2.register_forward_hook(lambda *given: None)
     assert fuse(made, torch.float32) == 3
     assert not can_fuse(torch.device("cpu"))
+
+
+class Picking(Small):
+    """Calls the blocks of a stage one by one."""
+
+    def predict(self, images):
+        for block in self.trunk.layer1:
+            assert isinstance(block, nn.Module)
+        return super().predict(images)
+
+
+class Counting(Small):
+    """Its score says how its stages are made."""
+
+    def predict(self, images):
+        return super().predict(images) * (1 + 0.5 * isinstance(self.trunk.layer1, Stage))
+
+
+@pytest.mark.parametrize("model", [Picking, Counting])
+def test_a_model_that_fusing_would_change_stays_as_it_is(model):
+    """One that breaks without its blocks, and one that gives another score."""
+    made = frozen(model().eval())
+    assert fused(made, torch.float16) is made
+    assert not any(isinstance(module, Stage) for module in made.modules())
+
+
+def test_a_model_that_stays_the_same_is_fused_in_the_precision_asked_for():
+    made = fused(frozen(Small().eval()), torch.float16)
+    stages = [module for module in made.modules() if isinstance(module, Stage)]
+    assert [stage.dtype for stage in stages] == [torch.float16] * 4
+
+
+def test_there_is_no_second_derivative_to_be_wrong():
+    """What is written by hand goes back once; going back through it again is an error."""
+    _, changed, _ = both(Bottleneck)
+    leaf = pictures().requires_grad_()
+    (slope,) = torch.autograd.grad(changed.predict(leaf).sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
 
 
 def test_half_precision_passes_through_a_stage():

@@ -175,7 +175,7 @@ def test_a_suspect_model_comes_after_the_sound_ones_in_every_format(run: Any, ma
     """Though its value is the higher one: behind them, marked, and not the best of any column."""
     rows = [r | {"verdict": "suspect" if r["model"] == "strong" else "sound"} for r in run.table.to_pylist()]
     view = view_run(run.manifest, pa.Table.from_pylist(rows, schema=TABLE_SCHEMA))
-    assert [name for _, name in view.ranking()] == ["weak", "strong"]
+    assert [(rank.place, name) for rank, name in view.ranking()] == [(1, "weak"), (2, "strong")]
     table = leaderboard_table(view, "srocc")
     first, second = column(table, "suite_min")
     assert first.number < second.number

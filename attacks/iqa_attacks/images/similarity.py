@@ -181,10 +181,14 @@ def _blur(maps: Tensor) -> Tensor:
     weights = torch.exp(-places.square() / (2 * SIGMA**2))
     weights = weights / weights.sum()
     if maps.is_cuda:  # where products of matrices are the fastest thing in float64
-        down, right = (_band(maps, weights, size) for size in maps.shape[-2:])
-        return down @ maps @ right.T
+        return _by_matrices(maps, weights)
     # Sums of shifted maps: several times as fast as a convolution in float64.
     return _weighted(_weighted(maps, weights.tolist(), -2), weights.tolist(), -1)
+
+
+def _by_matrices(maps: Tensor, weights: Tensor) -> Tensor:
+    down, right = (_band(maps, weights, size) for size in maps.shape[-2:])
+    return down @ maps @ right.T
 
 
 def _band(like: Tensor, weights: Tensor, size: int) -> Tensor:

@@ -136,9 +136,9 @@ class Run:
 
     @cached_property
     def ranks(self) -> pd.DataFrame:
-        """One row a model, best first: its rank on the board, and between which ranks (low, high) it lies.
+        """One row a model, best first: its rank on the board, the best place it may have, and the last one.
 
-        All of low and high hold at once with 95 %; null for a model that has no rank.
+        All of them hold at once with 95 %; null for a model that has no rank.
         """
         import pandas as pd
 
@@ -146,8 +146,8 @@ class Run:
 
     def _ranking(self) -> list[dict[str, str | int | None]]:
         ranking = view_run(self.manifest, self.tables.table, self.tables.flags).ranking()
-        named = ((name, *(rank or (None, None, None))) for rank, name in ranking)
-        return [dict(zip(("model", "rank", "low", "high"), each, strict=True)) for each in named]
+        named = ((name, *(rank or (None, None))) for rank, name in ranking)
+        return [dict(zip(("model", "rank", "last"), each, strict=True)) for each in named]
 
     @property
     def models(self) -> list[str]:

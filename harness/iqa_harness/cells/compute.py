@@ -36,6 +36,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import same_kernels
 from iqa_harness.machine.provenance import code_version
 from iqa_harness.machine.runtime import Runtime
+from iqa_harness.machine.terminal import say
 from iqa_harness.machine.tuning import Copies
 from iqa_models import QualityModel
 
@@ -172,10 +173,16 @@ def craft(
     with same_kernels(runtime.device):
         try:
             result = run(gradients=gradients)
-        except AttackFailed:
+        except AttackFailed as error:
             if gradients is None:
                 raise
-            result = run()  # half precision may overflow where the model does not
+            # Half precision may overflow where the model does not.
+            say(
+                f"{cell.label}, {cell.attack_name}: no gradients of the tuned copy ({error}): "
+                "asked the model",
+                err=True,
+            )
+            result = run()
     if isinstance(attack, TrainedUniversal) and cell.first == 0:
         return attack.with_training(result)
     return result

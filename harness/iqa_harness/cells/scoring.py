@@ -119,19 +119,22 @@ class Scorer:
 
     def _digests(self, images: Sequence[Tensor]) -> list[bytes]:
         """Return what tells pixels apart; a device computes it itself, and is read once."""
+        shapes = [str(tuple(image.shape)).encode() for image in images]
         if images[0].device.type == "cpu":
-            return [_digest(image.contiguous().numpy().tobytes()) for image in images]
-        sums = []
-        for image in images:
-            bits = image.contiguous().view(torch.int32).flatten().long()
-            if image.shape not in self._weights:
-                generator = torch.Generator().manual_seed(secrets.randbits(63))
-                drawn = torch.randint(-(2**63), 2**63 - 1, (2, len(bits)), generator=generator)
-                self._weights[image.shape] = drawn.to(image.device)
-            sums.append((self._weights[image.shape] * bits).sum(dim=1))
-        shapes = [str(tuple(image.shape)) for image in images]
-        read = torch.stack(sums).cpu().tolist()
-        return [_digest(f"{shape} {both}".encode()) for shape, both in zip(shapes, read, strict=True)]
+            held = [image.contiguous().numpy().tobytes() for image in images]
+        else:
+            sums = torch.stack([self._weighted(image) for image in images])
+            held = [row.tobytes() for row in sums.cpu().numpy()]
+        return [_digest(shape + content) for shape, content in zip(shapes, held, strict=True)]
+
+    def _weighted(self, image: Tensor) -> Tensor:
+        """Return two weighted sums (2,) int64 of an image's bits, where it is."""
+        bits = image.contiguous().view(torch.int32).flatten().long()
+        if image.shape not in self._weights:
+            generator = torch.Generator().manual_seed(secrets.randbits(63))
+            drawn = torch.randint(-(2**63), 2**63 - 1, (2, len(bits)), generator=generator)
+            self._weights[image.shape] = drawn.to(image.device)
+        return (self._weights[image.shape] * bits).sum(dim=1)
 
 
 def _digest(content: bytes) -> bytes:

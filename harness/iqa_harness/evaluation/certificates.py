@@ -65,20 +65,10 @@ def certify_set(
         on_image: told after each image.
     """
     blank = Certificate(
-        entrant.label,
-        entrant.sha256,
-        threat.norm,
-        threat.epsilon,
-        "",
-        0,
-        None,
-        None,
-        False,
-        "",
-        None,
-        None,
-        None,
-    )
+        model=entrant.label, model_sha256=entrant.sha256, norm=threat.norm, epsilon=threat.epsilon,
+        metric="", images=0, clean=None, value=None, exact=False, method="", confidence=None,
+        outside=None, undefined=None,
+    )  # fmt: skip
     ids = [record.image_id for record in images.records]
     try:
         with in_use(entrant.model, device):

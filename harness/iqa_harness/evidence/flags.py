@@ -206,7 +206,7 @@ _KINDS = (
     FlagKind(
         "plant_missed", "suspect", 0.1, "above", "attack",
         "The attack does not find what is known to be there. Measured after the run, where the suite asks "
-        "for it (`plants`), or by `iqa-harness power`: near a few images, half of them of the lowest third "
+        "for it, or by iqa-harness power: near a few images, half of them of the lowest third "
         "by label, to be raised, half of the highest, to be lowered, a basin is planted in the score whose "
         "slope where attacks begin is at least what the model's own promises; the suite's attacks are run "
         "on it; the share of plants of which none of them reached half. It is raised only if the 95 % "

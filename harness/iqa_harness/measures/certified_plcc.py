@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from iqa_harness.measures.certified_srocc import Floor, check_intervals
+from iqa_harness.measures.certified_srocc import Floor, settled
 from iqa_harness.measures.correlation import Value, Vector, plcc
 
 ROUNDING = 1e-9
@@ -44,13 +44,9 @@ def plcc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
     Returns:
         The floor over all choices that have a PLCC, at least -1; undefined where no choice has one.
     """
-    reason = check_intervals(low, high, mos)
-    if reason:
-        return Floor(Value.none(reason), exact=True)
-    if (low == high).all():
-        value = plcc(low, mos)
-        below = value if value.value is None else Value.of(max(-1.0, value.value - ROUNDING))
-        return Floor(below, exact=True)
+    known = settled(low, high, mos, plcc, ROUNDING)
+    if known is not None:
+        return known
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return Floor(Value.of(-1.0), exact=False)
     b = mos - mos.mean()

@@ -25,7 +25,7 @@ implications.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -65,6 +65,35 @@ def check_intervals(low: Vector, high: Vector, mos: Vector) -> str | None:
     return degenerate(np.arange(len(mos), dtype=np.float64), mos)
 
 
+def settled(
+    low: Vector,
+    high: Vector,
+    mos: Vector,
+    measure: Callable[[Vector, Vector], Value],
+    rounding: float,
+) -> Floor | None:
+    """Return the floor where nothing is open: no correlation at all, or every score known; else None.
+
+    Args:
+        low: (n,) lower ends.
+        high: (n,) upper ends.
+        mos: (n,) labels.
+        measure: the correlation of scores and labels.
+        rounding: taken from the floor.
+
+    Raises:
+        ValueError: as of `check_intervals`.
+    """
+    reason = check_intervals(low, high, mos)
+    if reason:
+        return Floor(Value.none(reason), exact=True)
+    if (low < high).any():
+        return None
+    value = measure(low, mos)
+    below = value if value.value is None else Value.of(max(-1.0, value.value - rounding))
+    return Floor(below, exact=True)
+
+
 def srocc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
     """Return an SROCC that no scores within given intervals go below.
 
@@ -79,13 +108,9 @@ def srocc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
     Returns:
         The floor over all choices that have an SROCC, at least -1; undefined where no choice has one.
     """
-    reason = check_intervals(low, high, mos)
-    if reason:
-        return Floor(Value.none(reason), exact=True)
-    if (low == high).all():
-        value = srocc(low, mos)
-        below = value if value.value is None else Value.of(max(-1.0, value.value - ROUNDING))
-        return Floor(below, exact=True)
+    known = settled(low, high, mos, srocc, ROUNDING)
+    if known is not None:
+        return known
     n = len(mos)
     weight = average_ranks(mos) - (n + 1) / 2
     least, exact = 0.0, True

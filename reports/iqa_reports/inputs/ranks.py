@@ -1,4 +1,4 @@
-"""Ranks with what is known of them: a model's place by value, and the places it may have."""
+"""Ranks that models share which are not told apart, and the places each may have."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import NamedTuple
 
 
 class Rank(NamedTuple):
-    """A model's place among those that are ranked."""
+    """A model's rank among those that are ranked."""
 
     place: int
-    """One more than the number of models with a higher value; suspect models come after all others."""
-    low: int | None = None
-    """Best place it may have; None where models were not compared with each other."""
-    high: int | None = None
-    """Worst one."""
+    """One more than the number of models told apart as better, the best place it may have; of models that
+    were not compared than the number with a higher value. Suspect models come after all others."""
+    last: int | None = None
+    """Worst place it may have; None where models were not compared."""
 
     @property
     def ends(self) -> tuple[int, int] | None:
-        """Both ends of what is known of it."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
+        """Both ends of what is known of its place."""
+        return None if self.last is None else (self.place, self.last)
 
 
 def ranks(
@@ -38,13 +37,13 @@ def ranks(
     """
     order = {name: (name not in last, value) for name, value in values.items()}
     found: dict[str, Rank] = {}
-    for name in sorted(order, key=order.__getitem__, reverse=True):
-        own = order[name]
-        rank = Rank(1 + sum(other > own for other in order.values()))
-        if ties is not None:
-            # A suspect model's true value is lower: that it is not told apart from a sound one says nothing.
-            apart = [o for o in order if order[o][0] != own[0] or o not in ties[name]]
-            low = 1 + sum(order[o] > own for o in apart)
-            rank = rank._replace(low=low, high=len(order) - sum(order[o] < own for o in apart))
-        found[name] = rank
-    return found
+    for name, own in order.items():
+        if ties is None:
+            found[name] = Rank(1 + sum(other > own for other in order.values()))
+            continue
+        # A suspect model's true value is lower: that it is not told apart from a sound one says nothing.
+        apart = [o for o in order if order[o][0] != own[0] or o not in ties[name]]
+        best = 1 + sum(order[o] > own for o in apart)
+        found[name] = Rank(best, len(order) - sum(order[o] < own for o in apart))
+    by_value = sorted(found, key=order.__getitem__, reverse=True)
+    return {name: found[name] for name in sorted(by_value, key=lambda name: found[name].place)}
