@@ -84,7 +84,7 @@ class _Blocks(torch.autograd.Function):
         return kept[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
         kept = list(ctx.saved_tensors)
         slopes = given[0].clone(memory_format=torch.channels_last)

@@ -12,15 +12,13 @@ import pandas as pd
 
 from iqa_attacks import Norm, ThreatModel, parse_epsilon
 from iqa_attacks.certificates.intervals import Drawing, ScoreIntervals
-from iqa_harness.api.inputs import Data, Model, entrants_of, set_up
+from iqa_harness.api.inputs import Data, Model, entrants_of, entrants_of_run, images_of_run, set_up
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.reading import aggregated
-from iqa_harness.cells.selection import recorded_data
 from iqa_harness.data.catalogue import open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measure_cards
-from iqa_harness.entrants.naming import as_entrants, from_record
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.certificates import Certified, Judged, certify_set
 from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_images
@@ -28,10 +26,9 @@ from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
 from iqa_harness.reporting.runs import CERTIFICATES, computed_run
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_harness.verification.run import require_entrants
 from iqa_reports import TableView, html_table, table_text, view_run
 from iqa_reports.bracket import bracket_table, certificates_table
-from iqa_results import FIT, Certificate, RunManifest
+from iqa_results import FIT, Certificate
 
 if TYPE_CHECKING:
     from iqa_results import ResultStore
@@ -175,11 +172,8 @@ def certify_run(
     set_up(device, threads, plugins)
     results, where = opened(store), None if cache is None else Path(cache)
     manifest, tables = aggregated(results, run)
-    weights = Path(backbone_weights) if backbone_weights else None
-    entrants = _of_run(manifest, as_entrants(models, backbone_weights=weights), bool(plugins), weights)
-    at_hand = data is None or isinstance(data, str | Path)
-    opened_data = recorded_data(manifest, where, name=data and str(data)) if at_hand else open_data(data)
-    images = opened_data.split(manifest.data.split)
+    entrants = entrants_of_run(manifest, models, plugged=bool(plugins), backbone_weights=backbone_weights)
+    images = images_of_run(manifest, data, where).split(manifest.data.split)
     made = []
     reached = tables.intervals.to_pandas()
     with progress_bar("Certifying", len(reached), show=progress) as advance:
@@ -196,21 +190,6 @@ def certify_run(
     view = view_run(manifest, stored.table, stored.flags, stored.costs, certificates=stored.certificates)
     views = [bracket_table(view, metric) for metric in ("srocc", "plcc")]
     return Certificates(tuple(rows), _frame(made), tuple(view for view in views if view is not None))
-
-
-def _of_run(
-    manifest: RunManifest, given: Sequence[Entrant], plugged: bool, weights: Path | None
-) -> list[Entrant]:
-    """Return the models of a run, those that are given and the others as the manifest says."""
-    require_entrants(manifest, given)
-    here = {entrant.label: entrant for entrant in given}
-    found = []
-    for record in manifest.models:
-        entrant = here.get(record.name) or from_record(record, plugged=plugged, backbone_weights=weights)
-        if entrant.sha256 != record.sha256:
-            raise RunError(f"model {record.name!r} is another one than run {manifest.run!r} was of")
-        found.append(entrant)
-    return found
 
 
 # One place of a run: who, on what, held against what, in what ball, and what is told.

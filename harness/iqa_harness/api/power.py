@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_harness.api.attack import as_suite, suite_on_data
-from iqa_harness.api.inputs import entrants_of, set_up
+from iqa_harness.api.inputs import entrants_of, entrants_of_run, images_of_run, set_up
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.reading import aggregated
-from iqa_harness.cells.plan import Work, plan_rivals
-from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
-from iqa_harness.data import ImageSet, open_data
-from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.entrants.naming import Model, as_entrants, from_record
+from iqa_harness.cells.plan import plan_rivals
+from iqa_harness.cells.selection import recorded_selection, recorded_suite
+from iqa_harness.entrants.naming import Model
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import Flag
 from iqa_harness.evidence.judgement import plant_flag
@@ -23,9 +21,8 @@ from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.power import PLANTED, find_plants, keep_plants, wanted
 from iqa_harness.tables.power import plants_of, power_rows
-from iqa_harness.verification.run import require_entrants
 from iqa_reports import TableView, power_view
-from iqa_results import POWER, Plant, Power, ResultStore, RunManifest
+from iqa_results import POWER, Plant, Power, ResultStore
 from iqa_suites import LoadedSuite, Suite
 
 if TYPE_CHECKING:
@@ -127,44 +124,16 @@ def power(
         return _judged({e.label: [row for row in rows if row.model == e.label] for e in entrants})
     results = opened(store)
     manifest = results.read_manifest(str(run))
-    entrants = as_entrants(models, backbone_weights=weights)
-    here = {entrant.label for entrant in entrants}
-    entrants += [
-        from_record(record, plugged=bool(plugins), backbone_weights=weights, same=True)
-        for record in manifest.models
-        if record.name not in here and not blocked_by(record.checks)
-    ]
-    _require_same(manifest, entrants)
-    work = _recorded_work(manifest, data, folder)
+    entrants = entrants_of_run(
+        manifest, models, plugged=bool(plugins), backbone_weights=weights,
+        wanted=lambda record: not blocked_by(record.checks),
+    )  # fmt: skip
+    source = images_of_run(manifest, data, folder)
+    work = plan_rivals(recorded_suite(manifest), [], source, recorded_selection(manifest, source))
     asked = wanted(work, {e.label: e.sha256 for e in entrants}, images, attacks)
     keep_plants(asked, entrants, Runtime(device=device), results, manifest.run, progress=progress)
     manifest, _ = aggregated(results, manifest.run)
     return _judged(plants_of(results, manifest.run, manifest.models))
-
-
-def _recorded_work(manifest: RunManifest, data: Any, cache: Path | None) -> Work:
-    """Return a run's suite on its images, without its cells."""
-    if data is None or isinstance(data, str | Path):
-        source: ImageSet = recorded_data(manifest, cache, name=None if data is None else str(data))
-    else:
-        source = open_data(data, cache_dir=cache)
-    if source.fingerprint != manifest.data.sha256:
-        raise RunError(
-            f"data {manifest.data.name!r}: sha256 {manifest.data.sha256[:12]} was attacked, "
-            f"{source.fingerprint[:12]} is here"
-        )
-    return plan_rivals(recorded_suite(manifest), [], source, recorded_selection(manifest, source))
-
-
-def _require_same(manifest: RunManifest, entrants: Sequence[Entrant]) -> None:
-    require_entrants(manifest, entrants)
-    stored = {record.name: record.sha256 for record in manifest.models}
-    for entrant in entrants:
-        if entrant.sha256 != stored[entrant.label]:
-            raise RunError(
-                f"model {entrant.label!r}: sha256 {stored[entrant.label][:12]} was attacked, "
-                f"{entrant.sha256[:12]} is here"
-            )
 
 
 def _judged(plants: Mapping[str, Sequence[Plant]]) -> PowerTest:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from iqa_harness.api.inputs import entrants_of_run, images_of_run
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.reading import teller
-from iqa_harness.cells.selection import recorded_data, recorded_suite
-from iqa_harness.data import ImageSet, open_data
-from iqa_harness.entrants.naming import Model, as_entrants, from_record, run_plugins
+from iqa_harness.cells.selection import recorded_suite
+from iqa_harness.entrants.naming import Model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
 from iqa_harness.machine.devices import use_devices
@@ -20,7 +20,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
 from iqa_harness.verification.manifest import not_as_shipped
-from iqa_harness.verification.run import SAMPLE, Verified, require_entrants, verify_run
+from iqa_harness.verification.run import SAMPLE, Verified, verify_run
 from iqa_harness.verification.tables import TABLES
 from iqa_models.registry import did_you_mean
 from iqa_results import ResultStore, RunManifest
@@ -138,16 +138,10 @@ def verify(
     if sample:
         use_devices([device], threads, exact=True)
         plugged = bool(run_plugins(plugins))
-        weights = Path(backbone_weights) if backbone_weights else None
-        entrants = as_entrants(models, backbone_weights=weights)
-        here = {entrant.label for entrant in entrants}
-        entrants += [
-            from_record(m, plugged=plugged, backbone_weights=weights)
-            for m in manifest.models
-            if m.name not in here
-        ]
-        require_entrants(manifest, entrants)
-        images = _images(manifest, data, Path(cache) if cache else None)
+        entrants = entrants_of_run(
+            manifest, models, plugged=plugged, backbone_weights=backbone_weights, same=False
+        )
+        images = images_of_run(manifest, data, Path(cache) if cache else None, same=False)
     tell = teller(progress)
     seed = secrets.randbelow(2**32) if seed is None else seed
     found = verify_run(
@@ -161,12 +155,6 @@ def verify(
     if found.findings:
         verdicts = tuple(replace(j, verdict="contradicted") if j.verdict == "sound" else j for j in verdicts)
     return Verification(found, verdicts, seed)
-
-
-def _images(manifest: RunManifest, data: Any, cache: Path | None) -> ImageSet:
-    if data is None or isinstance(data, str | Path):
-        return recorded_data(manifest, cache, name=None if data is None else str(data))
-    return open_data(data, cache_dir=cache)
 
 
 def judged(flags: Iterable[Mapping[str, Any]], manifest: RunManifest) -> tuple[Judged, ...]:

@@ -75,6 +75,15 @@ def test_a_run_s_floors_are_those_of_its_models_and_of_no_other(attacked):
     assert run.models == ["linear", "filters"]
 
 
+def test_a_run_is_certified_on_its_own_images_only(attacked, images):
+    """The same names with other pixels would be another set's floors under this run's values."""
+    _, store = attacked
+    pixels = [255 - images.read(place) for place in range(len(images))]
+    others = iqa.ArrayImageSet.of(pixels, [record.mos for record in images.records], mos_range=(1, 5))
+    with pytest.raises(RunError, match=r"was attacked, \w+ is here"):
+        iqa.certify_run("both", store=store, data=others, progress=False)
+
+
 def test_an_attack_beyond_a_certificate_is_a_contradiction(attacked, cli):
     """Were a score of the rows outside its interval, the command would say so and exit with 1."""
     run, store = attacked
