@@ -75,6 +75,10 @@ OWN: dict[str, Listed] = {
     "demo_resnet10t": Listed(
         "regressor", "ResNet-10-T from random weights: the demo's weaker model, of another family."
     ),
+    "hyper": Listed(
+        "hyper.hyperiqa",
+        "HyperIQA's head (CVPR 2020) on any timm backbone with strides 4, 8, 16 and 32.",
+    ),
     "hyperiqa": Listed("hyper.hyperiqa", "HyperIQA (CVPR 2020): ResNet-50 and a hyper-network."),
     "hyperiqa_efficientnet_lite0": Listed(
         "hyper.hyperiqa",

@@ -31,7 +31,7 @@ from iqa_suites.attack_settings import (
 AttackSettings = Annotated[SerializeAsAny[AnyAttackSettings], BeforeValidator(validate_attack)]
 """An attack of a suite, read by its `kind` as that attack of the catalogue declares it."""
 
-EMBEDDED = ("demo", "demo-small", "demo-core", "smoke")
+EMBEDDED = ("demo", "demo-small", "demo-study", "demo-core", "smoke")
 """Data sets that come with the harness, and so with the ends of their label scale."""
 
 

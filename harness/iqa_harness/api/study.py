@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from iqa_harness.errors import DataError, HarnessError
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import say
-from iqa_harness.studies.study import Study, StudyRow, load_study, study_rows
+from iqa_harness.studies.study import Study, StudyRow, SuiteRun, load_study, study_rows
 from iqa_harness.studies.study import list_studies as _names
 from iqa_harness.training.sessions import Settings, TrainSession, read_seeds, read_settings
 from iqa_reports import TableView, html_table, table_text
@@ -79,6 +79,7 @@ def study(
     save_every: int = 200,
     suite: str | None = None,
     no_attack: bool = False,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Studied:
     """Train every point of a study on every seed and put them into one table; finished runs are kept.
@@ -98,8 +99,9 @@ def study(
         plugins: Python files of yours that register models; they are run.
         device: torch device.
         save_every: steps between saved states; 0 saves once an epoch.
-        suite: attack suite for the worst cases, by default the study's.
+        suite: attack suite for the worst cases, instead of all of the study's.
         no_attack: train and score only.
+        workers: processes that attack; training is one process.
         progress: report on stderr.
 
     Raises:
@@ -114,14 +116,14 @@ def study(
     images, stated = placed(data, mos_range, where)
     chosen, rows = _plan(name, images, settings, seeds, suite, plugins)
     if no_attack:
-        chosen = chosen.model_copy(update={"suite": None})
+        chosen = chosen.model_copy(update={"suite": None, "suites": ()})
     require_folder(out, "--out")
     require_folder(store, "--store")
     set_up(device, None)
-    if chosen.suite is not None:
+    for wanted in chosen.suite_runs:
         from iqa_suites import load_suite
 
-        load_suite(chosen.suite)  # what is wrong with it is known before hours of training
+        load_suite(wanted.suite)  # what is wrong with it is known before hours of training
     folder = Path(out) if out is not None else Path(store) / "studies" / chosen.name
     session = TrainSession(
         data=images,
@@ -133,7 +135,12 @@ def study(
         progress=progress,
     )
     results = [_run_row(row, folder, session) for row in rows]
-    worst = _worst_cases(chosen, results, folder, Path(store), session) if chosen.suite is not None else {}
+    worst: dict[tuple[str, int], Worst] = {}
+    for wanted in chosen.suite_runs:
+        for place, values in _worst_cases(
+            chosen, wanted, results, folder, Path(store), session, workers
+        ).items():
+            worst[place] = {**worst.get(place, {}), **values}
     return _written(chosen, results, worst, folder)
 
 
@@ -171,7 +178,12 @@ def _plan(
 ) -> tuple[Study, list[StudyRow]]:
     """Return the study a user means and its rows, all settings checked."""
     found = name if isinstance(name, Study) else load_study(str(name))[0]
-    changes = {"seeds": None if seeds is None else tuple(read_seeds(seeds)), "suite": suite}
+    changes: dict[str, object] = {
+        "seeds": None if seeds is None else tuple(read_seeds(seeds)),
+        "suite": suite,
+    }
+    if suite is not None:
+        changes["suites"] = ()
     found = found.model_copy(update={key: value for key, value in changes.items() if value is not None})
     if plugins:
         from iqa_harness.api.inputs import run_plugins
@@ -204,9 +216,15 @@ def _run_row(row: StudyRow, folder: Path, session: TrainSession) -> RowResult:
 
 
 def _worst_cases(
-    study: Study, results: list[RowResult], folder: Path, store: Path, session: TrainSession
+    study: Study,
+    wanted: SuiteRun,
+    results: list[RowResult],
+    folder: Path,
+    store: Path,
+    session: TrainSession,
+    workers: int | None,
 ) -> dict[tuple[str, int], Worst]:
-    """Run the study's suite on all checkpoints; return suite_min and composed at its main radius."""
+    """Run a suite on the checkpoints it is meant for; return suite_min and composed at its main radius."""
     from iqa_harness.api.attack import attack
     from iqa_harness.reporting.insights import write_frame
     from iqa_results import ResultStore
@@ -216,26 +234,31 @@ def _worst_cases(
         f"{result.row.label}.seed{seed}": (result.row.label, seed)
         for result in results
         for seed in result.figures
+        if wanted.takes(result.row.label, seed)
     }
     models = {label: run_folder(folder, *place) for label, place in names.items()}
+    suite = load_suite(wanted.suite).suite
+    further = "" if wanted.suite == study.suite else f"-{suite.name}"
     run = attack(
-        str(study.suite), models, run=f"study-{study.name}", data=session.data,
+        wanted.suite, models, run=f"study-{study.name}{further}", data=session.data,
         mos_range=session.mos_range, store=store, device=session.device, cache=session.cache, replace=True,
-        progress=session.progress,
+        workers=workers, progress=session.progress,
     ).name  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
-    write_frame(folder / f"{study.name}-worst.parquet", _frame_of(store, run, list(names), tested))
-    main = float(load_suite(str(study.suite)).suite.main_epsilon)
+    frame = _frame_of(store, run, list(names), tested)
+    write_frame(folder / f"{study.name}{further}-worst.parquet", frame)
+    main = float(suite.main_epsilon)
     worst: dict[tuple[str, int], Worst] = {}
     table = ResultStore(store).read_table(run).to_pylist()
+    behind = f" ({suite.name})" if further else ""
     for label, place in names.items():
         values: dict[str, float | None] = {}
         for row in table:
             at_main = row["metric"] == "srocc" and abs(row["epsilon"] - main) < 1e-12
             if row["model"] == label and at_main and row["row"] in ("suite_min", "composed"):
                 radius = f"{main * 255:.4g}/255" if row["norm"] == "inf" else f"{main:.4g}"
-                values.setdefault("attacked set, clean", row["clean"])
-                values[f"{row['row']} {row['norm']} {radius}"] = row["value"]
+                values.setdefault(f"attacked set, clean{behind}", row["clean"])
+                values[f"{row['row']} {row['norm']} {radius}{behind}"] = row["value"]
         worst[place] = values
     return worst
 

@@ -15,6 +15,7 @@ from iqa_harness.cli.arguments import (
     PluginOption,
     QuietOption,
     StoreOption,
+    WorkersOption,
 )
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
@@ -44,6 +45,7 @@ def study(
     no_attack: Annotated[
         bool, typer.Option("--no-attack", help="Train and score only; run no suite.")
     ] = False,
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the study and its rows; train nothing.")
@@ -69,7 +71,7 @@ def study(
     found = api.study(
         name, data=data, mos_range=mos_range, settings=settings, seeds=seeds, out=out, store=store,
         cache=cache, backbone_weights=backbone_weights, plugins=plugins, device=device,
-        save_every=save_every, suite=suite, no_attack=no_attack, progress=not quiet,
+        save_every=save_every, suite=suite, no_attack=no_attack, workers=workers, progress=not quiet,
     )  # fmt: skip
     print_view(found.view)
     say("\n".join(map(str, found.files)))

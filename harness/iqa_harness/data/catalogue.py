@@ -15,6 +15,7 @@ from iqa_harness.data.embedded.recipes import (
     open_embedded,
     small_recipe,
     smoke_recipe,
+    study_recipe,
 )
 from iqa_harness.data.hashing import set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageSet
@@ -41,6 +42,7 @@ Data: TypeAlias = "str | Path | ImageSet | pd.DataFrame | Sequence[tuple[str | P
 _EMBEDDED = {
     "demo": demo_recipe,
     "demo-small": small_recipe,
+    "demo-study": study_recipe,
     "demo-core": core_recipe,
     "smoke": smoke_recipe,
 }
@@ -49,8 +51,8 @@ _EMBEDDED = {
 def list_data() -> list[DataCard]:
     """Return the cards of the sets that `open_data` can make from the packages installed; builds nothing.
 
-    `demo` and `demo-small` are missing from the list when one of their photographs is: opening them then
-    gives `demo-core`.
+    `demo`, `demo-small` and `demo-study` are missing from the list when one of their photographs is: opening
+    them then gives `demo-core`.
     """
     recipes: dict[str, Recipe] = {}
     for make in _EMBEDDED.values():
@@ -74,10 +76,10 @@ def open_data(
 ) -> ImageSet:
     """Return a data set.
 
-    An embedded set (`demo`, `demo-small`, `demo-core`, `smoke`) is built on first use and then read from the
-    cache. `demo` and `demo-small` need the packages of the `[demo]` extra; without them they are `demo-core`,
-    and its card and fingerprint say so. A public set lies in the folder the user downloaded it to; nothing is
-    ever fetched.
+    An embedded set (`demo`, `demo-small`, `demo-study`, `demo-core`, `smoke`) is built on first use and then
+    read from the cache. All but the last two need the packages of the `[demo]` extra; without them they are
+    `demo-core`, and its card and fingerprint say so. A public set lies in the folder the user downloaded it
+    to; nothing is ever fetched.
 
     Args:
         source: ``demo``; ``koniq10k:/folder`` (without the folder it is looked for in `$IQA_HARNESS_DATA`);

@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
 
 import numpy as np
 
 from iqa_harness.data.image_set import Split
 from iqa_harness.errors import DataError
 
+SHARES: Final = (17, 4, 7)
+"""Scenes for train, val and test of 28."""
 
-def split_scenes(scenes: Sequence[str], seed: int) -> dict[str, Split]:
-    """Return the split of each scene: 17 : 4 : 7 of 28 for train, val and test, at least one each.
+
+def split_scenes(scenes: Sequence[str], seed: int, shares: tuple[int, int, int] = SHARES) -> dict[str, Split]:
+    """Return the split of each scene, at least one for val and test each.
+
+    Args:
+        scenes: Names, in any order.
+        seed: Of the shuffle.
+        shares: Of train, val and test, in proportion.
 
     Raises:
         DataError: for fewer than three scenes.
@@ -23,7 +32,7 @@ def split_scenes(scenes: Sequence[str], seed: int) -> dict[str, Split]:
             f"{len(scenes)} photographs found, at least 3 are needed: train, val and test share none"
         )
     n = len(scenes)
-    val, test = max(1, round(n * 4 / 28)), max(1, round(n * 7 / 28))
+    val, test = (max(1, round(n * share / sum(shares))) for share in shares[1:])
     train = n - val - test
     shuffled = sorted(scenes, key=lambda scene: _draw(seed, scene))
     return {

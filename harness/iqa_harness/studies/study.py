@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
 import re
@@ -48,6 +49,24 @@ class Point(BaseModel):
         return label
 
 
+class SuiteRun(BaseModel):
+    """A suite that checkpoints of a study are run through, and which of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    suite: str
+    """Attack suite by name, or the path of a TOML file."""
+    rows: tuple[str, ...] = ()
+    """Shell patterns of the rows that are attacked; all without."""
+    seeds: tuple[int, ...] = ()
+    """Seeds whose checkpoints are attacked; all without."""
+
+    def takes(self, label: str, seed: int) -> bool:
+        """Whether the checkpoint of a row and seed is attacked."""
+        named = not self.rows or any(fnmatch.fnmatchcase(label, pattern) for pattern in self.rows)
+        return named and (not self.seeds or seed in self.seeds)
+
+
 class Study(BaseModel):
     """A grid of training runs."""
 
@@ -69,6 +88,8 @@ class Study(BaseModel):
     """Setting = values: the product of all, each combined with every point."""
     suite: str | None = None
     """Attack suite all checkpoints are run through: the table then holds the worst cases."""
+    suites: tuple[SuiteRun, ...] = ()
+    """Further suites, each a run of its own with columns of its own."""
     notes: tuple[str, ...] = ()
     """Sentences beneath the table."""
 
@@ -85,7 +106,15 @@ class Study(BaseModel):
         for key, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid: {key} has no values")
+        names = [run.suite for run in self.suite_runs]
+        if len(set(names)) != len(names):
+            raise ValueError("suites: one is named twice")
         return self
+
+    @property
+    def suite_runs(self) -> tuple[SuiteRun, ...]:
+        """All suites, the one of `suite` first."""
+        return (*(() if self.suite is None else (SuiteRun(suite=self.suite),)), *self.suites)
 
 
 class StudyRow(NamedTuple):
@@ -163,6 +192,13 @@ def study_rows(study: Study, changes: Mapping[str, JsonValue] | None = None) -> 
     labels = [row.label for row in rows]
     if len(set(labels)) != len(labels):
         raise TrainingError(f"{study.name}: two rows have one name: {', '.join(sorted(labels))}")
+    for run in study.suite_runs:
+        for pattern in run.rows:
+            if not fnmatch.filter(labels, pattern):
+                raise TrainingError(
+                    f"{study.name}: suites: {run.suite}: no row is named {pattern!r}; there are: "
+                    f"{', '.join(labels)}"
+                )
     return rows
 
 

