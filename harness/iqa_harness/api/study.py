@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from iqa_harness.errors import DataError, HarnessError
 from iqa_harness.machine.places import require_folder
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from iqa_harness.api.inputs import Data
     from iqa_harness.data.image_set import ImageSet
+    from iqa_harness.studies.contrasts import ContrastRow
     from iqa_harness.studies.table import RowResult, Worst
     from iqa_harness.training.tables import Table
+    from iqa_results import ResultStore
+    from iqa_suites import Suite
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,10 +37,12 @@ class Studied:
     """Of the runs and the table."""
     shown: Table
     """The table as plain values, and as people see it."""
+    compared: Table | None
+    """The study's contrasts likewise; None without any, or without a suite."""
     failures: dict[tuple[str, int], str]
     """(row, seed) to why there is no checkpoint."""
     files: tuple[Path, ...]
-    """The table as CSV, Parquet and Markdown."""
+    """The tables as CSV, Parquet and Markdown."""
 
     @property
     def title(self) -> str:
@@ -50,6 +55,13 @@ class Studied:
         import pandas as pd
 
         return pd.DataFrame(self.shown.rows)
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """One row a contrast, suite, kind of value, radius and metric; a `studies.contrasts.ContrastRow`."""
+        import pandas as pd
+
+        return pd.DataFrame([] if self.compared is None else self.compared.rows)
 
     @property
     def view(self) -> TableView:
@@ -135,13 +147,11 @@ def study(
         progress=progress,
     )
     results = [_run_row(row, folder, session) for row in rows]
-    worst: dict[tuple[str, int], Worst] = {}
-    for wanted in chosen.suite_runs:
-        for place, values in _worst_cases(
-            chosen, wanted, results, folder, Path(store), session, workers
-        ).items():
-            worst[place] = {**worst.get(place, {}), **values}
-    return _written(chosen, results, worst, folder)
+    attacked = [
+        run for wanted in chosen.suite_runs
+        if (run := _attack(chosen, wanted, results, folder, Path(store), session, workers)) is not None
+    ]  # fmt: skip
+    return _written(chosen, results, attacked, folder)
 
 
 def list_studies() -> dict[str, str]:
@@ -215,7 +225,19 @@ def _run_row(row: StudyRow, folder: Path, session: TrainSession) -> RowResult:
     return RowResult(row, figures, failures)
 
 
-def _worst_cases(
+class _Attacked(NamedTuple):
+    """A suite's run on checkpoints of a study."""
+
+    store: ResultStore
+    run: str
+    suite: Suite
+    names: dict[str, tuple[str, int]]
+    """Model of the run to row and seed."""
+    further: bool
+    """Whether it is one of several, and its columns carry its name."""
+
+
+def _attack(
     study: Study,
     wanted: SuiteRun,
     results: list[RowResult],
@@ -223,11 +245,10 @@ def _worst_cases(
     store: Path,
     session: TrainSession,
     workers: int | None,
-) -> dict[tuple[str, int], Worst]:
-    """Run a suite on the checkpoints it is meant for; return suite_min and composed at its main radius."""
+) -> _Attacked | None:
+    """Run a suite on the checkpoints it is meant for; None if there is none of them."""
     from iqa_harness.api.attack import attack
     from iqa_harness.reporting.insights import write_frame
-    from iqa_results import ResultStore
     from iqa_suites import load_suite
 
     names = {
@@ -236,34 +257,62 @@ def _worst_cases(
         for seed in result.figures
         if wanted.takes(result.row.label, seed)
     }
-    models = {label: run_folder(folder, *place) for label, place in names.items()}
+    if not names:
+        return None
     suite = load_suite(wanted.suite).suite
     further = "" if wanted.suite == study.suite else f"-{suite.name}"
     run = attack(
-        wanted.suite, models, run=f"study-{study.name}{further}", data=session.data,
-        mos_range=session.mos_range, store=store, device=session.device, cache=session.cache, replace=True,
-        workers=workers, progress=session.progress,
-    ).name  # fmt: skip
+        wanted.suite, {label: run_folder(folder, *place) for label, place in names.items()},
+        run=f"study-{study.name}{further}", data=session.data, mos_range=session.mos_range, store=store,
+        device=session.device, cache=session.cache, replace=True, workers=workers, progress=session.progress,
+    )  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
-    frame = _frame_of(store, run, list(names), tested)
+    frame = _frame_of(run.store, run.name, list(names), tested)
     write_frame(folder / f"{study.name}{further}-worst.parquet", frame)
-    main = float(suite.main_epsilon)
-    worst: dict[tuple[str, int], Worst] = {}
-    table = ResultStore(store).read_table(run).to_pylist()
-    behind = f" ({suite.name})" if further else ""
-    for label, place in names.items():
-        values: dict[str, float | None] = {}
-        for row in table:
-            at_main = row["metric"] == "srocc" and abs(row["epsilon"] - main) < 1e-12
-            if row["model"] == label and at_main and row["row"] in ("suite_min", "composed"):
-                radius = f"{main * 255:.4g}/255" if row["norm"] == "inf" else f"{main:.4g}"
-                values.setdefault(f"attacked set, clean{behind}", row["clean"])
-                values[f"{row['row']} {row['norm']} {radius}{behind}"] = row["value"]
-        worst[place] = values
-    return worst
+    return _Attacked(run.store, run.name, suite, names, bool(further))
 
 
-def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[str]) -> pa.Table:
+def _at_main(attacked: _Attacked) -> dict[tuple[str, int], Worst]:
+    """Return suite_min and composed at the suite's main radius by (label, seed), None where there is none."""
+    suite, names = attacked.suite, attacked.names
+    main, behind = float(suite.main_epsilon), f" ({suite.name})" if attacked.further else ""
+    radius = f"{main * 255:.4g}/255" if suite.norm == "inf" else f"{main:.4g}"
+    clean = f"attacked set, clean{behind}"
+    titles = {row: f"{row} {suite.norm} {radius}{behind}" for row in ("suite_min", "composed")}
+    worst: dict[tuple[str, int], dict[str, float | None]] = {
+        place: dict.fromkeys((clean, *titles.values())) for place in names.values()
+    }
+    for row in attacked.store.read_table(attacked.run).to_pylist():
+        at_main = row["metric"] == "srocc" and row["final"] and abs(row["epsilon"] - main) < 1e-12
+        if at_main and row["model"] in names and row["row"] in titles:
+            worst[names[row["model"]]] |= {clean: row["clean"], titles[row["row"]]: row["value"]}
+    return dict(worst)
+
+
+def _compare(study: Study, attacked: _Attacked) -> list[ContrastRow]:
+    """Return the study's contrasts of which this suite attacked both rows on the same seeds."""
+    from iqa_harness.studies.contrasts import contrast_rows
+    from iqa_harness.tables.robustness import standings_of
+
+    names = {place: name for name, place in attacked.names.items()}
+    both = {
+        (a, b): [seed for seed in study.seeds if (a, seed) in names and (b, seed) in names]
+        for a, b in study.contrasts
+    }
+    wanted = {names[row, seed] for pair, seeds in both.items() for row in pair for seed in seeds}
+    manifest = attacked.store.read_manifest(attacked.run)
+    found = standings_of(attacked.store, manifest, sorted(wanted))
+    return contrast_rows(
+        attacked.suite.name,
+        {
+            (a, b): {seed: (found[names[a, seed]], found[names[b, seed]]) for seed in seeds}
+            for (a, b), seeds in both.items()
+            if seeds
+        },
+    )
+
+
+def _frame_of(store: ResultStore, run: str, models: Sequence[str], tested: Collection[str]) -> pa.Table:
     """Return what a run found of some models as a frame of results, seeds put together.
 
     Clean values on sets that the checkpoints were tested on stand beside the checkpoints already.
@@ -273,9 +322,8 @@ def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[s
 
     from iqa_harness.reporting.results import results_frame
     from iqa_harness.reporting.runs import FoundRun, read_run
-    from iqa_results import ResultStore
 
-    found = read_run(FoundRun(ResultStore(store), run), intervals=False)
+    found = read_run(FoundRun(store, run), intervals=False)
     rows = found.table
     known = pc.and_(
         pc.equal(rows.column("row"), "clean"),
@@ -286,12 +334,16 @@ def _frame_of(store: Path, run: str, models: Sequence[str], tested: Collection[s
     return results_frame([replace(found, table=chosen)])
 
 
-def _written(
-    study: Study, results: list[RowResult], worst: dict[tuple[str, int], Worst], folder: Path
-) -> Studied:
+def _written(study: Study, results: list[RowResult], attacked: Sequence[_Attacked], folder: Path) -> Studied:
+    """Write the tables; return what the study came to."""
+    from iqa_harness.studies.contrasts import NOTE, contrast_table
     from iqa_harness.studies.table import study_table
     from iqa_harness.training.tables import write_table
 
+    worst: dict[tuple[str, int], dict[str, float | None]] = {}
+    for run in attacked:
+        for place, values in _at_main(run).items():
+            worst.setdefault(place, {}).update(values)
     table = study_table(results, worst)
     data = {figures.data for result in results for figures in result.figures.values()}
     notes = [
@@ -299,9 +351,14 @@ def _written(
         f"Data: {', '.join(sorted(data)) or 'none'}; SROCC of raw scores, PLCC after a logistic fitted on "
         "val; mean ± sample deviation over seeds.",
     ]
-    files = write_table(folder / study.name, f"{study.name}: {study.summary}", table, notes)
+    title = f"{study.name}: {study.summary}"
+    files = write_table(folder / study.name, title, table, notes)
+    rows = [row for run in attacked for row in _compare(study, run)] if study.contrasts else []
+    compared = contrast_table(rows) if rows else None
+    if compared is not None:
+        files += write_table(folder / f"{study.name}-contrasts", f"{title}: differences", compared, [NOTE])
     failures = {(r.row.label, seed): why for r in results for seed, why in r.failures.items()}
-    return Studied(study, folder, table, failures, tuple(files))
+    return Studied(study, folder, table, compared, failures, tuple(files))
 
 
 def run_folder(folder: Path, label: str, seed: int) -> Path:

@@ -74,8 +74,15 @@ def study(
         save_every=save_every, suite=suite, no_attack=no_attack, workers=workers, progress=not quiet,
     )  # fmt: skip
     print_view(found.view)
+    if found.compared is not None:
+        print_view(found.compared.view)
     say("\n".join(map(str, found.files)))
     return Answer(
-        lambda: {"table": found.table, "failures": found.failures, "files": found.files},
+        lambda: {
+            "table": found.table,
+            "contrasts": found.contrasts,
+            "failures": found.failures,
+            "files": found.files,
+        },
         ExitCode.PARTIAL if found.failures else ExitCode.OK,
     )

@@ -60,13 +60,45 @@ def all_pairs(values: Sequence[Replicates], confidence: float = CONFIDENCE) -> A
     draws = np.stack([v.draws for v in values])
     largest = np.zeros(draws.shape[1])
     for i in range(n - 1):  # a model against all after it: a board of hundreds needs no more memory
-        off = draws[i] - draws[i + 1 :] - difference[i, i + 1 :, None]
-        defined = np.isfinite(off)
-        known = np.flatnonzero(defined.mean(axis=1) >= DEFINED)
-        off = np.where(defined, off, 0.0)[known]
-        spread = np.sqrt((off**2).sum(axis=1) / defined[known].sum(axis=1))
-        error[i, i + 1 + known] = error[i + 1 + known, i] = spread
-        size = np.divide(np.abs(off), spread[:, None], out=np.zeros_like(off), where=spread[:, None] > 0)
-        np.maximum(largest, size.max(axis=0, initial=0.0), out=largest)
+        spread, size = _spreads(draws[i] - draws[i + 1 :] - difference[i, i + 1 :, None])
+        error[i, i + 1 :] = error[i + 1 :, i] = spread
+        np.maximum(largest, size, out=largest)
     quantile = float(np.quantile(largest, confidence))
     return AllPairs(difference, error, widened_quantile(quantile, values[0].units))
+
+
+def at_once(values: Sequence[Replicates], confidence: float = CONFIDENCE) -> list[Interval]:
+    """Return an interval of each value, all of which hold at once, made as those of `all_pairs`.
+
+    Args:
+        values: of the same images with the same draws, such as differences of pairs that were chosen before.
+        confidence: that all intervals hold.
+    """
+    if not values:
+        return []
+    points = np.array([np.nan if v.point.value is None else v.point.value for v in values])
+    spread, size = _spreads(np.stack([v.draws for v in values]) - points[:, None])
+    reach = widened_quantile(float(np.quantile(size, confidence)), values[0].units) * spread
+    return [
+        Interval(None, None) if np.isnan(around) else Interval(float(point - around), float(point + around))
+        for point, around in zip(points, reach, strict=True)
+    ]
+
+
+def _spreads(off: Vector) -> tuple[Vector, Vector]:
+    """Return the standard errors of N values, and the largest distance of any in every draw.
+
+    Args:
+        off: (N, D) how far each draw is off its value, NaN where it is undefined.
+
+    Returns:
+        (N,) errors, NaN where fewer than DEFINED of the draws exist, and (D,) distances in such errors.
+    """
+    defined = np.isfinite(off)
+    known = defined.mean(axis=1) >= DEFINED
+    spread = np.full(len(off), np.nan)
+    off = np.where(defined, off, 0.0)[known]
+    spread[known] = np.sqrt((off**2).sum(axis=1) / defined[known].sum(axis=1))
+    each = spread[known][:, None]
+    size = np.divide(np.abs(off), each, out=np.zeros_like(off), where=each > 0)
+    return spread, size.max(axis=0, initial=0.0)

@@ -90,6 +90,8 @@ class Study(BaseModel):
     """Attack suite all checkpoints are run through: the table then holds the worst cases."""
     suites: tuple[SuiteRun, ...] = ()
     """Further suites, each a run of its own with columns of its own."""
+    contrasts: tuple[tuple[str, str], ...] = ()
+    """Pairs of rows whose difference is of interest, first minus second, named before anything is run."""
     notes: tuple[str, ...] = ()
     """Sentences beneath the table."""
 
@@ -199,6 +201,12 @@ def study_rows(study: Study, changes: Mapping[str, JsonValue] | None = None) -> 
                     f"{study.name}: suites: {run.suite}: no row is named {pattern!r}; there are: "
                     f"{', '.join(labels)}"
                 )
+    for pair in study.contrasts:
+        if unknown := sorted(set(pair) - set(labels)) or (pair[0] == pair[1] and pair[:1]):
+            raise TrainingError(
+                f"{study.name}: contrasts: {pair[0]} - {pair[1]}: two rows of the study, not "
+                f"{', '.join(unknown)}; there are: {', '.join(labels)}"
+            )
     return rows
 
 

@@ -32,7 +32,7 @@ def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Wo
 
     Args:
         results: one a row, in the study's order.
-        worst: worst cases by (label, seed); empty without a suite.
+        worst: worst cases by (label, seed), of those that were attacked; None for a value there is not.
 
     A row of which a run failed has no mean: fewer seeds are not the same figure.
     """
@@ -45,7 +45,9 @@ def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Wo
         point = result.row.label
         spreads = {f"{s}_{m}": _over_seeds(result, s, m) for s, m in METRICS}
         for name in names:
-            values = [worst.get((point, seed), {}).get(name) for seed in result.row.configs]
+            # A seed that no such suite was meant for has no such column; one without a value has None.
+            found = (worst.get((point, seed), {}) for seed in result.row.configs)
+            values = [of_seed[name] for of_seed in found if name in of_seed]
             spreads[name] = Spread.of([] if result.failures else values)
         printed = {name: result.row.published.get(name) for name in published}
         seconds = sum(figures.seconds for figures in result.figures.values())

@@ -172,7 +172,8 @@ def robustness_table(
     }
     for model in made:
         for place, standing in model.standings:
-            standings[place].append(standing)
+            if place in standings:
+                standings[place].append(standing)
     differences = difference_rows(standings, [record.name for record in manifest.models])
     joined = {
         name: [row for model in made for row in getattr(model, name)]
@@ -185,6 +186,26 @@ def robustness_table(
         # Of fewer draws it is not what a report would make.
         maker=_maker(store, manifest) if resamples == RESAMPLES else "",
     )
+
+
+def standings_of(
+    store: ResultStore, manifest: RunManifest, models: Iterable[str], *, resamples: int = RESAMPLES
+) -> dict[str, dict[Place, Standing]]:
+    """Return what models of a run are compared by, at every radius: model to place to standing.
+
+    Args:
+        store: where the parts are.
+        manifest: the run's.
+        models: names in the run.
+        resamples: draws of the bootstrap, the same of all models.
+    """
+    records = {record.name: record for record in manifest.models}
+    return {
+        name: dict(
+            _of_model(records[name], model_rows(store, manifest, name), [], manifest, resamples).standings
+        )
+        for name in models
+    }
 
 
 def _compared(manifest: RunManifest) -> set[tuple[str, float]]:
@@ -316,7 +337,7 @@ def _completeness(manifest: RunManifest, model: str, worst: Sequence[WorstRow]) 
 
 
 def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Place, Standing]]:
-    """Yield what models are compared by: the clean values, and the worst cases at the main radius."""
+    """Yield what models are compared by: the clean values, and the worst cases at every radius."""
     judged = make.judged
 
     def standing(attack: str, objective: str, found: Replicates) -> Standing:
@@ -326,7 +347,7 @@ def _standings(make: RowMaker, worst: Iterable[WorstRow]) -> Iterator[tuple[Plac
         found = judged.clean_estimate(metric).replicates
         yield Place("clean", NOTHING.norm, NOTHING.epsilon, metric), standing("", "", found)
     for row, replicates in worst:
-        if replicates and row.final and row.epsilon == make.manifest.main_epsilon:
+        if replicates and row.final:
             yield Place.of(row), standing(row.attack, row.objective, replicates)
 
 

@@ -13,6 +13,7 @@ from iqa_harness.training.tables import Spread
 from iqa_models import list_models
 from iqa_reports import Entry, TableView, print_table
 from iqa_reports.table_view import columns, label, stub
+from iqa_results import ResultStore
 
 STUDY = """
 name = "small"
@@ -21,6 +22,7 @@ preset = "{preset}"
 base = {{ epochs = 1 }}
 seeds = [0, 1]
 suite = "{suite}"
+contrasts = [["gentle-loss=rank", "gentle-loss=l1"], ["{label}-loss=rank", "gentle-loss=rank"]]
 notes = ["noise on grey"]
 
 [[points]]
@@ -31,6 +33,11 @@ published = {{ srocc = 0.5 }}
 [[points]]
 label = "{label}"
 set = {{ lr_head = {rate} }}
+
+[[suites]]
+suite = "two.toml"
+rows = ["*-loss=rank"]
+seeds = [1]
 
 [grid]
 loss = ["l1", "rank"]
@@ -51,6 +58,9 @@ def folder(photographs):
     """The images, a preset, a suite and a study beside them."""
     (photographs / "tiny.toml").write_text(PRESET)
     (photographs / "one.toml").write_text(tiny.ONE_PGD)
+    (photographs / "two.toml").write_text(
+        tiny.ONE_PGD.replace('"one"', '"two"').replace('"1/255"', '"2/255"')
+    )
     (photographs / "small.toml").write_text(
         STUDY.format(preset="tiny.toml", suite="one.toml", label="bold", rate=1e-2)
     )
@@ -107,6 +117,31 @@ def test_a_study_ends_in_one_table_and_keeps_what_is_done(cli, folder):
     assert float(rows[2]["test_srocc"]) == pytest.approx(mean)
     for row in rows:
         assert float(row["composed inf 1/255"]) <= float(row["suite_min inf 1/255"]) <= 1
+    further = "suite_min inf 2/255 (two)"
+    assert [row[further] != "" for row in rows] == [False, True, False, True]
+    manifest = json.loads((folder / "iqa-store/runs/study-small-two/manifest.json").read_text())
+    assert sorted(model["name"] for model in manifest["models"]) == [
+        "bold-loss=rank.seed1", "gentle-loss=rank.seed1"
+    ]  # fmt: skip
+    stored = ResultStore(folder / "iqa-store").read_table("study-small-two").to_pylist()
+    wanted = next(
+        r["value"]
+        for r in stored
+        if (r["model"], r["row"], r["metric"]) == ("bold-loss=rank.seed1", "suite_min", "srocc")
+    )
+    assert float(rows[3][further]) == pytest.approx(wanted)
+    assert rows[3][f"{further}_std"] == ""
+    differences = list(csv.DictReader((folder / "s/small-contrasts.csv").read_text().splitlines()))
+    at = [d for d in differences if (d["row"], d["metric"], d["suite"]) == ("composed", "srocc", "one")]
+    assert [float(d["difference"]) for d in at] == pytest.approx(
+        [
+            float(rows[a]["composed inf 1/255"]) - float(rows[b]["composed inf 1/255"])
+            for a, b in ((1, 0), (3, 1))
+        ]
+    )
+    for d in at:
+        assert float(d["low"]) <= float(d["difference"]) <= float(d["high"])
+    assert {d["minuend"] for d in differences if d["suite"] == "two"} == {"bold-loss=rank"}
     page = (folder / "s/small.md").read_text()
     assert "| row | seeds | test SROCC |" in page
     assert "- noise on grey" in page
@@ -162,6 +197,13 @@ def test_a_point_that_cannot_be_trained_is_a_row_that_says_so(cli, folder):
         (("summary", "sumary"), "sumary: Extra inputs"),
         (("[grid]", "[grid"), "small.toml: "),
         (('suite = "one.toml"', 'suite = "none"'), "none"),
+        (('["gentle-loss=rank", "gentle-loss=l1"]', '["gentle", "gentle-loss=l1"]'), "not gentle; there are"),
+        (
+            ('"gentle-loss=rank", "gentle-loss=l1"', '"gentle-loss=l1", "gentle-loss=l1"'),
+            "two rows of the study",
+        ),
+        (('suite = "two.toml"', 'suite = "one.toml"'), "suites: one is named twice"),
+        (('rows = ["*-loss=rank"]', 'rows = ["loss"]'), "suites: two.toml: no row is named 'loss'"),
     ],
 )
 def test_a_bad_study_is_refused_before_anything_is_trained(cli, folder, change, words):

@@ -245,3 +245,36 @@ def test_a_refused_option_says_why(name, options, words):
     """A wrong option raises BadModelOption with its name and what is allowed."""
     with pytest.raises(BadModelOption, match=re.escape(words)), torch.device("meta"):
         create_model(name, **options)
+
+
+def test_the_head_on_any_backbone_is_the_registered_one():
+    """``hyper`` on EfficientNet-Lite0 is ``hyperiqa_efficientnet_lite0``: one seed, one score to the bit."""
+    options = {"protocol": "native", "fusion": "afa", "seed": 3}
+    any_backbone = create_model("hyper", backbone="tf_efficientnet_lite0", **options)
+    images = pixels(2, 96, 128)
+    assert torch.equal(any_backbone(images), create_model("hyperiqa_efficientnet_lite0", **options)(images))
+    assert any_backbone.spec.mean == (0.5, 0.5, 0.5)
+
+
+def test_the_head_takes_a_transformer_pyramid(tmp_path):
+    """A backbone of another family is scored, saved and found again with its options."""
+    model = create_model("hyper", backbone="efficientvit_b0", protocol="native", hidden=(16, 8))
+    save_checkpoint(model, tmp_path / "saved", training={})
+    again = load_checkpoint(tmp_path / "saved", expect="hyper")
+    assert again.spec.options["hidden"] == [16, 8]
+    assert torch.equal(again(pixels(1, 64, 96)), model(pixels(1, 64, 96)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": "swin_tiny_patch4_window7_224"}, "built for one input size"),
+        ({"backbone": "efficientvit_b9"}, "no backbone 'efficientvit_b9'"),
+        ({"hidden": (16, 0)}, "hidden must be two whole numbers from 1"),
+        ({"hidden": 16}, "hidden must be two whole numbers from 1"),
+    ],
+)
+def test_a_backbone_or_width_that_does_not_fit_is_refused(options, words):
+    """Named in one error."""
+    with pytest.raises(BadModelOption, match=words):
+        create_model("hyper", protocol="native", **options)
