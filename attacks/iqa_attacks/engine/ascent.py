@@ -13,8 +13,8 @@ sizes, in ONE copy that nobody waits for. Losses, best iterates, APGD's choices 
 are vectors of as many numbers as there are states: on the host they take as long as a kernel takes to
 start, and they are float64 and the same on every device.
 
-While the host decides, a GPU would stand still: where the starts fill more than half a pass, two halves of
-them take turns, and the model is asked about one while the other's next step is decided.
+While the host decides, a GPU would stand still: where there are enough starts, two halves of them take
+turns, and the model is asked about one while the other's next step is decided.
 
 With a fixed step size the iterate after T steps is a prefix of a longer run, so the results at
 `report_steps` are read off one run.
@@ -50,6 +50,9 @@ from iqa_models import QualityModel
 
 STATES_A_CHUNK = 8
 """Starts run together, as a multiple of the images in a pass: what they hold stays near what a pass takes."""
+
+IN_TURN = 64
+"""Starts from which half of them keeps a GPU busy while a step of the other half is decided: some 5 ms."""
 
 
 def ascend(
@@ -89,11 +92,12 @@ def ascend(
 
 
 def _in_turn_on(device: torch.device, restarts: range, images: int, chunk: int) -> list[range]:
-    """Return the restarts that take turns: two halves, where a device need not wait and a pass is filled.
+    """Return the restarts that take turns on a device: two halves of many, of few all together.
 
-    The states of half a pass of starts soon fill a whole one: two passes a step in any case.
+    More than half a pass are many, too: their states soon fill a whole one, and are two passes in any case.
     """
-    if device.type == "cpu" or len(restarts) == 1 or 2 * images * len(restarts) <= chunk:
+    starts = images * len(restarts)
+    if device.type == "cpu" or len(restarts) == 1 or (starts < IN_TURN and 2 * starts <= chunk):
         return [restarts]
     half = -(-len(restarts) // 2)
     return [restarts[:half], restarts[half:]]
