@@ -178,16 +178,18 @@ def test_the_device_counts_what_a_real_one_would_wait_for():
             assert accelerator.waits.total() == count, accelerator.waits
 
 
-@pytest.mark.parametrize(("chunk", "seen"), [(64, [0, 1, 2, 3]), (5, [0, 0, 1, 2, 3, 4, 5, 6])])
-def test_half_of_the_restarts_is_computed_while_the_other_half_is_decided(chunk, seen):
+@pytest.mark.parametrize(
+    ("count", "chunk", "taking_turns"), [(5, 64, False), (5, 5, True), (31, 256, False), (32, 256, True)]
+)
+def test_half_of_the_restarts_is_computed_while_the_other_half_is_decided(count, chunk, taking_turns):
     """How often was waited before each pass: of many starts once less than without halves that take turns."""
     attack = create_attack(
         "pgd", threat=ThreatModel("inf", 0.03), objectives=("raise",), steps=3, step_size=0.01, restarts=2
     )
     generator = torch.Generator().manual_seed(0)
     with Accelerator():
-        images = [away(torch.rand(3, 12, 12, generator=generator)) for _ in range(5)]
+        images = [away(torch.rand(3, 12, 12, generator=generator)) for _ in range(count)]
         model = Curved().eval()
-        attack.run(model, images, list("abcde"), torch.rand(5), chunk=chunk)
+        attack.run(model, images, [str(i) for i in range(count)], torch.rand(count), chunk=chunk)
     searched = [waits - model.waited[1] for waits in model.waited[1:]]  # the first pass scored clean images
-    assert searched == seen
+    assert searched == ([0, 0, 1, 2, 3, 4, 5, 6] if taking_turns else [0, 1, 2, 3])
