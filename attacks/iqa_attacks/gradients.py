@@ -5,7 +5,7 @@ taken whatever mode the caller is in: under `torch.no_grad` and `torch.inference
 full float32 on every device, unless a copy for gradients allows less.
 
 `ask` and `ask_drawn` wait for no device and look at no number; what they return is read and judged at once,
-together with anything else that has been asked (`read`).
+together with anything else that has been asked (`read`), or sent for and read later (`Coming`, `judged`).
 """
 
 from __future__ import annotations
@@ -173,13 +173,41 @@ def _one_by_one(
     return Asked(torch.cat([part.scores for part in parts]), torch.cat(slopes) if gradient else None)
 
 
+class Coming:
+    """Numbers on their way to the host: waiting for them waits for nothing that is asked of a GPU later."""
+
+    def __init__(self, numbers: Sequence[Tensor]) -> None:
+        """Send for rows (B, K) of one device, one after another."""
+        self._numbers = torch.cat(list(numbers))
+        self._sent: torch.cuda.Event | None = None
+        if self._numbers.is_cuda:
+            stream = torch.cuda.current_stream(self._numbers.device)
+            near = torch.empty_like(self._numbers, device="cpu", pin_memory=True)
+            self._numbers = near.copy_(self._numbers, non_blocking=True)
+            self._sent = stream.record_event()
+
+    def wait(self) -> Tensor:
+        """Return the numbers on the CPU, in one wait."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        return self._numbers.cpu()
+
+
 def read(model: QualityModel, numbers: Sequence[Tensor], draws: int = 1) -> Facts:
     """Read what a model was asked (`Asked.numbers`), in one wait, and refuse what no attack can use.
 
     Raises:
         AttackFailed: a score or a gradient is not finite; the error bears the image's place among all.
     """
-    near = torch.cat(list(numbers)).cpu()
+    return judged(model, Coming(numbers).wait(), draws)
+
+
+def judged(model: QualityModel, near: Tensor, draws: int) -> Facts:
+    """Return what numbers (B, draws) or (B, draws + 2) on the CPU say, and refuse what no attack can use.
+
+    Raises:
+        AttackFailed: as `read`.
+    """
     scores, ends = near[:, :draws], near[:, draws:]
     _require(scores.isfinite().all(dim=1), f"{model.spec.name}: the score")
     _require(ends.isfinite().all(dim=1), f"{model.spec.name}: the input gradient")

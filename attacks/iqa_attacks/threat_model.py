@@ -258,8 +258,12 @@ class ThreatModel:
         rounding.
         """
         if self.norm == "inf":
-            delta = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
-            return delta * self.epsilon
+            uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+            numbers = uniform.numpy()  # in place, and by this thread alone: others draw beside it
+            numbers *= 2
+            numbers -= 1
+            numbers *= self.epsilon
+            return uniform
         delta = torch.randn(shape, generator=generator, dtype=torch.float64)
         radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / shape.numel())
         change: Tensor = delta / delta.norm() * radius * self._radius(shape.numel())

@@ -29,11 +29,14 @@ class Curved(QualityModel):
     def __init__(self) -> None:
         super().__init__(create_model("linear").spec.replace(name="curved"))
         self.passes: list[int] = []
+        self.waited: list[int] = []
+        """Of each pass, the waits before it."""
         for name, numbers in self.named_buffers():
             self._buffers[name] = away(numbers)
 
     def predict(self, images: Tensor) -> Tensor:
         self.passes.append(len(images))
+        self.waited.append(accelerator.waits.total())
         return 0.3 * torch.sin(9 * images).mean((1, 2, 3)) + (images.mean((1, 2, 3)) - 0.4).square()
 
 
@@ -173,3 +176,20 @@ def test_the_device_counts_what_a_real_one_would_wait_for():
         ):
             wait()
             assert accelerator.waits.total() == count, accelerator.waits
+
+
+@pytest.mark.parametrize(
+    ("count", "chunk", "taking_turns"), [(5, 64, False), (5, 5, True), (31, 256, False), (32, 256, True)]
+)
+def test_half_of_the_restarts_is_computed_while_the_other_half_is_decided(count, chunk, taking_turns):
+    """How often was waited before each pass: of many starts once less than without halves that take turns."""
+    attack = create_attack(
+        "pgd", threat=ThreatModel("inf", 0.03), objectives=("raise",), steps=3, step_size=0.01, restarts=2
+    )
+    generator = torch.Generator().manual_seed(0)
+    with Accelerator():
+        images = [away(torch.rand(3, 12, 12, generator=generator)) for _ in range(count)]
+        model = Curved().eval()
+        attack.run(model, images, [str(i) for i in range(count)], torch.rand(count), chunk=chunk)
+    searched = [waits - model.waited[1] for waits in model.waited[1:]]  # the first pass scored clean images
+    assert searched == ([0, 0, 1, 2, 3, 4, 5, 6] if taking_turns else [0, 1, 2, 3])

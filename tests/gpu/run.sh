@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything there is to see on a GPU, in one command, without a network: the tests of this folder, the figures
-# of measure.py, and the suite srm-linf on the embedded images. Writes gpu.json, gpu.md and logs.
+# Everything there is to see on a GPU, in one command, without a network, in 8 minutes at most: the tests of this
+# folder, the suite srm-linf on embedded images, the overhead of an attack and the figures of measure.py, of which
+# the last are left out where time runs out. Writes gpu.json, gpu.md and logs.
 #
 #   bash tests/gpu/run.sh OUT [WHEELS]
 #
@@ -27,11 +28,12 @@ step() { # name, seconds at most, command
   tail -n 12 "$out/$name.log"
 }
 
-step measure 320 python3 tests/gpu/measure.py --out "$out"
-step tests 120 python3 -m pytest tests/gpu -p no:cacheprovider -rs --durations=5
+step tests 100 python3 -m pytest tests/gpu -p no:cacheprovider -rs --durations=5
 work=$(mktemp -d)
-step srm-linf 120 python3 -m iqa_harness attack --suite srm-linf --model demo_lite0 --model demo_resnet10t \
-  --limit 16 --device cuda --store "$work/store" --quiet
+# On smoke: a fresh machine takes longer to build demo than to attack it.
+step srm-linf 90 python3 -m iqa_harness attack --suite srm-linf --data smoke --model demo_lite0 \
+  --model demo_resnet10t --limit 16 --device cuda --store "$work/store" --quiet
 rm -rf "$work"
-step overhead 60 python3 tests/benchmarks/bench_overhead.py --device cuda --graphed
+step overhead 50 python3 tests/benchmarks/bench_overhead.py --device cuda --graphed
+step measure 230 python3 tests/gpu/measure.py --out "$out"
 exit $failed

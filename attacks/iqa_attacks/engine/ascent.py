@@ -13,13 +13,16 @@ sizes, in ONE copy that nobody waits for. Losses, best iterates, APGD's choices 
 are vectors of as many numbers as there are states: on the host they take as long as a kernel takes to
 start, and they are float64 and the same on every device.
 
+While the host decides, a GPU would stand still: where there are enough starts, two halves of them take
+turns, and the model is asked about one while the other's next step is decided.
+
 With a fixed step size the iterate after T steps is a prefix of a longer run, so the results at
 `report_steps` are read off one run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +33,13 @@ from iqa_attacks.engine.batches import Batched
 from iqa_attacks.engine.kept import Candidates, Kept
 from iqa_attacks.engine.parcel import send
 from iqa_attacks.engine.states import (
+    Asking,
     Evaluated,
     Ground,
     Journey,
     Schedule,
     States,
-    evaluate,
+    ask_states,
     moved,
     starts,
 )
@@ -46,6 +50,9 @@ from iqa_models import QualityModel
 
 STATES_A_CHUNK = 8
 """Starts run together, as a multiple of the images in a pass: what they hold stays near what a pass takes."""
+
+IN_TURN = 64
+"""Starts from which half of them keeps a GPU busy while a step of the other half is decided: some 5 ms."""
 
 
 def ascend(
@@ -75,13 +82,38 @@ def ascend(
     together = max(1, STATES_A_CHUNK * chunk // max(1, len(targets.images)))
     for first in range(0, schedule.restarts, together):
         restarts = range(first, min(first + together, schedule.restarts))
-        for steps, found, spent in _Group(
-            model, targets, ground, objectives, schedule, restarts, chunk
-        ).run():
+        parts = _in_turn_on(ground.device, restarts, len(targets.images), chunk)
+        groups = [_Group(model, targets, ground, objectives, schedule, part, chunk) for part in parts]
+        for steps, found, spent in _taking_turns([group.run() for group in groups]):
             merge(best, found)
             for image, c in enumerate(spent):
                 cost[image, steps] = cost.get((image, steps), Cost(0, 0, 0)).plus(c)
     return Ascent([best[key] for key in sorted(best)], cost)
+
+
+def _in_turn_on(device: torch.device, restarts: range, images: int, chunk: int) -> list[range]:
+    """Return the restarts that take turns on a device: two halves of many, of few all together.
+
+    More than half a pass are many, too: their states soon fill a whole one, and are two passes in any case.
+    """
+    starts = images * len(restarts)
+    if device.type == "cpu" or len(restarts) == 1 or (starts < IN_TURN and 2 * starts <= chunk):
+        return [restarts]
+    half = -(-len(restarts) // 2)
+    return [restarts[:half], restarts[half:]]
+
+
+def _taking_turns(runs: Sequence[_Run]) -> list[_Snapshot]:
+    """Let each run go on to where it waits for its device, in turn, and return what all give, run by run."""
+    given: dict[int, list[_Snapshot]] = {}
+    while len(given) < len(runs):
+        for place, run in enumerate(runs):
+            if place not in given:
+                try:
+                    next(run)
+                except StopIteration as ended:
+                    given[place] = ended.value
+    return [snapshot for place in range(len(runs)) for snapshot in given[place]]
 
 
 class _Snapshot(NamedTuple):
@@ -90,6 +122,10 @@ class _Snapshot(NamedTuple):
     steps: int
     found: list[Found]
     spent: list[Cost]
+
+
+_Run = Generator[None, None, list[_Snapshot]]
+"""Yields where it would wait for the device."""
 
 
 class _Group:
@@ -121,30 +157,34 @@ class _Group:
         """(L, restarts, n) long: sign(dL/df) at the iterate to go back to."""
         self.spent = torch.zeros(len(targets.images), 3, dtype=torch.long)
 
-    def run(self) -> list[_Snapshot]:
+    def run(self) -> _Run:
         """Take all steps; one snapshot a reported number of them."""
         schedule, snapshots = self.schedule, []
         states = starts(self.targets, self.ground, schedule, self.restarts)
         for step in range(schedule.steps):
-            at = self._evaluate(states, step, gradient=True)
+            asking = self._ask(states, step, gradient=True)
+            yield
+            at = asking.read()
             spent = self.spent.tolist()
             self._count(backwards=states.image, zero=states.image[at.facts.zero])
             turn = self._turn(states, at.facts.scores, step)
             states = self._go(states, at, turn, step)
             if step in schedule.report_steps:
                 snapshots.append(self._snapshot(step, spent))
-        at = self._evaluate(states, schedule.steps, gradient=False)
+        asking = self._ask(states, schedule.steps, gradient=False)
+        yield
+        at = asking.read()
         self._stop(states, self._turn(states, at.facts.scores, schedule.steps))
-        del states, at  # what is found takes their room
+        del states, asking, at  # what is found takes their room
         return [*snapshots, self._snapshot(schedule.steps, self.spent.tolist())]
 
-    def _evaluate(self, states: States, step: int, *, gradient: bool) -> Evaluated:
-        at = evaluate(
+    def _ask(self, states: States, step: int, *, gradient: bool) -> Asking:
+        asking = ask_states(
             self.model, states, self.targets, self.schedule, (self.restarts, step),
             chunk=self.chunk, gradient=gradient,
         )  # fmt: skip
         self._count(forwards=states.image)
-        return at
+        return asking
 
     def _count(self, **visits: Tensor) -> None:
         for column, name in enumerate(("forwards", "backwards", "zero")):

@@ -17,5 +17,5 @@ def send(device: torch.device, *numbers: Tensor) -> list[Tensor]:
 
 def upload(numbers: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on a device, without a wait."""
-    pinned = numbers.pin_memory() if device.type == "cuda" else numbers
+    pinned = numbers.pin_memory() if device.type == "cuda" else numbers  # itself, if it is pinned
     return pinned.to(device, non_blocking=True)

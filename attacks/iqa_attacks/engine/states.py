@@ -19,7 +19,7 @@ from torch import Tensor
 from iqa_attacks.engine.parcel import upload
 from iqa_attacks.engine.updates import Now, Update
 from iqa_attacks.errors import naming
-from iqa_attacks.gradients import Asked, Facts, ask, ask_drawn, read
+from iqa_attacks.gradients import Asked, Coming, Facts, ask, ask_drawn, judged
 from iqa_attacks.results import Targets
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_attacks.threat_model import ThreatModel
@@ -119,6 +119,32 @@ class Evaluated(NamedTuple):
     """(S_g, C, H, W) by size: what the update keeps of the gradients; empty without gradients."""
 
 
+class Asking(NamedTuple):
+    """What a model was asked at every state; nothing of it is read yet."""
+
+    model: QualityModel
+    names: list[str]
+    """(S,) ids of the images, in the order of the numbers."""
+    order: Tensor
+    """(S,) long: the states in that order."""
+    numbers: Coming
+    slopes: list[Tensor]
+    draws: int
+
+    def read(self) -> Evaluated:
+        """Return what the model says: one wait for the device.
+
+        Raises:
+            AttackFailed: a score or a gradient is not finite.
+        """
+        near = self.numbers.wait()
+        with naming(self.names):
+            facts = judged(self.model, near, self.draws)
+        # From the order of the stacks to that of the states.
+        back = self.order.argsort()
+        return Evaluated(Facts(facts.scores[back], facts.zero[back]), self.slopes)
+
+
 def starts(targets: Targets, ground: Ground, schedule: Schedule, restarts: range) -> States:
     """Draw the starts: state (row, i) is restart `restarts[row]` of image i."""
     n = len(targets.images)
@@ -140,25 +166,33 @@ def starts(targets: Targets, ground: Ground, schedule: Schedule, restarts: range
 
 
 def _changes(schedule: Schedule, like: Tensor, moments: Sequence[tuple[str, int]]) -> Tensor:
-    """Draw the changes (B, C, H, W) of starts, by (id, restart), and bring them to the device at once."""
+    """Draw the changes (B, C, H, W) of starts, by (id, restart), and bring them to the device."""
     threat = schedule.threat
     draw = threat.ball_change if schedule.start == "ball" else threat.sphere_change
 
     def drawn(moment: tuple[str, int]) -> Tensor:
-        return draw(like.shape[1:], start_generator(schedule.seed, *moment)).to(like.dtype)
+        return draw(like.shape[1:], start_generator(schedule.seed, *moment))
 
     if like.device.type == "cpu":
-        return torch.stack([drawn(moment) for moment in moments])
-    # One by one: memory to send from is made in small pieces, and used again.
+        return torch.stack([drawn(moment).to(like.dtype) for moment in moments])
+
+    def written(moment: tuple[str, int]) -> Tensor:
+        # Pinned by who draws, and one by one: memory to send from is made in small pieces, and used again.
+        pinned = torch.empty(like.shape[1:], dtype=like.dtype, device="cpu", pin_memory=like.is_cuda)
+        if like.dtype.itemsize < 4:  # NumPy has no bfloat16
+            return pinned.copy_(drawn(moment))
+        pinned.numpy()[...] = drawn(moment).numpy()  # by this thread alone
+        return pinned
+
     with ThreadPoolExecutor(min(DRAWERS, os.cpu_count() or 1)) as pool:
-        return torch.stack([upload(change, like.device) for change in pool.map(drawn, moments)])
+        return torch.stack([upload(change, like.device) for change in pool.map(written, moments)])
 
 
 def _shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:
     return pixels if threat.pixels == "float" else threat.admit(pixels, clean, checked=True)
 
 
-def evaluate(
+def ask_states(
     model: QualityModel,
     states: States,
     targets: Targets,
@@ -167,10 +201,10 @@ def evaluate(
     *,
     chunk: int,
     gradient: bool,
-) -> Evaluated:
-    """Score every state, with its slope if `gradient`; a stochastic model by the mean of its draws.
+) -> Asking:
+    """Ask for every state's score, with its slope if `gradient`; of a stochastic model the mean of its draws.
 
-    All states are asked for before the first number is read: one wait for the device.
+    Nothing is waited for.
 
     Args:
         model: in eval mode.
@@ -190,11 +224,8 @@ def evaluate(
         if asked.gradients is not None:
             slopes.append(schedule.update.slope(asked.gradients, schedule.threat))
     order = torch.cat([stack.states for stack in states.stacks])
-    with naming([ids[s] for s in order.tolist()]):
-        facts = read(model, numbers, schedule.draws or 1)
-    # From the order of the stacks to that of the states.
-    back = order.argsort()
-    return Evaluated(Facts(facts.scores[back], facts.zero[back]), slopes)
+    names = [ids[s] for s in order.tolist()]
+    return Asking(model, names, order, Coming(numbers), slopes, schedule.draws or 1)
 
 
 def _asked(
@@ -242,7 +273,7 @@ def moved(
 
     Args:
         stack: where the moves start.
-        slope: as `evaluate` returned it.
+        slope: of `Evaluated.slopes`.
         journey: the moves.
         clean: the clean images of the size.
         schedule: threat model and update.
