@@ -10,7 +10,7 @@ import scipy.io
 from PIL import Image
 
 
-def image(path: Path, seed: int, size: tuple[int, int] = (16, 12)) -> None:
+def image(path: Path, seed: int, size: tuple[int, int] = (40, 32)) -> None:
     """Write an image of noise, another one for every seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
