@@ -139,4 +139,5 @@ def _text(content: Any, manifest: RunManifest, values: Sequence[Estimate]) -> st
     comments = [f"run {manifest.run}, {manifest.status}, by iqa-harness; {labels(manifest)}"]
     comments += [f"{_name(row)}: undefined, {row.undefined}" for row in values if row.value is None]
     head = "".join(f"# {' '.join(comment.split())}\n" for comment in comments)
-    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    body: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return head + body
