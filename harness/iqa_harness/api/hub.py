@@ -10,6 +10,7 @@ from iqa_harness.api.reading import aggregated, explanations
 from iqa_harness.entrants.entrant import described
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_new_folder
+from iqa_harness.reporting.evaluation_results import evaluation_values, model_index
 from iqa_harness.reporting.model_card import model_page
 from iqa_harness.reporting.runs import computed_run
 from iqa_models.checkpoint import checked_card
@@ -40,7 +41,8 @@ def push_model(
     Args:
         folder: a checkpoint of ours; files that are no part of it stay.
         place: a folder, or ``hf://ORG/NAME[@BRANCH]``; made if missing, a checkpoint in it is replaced.
-        run: name of a run with this model, whose tables of robustness the page shows.
+        run: name of a run with this model, whose tables of robustness the page shows, with its values as
+            `model-index` in the front matter.
         store: folder or URL of results the run is in.
         endpoint: address of the hub, ``$HF_ENDPOINT`` or Hugging Face's if left out.
 
@@ -54,8 +56,8 @@ def push_model(
     return Pushed(str(place), push_checkpoint(folder, str(place), page, endpoint=endpoint))
 
 
-def _found_in(folder: Path, run: str, store: ResultStore) -> tuple[Report, list[str]]:
-    """Return the report of a run, and what the model of a checkpoint is called there."""
+def _found_in(folder: Path, run: str, store: ResultStore) -> tuple[Report, list[str], str]:
+    """Return the report of a run, what the model of a checkpoint is called there, and its `model-index`."""
     manifest, tables = aggregated(store, run)
     own = described(folder.name, folder).sha256
     labels = [model.name for model in manifest.models if model.sha256 == own]
@@ -63,7 +65,9 @@ def _found_in(folder: Path, run: str, store: ResultStore) -> tuple[Report, list[
         names = ", ".join(model.name for model in manifest.models)
         raise RunError(f"run {run!r} does not hold the model of {folder}, but {names}; attack it first")
     runs = [computed_run(store, manifest, tables)]
-    return build_report(Inputs(runs, papers=False, figures=False, explanations=explanations())), labels
+    report = build_report(Inputs(runs, papers=False, figures=False, explanations=explanations()))
+    index = model_index(manifest, labels[0], evaluation_values(tables.table, labels[0]))
+    return report, labels, index
 
 
 def pull_model(place: Path | str, *, out: Path | str, endpoint: str | None = None) -> Path:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from iqa_harness.api.opening import STORE, opened
+from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_file, require_folder
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.stores.health import Problem, Waste, check_runs, collect, discard, find_waste
 from iqa_results import BadManifest, ResultStore, RunManifest
+
+EXPORTS = ("croissant", "hf-eval")
+"""What a folder of an export may hold."""
 
 
 class Listing(NamedTuple):
@@ -67,18 +72,52 @@ def check_store(
     return names, problems
 
 
-def export_run(run: str, out: str | Path, store: str | Path | ResultStore = STORE) -> int:
-    """Write all rows of a run as one file; return how many.
+def export_run(
+    run: str,
+    out: str | Path,
+    store: str | Path | ResultStore = STORE,
+    *,
+    format: str | None = None,  # noqa: A002 - the option of the command
+    benchmark: str | None = None,
+) -> int:
+    """Write all rows of a run as one file, or what catalogues read of it; return how many rows or models.
 
     Args:
         run: its name in the store.
-        out: FILE.parquet or FILE.csv for all rows, FILE.zip for a store of this run alone.
+        out: FILE.parquet or FILE.csv for all rows, FILE.zip for a store of this run alone; with `format` a
+            folder.
         store: folder or URL of results.
+        format: ``croissant``: all rows as `rows.parquet`, described by `croissant.json`; ``hf-eval``: a YAML
+            file a model, its clean values and worst cases as `model-index` of a page on Hugging Face.
+        benchmark: of ``hf-eval``: ORG/NAME of a benchmark data set of the hub; the files are then for the
+            folder `.eval_results/` of the models.
+
+    Raises:
+        RunError: no such format, nothing stored, or a place that cannot be written to.
     """
+    out, results = Path(out), opened(store)
+    if format not in (None, *EXPORTS):
+        raise RunError(f"--format {format}: no such format; there are {', '.join(EXPORTS)}")
+    if benchmark is not None and format != "hf-eval":
+        raise RunError("--benchmark goes with --format hf-eval")
+    if benchmark is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", benchmark):
+        raise RunError(f"--benchmark {benchmark}: a data set of the hub is ORG/NAME")
+    if format == "hf-eval":
+        from iqa_harness.api.reading import aggregated
+        from iqa_harness.reporting.evaluation_results import write_evaluations
+
+        require_folder(out, "export to")
+        manifest, tables = aggregated(results, run)
+        return write_evaluations(manifest, tables.table, out, benchmark)
+    if format == "croissant":
+        from iqa_harness.stores.croissant import export_croissant
+
+        require_folder(out, "export to")
+        return export_croissant(results, run, out)
     from iqa_harness.stores.transfer import export_run as write_rows
 
-    require_file(Path(out), "export to")
-    return write_rows(opened(store), run, Path(out))
+    require_file(out, "export to")
+    return write_rows(results, run, out)
 
 
 def merge_runs(

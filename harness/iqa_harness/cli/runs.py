@@ -124,16 +124,37 @@ def export_command(
     run: RunArgument,
     out: Annotated[
         Path,
-        typer.Argument(help="FILE.parquet or FILE.csv for all rows; FILE.zip for a store of this run alone."),
+        typer.Argument(
+            help="FILE.parquet or FILE.csv for all rows; FILE.zip for a store of this run alone; a folder "
+            "with --format."
+        ),
     ],
     store: ResultsOption = DEFAULT_STORE,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="croissant: all rows in Parquet with a description that catalogues of data sets read. "
+            "hf-eval: clean values and worst cases as Hugging Face takes them, a YAML file a model.",
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark",
+            help="Of hf-eval: ORG/NAME of a benchmark data set of the hub; the files are then for the folder "
+            ".eval_results/ of the models, not for the metadata of their pages.",
+        ),
+    ] = None,
 ) -> Answer:
-    """Write all rows of a run as one file."""
+    """Write all rows of a run as one file, or what catalogues read of a run into a folder."""
     from iqa_harness.api.runs import export_run
 
-    rows = export_run(run, out, store)
-    say(f"{out}: {rows} rows")
-    return Answer({"file": out, "rows": rows})
+    count, what = export_run(run, out, store, format=kind, benchmark=benchmark), "rows"
+    if kind == "hf-eval":
+        what = "models"
+    say(f"{out}: {count} {what}")
+    return Answer({"file": out, what: count})
 
 
 @app.command("merge")

@@ -17,18 +17,21 @@ tags:
 - image-quality-assessment
 - no-reference
 - adversarial-robustness
----
+{index}---
 """
 _USE = "iqa-harness models pull PLACE --out {name}   # PLACE: this folder, or hf://ORG/NAME\n"
 
 
-def model_page(card: CheckpointCard, found: Report | None = None, labels: Sequence[str] = ()) -> str:
+def model_page(
+    card: CheckpointCard, found: Report | None = None, labels: Sequence[str] = (), index: str = ""
+) -> str:
     """Return a page in Markdown, with front matter that Hugging Face takes.
 
     Args:
         card: of the checkpoint.
         found: a report of runs with this model among others.
         labels: what the model is called there.
+        index: the `model-index` of it as YAML, for the front matter.
     """
     spec = card.model
     rows: dict[str, object] = {
@@ -41,7 +44,7 @@ def model_page(card: CheckpointCard, found: Report | None = None, labels: Sequen
     table = "\n".join(["| | |", "|---|---|", *(f"| {escape(k)} | {escape(v)} |" for k, v in cells.items())])
     use = _USE.format(name=spec.name) + f"iqa-harness score ./{spec.name} image.png\n"
     parts = [
-        f"{_FRONT}\n# {escape(spec.name)}: {escape(spec.summary)}",
+        f"{_FRONT.format(index=index)}\n# {escape(spec.name)}: {escape(spec.summary)}",
         "A no-reference image quality model: RGB pixels in [0, 1] in, one score an image out.",
         table,
         *(f"> {escape(note)}" for note in spec.notes),
