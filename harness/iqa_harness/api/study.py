@@ -147,10 +147,10 @@ def study(
         progress=progress,
     )
     results = [_run_row(row, folder, session) for row in rows]
-    attacked = [
-        run for wanted in chosen.suite_runs
-        if (run := _attack(chosen, wanted, results, folder, Path(store), session, workers)) is not None
-    ]  # fmt: skip
+    attacked: list[_Attacked] = []
+    for wanted in chosen.suite_runs:
+        run = _attack(chosen, wanted, results, folder, Path(store), session, workers, attacked)
+        attacked += [] if run is None else [run]
     return _written(chosen, results, attacked, folder)
 
 
@@ -245,9 +245,14 @@ def _attack(
     store: Path,
     session: TrainSession,
     workers: int | None,
+    former: Sequence[_Attacked],
 ) -> _Attacked | None:
-    """Run a suite on the checkpoints it is meant for; None if there is none of them."""
+    """Run a suite on the checkpoints it is meant for; None if there is none of them.
+
+    How gradients are computed is measured once a checkpoint, in the first of the suites.
+    """
     from iqa_harness.api.attack import attack
+    from iqa_harness.machine.tuning import choices_of
     from iqa_harness.reporting.insights import write_frame
     from iqa_suites import load_suite
 
@@ -265,6 +270,7 @@ def _attack(
         wanted.suite, {label: run_folder(folder, *place) for label, place in names.items()},
         run=f"study-{study.name}{further}", data=session.data, mos_range=session.mos_range, store=store,
         device=session.device, cache=session.cache, replace=True, workers=workers, progress=session.progress,
+        choices=tuple(c for one in former for c in choices_of(one.store.read_manifest(one.run))),
     )  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
     frame = _frame_of(run.store, run.name, list(names), tested)
