@@ -26,7 +26,7 @@ def letters(text):
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_no_help_text_loses_a_word(cli, words, monkeypatch):
-    """What is written for an option, an argument or a command is printed whole in 80 columns, brackets too."""
+    """What is written for an option, an argument or a command is printed whole in 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = cli(*words, "--help")
     assert code == 0

@@ -1,8 +1,10 @@
 """What every command has: an answer in JSON, quiet, defaults from a file and the environment, no colour."""
 
 import inspect
+import io
 import json
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -167,6 +169,15 @@ def test_no_color_is_heeded(cli, monkeypatch):
     plain = cli("models", "list")[1]
     assert "\x1b[" in coloured
     assert "\x1b[3" not in plain
+
+
+def test_an_output_of_another_encoding_takes_every_name(cli, monkeypatch):
+    """A pipe of Windows has no Greek: a name in it is written otherwise, and is no bug."""
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert cli("runs", "list", "--store", "ε")[0] == 0
+    pipe.flush()
+    assert pipe.buffer.getvalue().decode("cp1252").strip() == r"no runs in \u03b5"
 
 
 def test_completion_is_offered(cli):
