@@ -186,3 +186,11 @@ def test_completion_is_offered(cli):
     assert code == 0
     assert "--install-completion" in out
     assert "--show-completion" in out
+
+
+@pytest.mark.parametrize("command", ["verify", "power", "certify"])
+def test_a_command_that_is_told_nothing_to_work_on_is_wrong_usage(cli, command):
+    """None of their arguments is required by itself; without any there is nothing to do."""
+    code, _, err = cli(command)
+    assert code == 2
+    assert "name a" in err
