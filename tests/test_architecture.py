@@ -218,6 +218,7 @@ def test_what_a_system_may_lack_is_asked_for_first():
                 asks = re.search("win32|hasattr", here)
                 assert asks or not SOME_SYSTEMS.search(here), f"{path}: {node.name}"
         assert not SOME_SYSTEMS.search(re.sub(r"(?m)^ .*$", "", text)), path  # a module as a whole
+        assert ".double().cpu()" not in text, path  # MPS has no float64: to the host first
 
 
 @pytest.mark.parametrize("package", FLOORS)

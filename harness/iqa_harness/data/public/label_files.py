@@ -91,9 +91,8 @@ def require_columns(
     """Raise `DataError` unless a table has all required columns; a hint ends its message."""
     missing = [name for name in required if name not in columns]
     if missing:
-        raise DataError(
-            f"{path}: no column {' and no column '.join(missing)}; found: {', '.join(columns) or 'none'}{hint}"
-        )
+        found = ", ".join(columns) or "none"
+        raise DataError(f"{path}: no column {' and no column '.join(missing)}; found: {found}{hint}")
 
 
 def read_words(path: Path, columns: Sequence[str]) -> list[Row]:
