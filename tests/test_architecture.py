@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,37 @@ def test_commands_hold_options_and_printing():
                     "iqa_models.registry",  # did you mean ...?
                 )
                 assert module.startswith((*allowed, *prints)), f"{path} imports {module}"
+
+
+SOME_SYSTEMS = re.compile(
+    r"import (?:fcntl|resource|pwd|grp|termios|pty)\b|\bsignal\.(?:SIGKILL|SIGALRM|SIGHUP)\b"
+    r"|\bos\.(?:getuid|geteuid|fork|sched_getaffinity|killpg)\b"
+)
+"""What Windows lacks, or macOS too."""
+
+
+def _is_text_without_encoding(node):
+    """Whether a call reads or writes text in whatever encoding the system has."""
+    if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+        return False
+    called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    said = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
+    opens = called == "open" and (isinstance(node.func, ast.Name) or {"r", "w", "a", "x"} & set(said))
+    return called in ("read_text", "write_text") or bool(opens)
+
+
+def test_what_a_system_may_lack_is_asked_for_first():
+    """A function that uses it says what happens elsewhere, and texts name their encoding."""
+    for path in (path for root in FOLDERS.values() for path in sorted(root.rglob("*.py"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            assert not _is_text_without_encoding(node), f"{path}:{node.lineno}"
+            if isinstance(node, ast.FunctionDef) and SOME_SYSTEMS.search(text):
+                here = "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
+                asks = re.search("win32|hasattr", here)
+                assert asks or not SOME_SYSTEMS.search(here), f"{path}: {node.name}"
+        assert not SOME_SYSTEMS.search(re.sub(r"(?m)^ .*$", "", text)), path  # a module as a whole
+        assert ".double().cpu()" not in text, path  # MPS has no float64: to the host first
 
 
 @pytest.mark.parametrize("package", FLOORS)

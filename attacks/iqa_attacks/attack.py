@@ -176,7 +176,7 @@ class Attack(ABC):
         with torch.inference_mode(False), left_as_it_was(model):
             own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
             clean = self._clean(model, own, ids, draws)
-            targets = Targets(own, ids, mos.detach().double().cpu(), clean)
+            targets = Targets(own, ids, mos.detach().cpu().double(), clean)
             if gradients is None or not self.follows_gradients:
                 found = self._each_way(model, targets, draws, chunk)
             else:

@@ -41,6 +41,8 @@ VERSIONED = frozenset(
 """Packages a run names by their versions, or that come with Python: their code is no model's own."""
 
 _BOOKKEEPING = frozenset({*vars(nn.Module()), "_compiled_call_impl", "_as_built"})
+_ANNOTATE = ("__annotate__", "__annotate_func__")
+"""Functions that Python 3.14 puts into a class to make its annotations, which decide no score."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _PLAIN = (
     type(None), bool, int, float, complex, str, bytes, type(...), range, slice,
@@ -292,6 +294,8 @@ class _Walk:
                 continue
             self._maker(base)
             for name, member in sorted(vars(base).items()):
+                if name in _ANNOTATE:
+                    continue
                 function = inspect.unwrap(
                     getattr(member, "__func__", getattr(member, "fget", member)) or member
                 )

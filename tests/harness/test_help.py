@@ -1,5 +1,6 @@
 """The help of every command, as a user reads it."""
 
+import itertools
 import re
 
 import pytest
@@ -24,10 +25,15 @@ def letters(text):
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_no_help_text_loses_a_word(cli, words):
-    """What is written for an option, an argument or a command is printed, brackets included."""
+def test_no_help_text_loses_a_word(cli, words, monkeypatch):
+    """What is written for an option, an argument or a command is printed whole in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = cli(*words, "--help")
     assert code == 0
+    assert "…" not in out
+    for line, below in itertools.pairwise(out.partition("╭")[0].splitlines()):
+        if line.strip() and below.strip():  # broken where the width ends, not where the source's lines do
+            assert len(line.rstrip()) + 1 + len(below.split()[0]) > 79
     shown = letters(out)
     command = ALL[words]
     texts = [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]

@@ -1,8 +1,10 @@
 """What every command has: an answer in JSON, quiet, defaults from a file and the environment, no colour."""
 
 import inspect
+import io
 import json
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -169,9 +171,26 @@ def test_no_color_is_heeded(cli, monkeypatch):
     assert "\x1b[3" not in plain
 
 
+def test_an_output_of_another_encoding_takes_every_name(cli, monkeypatch):
+    """A pipe of Windows has no Greek: a name in it is written otherwise, and is no bug."""
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert cli("runs", "list", "--store", "ε")[0] == 0
+    pipe.flush()
+    assert pipe.buffer.getvalue().decode("cp1252").strip() == r"no runs in \u03b5"
+
+
 def test_completion_is_offered(cli):
     """The script that a shell sources names the command."""
     code, out, _ = cli("--help")
     assert code == 0
     assert "--install-completion" in out
     assert "--show-completion" in out
+
+
+@pytest.mark.parametrize("command", ["verify", "power", "certify"])
+def test_a_command_that_is_told_nothing_to_work_on_is_wrong_usage(cli, command):
+    """None of their arguments is required by itself; without any there is nothing to do."""
+    code, _, err = cli(command)
+    assert code == 2
+    assert "name a" in err

@@ -63,9 +63,9 @@ def largest_change(weight: Tensor, image: Tensor, threat: ThreatModel) -> float:
 
 def linear_interval(model: LinearQuality, image: Tensor, threat: ThreatModel) -> tuple[float, float]:
     """Return an interval of a linear model's scores around one image (C, H, W), its own rounding included."""
-    weight = model.weight(*image.shape[-2:]).detach().double().cpu()
+    weight = model.weight(*image.shape[-2:]).detach().cpu().double()
     weight = weight / weight.numel()
-    x = image.detach().double().cpu()
+    x = image.detach().cpu().double()
     score = float(model.bias.detach()) + float((weight * x).sum())
     unit = UNIT if model.pattern.dtype == torch.float32 else UNIT**2
     most = float(weight.abs().sum()) + abs(float(model.bias.detach()))

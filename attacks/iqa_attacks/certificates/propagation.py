@@ -70,7 +70,7 @@ def network_of(model: WrappedModel) -> Network:
     single = all(p.dtype == torch.float32 for p in net.parameters())
     if not single and not all(p.dtype == torch.float64 for p in net.parameters()):
         raise NoCertificate("bounds are of weights in float32 or in float64")
-    copied = tuple(copy.deepcopy(layer).double().cpu().eval().requires_grad_(False) for layer in layers)
+    copied = tuple(copy.deepcopy(layer).cpu().double().eval().requires_grad_(False) for layer in layers)
     return Network(
         copied, tuple(map(_absolute, copied)), 1.0 if model.spec.higher_is_better else -1.0, single
     )
@@ -82,7 +82,7 @@ def network_interval(net: Network, image: Tensor, threat: ThreatModel) -> tuple[
     Raises:
         NoCertificate: the layers do not lead to one number.
     """
-    x = image.detach().double().cpu().unsqueeze(0)
+    x = image.detach().cpu().double().unsqueeze(0)
     radius = admitted_radius(threat, x.numel())
     reach = min(radius, 1.0)
     low, high = (x - reach).clamp_min(0), (x + reach).clamp_max(1)

@@ -106,7 +106,7 @@ def smoothed_interval(
             some = min(_TOGETHER, draws - first)
             shown = Smooth(noise.sigma, some).apply(image.unsqueeze(0), [generator])
             own = None if seeds is None else seeds[first : first + some]
-            scores.append(behind.score_admitted(shown, own).double().cpu().numpy())
+            scores.append(behind.score_admitted(shown, own).cpu().double().numpy())
     ordered = np.sort(np.concatenate(scores))
     return float(ordered[k - 1]), float(ordered[draws - k])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from iqa_harness.data import open_data
 from iqa_harness.entrants.entrant import Entrant, described
 from iqa_harness.entrants.naming import as_entrants
 from iqa_harness.errors import RunError
-from iqa_harness.machine.devices import device_name, use_devices
+from iqa_harness.machine.devices import device_name, usable_cores, use_devices
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Tuning
@@ -146,8 +145,7 @@ def _runtime(device: str, threads: int | None, entrants: Sequence[Entrant]) -> R
     All have one depthwise trunk, for which the choice is known: measuring it would cost more than it saves
     in a run so short.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, WORKERS) if device == "cpu" and threads is None else 1
+    workers = min(usable_cores(), WORKERS) if device == "cpu" and threads is None else 1
     choices = tuple(
         Tuning(
             model_sha256=entrant.sha256,

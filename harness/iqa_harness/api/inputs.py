@@ -22,13 +22,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-def set_up(device: str, threads: int | None, plugins: Iterable[str | Path] = ()) -> None:
+def set_up(
+    device: str, threads: int | None, plugins: Iterable[str | Path] = (), *, exact: bool = False
+) -> None:
     """Make sure the device is there, set the number of threads, run the user's own files.
 
+    Args:
+        device: as torch names it.
+        threads: within one operation; None for torch's own number.
+        plugins: the user's files.
+        exact: the device is to attack.
+
     Raises:
-        RunError: no such device; a plugin that is missing or raises.
+        RunError: no such device, or one that cannot do it; a plugin that is missing or raises.
     """
-    use_devices([device], threads)
+    use_devices([device], threads, exact=exact)
     run_plugins(plugins)
 
 

@@ -98,7 +98,7 @@ def check_model(
     from iqa_harness.data.catalogue import open_data
     from iqa_harness.evidence.plain_checks import MOST, check_entrant, not_made
 
-    set_up(device, None, plugins)
+    set_up(device, None, plugins, exact=True)
     if images is None:
         data = open_data("smoke", cache_dir=None if cache is None else Path(cache), progress=False)
         chosen = data.split("test").subset(range(MOST))

@@ -110,7 +110,7 @@ def power(
         raise RunError("name a stored run, or a suite and models to try its attacks on")
     if images < 2 or images % 2:
         raise RunError(f"plants stand near an even number of images, half of them to be raised, not {images}")
-    set_up(device, threads, plugins)
+    set_up(device, threads, plugins, exact=True)
     weights, folder = (Path(p) if p else None for p in (backbone_weights, cache))
     if suite is not None:
         entrants = entrants_of(models, backbone_weights=weights, plugins=plugins, tell=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -117,6 +118,9 @@ def main() -> None:
     """Run the command line; what nobody foresaw is a bug, with its traceback and a code of its own."""
     # A scheduler ends a job with SIGTERM: finish as for Ctrl-C, with a manifest that says so.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the output's encoding lacks (a pipe of Windows has few) is written as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit:
@@ -132,7 +136,7 @@ def main() -> None:
 
 def _close_output() -> None:
     """Let nothing be written to a closed pipe when the interpreter ends."""
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, not a file
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device, not a file
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 

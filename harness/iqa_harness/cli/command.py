@@ -41,11 +41,12 @@ class App(typer.Typer):
     def command(
         self, name: str | None = None, **settings: Any
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """Add a command."""
-        add = super().command(name, **settings)
+        """Add a command; its help is its docstring, whose lines a terminal breaks for itself."""
 
         def decorate(function: CommandFunctionType) -> CommandFunctionType:
-            add(completed(function))
+            paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+            told = "\n\n".join(each.replace("\n", " ") for each in paragraphs)
+            super(App, self).command(name, help=told, **settings)(completed(function))
             return function
 
         return decorate

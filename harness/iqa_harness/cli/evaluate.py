@@ -28,7 +28,7 @@ def evaluate(
         typer.Option(
             "--data",
             "-d",
-            help="Data set to test on: demo, koniq10k:/folder, 'spaq:/folder?split=all', FILE.csv, ... "
+            help="Data set to test on: demo, koniq10k:/folder, 'spaq:/set?split=all', FILE.csv, ... "
             "Repeat for more.",
         ),
     ],

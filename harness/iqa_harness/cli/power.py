@@ -70,6 +70,8 @@ def power(
     from iqa_harness.cli.tables import print_view
     from iqa_harness.machine.terminal import say
 
+    if (run is None) == (suite is None):
+        raise typer.BadParameter("name a stored run, or a suite with --suite and its models with --model")
     found = api.power(
         run, suite=suite, models=model or (), images=images, attacks=attack or (), store=store, data=data,
         device=device, threads=threads, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (),

@@ -11,7 +11,7 @@ import typer
 from iqa_harness.cli.arguments import DEFAULT_STORE, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer, App
 
-app = App(no_args_is_help=True, help="List, print and check suites.")
+app = App(no_args_is_help=True, help="List, print, check and build suites.")
 
 
 @app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import warnings
@@ -26,6 +27,11 @@ _NO_MEMORY = (
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: torch's allocator has an error of its own, all others these words."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def usable_cores() -> int:
+    """Return the processor cores this process may use; of a system that does not say, all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(device: str) -> str:

@@ -90,9 +90,11 @@ def ridge(features: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tenso
 
     Z are the features (N, F), y the labels (N,). The bias is not penalised. Solved in float64.
     """
-    z, y = features.double(), labels.double()
+    # MPS has no float64: there, the host solves it.
+    z, y = (each.cpu() if each.device.type == "mps" else each for each in (features, labels))
+    z, y = z.double(), y.double()
     z_mean, y_mean = z.mean(0), y.mean()
     z, y = z - z_mean, y - y_mean
     gram = z.T @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     weight = torch.linalg.solve(gram, z.T @ y)
-    return weight.to(features.dtype), y_mean - z_mean @ weight
+    return weight.to(features), y_mean - z_mean @ weight

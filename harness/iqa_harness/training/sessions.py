@@ -5,7 +5,6 @@ Importing this module loads no torch, so that settings can be shown at once.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -197,9 +196,10 @@ def train_side_by_side(
         TrainingError: one of them failed; the message holds what each said last.
     """
     from iqa_harness.data import open_data
+    from iqa_harness.machine.devices import usable_cores
 
     pending = [name for name in presets if not (model_folder(store, name) / "card.json").is_file()]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if len(pending) < 2 or cores < 2:
         return
     for name in pending:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from iqa_harness.errors import TrainingError
+from iqa_harness.machine.devices import use_devices
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import autocast
 from iqa_harness.training.forward import Draws, score_crops
@@ -60,6 +61,8 @@ class Stepper:
             )
         # Gathered once: clipping walks them at every step.
         self._parameters = list(self.model.parameters())
+        if self.adversary is not None:
+            use_devices({str(each.device) for each in self._parameters}, None, exact=True)
 
     def __call__(self, crops: Tensor | Encoded, labels: Tensor, ids: Sequence[str]) -> StepResult:
         """Do one step; learning rates are set already.

@@ -222,7 +222,7 @@ def test_what_a_table_lacks_is_said(root: Path) -> None:
     """Missing columns, files, scale and options that are none end in one error each."""
     frame = pd.DataFrame({"path": ["a.png", "b.png"], "score": [1, 1]})
     for options, message in (
-        ({}, "the table: no column mos; found: path, score"),
+        ({}, "the table: no column mos; found: path, score; say which are yours with path=, label="),
         ({"label": "score"}, "all labels are 1.0: state the MOS range"),
         ({"label": "score", "spilt": "all"}, "no option 'spilt', did you mean 'split'"),
     ):

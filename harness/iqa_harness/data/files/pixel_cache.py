@@ -195,10 +195,13 @@ class PixelCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the folder's lock; it goes with the process that holds it, however that ends."""
+        if sys.platform == "win32":  # no fcntl: nothing is kept there, see `open_pixel_cache`
+            yield
+            return
         import fcntl
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
+        with (self.folder / "lock").open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

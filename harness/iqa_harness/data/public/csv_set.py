@@ -111,7 +111,8 @@ def table_columns(
     if chosen is not None and chosen not in columns:
         known = ", ".join(RULES_OF_TABLES)
         raise DataError(f"split={chosen}: neither a rule ({known}) nor a column of {path}")
-    require_columns(path, columns, [wanted[name] for name in wanted if name in REQUIRED or name in names])
+    required = [wanted[name] for name in wanted if name in REQUIRED or name in names]
+    require_columns(path, columns, required, hint="; say which are yours with path=, label=, split=")
     for name in sorted({n for n in columns if columns.count(n) > 1}):
         listing.find("", "columns", f"column {name!r} appears twice")
     read = [name for name in wanted.values() if name in columns]

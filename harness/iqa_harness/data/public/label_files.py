@@ -85,13 +85,14 @@ def read_csv(path: Path, required: Sequence[str]) -> list[Row]:
     return [Row(where, dict(zip(columns, cells, strict=True))) for where, cells in rows]
 
 
-def require_columns(path: Path | str, columns: Sequence[str], required: Sequence[str]) -> None:
-    """Raise `DataError` unless a table has all required columns."""
+def require_columns(
+    path: Path | str, columns: Sequence[str], required: Sequence[str], *, hint: str = ""
+) -> None:
+    """Raise `DataError` unless a table has all required columns; a hint ends its message."""
     missing = [name for name in required if name not in columns]
     if missing:
-        raise DataError(
-            f"{path}: no column {' and no column '.join(missing)}; found: {', '.join(columns) or 'none'}"
-        )
+        found = ", ".join(columns) or "none"
+        raise DataError(f"{path}: no column {' and no column '.join(missing)}; found: {found}{hint}")
 
 
 def read_words(path: Path, columns: Sequence[str]) -> list[Row]:

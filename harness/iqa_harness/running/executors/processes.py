@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from iqa_harness.errors import RunError
+from iqa_harness.machine.devices import usable_cores
 from iqa_harness.machine.scratch import scratch_folder
 from iqa_harness.running.executors.worker import measure_again, run_task, start_worker
 from iqa_harness.running.task import Job, Outcome, Place, Task
@@ -24,8 +25,7 @@ ATTEMPTS = 3
 def places(devices: Sequence[str], each: int, threads: int | None) -> list[Place]:
     """Return what the processes run on: so many a device, with equal shares of the cores unless told."""
     count = len(devices) * each
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = threads or max(1, own // count)
+    share = threads or max(1, usable_cores() // count)
     return [Place(device, share) for _ in range(each) for device in devices]
 
 
@@ -79,7 +79,7 @@ class _Worker:
         """End the process, in the middle of a cell if need be."""
         if self._pool is not None:
             if self._pid is not None and self._begun():
-                with suppress(ProcessLookupError):
+                with suppress(OSError):  # it has ended; Windows has several words for that
                     os.kill(self._pid.result(), signal.SIGTERM)
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool, self._pid = None, None
