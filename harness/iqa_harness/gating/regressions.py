@@ -8,6 +8,10 @@ for all gated values together (Bonferroni): with no change, one run in twenty is
 Few images leave a wide bound, and a fall that lies within it is neither found nor excluded. So every value
 says from which fall on it would be called worse; where that is more than the fall that must not be missed,
 the value is undecided, and the gate passes nothing. Values that did not move at all are decided.
+
+A model whose hash is the baseline's cannot have become more robust. Where one of its values rose beyond
+tolerance and chance, the attacks found less than they did, or scores are computed otherwise: the rise is
+unexplained, and passes as little as a fall.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ GATED = ("clean", "suite_min", "composed")
 BEYOND = 20
 """Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
-Outcome = Literal["ok", "regressed", "improved", "undecided", "undefined"]
+Outcome = Literal["ok", "regressed", "improved", "unexplained", "undecided", "undefined"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Comparison:
     """Tolerance this value was held against, the noise floor included."""
     detectable: float | None
     """Smallest fall that would be called worse on these images, with the spread of this difference; None if
-    no fall would be."""
+    no fall would be. Of a model with equal weights the larger of that and the smallest unexplained rise."""
     outcome: Outcome
     reason: str
     """What was found, in words."""
@@ -110,9 +114,14 @@ class Gated(NamedTuple):
         return [c for c in self.comparisons if c.outcome == "undecided"]
 
     @property
+    def unexplained(self) -> list[Comparison]:
+        """Gated values that rose although the model is the baseline's."""
+        return [c for c in self.comparisons if c.outcome == "unexplained"]
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing got worse, and that could be seen."""
-        return not self.regressions and not self.undecided
+        """Whether nothing got worse or rose without a cause, and that could be seen."""
+        return not self.regressions and not self.unexplained and not self.undecided
 
 
 def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
@@ -251,8 +260,10 @@ def find_regressions(
         (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
     }
     values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
-    family = max(1, values * len(metrics) * len(before.record.models))
-    share = FALSE_ALARMS / family
+    hashes = {m.name: m.sha256 for m in after.record.models}
+    # A fall is looked for in every value, a rise in those of models that are the same.
+    looked = sum(1 + (hashes[m.name] == m.sha256) for m in before.record.models)
+    share = FALSE_ALARMS / max(1, values * len(metrics) * looked)
     resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
     comparisons: list[Comparison] = []
     for model in before.record.models:
@@ -271,7 +282,8 @@ def find_regressions(
                     "tolerance": max(tolerance, floors.get((model.name, *place, metric), 0.0)),
                     "gated": every_attack or place[0] in GATED,
                 }
-                comparisons.append(_compare(known, old[place], new.get(place), share, must_detect))
+                held = _Held(share, must_detect, same=now.sha256 == model.sha256)
+                comparisons.append(_compare(known, old[place], new.get(place), held))
     regressions = [c for c in comparisons if isinstance(c, Regression)]
     return Gated(comparisons, regressions, notes, must_detect)
 
@@ -297,6 +309,17 @@ class _Value(NamedTuple):
     interval: str
     seconds: float
     """What its draws took."""
+
+
+class _Held(NamedTuple):
+    """What a value is held against."""
+
+    share: float
+    """Of false alarms that it may raise, in each direction."""
+    must_detect: float
+    """Fall, of a model that is the same also rise, that must not be missed."""
+    same: bool
+    """Whether the model is the baseline's, by its hash."""
 
 
 Place = tuple[str, str, str]
@@ -343,17 +366,14 @@ def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
     return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
 
 
-def _compare(
-    known: dict[str, Any], old: _Value, new: _Value | None, share: float, must_detect: float
-) -> Comparison:
+def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held) -> Comparison:
     """Compare a value before and after.
 
     Args:
         known: fields of the comparison that do not depend on the values.
         old: of the baseline.
         new: of the run, None if it has none.
-        share: of false alarms that this value may raise.
-        must_detect: fall that must not be missed.
+        held: what the change is held against.
     """
     began = time.perf_counter()
     attack, objective = (new or old).member
@@ -371,9 +391,14 @@ def _compare(
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
-    bound = difference.interval(confidence=1 - 2 * share).high
-    detectable = _detectable(difference, change, bound, known["tolerance"])
-    outcome, remark = _judged(known, change, low, bound, detectable, must_detect)
+    least, bound = difference.interval(confidence=1 - 2 * held.share)
+    ends = (least, bound) if held.same else (change, bound)
+    detectable = _detectable(difference, change, ends, known["tolerance"])
+    outcome, remark = _judged(known, change, None if held.same else low, bound, detectable, held)
+    if held.same and known["gated"] and change > known["tolerance"] and (least is None or least > 0):
+        outcome, remark = "unexplained", ""
+    if held.same and outcome in ("regressed", "unexplained"):
+        remark += _same_model(known["row"], change)
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     seconds = old.seconds + new.seconds + time.perf_counter() - began
     return (Regression if outcome == "regressed" else Comparison)(
@@ -383,15 +408,25 @@ def _compare(
     )  # fmt: skip
 
 
-def _detectable(difference: Replicates, change: float, bound: float | None, tolerance: float) -> float | None:
+def _detectable(
+    difference: Replicates, change: float, ends: tuple[float | None, float | None], tolerance: float
+) -> float | None:
     """Return the smallest fall that would be called worse, were the spread of the difference as it is.
 
     A change is called worse if it lies below -tolerance and its bound below 0, and the bound lies
-    `bound - change` above it. Where no draw moved, nothing but the tolerance stands in the way.
+    `bound - change` above it. A lower end that lies farther from the change says the same of a rise. Where no
+    draw moved, nothing but the tolerance stands in the way.
     """
     if not np.nan_to_num(difference.draws).any():
         return tolerance
-    return None if bound is None else max(tolerance, bound - change)
+    low, high = ends
+    return None if low is None or high is None else max(tolerance, high - change, change - low)
+
+
+def _same_model(row: str, change: float) -> str:
+    """Say what a change means that the model cannot have caused."""
+    found = f"the attacks found {'less' if change > 0 else 'more'}"
+    return ": the model is the baseline's, " + ("scores are computed otherwise" if row == "clean" else found)
 
 
 def _judged(
@@ -400,9 +435,9 @@ def _judged(
     low: float | None,
     bound: float | None,
     detectable: float | None,
-    must_detect: float,
+    held: _Held,
 ) -> tuple[Outcome, str]:
-    """Return what became of a value, and a remark on it."""
+    """Return what became of a value, and a remark on it; `low` is None where a rise is no gain."""
     beyond = change < -known["tolerance"]
     # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
     certain = bound is None or bound < 0
@@ -411,11 +446,12 @@ def _judged(
         return "regressed", remark
     if change > known["tolerance"] and low is not None and low > 0:
         return "improved", remark
-    if known["gated"] and (detectable is None or detectable > must_detect):
-        least = "no fall" if detectable is None else f"only a fall of {detectable:.3f} or more"
+    if known["gated"] and (detectable is None or detectable > held.must_detect):
+        moved = "change" if held.same else "fall"
+        least = f"no {moved}" if detectable is None else f"only a {moved} of {detectable:.3f} or more"
         return "undecided", (
-            f": {least} would be called worse with these images and this noise, --must-detect is "
-            f"{must_detect:.3g}"
+            f": {least} would be called {'real' if held.same else 'worse'} with these images and this noise, "
+            f"--must-detect is {held.must_detect:.3g}"
         )
     return "ok", remark
 
@@ -450,19 +486,26 @@ def noise_floors(
     """Return the largest difference between any two of several runs that should be equal, value by value.
 
     Raises:
-        NotComparable: fewer than two runs, or runs that cannot be compared.
+        NotComparable: fewer than two runs, runs that cannot be compared, or whose scores are all equal.
     """
     if len(sides) < 2:
         raise NotComparable("a noise floor needs at least two runs of the same models")
     for other in sides[1:]:
         require_comparable(sides[0], other)
-    weights = [{(m.name, m.sha256) for m in side.record.models} for side in sides]
-    if all(each == weights[0] for each in weights):
+    scores = [_ordered_scores(side) for side in sides]
+    if all(each.equals(scores[0]) for each in scores):
         raise NotComparable(
-            "the runs have equal weights and so share their stored cells: nothing was repeated that could "
-            "vary; train the models again with other seeds, and name those runs"
+            "the runs have equal scores, as runs do that share their stored cells: nothing was repeated that "
+            "could vary; train the models again with other seeds, or attack them again in another store with "
+            "other threads, on another machine"
         )
     return list(_floors(sides, metrics))
+
+
+def _ordered_scores(side: Standpoint) -> pd.DataFrame:
+    place = ["model", "row", "attack", "objective", "image_id"]
+    ordered: pd.DataFrame = side.scores.sort_values(place)[[*place, "score"]].reset_index(drop=True)
+    return ordered
 
 
 def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:
