@@ -9,9 +9,10 @@ Few images leave a wide bound, and a fall that lies within it is neither found n
 says from which fall on it would be called worse; where that is more than the fall that must not be missed,
 the value is undecided, and the gate passes nothing. Values that did not move at all are decided.
 
-A model whose hash is the baseline's cannot have become more robust. Where one of its values rose beyond
-tolerance and chance, the attacks found less than they did, or scores are computed otherwise: the rise is
-unexplained, and passes as little as a fall.
+A model whose hash is the baseline's is the same function on the same images: no drawing of images explains a
+change, only arithmetic does, whose noise is measured. So a fall beyond the tolerance is worse whatever the
+bound. A rise beyond it is unexplained: the model cannot have become more robust, the attacks found less, or
+scores are computed otherwise. It passes as little as a fall.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Comparison:
     """Tolerance this value was held against, the noise floor included."""
     detectable: float | None
     """Smallest fall that would be called worse on these images, with the spread of this difference; None if
-    no fall would be. Of a model with equal weights the larger of that and the smallest unexplained rise."""
+    no fall would be. Of a model that is the same, the tolerance."""
     outcome: Outcome
     reason: str
     """What was found, in words."""
@@ -260,10 +261,7 @@ def find_regressions(
         (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
     }
     values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
-    hashes = {m.name: m.sha256 for m in after.record.models}
-    # A fall is looked for in every value, a rise in those of models that are the same.
-    looked = sum(1 + (hashes[m.name] == m.sha256) for m in before.record.models)
-    share = FALSE_ALARMS / max(1, values * len(metrics) * looked)
+    share = FALSE_ALARMS / max(1, values * len(metrics) * len(before.record.models))
     resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
     comparisons: list[Comparison] = []
     for model in before.record.models:
@@ -315,7 +313,7 @@ class _Held(NamedTuple):
     """What a value is held against."""
 
     share: float
-    """Of false alarms that it may raise, in each direction."""
+    """Of false alarms that it may raise."""
     must_detect: float
     """Fall, of a model that is the same also rise, that must not be missed."""
     same: bool
@@ -391,14 +389,13 @@ def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
-    least, bound = difference.interval(confidence=1 - 2 * held.share)
-    ends = (least, bound) if held.same else (change, bound)
-    detectable = _detectable(difference, change, ends, known["tolerance"])
-    outcome, remark = _judged(known, change, None if held.same else low, bound, detectable, held)
-    if held.same and known["gated"] and change > known["tolerance"] and (least is None or least > 0):
-        outcome, remark = "unexplained", ""
-    if held.same and outcome in ("regressed", "unexplained"):
-        remark += _same_model(known["row"], change)
+    if held.same:
+        bound, detectable = None, known["tolerance"]
+        outcome, remark = _judged_same(known, change, held.must_detect)
+    else:
+        bound = difference.interval(confidence=1 - 2 * held.share).high
+        detectable = _detectable(difference, change, bound, known["tolerance"])
+        outcome, remark = _judged(known, change, low, bound, detectable, held.must_detect)
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     seconds = old.seconds + new.seconds + time.perf_counter() - began
     return (Regression if outcome == "regressed" else Comparison)(
@@ -408,25 +405,32 @@ def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held
     )  # fmt: skip
 
 
-def _detectable(
-    difference: Replicates, change: float, ends: tuple[float | None, float | None], tolerance: float
-) -> float | None:
+def _detectable(difference: Replicates, change: float, bound: float | None, tolerance: float) -> float | None:
     """Return the smallest fall that would be called worse, were the spread of the difference as it is.
 
     A change is called worse if it lies below -tolerance and its bound below 0, and the bound lies
-    `bound - change` above it. A lower end that lies farther from the change says the same of a rise. Where no
-    draw moved, nothing but the tolerance stands in the way.
+    `bound - change` above it. Where no draw moved, nothing but the tolerance stands in the way.
     """
     if not np.nan_to_num(difference.draws).any():
         return tolerance
-    low, high = ends
-    return None if low is None or high is None else max(tolerance, high - change, change - low)
+    return None if bound is None else max(tolerance, bound - change)
 
 
-def _same_model(row: str, change: float) -> str:
-    """Say what a change means that the model cannot have caused."""
+def _judged_same(known: dict[str, Any], change: float, must_detect: float) -> tuple[Outcome, str]:
+    """Return what became of a value of a model that is the same, and what a change means."""
     found = f"the attacks found {'less' if change > 0 else 'more'}"
-    return ": the model is the baseline's, " + ("scores are computed otherwise" if row == "clean" else found)
+    why = ": the model is the baseline's, " + (
+        "scores are computed otherwise" if known["row"] == "clean" else found
+    )
+    if abs(change) > known["tolerance"]:
+        if not known["gated"]:
+            return "ok", f"{why}; by itself not gated"
+        return ("unexplained" if change > 0 else "regressed"), why
+    if known["gated"] and known["tolerance"] > must_detect:
+        return "undecided", (
+            f": repeated runs lie {known['tolerance']:.3f} apart, --must-detect is {must_detect:.3g}"
+        )
+    return "ok", ""
 
 
 def _judged(
@@ -435,9 +439,9 @@ def _judged(
     low: float | None,
     bound: float | None,
     detectable: float | None,
-    held: _Held,
+    must_detect: float,
 ) -> tuple[Outcome, str]:
-    """Return what became of a value, and a remark on it; `low` is None where a rise is no gain."""
+    """Return what became of a value, and a remark on it."""
     beyond = change < -known["tolerance"]
     # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
     certain = bound is None or bound < 0
@@ -446,12 +450,11 @@ def _judged(
         return "regressed", remark
     if change > known["tolerance"] and low is not None and low > 0:
         return "improved", remark
-    if known["gated"] and (detectable is None or detectable > held.must_detect):
-        moved = "change" if held.same else "fall"
-        least = f"no {moved}" if detectable is None else f"only a {moved} of {detectable:.3f} or more"
+    if known["gated"] and (detectable is None or detectable > must_detect):
+        least = "no fall" if detectable is None else f"only a fall of {detectable:.3f} or more"
         return "undecided", (
-            f": {least} would be called {'real' if held.same else 'worse'} with these images and this noise, "
-            f"--must-detect is {held.must_detect:.3g}"
+            f": {least} would be called worse with these images and this noise, --must-detect is "
+            f"{must_detect:.3g}"
         )
     return "ok", remark
 
