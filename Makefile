@@ -39,14 +39,14 @@ demo: $(LEAN)
 test: setup
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# In a new store: cells found in an old one would hide what changed.
+# In a new store: cells found in an old one would hide what changed. OPTIONS="--chunk 3" and the like for once.
 GATE := build/gate
 BASELINE := results/baselines/demo
 gate: setup
 	rm -rf $(GATE)
 	$(BIN)/iqa-harness attack --suite $(BASELINE)/suite.toml --run gate --store $(GATE) --quiet --tune off \
 	  --workers 2 --threads 1 --model demo_srm=./$(BASELINE)/models/demo_srm \
-	  --model demo_plain=./$(BASELINE)/models/demo_plain
+	  --model demo_plain=./$(BASELINE)/models/demo_plain $(OPTIONS)
 	$(BIN)/iqa-harness gate --baseline $(BASELINE) --run gate --store $(GATE) --tolerance 0.02 \
 	  --markdown $(GATE)/gate.md --junit $(GATE)/gate.xml
 

@@ -54,6 +54,7 @@ def test_it_is_of_the_committed_suite_images_and_models(base, images):
     assert max(f.floor for f in record.noise if f.row in GATED and f.metric == "srocc") < 0.05
 
 
+@pytest.mark.slow
 def test_the_committed_models_give_the_committed_scores_and_a_planted_fall_is_found(base, images):
     """As they lie there, on the images as they lie there; heads that rank the other way are named."""
     pixels = torch.stack([torch.from_numpy(images.read(i)) for i in range(len(images))])
