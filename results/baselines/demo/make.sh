@@ -29,10 +29,10 @@ attack() {
 }
 
 # The same models, attacked by other means that should change nothing: vectors of 256 bits in what torch computes
-# itself, then in convolutions as well, with other threads and images in one pass.
+# itself, then in convolutions as well, with other images in one pass.
 attack plain --tune off --threads 1
 ATEN_CPU_CAPABILITY=avx2 attack avx2 --tune off --threads 1
-ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 attack threads --tune off --threads 2 --chunk 3
+ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 attack chunks --tune off --threads 1 --workers 2 --chunk 3
 
 iqa-harness baseline save demo --folder results/baselines --run gate --store "$work/plain" --force
 python - "$work" <<'PYTHON'
@@ -40,7 +40,7 @@ import sys
 
 import iqa_harness as iqa
 
-runs = [iqa.load_run("gate", store=f"{sys.argv[1]}/{n}") for n in ("plain", "avx2", "threads")]
+runs = [iqa.load_run("gate", store=f"{sys.argv[1]}/{n}") for n in ("plain", "avx2", "chunks")]
 iqa.calibrate("results/baselines/demo", runs)
 PYTHON
 iqa-harness baseline show results/baselines/demo
