@@ -18,6 +18,7 @@ if [[ " $* " == *" models "* ]]; then
   iqa-harness train demo_plain --set crop=128 --out "$work/demo_plain"
   for name in demo_srm demo_plain; do
     iqa-harness models push "$work/$name" "$here/models/$name" --without-trunk
+    rm "$here/models/$name/README.md"
   done
 fi
 
