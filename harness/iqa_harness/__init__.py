@@ -39,6 +39,7 @@ _PLACES = {
     **dict.fromkeys(("push_model", "pull_model"), "api.hub"),
     **dict.fromkeys(("list_suites", "show_suite", "validate_suite"), "api.suites"),
     **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
+    "export_data": "api.data",
     "build_suite": "api.suite_builder",
     "ArrayImageSet": "data",
     "open_data": "data",

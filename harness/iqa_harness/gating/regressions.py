@@ -8,6 +8,11 @@ for all gated values together (Bonferroni): with no change, one run in twenty is
 Few images leave a wide bound, and a fall that lies within it is neither found nor excluded. So every value
 says from which fall on it would be called worse; where that is more than the fall that must not be missed,
 the value is undecided, and the gate passes nothing. Values that did not move at all are decided.
+
+A model whose hash is the baseline's is the same function on the same images: no drawing of images explains a
+change, only arithmetic does, whose noise is measured. So a fall beyond the tolerance is worse whatever the
+bound. A rise beyond it is unexplained: the model cannot have become more robust, the attacks found less, or
+scores are computed otherwise. It passes as little as a fall.
 """
 
 from __future__ import annotations
@@ -24,11 +29,11 @@ import pandas as pd
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.evidence.flags import VERDICTS
 from iqa_harness.gating.baselines import Standpoint
-from iqa_harness.gating.side import norms_of, require_whole
+from iqa_harness.gating.comparable import require_comparable
 from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates
 from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
 from iqa_harness.tables.minima import is_member, lowest_member
-from iqa_results import Baseline, NoiseFloor
+from iqa_results import NoiseFloor
 
 TOLERANCE = 0.01
 """Fall of a correlation that is worth stopping for, if nothing else is said."""
@@ -42,7 +47,7 @@ GATED = ("clean", "suite_min", "composed")
 BEYOND = 20
 """Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
-Outcome = Literal["ok", "regressed", "improved", "undecided", "undefined"]
+Outcome = Literal["ok", "regressed", "improved", "unexplained", "undecided", "undefined"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Comparison:
     """Tolerance this value was held against, the noise floor included."""
     detectable: float | None
     """Smallest fall that would be called worse on these images, with the spread of this difference; None if
-    no fall would be."""
+    no fall would be. Of a model that is the same, the tolerance."""
     outcome: Outcome
     reason: str
     """What was found, in words."""
@@ -110,98 +115,14 @@ class Gated(NamedTuple):
         return [c for c in self.comparisons if c.outcome == "undecided"]
 
     @property
+    def unexplained(self) -> list[Comparison]:
+        """Gated values that rose although the model is the baseline's."""
+        return [c for c in self.comparisons if c.outcome == "unexplained"]
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing got worse, and that could be seen."""
-        return not self.regressions and not self.undecided
-
-
-def require_comparable(before: Standpoint, after: Standpoint) -> list[str]:
-    """Return notes on two comparable runs.
-
-    Raises:
-        NotComparable: suites, data, images, labels, radius, members of the minimum or models by name
-            differ; the message says which.
-        BadPart: one side is not whole, see `require_whole`.
-    """
-    _require_same_benchmark(before.record, after.record)
-    for side in (before, after):
-        require_whole(side, [m.name for m in before.record.models])
-    _require_same_values(before, after)
-    return _notes(before.record, after.record)
-
-
-def _require_same_benchmark(old: Baseline, new: Baseline) -> None:
-    """Refuse records of other suites, data or models."""
-    if old.suite_sha256 != new.suite_sha256:
-        raise NotComparable(
-            f"suites differ: the baseline is of {old.suite!r} ({old.suite_sha256[:12]}), the run of "
-            f"{new.suite!r} ({new.suite_sha256[:12]}); run the baseline's suite, or save a new baseline"
-        )
-    if (old.data_sha256, old.split) != (new.data_sha256, new.split):
-        raise NotComparable(
-            f"data differ: the baseline is on {old.data!r} {old.split} ({old.data_sha256[:12]}), the run on "
-            f"{new.data!r} {new.split} ({new.data_sha256[:12]})"
-        )
-    names = [m.name for m in new.models]
-    missing = [m.name for m in old.models if m.name not in names]
-    if missing:
-        raise NotComparable(
-            f"models differ: the run has no {', '.join(missing)} (it has {', '.join(names)}); models are "
-            "compared by name, give one with --model NAME=..."
-        )
-
-
-def _require_same_values(before: Standpoint, after: Standpoint) -> None:
-    """Refuse values at other radii, of other members, images, labels or surrogates."""
-    old, new = before.record, after.record
-    for what, one, other in (
-        ("radii", old.main_epsilon, new.main_epsilon),
-        ("members of suite_min", sorted(old.suite_min), sorted(new.suite_min)),
-        ("seeds", old.seed, new.seed),
-        ("norms", sorted(norms_of(before)), sorted(norms_of(after))),
-    ):
-        if one != other:
-            raise NotComparable(f"{what} differ: {one} in the baseline, {other} in the run")
-    for model in old.models:
-        if not _images(before, model.name).equals(_images(after, model.name)):
-            raise NotComparable(f"images differ: {model.name!r} has other images or labels in the two runs")
-        was, now = _transfers(before, model.name), _transfers(after, model.name)
-        if was != now:
-            raise NotComparable(
-                f"surrogates differ: {model.name!r} was tried on {', '.join(sorted(was)) or 'no transfer'} "
-                f"before, on {', '.join(sorted(now)) or 'none'} now; run the same models together"
-            )
-
-
-def _notes(old: Baseline, new: Baseline) -> list[str]:
-    """Say what may matter to a reader and does not keep two runs from being compared."""
-    notes = []
-    compared = {m.name for m in old.models}
-    extra = [m.name for m in new.models if m.name not in compared]
-    if extra:
-        notes.append(f"not in the baseline, and not compared: {', '.join(extra)}")
-    if old.provenance.device != new.provenance.device:
-        notes.append(f"device differs: {old.provenance.device} before, {new.provenance.device} now")
-    changed = [
-        f"{p} {v} -> {new.provenance.packages.get(p, 'none')}"
-        for p, v in old.provenance.packages.items()
-        if new.provenance.packages.get(p) != v
-    ]
-    if changed:
-        notes.append(f"packages differ: {', '.join(changed)}")
-    return notes
-
-
-def _transfers(side: Standpoint, model: str) -> set[str]:
-    """Return the attacks of other models' examples, 'NAME:SURROGATE', that a model was judged by."""
-    names = set(side.scores.loc[side.scores["model"] == model, "attack"])
-    return {name for name in names if ":" in name}
-
-
-def _images(side: Standpoint, model: str) -> pd.DataFrame:
-    rows = side.scores[(side.scores["model"] == model) & (side.scores["row"] == "clean")]
-    ordered: pd.DataFrame = rows[["image_id", "mos"]].sort_values("image_id").reset_index(drop=True)
-    return ordered
+        """Whether nothing got worse or rose without a cause, and that could be seen."""
+        return not self.regressions and not self.unexplained and not self.undecided
 
 
 def find_regressions(
@@ -251,8 +172,7 @@ def find_regressions(
         (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
     }
     values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
-    family = max(1, values * len(metrics) * len(before.record.models))
-    share = FALSE_ALARMS / family
+    share = FALSE_ALARMS / max(1, values * len(metrics) * len(before.record.models))
     resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
     comparisons: list[Comparison] = []
     for model in before.record.models:
@@ -271,7 +191,8 @@ def find_regressions(
                     "tolerance": max(tolerance, floors.get((model.name, *place, metric), 0.0)),
                     "gated": every_attack or place[0] in GATED,
                 }
-                comparisons.append(_compare(known, old[place], new.get(place), share, must_detect))
+                held = _Held(share, must_detect, same=now.sha256 == model.sha256)
+                comparisons.append(_compare(known, old[place], new.get(place), held))
     regressions = [c for c in comparisons if isinstance(c, Regression)]
     return Gated(comparisons, regressions, notes, must_detect)
 
@@ -297,6 +218,17 @@ class _Value(NamedTuple):
     interval: str
     seconds: float
     """What its draws took."""
+
+
+class _Held(NamedTuple):
+    """What a value is held against."""
+
+    share: float
+    """Of false alarms that it may raise."""
+    must_detect: float
+    """Fall, of a model that is the same also rise, that must not be missed."""
+    same: bool
+    """Whether the model is the baseline's, by its hash."""
 
 
 Place = tuple[str, str, str]
@@ -343,17 +275,14 @@ def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
     return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
 
 
-def _compare(
-    known: dict[str, Any], old: _Value, new: _Value | None, share: float, must_detect: float
-) -> Comparison:
+def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held) -> Comparison:
     """Compare a value before and after.
 
     Args:
         known: fields of the comparison that do not depend on the values.
         old: of the baseline.
         new: of the run, None if it has none.
-        share: of false alarms that this value may raise.
-        must_detect: fall that must not be missed.
+        held: what the change is held against.
     """
     began = time.perf_counter()
     attack, objective = (new or old).member
@@ -371,9 +300,13 @@ def _compare(
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
-    bound = difference.interval(confidence=1 - 2 * share).high
-    detectable = _detectable(difference, change, bound, known["tolerance"])
-    outcome, remark = _judged(known, change, low, bound, detectable, must_detect)
+    if held.same:
+        bound, detectable = None, known["tolerance"]
+        outcome, remark = _judged_same(known, change, held.must_detect)
+    else:
+        bound = difference.interval(confidence=1 - 2 * held.share).high
+        detectable = _detectable(difference, change, bound, known["tolerance"])
+        outcome, remark = _judged(known, change, low, bound, detectable, held.must_detect)
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     seconds = old.seconds + new.seconds + time.perf_counter() - began
     return (Regression if outcome == "regressed" else Comparison)(
@@ -392,6 +325,23 @@ def _detectable(difference: Replicates, change: float, bound: float | None, tole
     if not np.nan_to_num(difference.draws).any():
         return tolerance
     return None if bound is None else max(tolerance, bound - change)
+
+
+def _judged_same(known: dict[str, Any], change: float, must_detect: float) -> tuple[Outcome, str]:
+    """Return what became of a value of a model that is the same, and what a change means."""
+    found = f"the attacks found {'less' if change > 0 else 'more'}"
+    why = ": the model is the baseline's, " + (
+        "scores are computed otherwise" if known["row"] == "clean" else found
+    )
+    if abs(change) > known["tolerance"]:
+        if not known["gated"]:
+            return "ok", f"{why}; by itself not gated"
+        return ("unexplained" if change > 0 else "regressed"), why
+    if known["gated"] and known["tolerance"] > must_detect:
+        return "undecided", (
+            f": repeated runs lie {known['tolerance']:.3f} apart, --must-detect is {must_detect:.3g}"
+        )
+    return "ok", ""
 
 
 def _judged(
@@ -450,19 +400,26 @@ def noise_floors(
     """Return the largest difference between any two of several runs that should be equal, value by value.
 
     Raises:
-        NotComparable: fewer than two runs, or runs that cannot be compared.
+        NotComparable: fewer than two runs, runs that cannot be compared, or whose scores are all equal.
     """
     if len(sides) < 2:
         raise NotComparable("a noise floor needs at least two runs of the same models")
     for other in sides[1:]:
         require_comparable(sides[0], other)
-    weights = [{(m.name, m.sha256) for m in side.record.models} for side in sides]
-    if all(each == weights[0] for each in weights):
+    scores = [_ordered_scores(side) for side in sides]
+    if all(each.equals(scores[0]) for each in scores):
         raise NotComparable(
-            "the runs have equal weights and so share their stored cells: nothing was repeated that could "
-            "vary; train the models again with other seeds, and name those runs"
+            "the runs have equal scores, as runs do that share their stored cells: nothing was repeated that "
+            "could vary; train the models again with other seeds, or attack them again in another store with "
+            "other threads, on another machine"
         )
     return list(_floors(sides, metrics))
+
+
+def _ordered_scores(side: Standpoint) -> pd.DataFrame:
+    place = ["model", "row", "attack", "objective", "image_id"]
+    ordered: pd.DataFrame = side.scores.sort_values(place)[[*place, "score"]].reset_index(drop=True)
+    return ordered
 
 
 def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:

@@ -37,8 +37,13 @@ def model_page(
     rows: dict[str, object] = {
         **spec.model_dump(mode="json", exclude={"summary", "notes"}),
         "weights_sha256": card.weights_sha256,
-        # Tables and logs stand in card.json; a page has room for what is one value.
-        **{f"training: {k}": v for k, v in card.training.items() if isinstance(v, str | int | float)},
+        **({"trunk's weights": f"not here: {card.trunk_from}"} if card.trunk_from else {}),
+        # Tables, logs and marks of pixels stand in card.json; a page has room for what is one short value.
+        **{
+            f"training: {key}": value
+            for key, value in card.training.items()
+            if isinstance(value, str | int | float) and key != "pixels"
+        },
     }
     cells = {k: v if isinstance(v, str) else json.dumps(v) for k, v in rows.items()}
     table = "\n".join(["| | |", "|---|---|", *(f"| {escape(k)} | {escape(v)} |" for k, v in cells.items())])

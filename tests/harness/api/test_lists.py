@@ -3,13 +3,22 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from iqa_harness.api.data import check_data, describe_data, list_data, pixel_cache, prepare_data
+from iqa_harness.api.data import (
+    check_data,
+    describe_data,
+    export_data,
+    list_data,
+    pixel_cache,
+    prepare_data,
+)
 from iqa_harness.api.models import import_model, list_models, show_model
 from iqa_harness.api.suites import list_suites, show_suite, validate_suite
+from iqa_harness.data import ArrayImageSet, open_data
 from iqa_harness.errors import DataError, RunError
 from iqa_suites import BadSuite, load_suite
 from iqa_suites import list_suites as names
@@ -96,6 +105,26 @@ def test_data(cli, own):
     assert public.layout.url in cli("data", "info", "koniq10k")[1]
     images = prepare_data("own.csv", progress=False)
     assert cli("data", "prepare", "own.csv")[1] == f"own: 29 images, fingerprint {images.fingerprint}\n"
+
+
+def test_a_set_written_down(cli, own, tmp_path):
+    """Pixels, labels, splits and contents come back as they were; of each split the first so many."""
+    images = open_data("own.csv?mos_range=1,5", progress=False)
+    code, out, _ = cli("data", "export", "own.csv?mos_range=1,5", "--out", "written", "--limit", "3")
+    assert code == 0
+    written = open_data(out.strip(), progress=False)
+    assert written.card.mos_range == (1, 5)
+    for split in ("train", "val", "test"):
+        ours, theirs = images.split(split), written.split(split)
+        assert len(theirs) == min(3, len(ours))
+        for one, other in zip(ours.records, theirs.records, strict=False):
+            assert (one.sha256, one.mos, one.reference) == (other.sha256, other.mos, other.reference)
+    assert cli("data", "export", "own.csv", "--out", "written")[0] == 3
+    computed = ArrayImageSet.of([images.read(0)], [0.5], mos_range=(0, 1))
+    computed.card = replace(computed.card, label="pseudo-MOS", name="a b")
+    place = export_data(computed, tmp_path / "pseudo", progress=False)
+    assert place == f"{tmp_path.as_posix()}/pseudo/a-b.csv?mos_range=0,1&label=pseudo_mos"
+    assert open_data(place, progress=False).card.label == "pseudo-MOS"
 
 
 def test_a_set_with_a_fault(cli, own):

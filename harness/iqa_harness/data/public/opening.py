@@ -13,7 +13,7 @@ from iqa_harness.data.files.file_set import hash_images, inspect_images, make_se
 from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.files.resized import RULES, ResizedImageSet
 from iqa_harness.data.hashing import file_sha256
-from iqa_harness.data.image_set import DataCard, ImageSet
+from iqa_harness.data.image_set import PSEUDO, DataCard, ImageSet
 from iqa_harness.data.listing import Finding, Folder, Listing, in_file_order, refuse
 from iqa_harness.data.public.csv_set import read_csv_listing, read_frame_listing
 from iqa_harness.data.public.json_set import read_json_listing
@@ -237,14 +237,15 @@ def _own(listing: Listing, source: DataSource, shown: str, names: dict[str, str]
         rule = apply_rule(listing, RULES_OF_TABLES, (8, 1, 1), source.options, root)
     if not listing.findings:
         listing.leaks()
+    column = names.get("mos", "mos")
     card = DataCard(
         name=Path(shown).stem,
-        label="MOS",
+        label="pseudo-MOS" if column == PSEUDO else "MOS",
         mos_range=mos_range,
         summary=f"{len(listing.entries)} images listed in {shown}",
         source="the user's own images and labels; licences are the user's to state",
         notes=() if stated else (RANGE_NOTE,),
-        label_rule=names.get("mos", "mos"),
+        label_rule=column,
         split_rule=f"as {shown} says" if rule == "official" else rule,
         remarks=(columns,),
     )
