@@ -164,8 +164,8 @@ class Attack(ABC):
                 than rounding.
             gradients: a copy of the model (`iqa_models.frozen`) that an attack which follows gradients asks
                 instead, and chooses by; scores and losses of what it finds are the model's own all the same.
-            scores: gives those own scores where nothing is drawn, so that who stores them has them already;
-                None asks the model.
+            scores: gives the model's own scores where nothing is drawn, of clean images and of what a copy
+                found, so that who stores them has them already; None asks the model.
 
         Raises:
             AttackError: unusable input, a model in training mode, or a stochastic model without EOT.
@@ -175,7 +175,11 @@ class Attack(ABC):
         draws = self.eot_samples if model.is_stochastic else None
         with torch.inference_mode(False), left_as_it_was(model):
             own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
-            clean = self._clean(model, own, ids, draws)
+            if scores is None or draws is not None:
+                clean = self._clean(model, own, ids, draws)
+            else:
+                with naming(ids):
+                    clean = torch.tensor(scores(own, ids), dtype=torch.float64)
             targets = Targets(own, ids, mos.detach().cpu().double(), clean)
             if gradients is None or not self.follows_gradients:
                 found = self._each_way(model, targets, draws, chunk)

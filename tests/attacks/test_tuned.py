@@ -120,6 +120,23 @@ def test_the_copy_is_asked_for_the_way_and_no_model_is_as_before(model):
     assert plain.cost == result.cost
 
 
+def test_scores_that_are_given_are_not_asked_of_the_model(model):
+    """Clean ones and those of what was found; the same is found, bit for bit."""
+    copy, own = Off(model), Off(model)
+
+    def scores(versions, ids):
+        return [own_score(copy, pixels) for pixels in versions]
+
+    asked = run(attack(), copy, gradients=copy)
+    given = run(attack(), own, gradients=copy, scores=scores)
+    assert own.calls == 0
+    assert torch.equal(given.clean, asked.clean)
+    for a, b in zip(given.found, asked.found, strict=True):
+        assert (a.image, a.objective, a.steps, a.loss) == (b.image, b.objective, b.steps, b.loss)
+        assert torch.equal(a.example.pixels, b.example.pixels)
+        assert a.example.score == b.example.score
+
+
 def test_the_model_itself_as_its_copy_changes_nothing(model):
     """Pixels, scores, losses and counts are those of an attack without a copy, bit for bit."""
     plain, by_copy = run(attack(), model), run(attack(), model, gradients=model)

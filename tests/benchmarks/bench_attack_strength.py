@@ -1,8 +1,9 @@
 """Compares the strength of attacks, ours and three libraries', at equal numbers of gradients.
 
 Run by hand: ``python tests/benchmarks/bench_attack_strength.py MODEL... [--images N] [--gradients 10 40]
-[--norm 2]``, MODEL as the command line takes it (a registered name or the folder of a checkpoint). ART comes
-with ``pip install iqa-harness[bench]``; a library that is not there is left out.
+[--norm 2] [--tune fast]``, MODEL as the command line takes it (a registered name or the folder of a
+checkpoint). ART comes with ``pip install iqa-harness[bench]``; a library that is not there is left out. With
+``--tune`` our attacks take their gradients as a run of that option would; scores are the model's own.
 
 Every attack raises and lowers the score from one seeded random start with that many gradients an image
 and direction. The libraries have their own loops, with the score as their loss: torchattacks through our two
@@ -11,7 +12,7 @@ ART by a regressor with a loss of its own, which starts at the image: it has no 
 PGD steps are 2.5 eps / gradients in all of them; falling ones begin at eps. In norm 2 the radius is given as
 RMSE a pixel: eps = RMSE sqrt(3 H W). Every image is projected and scored by us. Prints the mean displacement
 of the score in units of its range, the SROCC of the composed worst case over clean image and both ends, and
-CPU seconds an image. Then the gradients that five objectives cost together.
+CPU seconds an image. Then the gradients that five objectives cost together, and the papers' three of them.
 """
 
 # ruff: noqa: T201 - a script that prints its tables
@@ -19,6 +20,7 @@ CPU seconds an image. Then the gradients that five objectives cost together.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -33,9 +35,11 @@ from iqa_attacks.adapters.torchattacks import TwoLogits
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data import open_data
 from iqa_harness.entrants.naming import load_entrant, parse_model
+from iqa_harness.machine.runtime import TUNE
+from iqa_harness.machine.tuning import tune
 from iqa_harness.measures.composed import composed_worst_case
 from iqa_harness.measures.correlation import srocc
-from iqa_models import QualityModel
+from iqa_models import QualityModel, weights_sha256
 
 BOTH = ("raise", "lower")
 FIVE = ("mse", "drift", "pairwise_inversion", "raise", "lower")
@@ -44,8 +48,8 @@ Push = Callable[[QualityModel, Tensor, ThreatModel, int, bool], Tensor]
 """Pushes images (B, 3, H, W) up (True) or down with a number of gradients an image."""
 
 
-def ours(kind: str, **settings: Any) -> Push:
-    """Return an attack of this package."""
+def ours(kind: str, copy: QualityModel | None, **settings: Any) -> Push:
+    """Return an attack of this package, by the gradients of a copy if there is one."""
 
     def push(model: QualityModel, images: Tensor, threat: ThreatModel, gradients: int, up: bool) -> Tensor:
         own: dict[str, Any] = {"steps": gradients, "step_size": 2.5 * threat.epsilon / gradients, **settings}
@@ -58,7 +62,8 @@ def ours(kind: str, **settings: Any) -> Push:
         objective = BOTH[0] if up else BOTH[1]
         attack = create_attack(kind, threat=threat, objectives=(objective,), **own)
         ids = [f"image-{i}" for i in range(len(images))]
-        result = attack.run(model, list(images), ids, torch.full((len(images),), 0.5))
+        labels = torch.full((len(images),), 0.5)
+        result = attack.run(model, list(images), ids, labels, gradients=copy)
         best = {f.image: f.example.pixels for f in result.found if f.objective == objective}
         return torch.stack([best[i] for i in range(len(images))])
 
@@ -141,17 +146,27 @@ def art_pgd(model: QualityModel, images: Tensor, threat: ThreatModel, gradients:
     return torch.from_numpy(attack.generate(images.numpy(), labels)).float()
 
 
-CONTENDERS: dict[str, Push] = {
-    "noise": ours("noise"),
-    "torchattacks PGD": torchattacks_pgd,
-    "torchattacks APGD": torchattacks_apgd,
-    "foolbox PGD": foolbox_pgd,
-    "ART PGD": art_pgd,
-    "pgd": ours("pgd"),
-    "pgd, falling steps": ours("pgd", falling=True),
-    "mifgsm": ours("mifgsm"),
-    "apgd": ours("apgd"),
-}
+def contenders(copy: QualityModel | None = None) -> dict[str, Push]:
+    """Return all attacks by name; ours ask the copy for gradients, the libraries the model."""
+    return {
+        "noise": ours("noise", copy),
+        "torchattacks PGD": torchattacks_pgd,
+        "torchattacks APGD": torchattacks_apgd,
+        "foolbox PGD": foolbox_pgd,
+        "ART PGD": art_pgd,
+        "pgd": ours("pgd", copy),
+        "pgd, falling steps": ours("pgd", copy, falling=True),
+        "mifgsm": ours("mifgsm", copy),
+        "apgd": ours("apgd", copy),
+    }
+
+
+def tuned(model: QualityModel, images: Tensor, mode: str) -> QualityModel | None:
+    """Return the copy that a long run on these images would choose, and say which; None for the model."""
+    choice = tune(model, weights_sha256(model), list(images), chunk=8, mode=mode, gradients=1e9)
+    print(f"gradients: {choice.why}")
+    copy = choice.copy_of(model)
+    return None if copy is model else copy
 
 
 def compare(
@@ -160,13 +175,12 @@ def compare(
     mos: np.ndarray[Any, Any],
     threat: ThreatModel,
     gradients: int,
-    attacks: list[str],
+    attacks: dict[str, Push],
 ) -> None:
     """Print one row an attack."""
     scale = model.spec.score_range[1] - model.spec.score_range[0]
     clean = score(model, images, chunk=4).numpy()
-    for name in attacks:
-        push = CONTENDERS[name]
+    for name, push in attacks.items():
         started = time.process_time()
         torch.manual_seed(0)
         np.random.seed(0)
@@ -186,24 +200,47 @@ def compare(
         print(f"{gradients:>9}  {name:18}  {moved.mean():>12.4f}  {shown:>14}  {seconds:>6.1f}", flush=True)
 
 
+class Noting(QualityModel):
+    """A model that notes of every image it is differentiated at whether it was so before."""
+
+    def __init__(self, model: QualityModel) -> None:
+        super().__init__(model.spec)
+        self.model = model
+        self.met: set[bytes] = set()
+        self.again = 0
+        self.eval()
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the model's scores."""
+        if images.requires_grad:
+            for image in images.detach():
+                digest = hashlib.blake2b(image.numpy().tobytes()).digest()
+                self.again += digest in self.met
+                self.met.add(digest)
+        return self.model.predict(images)
+
+
 def shared_cost(
     model: QualityModel, images: Tensor, ids: list[str], mos: np.ndarray[Any, Any], threat: ThreatModel
 ) -> None:
-    """Print the gradients an image, step and restart of five objectives together, and the pairs' loss."""
-    for name, settings in (
-        ("pgd", {"steps": 10, "step_size": threat.epsilon / 4}),
-        ("apgd", {"steps": 20}),
-    ):
-        attack = create_attack(name, threat=threat, objectives=FIVE, **settings)
-        result = attack.run(model, list(images), ids, torch.from_numpy(mos))
-        steps = attack.effort.steps
-        spent = [result.cost[i, steps].backwards / steps for i in range(len(ids))]
-        pairs = np.mean([f.loss for f in result.found if f.objective == "pairwise_inversion"])
-        print(
-            f"gradients an image and step for five objectives, {name}: {np.mean(spent):.2f} (apart: 5); "
-            f"loss of pairwise_inversion {pairs:.3f}",
-            flush=True,
-        )
+    """Print the gradients an image and step of objectives together, and the loss of pairs."""
+    for objectives in (FIVE, FIVE[:3]):
+        for name, settings in (
+            ("pgd", {"steps": 10, "step_size": threat.epsilon / 4}),
+            ("apgd", {"steps": 20}),
+        ):
+            attack = create_attack(name, threat=threat, objectives=objectives, **settings)
+            noting = Noting(model)
+            result = attack.run(noting, list(images), ids, torch.from_numpy(mos))
+            steps = attack.effort.steps
+            spent = [result.cost[i, steps].backwards / steps for i in range(len(ids))]
+            pairs = np.mean([f.loss for f in result.found if f.objective == "pairwise_inversion"])
+            print(
+                f"gradients an image and step for {len(objectives)} objectives, {name}: {np.mean(spent):.2f} "
+                f"(apart: {len(objectives)}), {noting.again} of them at an image met before; "
+                f"loss of pairwise_inversion {pairs:.3f}",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -214,7 +251,8 @@ def main() -> None:
     parser.add_argument("--epsilon", default="1/255", help="radius; with --norm 2 as RMSE a pixel")
     parser.add_argument("--norm", choices=["inf", "2"], default="inf")
     parser.add_argument("--gradients", type=int, nargs="+", default=[10, 40, 100])
-    parser.add_argument("--attacks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--attacks", nargs="+", choices=list(contenders()), default=list(contenders()))
+    parser.add_argument("--tune", choices=TUNE, default="off", help="how our gradients are chosen")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of five objectives out")
     arguments = parser.parse_args()
     data = open_data("demo").split("test").subset(range(arguments.images))
@@ -232,8 +270,9 @@ def main() -> None:
         where = f"norm {arguments.norm}, eps {arguments.epsilon}"
         print(f"\n{model.spec.name}, {len(ids)} images, clean SROCC {clean:.3f}, {where}")
         print(f"{'gradients':>9}  {'attack':18}  {'displacement':>12}  {'composed SROCC':>14}  {'CPU s':>6}")
+        push = contenders(tuned(model, images, arguments.tune))
         for gradients in arguments.gradients:
-            compare(model, images, mos, threat, gradients, arguments.attacks)
+            compare(model, images, mos, threat, gradients, {name: push[name] for name in arguments.attacks})
         if not arguments.no_cost:
             shared_cost(model, images, ids, mos, threat)
 

@@ -75,7 +75,7 @@ def make_tables(store: ResultStore, step: str, lines: int) -> None:
     wall, processor = time.perf_counter(), time.process_time()
     if step == "profile":
         profile.enable()
-    made = aggregated(store, RUN)
+    _, made = aggregated(store, RUN)
     profile.disable()
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     digest = hashlib.sha256(repr(made.table.to_pylist()).encode()).hexdigest()

@@ -161,6 +161,7 @@ def craft(
     records = [images.records[cell.first + i] for i in range(cell.count)]
     low, high = images.card.mos_range
     mos = torch.tensor([(record.mos - low) / (high - low) for record in records], dtype=torch.float64)
+    drawn = cell.draws if model.is_stochastic else None  # an ensemble need not draw as its target does
     run = functools.partial(
         attack.run,
         model,
@@ -168,7 +169,7 @@ def craft(
         [record.image_id for record in records],
         mos,
         chunk=chunk,
-        scores=(scorer or Scorer(model, seed=cell.seed, draws=cell.draws)).of,
+        scores=(scorer or Scorer(model, seed=cell.seed, draws=drawn)).of,
     )
     with same_kernels(runtime.device):
         try:
