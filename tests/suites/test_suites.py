@@ -39,6 +39,11 @@ HASHES = {
     "srm-l2": "f7a884c04d46ddee6f79a41282dae1668f911683264729c2d9395527a20c2d58",
     "srm-linf": "923ca98598145119ba16a991e031f697bee9f7767c7265972b2e0dacefaf6a11",
     "strong": "ecef15e7db3ca549507670e1239d3f95d2dc4335a44c4e5d72def5a6318cf44f",
+    "study": "e3c6897358e2f0d5953d1acbbfb067b5744604a421ea9e18308396f0b3912c7f",
+    "study-l2": "953df8a7302d2128500f8903ee12bd4c77f6f506b4de18a5acfc37415b8a5230",
+    "study-one-radius": "002e77fa68c0ad8a42c2c0b9b27d60d6d3616520ab858adb4b5bb396744d1757",
+    "study-strong": "450f6912c695d0fe20c2e9b897c0bdd5c0d41e1a839f5b57fd5f524a8e4ce7d3",
+    "study-transfer": "547bf70322ebcaf1b308a4d981ee0fb32b2b953722612747ac2def4f0cf17b75",
 }
 """Of every suite that ships: they name it in stored runs."""
 
