@@ -56,7 +56,10 @@ def test_it_is_of_the_committed_suite_images_and_models(base, images):
 
 @pytest.mark.slow
 def test_the_committed_models_give_the_committed_scores_and_a_planted_fall_is_found(base, images):
-    """As they lie there, on the images as they lie there; heads that rank the other way are named."""
+    """As they lie there, on the images as they lie there; heads that rank the other way do not pass.
+
+    Of another model five contents tell a fall of 1.8 from chance, and leave one of 1.6 undecided.
+    """
     pixels = torch.stack([torch.from_numpy(images.read(i)) for i in range(len(images))])
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
     ids = [record.image_id for record in images.records]
@@ -75,7 +78,9 @@ def test_the_committed_models_give_the_committed_scores_and_a_planted_fall_is_fo
     models = tuple(m.model_copy(update={"sha256": "0" * 64}) for m in base.record.models)
     after = Standpoint(base.record.model_copy(update={"models": models}), worse)
     gated = find_regressions(base, after)
-    assert [(c.model, c.row) for c in gated.regressions] == [("demo_srm", "clean"), ("demo_plain", "clean")]
+    assert not gated.passed
+    assert [(c.model, c.row) for c in gated.regressions] == [("demo_plain", "clean")]
+    assert [(c.model, c.row) for c in gated.undecided] == [("demo_srm", "clean")]
 
 
 def test_equal_scores_pass(base):
