@@ -348,7 +348,8 @@ def test_a_killed_process_resumes_with_identical_rows(cli, tmp_path, cache, smok
     killed, whole = (
         ResultStore(root).read_cells(keys).drop_columns(["seconds"]) for root in (tmp_path / "killed", smoked)
     )
-    assert killed.equals(whole)
+    assert killed.column_names == whole.column_names
+    assert [name for name in killed.column_names if not killed[name].equals(whole[name])] == []
 
 
 def test_lists_and_cards(cli):
