@@ -167,7 +167,7 @@ def test_a_missing_member_leaves_no_minimum(finished, suite):
     assert any("4 of 12 images are missing" in (r["undefined"] or "") for r in at_main)
     composed = {r["epsilon"]: r for r in mine if r["row"] == "composed"}
     assert composed[suite.main_epsilon]["value"] is None
-    assert "1 cells of pgd" in composed[suite.main_epsilon]["undefined"]
+    assert "1 cell of pgd" in composed[suite.main_epsilon]["undefined"]
     assert composed[2 / 255]["value"] is not None  # a smaller ball has nothing of the lost cell
     assert all(r["value"] is not None for r in at_main if r["attack"] == "fgsm")
     assert all(r["value"] is not None for r in table if r["model"] == "second")

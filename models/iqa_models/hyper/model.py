@@ -88,7 +88,8 @@ class HyperQuality(QualityModel):
 
         What a training loop calls, which draws its own patches.
         """
-        return self.trace_patches(patches).score
+        scores: Tensor = self.head(self.trunk(self.normalise(patches)))
+        return scores
 
     def trace_patches(self, patches: Tensor) -> HeadTrace:
         """Return the scores of patches (P, 3, 224, 224) in [0, 1] with every intermediate value."""
