@@ -44,7 +44,7 @@ def _attack(kind, threat, **settings):
 @pytest.mark.parametrize("kind", ["pgd", "apgd"])
 def test_sharing_and_company_change_nothing(kind, threat):
     """Five objectives together or alone, image by image or not: the same bit for bit, and admissible."""
-    model, (images, ids, mos) = Wavy().eval(), _on_levels([(12, 12)] * 2 + [(11, 14)])
+    model, (images, ids, mos) = Wavy().eval(), _on_levels([(16, 16)] * 3 + [(12, 20)] * 2)
     short = {"steps": {"pgd": 4, "apgd": 7}[kind]}
     whole = by_key(_attack(kind, threat, **short).run(model, images, ids, mos))
     again = by_key(_attack(kind, threat, **short).run(model, images, ids, mos, chunk=1))
