@@ -19,11 +19,17 @@ from iqa_attacks import (
 NORMS = [(name, norm) for name, case in CASES.items() for norm in case.norms]
 FEW = [(8, 8)] * 3
 """Sizes of the images where nothing asked hangs on a second batch."""
+BATCH = 3
+"""Images in a batch of a batch-level objective: five images are a whole batch and a short one."""
 every_case = pytest.mark.parametrize("name", CASES)
 every_norm = pytest.mark.parametrize(("name", "norm"), NORMS)
 
 
-def _on(sizes=((8, 8),) * 10, **limits):
+def _attack(name, norm=None, **changes):
+    return CASES[name].attack(norm or CASES[name].norms[0], batch=BATCH, **changes)
+
+
+def _on(sizes=((8, 8),) * 5, **limits):
     """Targets on grey levels, which every threat model takes."""
     images, ids, mos = targets(list(sizes), **limits)
     return [nearest_levels(image) for image in images], ids, mos
@@ -35,8 +41,8 @@ def _part(on, part):
 
 @cache
 def _plain(name, norm=None):
-    """What a case finds on ten images; nobody may change it."""
-    return by_key(run(CASES[name].attack(norm or CASES[name].norms[0]), Wavy().eval(), _on()))
+    """What a case finds on five images; nobody may change it."""
+    return by_key(run(_attack(name, norm), Wavy().eval(), _on()))
 
 
 def test_the_table_holds_every_attack_of_the_catalogue():
@@ -46,7 +52,7 @@ def test_the_table_holds_every_attack_of_the_catalogue():
 @every_norm
 def test_what_is_found_is_inside_scored_as_stored_and_complete(name, norm):
     """In ball and box and what else is asked, its score the model's own; one entry an image and objective."""
-    attack, model, on, found = CASES[name].attack(norm), Wavy().eval(), _on(), _plain(name, norm)
+    attack, model, on, found = _attack(name, norm), Wavy().eval(), _on(), _plain(name, norm)
     wanted = {*(o.name for o in attack.create_objectives()), LOWEST_SEEN, HIGHEST_SEEN}
     reported = {*getattr(attack, "report_steps", ()), attack.effort.steps}
     assert set(found) == {(i, o, s) for i in range(len(on[0])) for o in wanted for s in reported}
@@ -64,7 +70,7 @@ def test_what_is_found_is_inside_scored_as_stored_and_complete(name, norm):
 @every_norm
 def test_results_repeat_in_any_chunk(name, norm):
     """Images in a pass, and with them the restarts run together, change nothing, bit for bit."""
-    attack, model, on = CASES[name].attack(norm), Wavy().eval(), _on()
+    attack, model, on = _attack(name, norm), Wavy().eval(), _on()
     for chunk in (1, 5, 64):
         other = by_key(run(attack, model, on, chunk=chunk))
         assert all(same(each, other[key]) for key, each in _plain(name, norm).items())
@@ -72,18 +78,18 @@ def test_results_repeat_in_any_chunk(name, norm):
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "closed_loop"])
 def test_a_batch_is_attacked_alike_in_any_company(name):
-    """The second batch of eight alone is what it is behind the first."""
-    attack, model, on = CASES[name].attack(CASES[name].norms[0]), Wavy().eval(), _on([(8, 8)] * 16)
+    """The second batch alone is what it is behind the first."""
+    attack, model, on = _attack(name), Wavy().eval(), _on([(8, 8)] * 2 * BATCH)
     whole = by_key(run(attack, model, on))
-    second = by_key(run(attack, model, _part(on, slice(8, 16))))
-    assert all(same(each, whole[i + 8, o, s]) for (i, o, s), each in second.items())
+    second = by_key(run(attack, model, _part(on, slice(BATCH, 2 * BATCH))))
+    assert all(same(each, whole[i + BATCH, o, s]) for (i, o, s), each in second.items())
 
 
 @every_norm
 def test_objectives_that_share_gradients_find_what_each_finds_alone(name, norm):
     model, on, together = Wavy().eval(), _on(), _plain(name, norm)
     for objective in CASES[name].objectives:
-        alone = by_key(run(CASES[name].attack(norm, objectives=(objective,)), model, on))
+        alone = by_key(run(_attack(name, norm, objectives=(objective,)), model, on))
         assert all(same(each, together[key]) for key, each in alone.items() if key[1] == objective)
 
 
@@ -94,8 +100,8 @@ def test_image_sizes_may_differ(name):
     if CASES[name].kind in ("universal", "closed_loop"):
         pytest.skip("one change fits images of one size; a set has no image alone")
     norm = CASES[name].norms[0]
-    alike = [o.name for o in CASES[name].attack(norm).create_objectives() if not o.batch_level]
-    attack, model, on = CASES[name].attack(norm, objectives=tuple(alike)), Wavy().eval(), _on(sizes)
+    alike = [o.name for o in _attack(name, norm).create_objectives() if not o.batch_level]
+    attack, model, on = _attack(name, norm, objectives=tuple(alike)), Wavy().eval(), _on(sizes)
     mixed = by_key(run(attack, model, on))
     for i in range(len(sizes)):
         alone = by_key(run(attack, model, _part(on, slice(i, i + 1))))
@@ -107,7 +113,7 @@ def test_image_sizes_may_differ(name):
 def test_the_best_point_met_is_the_one_found(name, objective):
     """Of all scores the model gave while one image was attacked, the end that was asked for."""
     model, on = Counting().eval(), _on([(8, 8)])
-    attack = CASES[name].attack(CASES[name].norms[0], objectives=(objective,))
+    attack = _attack(name, objectives=(objective,))
     found = by_key(run(attack, model, on))[0, objective, attack.effort.steps]
     met = model.seen[1:]  # the first is the clean image, which is no result of an attack
     assert found.example.score == (max(met) if objective == "raise" else min(met))
@@ -183,7 +189,7 @@ def test_nothing_of_the_caller_s_is_changed(name):
     before, images = _state(model), [image.clone() for image in on[0]]
     torch.manual_seed(5)
     drawn = torch.get_rng_state()
-    run(CASES[name].attack(CASES[name].norms[0]), model, on)
+    run(_attack(name), model, on)
     assert _state(model) == before
     assert all(torch.equal(a, b) for a, b in zip(on[0], images, strict=True))
     assert torch.equal(torch.get_rng_state(), drawn)
@@ -194,7 +200,7 @@ def test_nothing_of_the_caller_s_is_changed(name):
 @every_case
 def test_the_caller_s_gradient_mode_changes_nothing(name, mode):
     """Gradients switched off, as a script for inference has them, do not switch the attack off."""
-    attack, model, on = CASES[name].attack(CASES[name].norms[0]), Wavy().eval(), _on()
+    attack, model, on = _attack(name), Wavy().eval(), _on()
     with mode():
         inside = ([image.clone() for image in on[0]], *on[1:])
         again = by_key(run(attack, model, inside))
@@ -213,7 +219,7 @@ def _channels_last(image):
 @every_case
 def test_equal_images_are_attacked_alike_however_they_are_held(name, lay):
     """Memory layout and a wish for gradients are not in the pixels, and no graph is in the results."""
-    attack, model, on = CASES[name].attack(CASES[name].norms[0]), Wavy().eval(), _on()
+    attack, model, on = _attack(name), Wavy().eval(), _on()
     again = by_key(run(attack, model, ([lay(image) for image in on[0]], *on[1:])))
     assert all(same(each, again[key]) for key, each in _plain(name).items())
     assert not any(each.example.pixels.requires_grad for each in again.values())
@@ -237,7 +243,7 @@ class Overwriting(Wavy):
 @every_case
 def test_a_model_that_writes_into_its_input_writes_into_nobody_s_images(name, how):
     """The images stay, and all that is kept is in the ball around them."""
-    attack, on = CASES[name].attack(CASES[name].norms[0]), _on(FEW)
+    attack, on = _attack(name), _on(FEW)
     images = [image.clone() for image in on[0]]
     found = run(attack, Overwriting(how).eval(), on).found
     assert all(torch.equal(a, b) for a, b in zip(on[0], images, strict=True))
@@ -258,7 +264,7 @@ class Half(Wavy):
 @every_norm
 def test_images_of_every_precision_stay_in_the_ball(name, norm, dtype):
     """Measured in float64, whatever rounding the images' own numbers need."""
-    attack = CASES[name].attack(norm)
+    attack = _attack(name, norm)
     if attack.threat.pixels == "8bit" and dtype != torch.float32:
         pytest.skip("refused: half precision holds no grey levels")
     on = _on(FEW)
@@ -278,7 +284,7 @@ def test_a_model_that_learns_while_it_is_attacked_is_refused(name):
             self.norm.train()
             return super().predict(images)
 
-    attack, on, model = CASES[name].attack(CASES[name].norms[0]), _on(), Stateful().eval()
+    attack, on, model = _attack(name), _on(), Stateful().eval()
     model.norm.train()
     before = _state(model)
     with pytest.raises(AttackError, match=r"its part 'norm' \(BatchNorm2d\) is in training mode"):
@@ -301,15 +307,15 @@ def test_the_image_without_a_finite_gradient_is_named(kind):
     """Of many in one pass the flat one, at which these start."""
     settings = {} if kind == "fgsm" else {"random_start": False, "restarts": 1}
     on = _on()
-    on[0][6] = torch.full_like(on[0][6], 128 / 255)
-    with pytest.raises(AttackFailed, match="image 'image-6': wavy: the input gradient is not finite"):
+    on[0][3] = torch.full_like(on[0][3], 128 / 255)
+    with pytest.raises(AttackFailed, match="image 'image-3': wavy: the input gradient is not finite"):
         run(CASES[kind].attack(**settings), Contrast().eval(), on)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "universal"])
 def test_an_image_too_small_for_the_model_is_named_before_the_attack(name):
     model, on = Counting(min_size=8).eval(), _on([(8, 8), (8, 8), (7, 9), (8, 8)])
-    attack = CASES[name].attack(CASES[name].norms[0])
+    attack = _attack(name)
     with pytest.raises(AttackError, match="image 'image-2': wavy: needs at least 8 pixels a side, not 7x9"):
         run(attack, model, on)
     assert model.forwards == 2

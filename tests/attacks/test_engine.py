@@ -22,6 +22,8 @@ from iqa_attacks import (
 from iqa_attacks.engine.batches import batches
 from iqa_models import create_model
 
+FEW = [(8, 8)] * 4
+
 
 def _pgd(norm="inf", epsilon=4 / 255, **settings):
     settings = {"objectives": ALL, "steps": 6, "step_size": epsilon / 3, "restarts": 2, "seed": 7, **settings}
@@ -33,7 +35,7 @@ def _pgd(norm="inf", epsilon=4 / 255, **settings):
 def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
     """Raise and lower end at clip(x +- eps sign(w), 0, 1) and its exact score."""
     model = create_model("linear", dtype="float64")
-    images, ids, mos = _targets(low=0.2, high=0.8) if box == "inactive" else _targets()
+    images, ids, mos = _targets(FEW, low=0.2, high=0.8) if box == "inactive" else _targets(FEW)
     epsilon = 8 / 255
     threat = ThreatModel("inf", epsilon)
     settings = {} if kind == "fgsm" else {"steps": 12, "step_size": epsilon / 4, "restarts": 2}
@@ -54,7 +56,7 @@ def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
 def test_the_2_norm_optimum_of_a_linear_model_is_reached():
     """Far from the box the ends are f(x) +- eps ||w||_2 / n."""
     model = create_model("linear", dtype="float64")
-    images, ids, mos = _targets(low=0.4, high=0.6)
+    images, ids, mos = _targets(FEW, low=0.4, high=0.6)
     epsilon = 0.2
     attack = _pgd("2", epsilon, objectives=("raise", "lower"), steps=60, step_size=epsilon / 4)
     result = attack.run(model, images, ids, mos)
@@ -88,7 +90,7 @@ def test_sharing_saves_gradients():
 
 def test_the_best_iterate_is_the_best_of_a_replay():
     """A replay written here, step by step, finds the same best loss, its start and end included."""
-    model, (images, ids, mos) = Wavy().eval(), _targets()
+    model, (images, ids, mos) = Wavy().eval(), _targets(FEW)
     attack = _pgd(objectives=("drift",), restarts=1, steps=9, step_size=0.02)
     found = _by_key(attack.run(model, images, ids, mos))
     first = _by_key(
@@ -303,7 +305,7 @@ def test_dropout_of_a_stochastic_model_may_stay_in_training_mode():
         def predict(self, images: Tensor) -> Tensor:
             return super().predict(self.drop(images).clamp(0, 1))
 
-    on = _targets()
+    on = _targets(FEW)
     assert _pgd(eot_samples=2).run(Dropping(is_stochastic=True).eval(), *on).found
     with pytest.raises(AttackError, match=r"'drop' \(Dropout\) is in training mode"):
         _pgd(eot_samples=2).run(Dropping().eval(), *on)

@@ -14,6 +14,7 @@ from iqa_models import create_model
 
 ALL = (*attack_cases.ALL, "soft_spearman")
 EPSILON = {"inf": 0.05, "2": 0.5}
+FEW = [(8, 8)] * 4
 
 
 def _attack(kind, norm="inf", epsilon=None, **settings):
@@ -35,7 +36,7 @@ def _attack(kind, norm="inf", epsilon=None, **settings):
 def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
     """Raise and lower end at the score of clip(x +- eps sign(w), 0, 1)."""
     model = create_model("linear", dtype="float64")
-    images, ids, mos = targets(low=0.2, high=0.8) if box == "inactive" else targets()
+    images, ids, mos = targets(FEW, low=0.2, high=0.8) if box == "inactive" else targets(FEW)
     epsilon = 8 / 255
     attack = _attack(kind, epsilon=epsilon, objectives=("raise", "lower"), steps=20)
     found = by_key(attack.run(model, images, ids, mos))
@@ -52,7 +53,7 @@ def test_the_inf_optimum_of_a_linear_model_is_reached(kind, box):
 def test_the_2_norm_optimum_of_a_linear_model_is_reached(kind, box):
     """The optimum is clip(s w, -x, 1 - x) for the s that uses up the radius, found here by bisection."""
     model = create_model("linear", dtype="float64")
-    images, ids, mos = targets(low=0.4, high=0.6) if box == "inactive" else targets()
+    images, ids, mos = targets(FEW, low=0.4, high=0.6) if box == "inactive" else targets(FEW)
     epsilon = 0.2 if box == "inactive" else 1.5
     attack = _attack(kind, "2", epsilon, objectives=("raise", "lower"), steps=100, restarts=1)
     found = by_key(attack.run(model, images, ids, mos))
@@ -75,7 +76,7 @@ def test_the_2_norm_optimum_of_a_linear_model_is_reached(kind, box):
 
 def test_momentum_equals_its_formula():
     """A replay of g <- mu g + grad / ||grad||_1, x <- clip(x + alpha sign g), written here, agrees."""
-    model, (images, ids, mos) = Wavy().eval(), targets(seed=3)
+    model, (images, ids, mos) = Wavy().eval(), targets(FEW, seed=3)
     attack = _attack("mifgsm", objectives=("mse",), random_start=False, restarts=1, keep="last", decay=0.7)
     found = by_key(attack.run(model, images, ids, mos))
     for i, image in enumerate(images):
@@ -92,7 +93,7 @@ def test_momentum_equals_its_formula():
 
 def test_falling_steps_equal_their_formula():
     """A replay of x <- clip(x + alpha (1 - k / K) sign grad), written here, agrees."""
-    model, (images, ids, mos) = Wavy().eval(), targets(seed=3)
+    model, (images, ids, mos) = Wavy().eval(), targets(FEW, seed=3)
     attack = _attack("falling", objectives=("raise",), random_start=False, restarts=1, keep="last")
     found = by_key(attack.run(model, images, ids, mos))
     for i, image in enumerate(images):
@@ -319,7 +320,7 @@ def test_apgd_of_pairs_equals_a_replay():
 
 def test_noise_has_the_size_it_says_and_more_draws_never_hurt():
     """Noise moves every pixel by epsilon, or has length epsilon, away from the box; no gradient is spent."""
-    model, (images, ids, mos) = Wavy().eval(), targets(low=0.4, high=0.6)
+    model, (images, ids, mos) = Wavy().eval(), targets(FEW, low=0.4, high=0.6)
     for norm in ("inf", "2"):
         attack = _attack("noise", norm)
         result = attack.run(model, images, ids, mos)
