@@ -97,9 +97,12 @@ def letters(index: int) -> str:
 
 def measured(value: float | None, write: Callable[[float], str], notes: Notes, reason: str) -> Entry:
     """Return a number as `write` words it, or a dash whose note says why there is none."""
-    if value is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(reason))
-    return Entry(write(value), "number", number=value)
+    return missing(notes, reason) if value is None else Entry(write(value), "number", number=value)
+
+
+def missing(notes: Notes, reason: str) -> Entry:
+    """Return a dash whose note says why there is no value."""
+    return Entry(text.DASH, "missing", mark=notes.mark(reason))
 
 
 def label(words: str | None) -> Entry:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from iqa_reports import text
 from iqa_reports.inputs.frames import Result
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, with_best
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, missing, with_best
 
 METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
 """How metrics are written."""
@@ -26,7 +26,7 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
     Two values for one place are never averaged here: the entry says that they are two.
     """
     if not found:
-        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+        return missing(notes, f"missing: {what}")
     if len(found) > 1:
         suites = ", ".join(distinct(r.suite or "evaluate" for r in found))
         return Entry(
@@ -50,7 +50,7 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
     """Return a size in units, or a dash with why it is missing."""
     if value is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+        return missing(notes, f"missing: {what}")
     return Entry(f"{value / unit:,.{digits}f}", "number", number=value / unit)
 
 

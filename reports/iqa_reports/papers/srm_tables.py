@@ -18,7 +18,7 @@ from iqa_reports.inputs.frame_entries import (
 )
 from iqa_reports.inputs.frames import Cost, Diagnostic, Result, rows_of
 from iqa_reports.papers.published import load_published
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, label, measured
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, label, measured, missing
 
 NECK_STEP = "neck, forward"
 """Name under which `profile` measures the neck alone."""
@@ -91,8 +91,8 @@ def neck_cost_table(costs: pa.Table) -> TableView | None:
         (
             Group("neck", numbers),
             Group("whole model", numbers),
-            Group("neck, measured", (Heading("ms", numeric=True), Heading("peak MB", numeric=True))),
-            Group("measured with", (Heading("", numeric=False),)),
+            columns("ms", "peak MB", group="neck, measured"),
+            columns("", numeric=False, group="measured with"),
         ),
         rows,
         notes,
@@ -267,6 +267,6 @@ def _common_place(worst: Sequence[Result], models: Sequence[str]) -> Place | Non
 def _distance(found: Sequence[Result], full: Sequence[Result], notes: Notes) -> Entry:
     values = [rows[0].value for rows in (found, full) if len(rows) == 1]
     if len(values) < 2 or values[0] is None or values[1] is None:
-        return Entry(text.DASH, "missing", mark=notes.mark("missing: no value of the full model beside it"))
+        return missing(notes, "missing: no value of the full model beside it")
     change = values[0] - values[1]
     return Entry(text.signed(change), "number", number=change)
