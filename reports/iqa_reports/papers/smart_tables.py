@@ -16,8 +16,7 @@ from iqa_reports.inputs.frame_entries import (
     distinct,
     frame_table,
     metric_groups,
-    of,
-    result_entry,
+    pair_entries,
     splits_apart,
 )
 from iqa_reports.inputs.frames import Epoch, Result, Setting, rows_of
@@ -258,14 +257,12 @@ def _beside(form: _Form, models: Sequence[Result], results: Sequence[Result], pu
     """Return a table of our results, a row a model, with the paper's rows below them if wanted."""
     notes, sets, place = Notes(), distinct(r.data for r in results), len(form.heads) - 1
     pairs = [(data, metric) for data in sets for metric in ("srocc", "plcc")]
+    on_sets = [({"data": data}, f"not evaluated on {data}") for data in sets]
     rows = []
     for first in models:
         row = form.ours(first, notes)
         row.insert(place, label("measured here"))
-        for data, metric in pairs:
-            found = of(results, first.model, metric, data=data)
-            row.append(result_entry(found, notes, f"not evaluated on {data}"))
-        rows.append(row)
+        rows.append([*row, *pair_entries(results, first.model, on_sets, notes)])
     marked = [*with_best(rows, range(len(rows[0]) - len(pairs), len(rows[0])))]
     table = load_published().table(PAPER, form.printed)
     records = [r for r in table.records() if published and r.get("data", table.data) in sets]
