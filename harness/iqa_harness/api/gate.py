@@ -12,6 +12,7 @@ from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
 from iqa_harness.gating import formats
 from iqa_harness.gating.baselines import Standpoint, standpoint
+from iqa_harness.gating.comparable import require_whole
 from iqa_harness.gating.regressions import (
     TOLERANCE,
     Comparison,
@@ -21,7 +22,6 @@ from iqa_harness.gating.regressions import (
     noise_floors,
     undefined_values,
 )
-from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.ledger import refreshed

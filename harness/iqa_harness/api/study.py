@@ -253,7 +253,7 @@ def _attack(
     """
     from iqa_harness.api.attack import attack
     from iqa_harness.machine.tuning import choices_of
-    from iqa_harness.reporting.insights import write_frame
+    from iqa_results import write_parquet
     from iqa_suites import load_suite
 
     names = {
@@ -274,7 +274,7 @@ def _attack(
     )  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
     frame = _frame_of(run.store, run.name, list(names), tested)
-    write_frame(folder / f"{study.name}{further}-worst.parquet", frame)
+    write_parquet(folder / f"{study.name}{further}-worst.parquet", frame)
     return _Attacked(run.store, run.name, suite, names, bool(further))
 
 
