@@ -176,7 +176,7 @@ def draw_line(
 ) -> None:
     """Draw one of several lines, in the look of its place among `others` but for what `how` says."""
     drawn, found = look(name, others), list(points)
-    own = {
+    own: dict[str, Any] = {
         "color": drawn.color,
         "marker": drawn.marker,
         "linestyle": drawn.dash,

@@ -109,7 +109,7 @@ def diagnose(
         raise RunError(f"{entrant.label}: --maps shows the stages of hyperiqa and smart_iqa models")
     if maps and file is None:
         raise RunError("--maps writes feature maps beside the file of --out; name one")
-    images = open_data(data, cache_dir=None if cache is None else Path(cache), progress=progress)
+    images = open_data(data, cache_dir=cache, progress=progress)
     if split is not None:
         images = images.split(split)
     if limit is not None:

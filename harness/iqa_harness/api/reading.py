@@ -53,7 +53,7 @@ def gather(
     *,
     published: bool = False,
     images: int = 0,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     plugged: bool = False,
 ) -> Inputs:
     """Return everything a report shows: runs, other files, worst images; plugins were run before."""

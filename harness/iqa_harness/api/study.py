@@ -122,11 +122,18 @@ def study(
         SuiteError: a suite that cannot be used.
         RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
     """
-    from iqa_harness.api.inputs import placed, set_up
+    from iqa_harness.api.inputs import set_up
 
-    where = None if cache is None else Path(cache)
-    images, stated = placed(data, mos_range, where)
-    chosen, rows = _plan(name, images, settings, seeds, suite, plugins)
+    session = TrainSession.of(
+        data,
+        mos_range,
+        cache=cache,
+        backbone_weights=backbone_weights,
+        device=device,
+        save_every=save_every,
+        progress=progress,
+    )
+    chosen, rows = _plan(name, session.data, settings, seeds, suite, plugins)
     if no_attack:
         chosen = chosen.model_copy(update={"suite": None, "suites": ()})
     require_folder(out, "--out")
@@ -137,15 +144,6 @@ def study(
 
         load_suite(wanted.suite)  # what is wrong with it is known before hours of training
     folder = Path(out) if out is not None else Path(store) / "studies" / chosen.name
-    session = TrainSession(
-        data=images,
-        mos_range=stated,
-        cache=where,
-        backbone_weights=None if backbone_weights is None else Path(backbone_weights),
-        device=device,
-        save_every=save_every,
-        progress=progress,
-    )
     results = [_run_row(row, folder, session) for row in rows]
     attacked: list[_Attacked] = []
     for wanted in chosen.suite_runs:

@@ -106,8 +106,8 @@ def print_outcome(found: Outcome) -> None:
     from iqa_harness.gating.formats import comparison_view
     from iqa_reports import print_table
 
-    print_table(comparison_view(found.gated), console())
-    for note in found.gated.notes:
+    print_table(comparison_view(found), console())
+    for note in found.notes:
         say(f"note: {note}")
     for line in found.lines():
         say(line)

@@ -120,7 +120,7 @@ def argument_text(argument: ModelArgument) -> str:
 
 
 def load_entrant(
-    argument: ModelArgument, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+    argument: ModelArgument, backbone_weights: Path | str | None = None, plugins: tuple[Path, ...] = ()
 ) -> Entrant:
     """Create or load the model a user named.
 
@@ -185,7 +185,7 @@ def _with_weights(name: str, options: dict[str, Any]) -> QualityModel:
 
 
 def as_entrant(
-    model: Model, *, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+    model: Model, *, backbone_weights: Path | str | None = None, plugins: tuple[Path, ...] = ()
 ) -> Entrant:
     """Return a model under test, whatever it was given as.
 
@@ -226,7 +226,7 @@ def as_entrant(
 def as_entrants(
     models: Model | Mapping[str, Any] | Iterable[Model],
     *,
-    backbone_weights: Path | None = None,
+    backbone_weights: Path | str | None = None,
     plugins: tuple[Path, ...] = (),
 ) -> list[Entrant]:
     """Return several models: one, a sequence of them, or a mapping from label to model."""
@@ -253,7 +253,7 @@ def from_record(
     record: ModelRecord,
     *,
     plugged: bool = False,
-    backbone_weights: Path | None = None,
+    backbone_weights: Path | str | None = None,
     same: bool = False,
 ) -> Entrant:
     """Make a run's model again, as its manifest says.
@@ -275,7 +275,7 @@ def from_record(
             f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
         )
     argument, defences = split_defences(record.argument or str(record.card.get("name")))
-    weights = backbone_weights or (Path(record.backbone_weights) if record.backbone_weights else None)
+    weights = backbone_weights or record.backbone_weights
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
         if not folder.is_dir():

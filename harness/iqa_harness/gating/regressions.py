@@ -99,7 +99,8 @@ class Regression(Comparison):
     """A value that got worse."""
 
 
-class Gated(NamedTuple):
+@dataclass(frozen=True)
+class Gated:
     """What a gate found."""
 
     comparisons: list[Comparison]

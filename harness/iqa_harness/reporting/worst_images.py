@@ -63,7 +63,7 @@ def worst_images(
     count: int,
     runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
     *,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     plugged: bool = False,
 ) -> tuple[Triptych, ...]:
     """Return for every model the images whose place in the order the composed worst case moved farthest.
@@ -112,7 +112,7 @@ def worst_images(
     return tuple(made)
 
 
-def _data(manifest: RunManifest, cache: Path | None) -> ImageSet:
+def _data(manifest: RunManifest, cache: Path | str | None) -> ImageSet:
     images = recorded_data(manifest, cache)
     if images.fingerprint != manifest.data.sha256:
         raise RunError(

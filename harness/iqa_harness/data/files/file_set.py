@@ -112,7 +112,7 @@ class DigestIndex:
         cache_dir: root of the cache; see `cache_root`.
     """
 
-    def __init__(self, root: Path, cache_dir: Path | None) -> None:
+    def __init__(self, root: Path, cache_dir: Path | str | None) -> None:
         self._root = root
         self._path = cache_root(cache_dir) / "digests" / f"{json_sha256(str(root))[:16]}.json"
         self._known = self._load()
@@ -184,7 +184,7 @@ def _on_files(
 
 
 def hash_images(
-    listing: Listing, cache_dir: Path | None, advance: Callable[[], None] = lambda: None
+    listing: Listing, cache_dir: Path | str | None, advance: Callable[[], None] = lambda: None
 ) -> list[str]:
     """Return the pixel hash of every entry, decoding files that were not seen before; '' where that fails.
 

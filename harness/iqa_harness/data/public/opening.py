@@ -55,7 +55,7 @@ class Opened:
     """How all images are resized, None to leave them."""
 
 
-def open_files(opened: Opened, *, cache_dir: Path | None, progress: bool) -> ImageSet:
+def open_files(opened: Opened, *, cache_dir: Path | str | None, progress: bool) -> ImageSet:
     """Return the set of image files a user named.
 
     Every file not seen before is decoded once, so that whatever is wrong is known before a run starts.
