@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from iqa_harness.api.inputs import entrants_of_run, images_of_run
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.places import require_folder
-from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import certificates_of
@@ -61,12 +61,11 @@ def gather(
     frames = read_inputs(inputs)
     if images:
         check_count(images, stored)
-        stored = [
-            dataclasses.replace(
-                run, triptychs=worst_images(store, run, images, Runtime(), cache=cache, plugged=plugged)
-            )
-            for run in stored
-        ]
+        for place, run in enumerate(stored):
+            entrants = entrants_of_run(run.manifest, plugged=plugged)
+            data = images_of_run(run.manifest, None, cache)
+            worst = worst_images(store, run, entrants, data, images)
+            stored[place] = dataclasses.replace(run, triptychs=worst)
     if inputs or len(stored) > 1:
         more = rows_of(frames["results"], Result) if "results" in frames else []
         costs = rows_of(frames["costs"], Cost) if "costs" in frames else []

@@ -254,7 +254,6 @@ def from_record(
     *,
     plugged: bool = False,
     backbone_weights: Path | str | None = None,
-    same: bool = False,
 ) -> Entrant:
     """Make a run's model again, as its manifest says.
 
@@ -262,11 +261,10 @@ def from_record(
         record: of the run's manifest.
         plugged: whether the user's own plugins were run; a manifest is data and does not decide that.
         backbone_weights: file for its trunk, if it has moved.
-        same: refuse a model that is another one now.
 
     Raises:
         RunError: its checkpoint is not where the run found it, it is of a plugin that was not given, or an
-            object of the process that ran it; with `same`, it is another one now.
+            object of the process that ran it.
         ModelError: it cannot be made.
     """
     refuse_code(record)
@@ -290,13 +288,7 @@ def from_record(
         known = record.card.get("options")
         options = dict(known) if isinstance(known, dict) else {}
         entrant = load_entrant(ModelArgument(record.name, argument, options, None), weights)
-    entrant = behind(entrant, defences, record.name)
-    if same and entrant.sha256 != record.sha256:
-        raise RunError(
-            f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
-            f"{record.sha256[:12]}): what the run found cannot be found again"
-        )
-    return entrant
+    return behind(entrant, defences, record.name)
 
 
 def run_plugins(files: Iterable[str | Path] | None) -> tuple[Path, ...]:
