@@ -124,17 +124,15 @@ def with_best(
     rows: Iterable[Sequence[Entry]],
     columns: Iterable[int],
     *,
-    lowest: bool = False,
     among: Collection[int] | None = None,
 ) -> tuple[tuple[Entry, ...], ...]:
-    """Return the rows with the best number of each of some columns marked; equal ones all are.
+    """Return the rows with the largest number of each of some columns marked; equal ones all are.
 
     A column with fewer than two numbers has no best, nor has one without a row that may be the best.
 
     Args:
         rows: of a table.
         columns: their places in a row.
-        lowest: whether the lowest number is the best.
         among: places of the rows that may be the best, None for all.
     """
     table = [list(row) for row in rows]
@@ -144,7 +142,7 @@ def with_best(
         known = [value for value in numbers if value is not None]
         if not known or sum(row[column].number is not None for row in table) < 2:
             continue
-        best = min(known) if lowest else max(known)
+        best = max(known)
         for row, value in zip(table, numbers, strict=True):
             if value == best:
                 row[column] = row[column]._replace(best=True)

@@ -23,17 +23,17 @@ from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
 
 
-def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> tuple[RunManifest, RobustnessTable]:
+def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTable]:
     """Return a run's manifest as the store has it now, and its tables, which are kept in the store.
 
     Tables that are there and would be made again as they are, are read. Others are made anew from the rows;
-    without `keep`, and in a store that cannot be written to, they stay in memory.
+    in a store that cannot be written to they stay in memory.
     """
     manifest = refreshed(store, store.read_manifest(run))
     tables = stored_tables(store, manifest)
     if tables is None:
         tables = robustness_table(store, manifest)
-        if keep and _is_writable(store):
+        if _is_writable(store):
             tables.write(store, run)
     return manifest, tables
 

@@ -123,7 +123,7 @@ def size_table(results: pa.Table, *, published: bool = False) -> TableView | Non
     return _beside(form, models, rows_in, published)
 
 
-def settings_table(settings: pa.Table, *, published: bool = False) -> TableView | None:
+def settings_table(settings: pa.Table) -> TableView | None:
     """SMART table V: every setting of every model side by side (SETTINGS)."""
     rows_in = rows_of(settings, Setting)
     if not rows_in:
@@ -141,7 +141,6 @@ def settings_table(settings: pa.Table, *, published: bool = False) -> TableView 
                 else label(value)
             )
         rows.append(row)
-    table = load_published().table(PAPER, "hyperparameters")
     return frame_table(
         "smart-5-settings",
         "SMART table V. Settings of the models and of their training.",
@@ -149,7 +148,6 @@ def settings_table(settings: pa.Table, *, published: bool = False) -> TableView 
         tuple(columns("", numeric=False, group=model) for model in models),
         rows,
         notes,
-        remarks=_remarks(table, published),
     )
 
 
