@@ -8,12 +8,9 @@ folder, or interrupts the writing, finds the old pair or the new pair.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
 from iqa_errors.json_text import read_json
+from iqa_errors.whole_file import write_local
 from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
 from iqa_models.identity import split_state, state_sha256
 from iqa_models.quality_model import QualityModel
@@ -120,8 +118,8 @@ def save_checkpoint(
     written = card.model_dump(mode="json", exclude=None if origin else {"trunk_from"})
     text = json.dumps(written, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / card.file_name, content)
-    write_atomically(folder / CARD, text.encode())
+    write_local(folder / card.file_name, content)
+    write_local(folder / CARD, text.encode())
     for old in folder.glob("model-*.safetensors"):
         if old.name != card.file_name:
             old.unlink()
@@ -189,22 +187,6 @@ def checked_card(folder: Path) -> CheckpointCard:
     card = read_card(folder)
     _read_weights(Path(folder), card)
     return card
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also if the machine stops."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
 
 
 def _plain_state(model: QualityModel) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iqa_errors import IQAError
-from iqa_models.checkpoint import CARD, CheckpointCard, checked_card, read_card, write_atomically
+from iqa_errors.whole_file import write_local
+from iqa_models.checkpoint import CARD, CheckpointCard, checked_card, read_card
 from iqa_models.errors import BadCheckpoint, HubError
 from iqa_models.state_dicts import listed
 
@@ -55,7 +56,7 @@ def push_checkpoint(folder: Path, place: str, readme: str, *, endpoint: str | No
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name in names:
-            write_atomically(target / name, content[name])
+            write_local(target / name, content[name])
         for old in target.iterdir():
             if _WEIGHTS.fullmatch(old.name) and old.name not in names:
                 old.unlink()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -75,9 +76,7 @@ class Measured(NamedTuple):
     @property
     def median(self) -> float:
         """Median seconds a repetition."""
-        ordered = sorted(self.seconds)
-        middle = len(ordered) // 2
-        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        return statistics.median(self.seconds)
 
 
 class Growth(NamedTuple):
@@ -400,7 +399,4 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """
     if len(set(sizes)) < 2 or len(sizes) != len(costs) or min(*sizes, *costs) <= 0:
         raise ValueError("an exponent needs two different positive sizes and a positive cost for each")
-    x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((a - mean_x) ** 2 for a in x)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
+    return statistics.linear_regression([math.log(s) for s in sizes], [math.log(c) for c in costs]).slope

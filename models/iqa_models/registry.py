@@ -165,3 +165,13 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def require_whole(model: str, option: str, value: object, low: int) -> None:
+    """Refuse an option's value that is no whole number from `low`.
+
+    Raises:
+        BadModelOption: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise BadModelOption(f"{model}: {option} must be a whole number from {low}, not {value!r}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iqa_models.errors import BadModelOption
 from iqa_models.quality_model import QualityModel
-from iqa_models.registry import register_model
+from iqa_models.registry import register_model, require_whole
 from iqa_models.spec import ModelSpec
 from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, seeded
 from iqa_models.wheel_weights import load_wheel
@@ -161,8 +161,8 @@ def _regressor(
     import timm  # seconds to import: only a model that is built pays
 
     pretrained, hidden, seed = options["pretrained"], options["hidden"], options["seed"]
-    _check_whole(name, "hidden", hidden, 1)
-    _check_whole(name, "seed", seed, 0)
+    require_whole(name, "hidden", hidden, 1)
+    require_whole(name, "seed", seed, 0)
     if backbone_weights is not None and pretrained != "none":
         raise BadModelOption(f"{name}: give pretrained={pretrained!r} or backbone_weights, not both")
     if pretrained not in PRETRAINED:
@@ -195,11 +195,6 @@ def _regressor(
             notes=notes,
         )
         return TimmRegressor(spec, trunk, hidden)
-
-
-def _check_whole(name: str, option: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise BadModelOption(f"{name}: {option} must be a whole number of at least {low}, not {value!r}")
 
 
 def _strides(tag: str) -> list[int]:

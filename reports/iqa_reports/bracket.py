@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iqa_reports import text
 from iqa_reports.inputs.run_view import Metric, RunView, same
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, missing, stub
 from iqa_results import Certificate, Estimate
 
 FOUND = ("closed_loop", "composed", "suite_min")
@@ -33,7 +33,7 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
         name=f"bracket-{metric}",
         caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not "
         f"below what is certified and not above any value found. {text.setting(view.manifest)}",
-        stub=(Heading("Model", numeric=False), Heading("ε", numeric=False)),
+        stub=stub("Model", "ε"),
         groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", *cases, "clean")),
         rows=tuple(rows),
         notes=notes.listed(),
@@ -57,7 +57,7 @@ def certificates_table(found: list[Certificate]) -> TableView:
     return TableView(
         name="certificates",
         caption="What no attack goes below.",
-        stub=(Heading("Model", numeric=False), Heading("", numeric=False), Heading("ε", numeric=False)),
+        stub=stub("Model", "", "ε"),
         groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", "clean", "images")),
         rows=tuple(rows),
         notes=notes.listed(),
@@ -84,7 +84,7 @@ def _found(estimate: Estimate | None, notes: Notes) -> Entry:
     if estimate is not None and estimate.value is not None:
         return _number(estimate.value)
     why = "not in the table of this run" if estimate is None else estimate.undefined
-    return Entry(text.DASH, "missing", mark=notes.mark(f"no value: {why}"))
+    return missing(notes, f"no value: {why}")
 
 
 def _number(value: float) -> Entry:

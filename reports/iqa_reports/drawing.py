@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.sax.saxutils import quoteattr
@@ -169,6 +169,30 @@ def bar_look(place: int) -> dict[str, Any]:
 def blank(values: Sequence[float | None]) -> list[float]:
     """Return values for matplotlib, which leaves a gap at NaN."""
     return [math.nan if value is None else value for value in values]
+
+
+def draw_line(
+    axes: Axes, name: str, points: Iterable[tuple[float, float | None]], others: Sequence[str], **how: Any
+) -> None:
+    """Draw one of several lines, in the look of its place among `others` but for what `how` says."""
+    drawn, found = look(name, others), list(points)
+    own: dict[str, Any] = {
+        "color": drawn.color,
+        "marker": drawn.marker,
+        "linestyle": drawn.dash,
+        "markersize": drawn.size,
+        "fillstyle": drawn.fill,
+        # matplotlib hides a label that begins with an underscore.
+        "label": f"\u200b{name}" if name.startswith("_") else name,
+        "clip_on": False,
+    }
+    axes.plot([x for x, _ in found], blank([y for _, y in found]), **(own | how))
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Show names as they are: a dollar sign is not mathematics."""
+    for words in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        words.set_parse_math(False)
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from iqa_reports.drawing import (
     VERMILION,
     WORST,
     blank,
+    draw_line,
     look,
     panel,
     panels,
+    plain_ticks,
     short,
     style,
 )
@@ -46,7 +48,7 @@ def steps_figure(title: str, clean: float | None, lines: Sequence[Line], low: fl
         axes.minorticks_off()
         others = [line.label for line in lines if line.label not in WORST]
         for line in lines:
-            _draw_line(axes, line.label, [s for s, _ in line.points], [v for _, v in line.points], others)
+            draw_line(axes, line.label, line.points, others)
         axes.set_ylim(low, 1)
         axes.set_xlabel("steps")
         axes.set_ylabel(f"SROCC with {label}")
@@ -63,8 +65,8 @@ def radius_figure(
         _clean_line(axes, clean)
         others = [line.label for line in lines if line.label not in WORST]
         for line in lines:
-            points = _from_clean(line.points, clean)
-            _draw_line(axes, line.label, [p.epsilon for p in points], [p.value for p in points], others)
+            points = [(p.epsilon, p.value) for p in _from_clean(line.points, clean)]
+            draw_line(axes, line.label, points, others)
         _radii(axes, [p.epsilon for line in lines for p in line.points])
         axes.set_ylim(low, 1)
         axes.set_ylabel(f"SROCC with {label}")
@@ -96,7 +98,7 @@ def security_figure(
                 alpha=0.14,
                 linewidth=0,
             )
-            _draw_line(axes, name, radii, [p.value for p in points], names)
+            draw_line(axes, name, [(p.epsilon, p.value) for p in points], names)
         axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
         _radii(axes, [p.epsilon for _, points in curves.values() for p in points])
         axes.set_ylim(-1.05, 1.02)
@@ -120,7 +122,8 @@ def fall_figure(metric: str, models: Mapping[str, Sequence[Estimate | None]], la
             drawn = look(name, names)
             # Side by side, so that no interval hides another one.
             xs = [x + 0.07 * (place - (len(names) - 1) / 2) for x in range(3)]
-            _draw_line(axes, name, xs, [None if e is None else e.value for e in estimates], names)
+            values = (None if e is None else e.value for e in estimates)
+            draw_line(axes, name, zip(xs, values, strict=True), names)
             for x, found in zip(xs, estimates, strict=True):
                 if found is not None and found.low is not None and found.high is not None:
                     axes.vlines(x, found.low, found.high, color=drawn.color, linewidth=1, alpha=0.6)
@@ -261,7 +264,7 @@ def transfer_figure(
                 axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=8)
         axes.set_xticks(range(len(surrogates)), labels=list(surrogates), rotation=20, ha="right")
         axes.set_yticks(range(len(models)), labels=list(models))
-        _plain_ticks(axes)
+        plain_ticks(axes)
         axes.set_xlabel("found on")
         axes.set_ylabel("tried on")
         figure.colorbar(image, ax=axes, label="SROCC", shrink=0.8)
@@ -285,24 +288,6 @@ def _clean_line(axes: Axes, clean: float | None) -> None:
     if clean is not None:
         axes.axhline(clean, color=INK, linewidth=0.9, linestyle=":", label="clean")
     axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
-
-
-def _draw_line(
-    axes: Axes, label: str, places: Sequence[float], values: Sequence[float | None], others: Sequence[str]
-) -> None:
-    drawn = look(label, others)
-    axes.plot(
-        list(places),
-        blank(values),
-        color=drawn.color,
-        marker=drawn.marker,
-        linestyle=drawn.dash,
-        markersize=drawn.size,
-        fillstyle=drawn.fill,
-        # matplotlib hides a label that begins with an underscore.
-        label=f"\u200b{label}" if label.startswith("_") else label,
-        clip_on=False,
-    )
 
 
 def _from_clean(points: Sequence[RadiusPoint], clean: float | None) -> list[RadiusPoint]:
@@ -334,10 +319,4 @@ def _largest_tenth(sizes: Sequence[float]) -> set[int]:
 def _text_legend(figure: Figure, columns: int) -> None:
     legend = figure.legend(loc="outside lower center", ncols=columns)
     for words in legend.get_texts():
-        words.set_parse_math(False)
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """Show names as they are: a dollar sign is not mathematics."""
-    for words in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         words.set_parse_math(False)

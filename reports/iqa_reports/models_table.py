@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iqa_reports import text
 from iqa_reports.inputs.run_view import RunView
-from iqa_reports.table_view import Entry, Group, Heading, TableView
+from iqa_reports.table_view import Entry, Group, Heading, TableView, stub
 
 _TRAINED = ("trained on ", "head has random weights")
 """How the notes of a card begin that say what its model was trained on."""
@@ -43,7 +43,7 @@ def models_table(view: RunView) -> TableView:
     return TableView(
         name="models",
         caption=f"What the card of each model says. {text.setting(view.manifest)}",
-        stub=(Heading("Model", numeric=False),),
+        stub=stub("Model"),
         groups=(Group("", tuple(Heading(label, numeric=False) for label in labels)),),
         rows=tuple(rows),
         notes=(),

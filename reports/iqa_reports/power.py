@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from iqa_reports import text
-from iqa_reports.drawing import INK, blank, look, panels, style
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, measured, stub
+from iqa_reports.drawing import INK, draw_line, panels, style
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, measured, missing, stub
 from iqa_results import Power
 
 if TYPE_CHECKING:
@@ -35,9 +34,7 @@ def power_view(power: Sequence[Power], setting: str = "") -> TableView | None:
         whole = mine.get((None, None))
         row = [Entry(model, "header"), Entry(attack, "label")]
         if whole is None:
-            row += [
-                Entry(text.DASH, "missing", mark=notes.mark("no plant of these grades")) for _ in range(2)
-            ]
+            row += [missing(notes, "no plant of these grades") for _ in range(2)]
         else:
             ends = f"[{whole.low:.2f}, {whole.high:.2f}]"
             row.append(Entry(f"{whole.found} of {whole.plants}", "label"))
@@ -74,12 +71,8 @@ def power_figure(power: Sequence[Power]) -> Figure:
                     p for p in power if (p.model, p.attack) == (model, attack) and p.steepness is not None
                 ]
                 steep = sorted({p.steepness for p in mine if p.steepness is not None})
-                shares = [_pooled([p for p in mine if p.steepness == each]) for each in steep]
-                drawn = look(attack, attacks)
-                axes.plot(
-                    steep, blank(shares), color=drawn.color, marker=drawn.marker, linestyle=drawn.dash,
-                    markersize=drawn.size, fillstyle=drawn.fill, label=attack, clip_on=False,
-                )  # fmt: skip
+                shares = ((each, _pooled([p for p in mine if p.steepness == each])) for each in steep)
+                draw_line(axes, attack, shares, attacks)
             axes.set_xscale("log", base=2)
             ticks = sorted({p.steepness for p in power if p.steepness is not None})
             axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])

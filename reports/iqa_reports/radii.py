@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from iqa_errors.toml_text import read_toml
 from iqa_reports import text
-from iqa_reports.drawing import INK, look, panel, style
+from iqa_reports.drawing import INK, draw_line, panel, style
 from iqa_reports.inputs.run_view import Member, RunView
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, measured
+from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub
 from iqa_results import Measure, RunManifest
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def radii_table(view: RunView) -> TableView | None:
         f"{view.radii[0].norm}; median over the images with its 95 % interval, the share that nothing up "
         "to the largest radius moved, and of the others the share that is moved after rounding to 8 bits. "
         f"{text.setting(view.manifest)}",
-        stub=(Heading("Model", numeric=False), Heading("Moved", numeric=False)),
+        stub=stub("Model", "Moved"),
         groups=(
-            Group("median radius", (Heading("value [95 %]", numeric=True),)),
-            Group("share", (Heading("not found", numeric=True), Heading("kept by 8 bits", numeric=True))),
-            Group("Cost an image", (Heading("gradients", numeric=True),)),
+            columns("value [95 %]", group="median radius"),
+            columns("not found", "kept by 8 bits", group="share"),
+            columns("gradients", group="Cost an image"),
         ),
         rows=tuple(rows),
         notes=notes.listed(),
@@ -77,19 +77,8 @@ def radii_figure(view: RunView, member: Member) -> Figure | None:
             at_once = max((share for radius, share in curve if radius == 0), default=0.0)
             points = [(first, at_once), *((r * unit, share) for r, share in curve if r > 0)]
             points.append((last, points[-1][1]))
-            drawn = look(model, list(curves))
-            axes.step(
-                [radius for radius, _ in points],
-                [share for _, share in points],
-                where="post",
-                color=drawn.color,
-                linestyle=drawn.dash,
-                marker=drawn.marker,
-                markersize=drawn.size,
-                fillstyle=drawn.fill,
-                markevery=max(1, len(points) // 5),
-                label=f"\u200b{model}" if model.startswith("_") else model,
-            )
+            every = max(1, len(points) // 5)
+            draw_line(axes, model, points, list(curves), drawstyle="steps-post", markevery=every)
         axes.axhline(0.5, color=INK, linewidth=0.5, alpha=0.35)
         axes.set_xscale("log")
         axes.set_xlim(first, last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ from iqa_reports.figures import (
 )
 from iqa_reports.finding import ball, finding
 from iqa_reports.inputs.frame_entries import distinct
-from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result, rows_of
+from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Frame, Result, rows_of
 from iqa_reports.inputs.merge import Group, StoredRun, Triptych, group_runs, why_apart
 from iqa_reports.inputs.run_view import METRICS, WORST_CASES, RunView, reach_of, view_run
 from iqa_reports.papers import smart_tables, srm_tables
@@ -197,20 +197,23 @@ def study_figures(frames: Mapping[str, pa.Table], labels: Mapping[str, str]) -> 
 
     `labels` says of an image set whether its labels are MOS or pseudo-MOS; of others they are called labels.
     """
-    drawn: list[Drawn] = []
+    return [
+        Drawn(_plain(f"study-{name}"), "study", None, caption, figure)
+        for name, caption, figure in (*_result_figures(frames, labels), *_model_figures(frames))
+    ]
 
-    def add(name: str, caption: str, figure: Figure) -> None:
-        drawn.append(Drawn(_plain(name), "study", None, caption, figure))
 
+def _result_figures(
+    frames: Mapping[str, pa.Table], labels: Mapping[str, str]
+) -> Iterator[tuple[str, str, Figure]]:
     clean = _clean_results(frames)
     for kind, what in (("variant", "ablation"), ("loss", "training losses")):
         chosen = [r for r in clean if getattr(r, kind) is not None]
         if len({getattr(r, kind) for r in chosen}) > 1:
-            sets = distinct(r.data for r in chosen)
-            for data in sets:
+            for data in distinct(r.data for r in chosen):
                 own = [r for r in chosen if r.data == data]
-                add(
-                    f"study-{kind}-{data}",
+                yield (
+                    f"{kind}-{data}",
                     f"{what}, clean, on {data}. Whiskers: one standard deviation over seeds, or a 95 % "
                     "interval.",
                     bars_figure(f"{what} on {data}", own, labels.get(data, "labels")),
@@ -219,52 +222,43 @@ def study_figures(frames: Mapping[str, pa.Table], labels: Mapping[str, str]) -> 
         own = [r for r in clean if r.data == data]
         if len({r.model for r in own if r.parameters and r.metric == "srocc"}) > 1:
             figure = size_figure(own, labels.get(data, "labels"))
-            add(f"study-size-{data}", f"SROCC on {data} and number of parameters.", figure)
+            yield f"size-{data}", f"SROCC on {data} and number of parameters.", figure
         if len({r.lr for r in own if r.lr}) > 1:
             figure = lr_figure(own, labels.get(data, "labels"))
-            add(f"study-lr-{data}", f"Sensitivity to the learning rate, on {data}.", figure)
-    epochs = rows_of(frames["training"], Epoch) if "training" in frames else []
+            yield f"lr-{data}", f"Sensitivity to the learning rate, on {data}.", figure
+
+
+def _model_figures(frames: Mapping[str, pa.Table]) -> Iterator[tuple[str, str, Figure]]:
+    epochs = _rows(frames, "training", Epoch)
     for model in distinct(e.model for e in epochs if not e.place):
-        add(
-            f"study-training-{model}",
-            f"Training of {model}: loss and correlation by epoch.",
-            training_figure(epochs, model),
-        )
+        caption = f"Training of {model}: loss and correlation by epoch."
+        yield f"training-{model}", caption, training_figure(epochs, model)
     for model in distinct(e.model for e in epochs if e.quantity == "gamma"):
-        add(f"study-gamma-{model}", f"γ of each link of {model} over training.", gamma_figure(epochs, model))
-    drawn += _model_figures(frames)
-    return drawn
-
-
-def _model_figures(frames: Mapping[str, pa.Table]) -> list[Drawn]:
-    drawn: list[Drawn] = []
-    rows = rows_of(frames["diagnostics"], Diagnostic) if "diagnostics" in frames else []
+        yield f"gamma-{model}", f"γ of each link of {model} over training.", gamma_figure(epochs, model)
+    rows = _rows(frames, "diagnostics", Diagnostic)
     for model in distinct(d.model for d in rows if d.table == "gate"):
         caption = f"Gate of {model} over images: boxes are quartiles, whiskers 5 to 95 %, lines medians."
-        drawn.append(Drawn(_plain(f"study-gate-{model}"), "study", None, caption, gate_figure(rows, model)))
+        yield f"gate-{model}", caption, gate_figure(rows, model)
     for model in distinct(d.model for d in rows if d.table == "scale"):
         caption = f"Size of the attention outputs of {model} before and after γ, link by link."
-        drawn.append(Drawn(_plain(f"study-scale-{model}"), "study", None, caption, scale_figure(rows, model)))
-    weights = rows_of(frames["attention"], Attention) if "attention" in frames else []
+        yield f"scale-{model}", caption, scale_figure(rows, model)
+    weights = _rows(frames, "attention", Attention)
     for model in distinct(a.model for a in weights):
         caption = f"Attention of {model} over stages, by thirds of the images by label and image by image."
-        figure = attention_figure(weights, model, "label")
-        drawn.append(Drawn(_plain(f"study-attention-{model}"), "study", None, caption, figure))
-    maps = rows_of(frames["features"], Feature) if "features" in frames else []
+        yield f"attention-{model}", caption, attention_figure(weights, model, "label")
+    maps = _rows(frames, "features", Feature)
     for model, image_id in dict.fromkeys((f.model, f.image_id) for f in maps):
         mos = next(f.mos for f in maps if (f.model, f.image_id) == (model, image_id))
         caption = f"Mean absolute activation of the stages of {model} on {image_id} (label {mos:.2f})."
-        name = _plain(f"study-features-{model}-{image_id}")
-        drawn.append(Drawn(name, "study", None, caption, features_figure(maps, model, image_id)))
-    return drawn
+        yield f"features-{model}-{image_id}", caption, features_figure(maps, model, image_id)
+
+
+def _rows(frames: Mapping[str, pa.Table], name: str, kind: type[Frame]) -> list[Frame]:
+    return rows_of(frames[name], kind) if name in frames else []
 
 
 def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
-    if "results" not in frames:
-        return []
-    return [
-        r for r in rows_of(frames["results"], Result) if r.row == "clean" and r.metric in ("srocc", "plcc")
-    ]
+    return [r for r in _rows(frames, "results", Result) if r.row == "clean" and r.metric in METRICS]
 
 
 # A section -----------------------------------------------------------------------------------------

@@ -97,9 +97,12 @@ def letters(index: int) -> str:
 
 def measured(value: float | None, write: Callable[[float], str], notes: Notes, reason: str) -> Entry:
     """Return a number as `write` words it, or a dash whose note says why there is none."""
-    if value is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(reason))
-    return Entry(write(value), "number", number=value)
+    return missing(notes, reason) if value is None else Entry(write(value), "number", number=value)
+
+
+def missing(notes: Notes, reason: str) -> Entry:
+    """Return a dash whose note says why there is no value."""
+    return Entry(text.DASH, "missing", mark=notes.mark(reason))
 
 
 def label(words: str | None) -> Entry:
@@ -121,17 +124,15 @@ def with_best(
     rows: Iterable[Sequence[Entry]],
     columns: Iterable[int],
     *,
-    lowest: bool = False,
     among: Collection[int] | None = None,
 ) -> tuple[tuple[Entry, ...], ...]:
-    """Return the rows with the best number of each of some columns marked; equal ones all are.
+    """Return the rows with the largest number of each of some columns marked; equal ones all are.
 
     A column with fewer than two numbers has no best, nor has one without a row that may be the best.
 
     Args:
         rows: of a table.
         columns: their places in a row.
-        lowest: whether the lowest number is the best.
         among: places of the rows that may be the best, None for all.
     """
     table = [list(row) for row in rows]
@@ -141,7 +142,7 @@ def with_best(
         known = [value for value in numbers if value is not None]
         if not known or sum(row[column].number is not None for row in table) < 2:
             continue
-        best = min(known) if lowest else max(known)
+        best = max(known)
         for row, value in zip(table, numbers, strict=True):
             if value == best:
                 row[column] = row[column]._replace(best=True)

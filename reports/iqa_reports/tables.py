@@ -14,7 +14,18 @@ from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
 from iqa_reports.power import power_view
 from iqa_reports.radii import radii_table
-from iqa_reports.table_view import VALUE, Entry, Group, Heading, Notes, TableView, with_best
+from iqa_reports.table_view import (
+    VALUE,
+    Entry,
+    Group,
+    Heading,
+    Notes,
+    TableView,
+    columns,
+    missing,
+    stub,
+    with_best,
+)
 from iqa_reports.throughput_table import throughput_table
 from iqa_results import Estimate, Flag
 
@@ -53,9 +64,9 @@ def leaderboard_table(view: RunView, metric: Metric) -> TableView:
         groups=(
             Group("clean", (VALUE,)),
             *(Group(case, (VALUE, _DROP, _8BIT)) for case in view.cases),
-            Group("Verdict", (Heading("numbers", numeric=False),)),
-            Group("Checks", (Heading("before attack", numeric=False),)),
-            Group("Cost an image", (Heading("gradients", numeric=True), Heading("seconds", numeric=True))),
+            columns("numbers", numeric=False, group="Verdict"),
+            columns("before attack", numeric=False, group="Checks"),
+            columns("gradients", "seconds", group="Cost an image"),
         ),
         rows=_ranked(view, rows, metric, notes),
         notes=notes.listed(),
@@ -76,9 +87,9 @@ def short_board(table: TableView) -> TableView:
     return table._replace(
         name=table.name.replace("leaderboard", "board"),
         groups=(
-            Group("clean", (Heading("", numeric=True),)),
+            columns("", group="clean"),
             *(Group(case, (VALUE,)) for case in WORST_CASES),
-            Group("Verdict", (Heading("", numeric=False),)),
+            columns("", numeric=False, group="Verdict"),
         ),
         rows=rows,
         notes=tuple((mark, note) for mark, note in table.notes if mark in used),
@@ -103,7 +114,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     return TableView(
         name=f"attacks-{metric}",
         caption=_caption(view, f"{metric.upper()} under each attack/objective at {ball(view)}.", metric),
-        stub=(Heading("Model", numeric=False),),
+        stub=stub("Model"),
         groups=tuple(Group(member.label, (VALUE, _8BIT)) for member in members),
         rows=with_best(rows, columns, among=_believed(view, rows, 0)),
         notes=notes.listed() + _outside(view, members),
@@ -125,7 +136,7 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
     return TableView(
         name=f"epsilons-{metric}",
         caption=_caption(view, f"Worst case by radius in {metric.upper()}.", metric),
-        stub=(Heading("Model", numeric=False), Heading("Worst case", numeric=False)),
+        stub=stub("Model", "Worst case"),
         groups=(
             Group("clean", (VALUE,)),
             *(Group(f"ε = {text.radius(epsilon)}", (VALUE,)) for epsilon in epsilons),
@@ -154,10 +165,10 @@ def checks_table(view: RunView) -> TableView:
     return TableView(
         name="checks",
         caption=f"Checks of each model before any attack. {text.setting(view.manifest)}",
-        stub=(Heading("Model", numeric=False), Heading("Check", numeric=False)),
+        stub=stub("Model", "Check"),
         groups=(
-            Group("measured", (Heading("value", numeric=True), Heading("threshold", numeric=True))),
-            Group("verdict", (Heading("result", numeric=False), Heading("detail", numeric=False))),
+            columns("value", "threshold", group="measured"),
+            columns("result", "detail", numeric=False, group="verdict"),
         ),
         rows=tuple(rows),
         notes=(),
@@ -182,7 +193,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
         for member in members:
             found = view.attacked(model, member, epsilon, metric)
             if found is None and member.surrogate == model:
-                row.append(Entry(text.DASH, "missing", mark=notes.mark("a model is no surrogate of itself")))
+                row.append(missing(notes, "a model is no surrogate of itself"))
             else:
                 row.append(_value(view, found, model, member.attack, epsilon, notes))
         rows.append(row)
@@ -194,7 +205,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
             "(column), scored by the model (row).",
             metric,
         ),
-        stub=(Heading("Model", numeric=False),),
+        stub=stub("Model"),
         groups=(
             Group("clean", (VALUE,)),
             *(Group(f"from {m.surrogate} ({m.objective})", (VALUE,)) for m in members),
@@ -237,9 +248,9 @@ def defences_table(view: RunView, metric: Metric) -> TableView | None:
     return TableView(
         name=f"defences-{metric}",
         caption=_caption(view, what, metric),
-        stub=(Heading("Model", numeric=False),),
+        stub=stub("Model"),
         groups=(
-            Group("clean", (Heading("undefended", numeric=True), Heading("defended", numeric=True))),
+            columns("undefended", "defended", group="clean"),
             *(Group(case, (VALUE,)) for case in ("unaware", "adaptive")),
         ),
         rows=tuple(rows),
@@ -265,7 +276,7 @@ def flags_table(view: RunView) -> TableView | None:
     return TableView(
         name="flags",
         caption=f"Whether the numbers are to be believed. {text.setting(view.manifest)}",
-        stub=(Heading("Model", numeric=False),),
+        stub=stub("Model"),
         groups=FLAG_GROUPS,
         rows=rows,
         notes=notes.listed(),
@@ -273,22 +284,18 @@ def flags_table(view: RunView) -> TableView | None:
 
 
 FLAG_GROUPS = (
-    Group("Flag", (Heading("", numeric=False),)),
-    Group("measured", (Heading("value", numeric=True), Heading("threshold", numeric=True))),
-    Group("answer", (Heading("result", numeric=False), Heading("where", numeric=False))),
+    columns("", numeric=False, group="Flag"),
+    columns("value", "threshold", group="measured"),
+    columns("result", "where", numeric=False, group="answer"),
 )
 
 
 def flag_entries(flag: Flag, notes: Notes) -> tuple[Entry, ...]:
     """Return a flag's entries: name, value, threshold, answer, detail."""
     answer = f"RAISED ({flag.severity})" if flag.raised else "not raised" if flag.measured else "not measured"
-    if flag.value is None:
-        value = Entry(text.DASH, "missing", mark=notes.mark("not measured in this run"))
-    else:
-        value = _measured(flag.value)
     return (
         Entry(flag.flag.replace("_", " "), "label"),
-        value,
+        missing(notes, "not measured in this run") if flag.value is None else _measured(flag.value),
         _measured(flag.threshold),
         Entry(answer, "label"),
         Entry(flag.detail, "label"),
@@ -322,7 +329,7 @@ def _value(
     view: RunView, found: Estimate | None, model: str, attack: str | None, epsilon: float, notes: Notes
 ) -> Entry:
     if found is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(_why_missing(view, model, attack, epsilon)))
+        return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value is None:
         return _undefined(found, notes)
     interval = "" if found.low is None or found.high is None else text.interval(found.low, found.high)
@@ -358,7 +365,7 @@ def _ranked(
 def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
     cost = view.costs.get(model)
     if cost is None:
-        dash = Entry(text.DASH, "missing", mark=notes.mark("cost was not recorded"))
+        dash = missing(notes, "cost was not recorded")
         return dash, dash
     return (
         Entry(f"{cost.gradients:,.0f}", "number", number=cost.gradients),
@@ -368,7 +375,7 @@ def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
 
 def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
     if found is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(_why_missing(view, model, None, epsilon)))
+        return missing(notes, _why_missing(view, model, None, epsilon))
     if found.value is None or found.clean is None:
         return _undefined(found, notes)
     drop = found.value - found.clean if found.drop is None else found.drop
@@ -382,12 +389,12 @@ def _8bit(
     view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes, attack: str | None = None
 ) -> Entry:
     if found is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(_why_missing(view, model, attack, epsilon)))
+        return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value_8bit is not None:
         return Entry(text.number(found.value_8bit), "number", number=found.value_8bit)
     if found.value is None:
         return _undefined(found, notes)
-    return Entry(text.DASH, "missing", mark=notes.mark("no value after rounding to 8 bits is defined"))
+    return missing(notes, "no value after rounding to 8 bits is defined")
 
 
 def _undefined(found: Estimate, notes: Notes) -> Entry:
@@ -404,7 +411,7 @@ def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
             reason = (
                 f"the verdict on its numbers is {verdict}" if verdict else "a check before the attack failed"
             )
-        return Entry(text.DASH, "missing", mark=notes.mark(f"not ranked: {reason}"))
+        return missing(notes, f"not ranked: {reason}")
     mark = notes.mark(SUSPECT) if view.is_suspect(model) else ""
     ends = rank.ends
     may = "" if ends is None else f"({ends[0]})" if ends[0] == ends[1] else f"({ends[0]}-{ends[1]})"

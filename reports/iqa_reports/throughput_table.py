@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iqa_reports.inputs.run_view import RunView
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, measured
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, measured, stub
 from iqa_results import throughput
 
 
@@ -33,10 +33,10 @@ def throughput_table(view: RunView) -> TableView | None:
         name="throughput",
         caption="Throughput: input gradients, and images attacked (each once an attack and radius), a second "
         "of one device.",
-        stub=(Heading("Model", numeric=False), Heading("Device", numeric=False)),
+        stub=stub("Model", "Device"),
         groups=(
             Group("a second", a_second),
-            Group("peak memory", (Heading("GB", numeric=True),)),
+            columns("GB", group="peak memory"),
             *((Group("operations", share),) if share else ()),
         ),
         rows=tuple(rows),

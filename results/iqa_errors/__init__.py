@@ -9,7 +9,7 @@ IQAError
 └── HarnessError    iqa_harness: data, training, runs, comparisons
 
 Each package's `errors` module draws its own branch. Beside it, `toml_text` and `json_text` read a user's
-TOML and JSON within bounds, which several floors need.
+TOML and JSON within bounds, and `whole_file` writes a file whole, which several floors need.
 """
 
 

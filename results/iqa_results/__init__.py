@@ -1,5 +1,6 @@
 """What was measured: documented records, Parquet parts, manifests."""
 
+from iqa_errors.whole_file import whole_file
 from iqa_results.baseline import Baseline, BaselineModel, NoiseFloor, load_baseline, save_baseline
 from iqa_results.errors import BadManifest, BadPart, OtherVersion, ResultsError, UnknownRun
 from iqa_results.manifest import (
@@ -54,7 +55,7 @@ from iqa_results.schema import (
     Use,
 )
 from iqa_results.speed import Throughput, peak_flops, throughput
-from iqa_results.storage import Location, RemotePath, leftovers, whole_file, write_whole
+from iqa_results.storage import Location, RemotePath, leftovers, write_whole
 from iqa_results.store import ResultStore, is_made_from, maker_of
 from iqa_results.table_schema import Column, TableSchema
 

@@ -10,17 +10,16 @@ object store it is sent in one piece, and an object is visible only after all of
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from iqa_errors.whole_file import write_local
 from iqa_results.errors import ResultsError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -139,38 +138,12 @@ def write_whole(path: Location, content: bytes) -> None:
         with path.filesystem.open_output_stream(path.key) as stream:
             stream.write(content)
         return
-    with whole_file(path) as part:
-        part.write_bytes(content)
+    write_local(path, content)
 
 
 def no_room(error: BaseException) -> bool:
     """Whether a write failed because the disk is full, a quota is used up, or files may not grow so large."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield where to write a local file, which takes its place at the end of the block, whole or not at all.
-
-    Its folder is made. For content that is too large to be held; `write_whole` is for the rest.
-
-    Raises:
-        OSError: as `write_whole` does.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        # A write that fails for want of room names no file by itself, a rename two.
-        if error.errno is None or error.filename not in (None, str(part), part):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def is_name(text: str) -> bool:

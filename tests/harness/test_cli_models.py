@@ -110,7 +110,7 @@ def test_the_worst_images_of_a_users_own_model(cli, tmp_path):
     file.write_text(text.replace("std(dim=1)", "mean(dim=1)").replace("@register", "# "))
     code, _, err = cli(*report)
     assert code == 3
-    assert "model 'own' is another one now" in err
+    assert "model 'own' is another one than run" in err
 
 
 def test_missing_backbone_weights_are_never_replaced_by_random_ones(cli, tmp_path):

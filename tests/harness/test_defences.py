@@ -7,10 +7,11 @@ from torch import nn
 from helpers import tiny
 from iqa_attacks import BadAttackOption, through_jpeg_file
 from iqa_attacks.defences.defended import defend
+from iqa_harness.api.inputs import entrants_of_run
 from iqa_harness.cells.plan import plan
 from iqa_harness.data import open_data
 from iqa_harness.entrants.defended import defences_of, split_defences, with_bare
-from iqa_harness.entrants.naming import as_entrant, as_entrants, from_record
+from iqa_harness.entrants.naming import as_entrant, as_entrants
 from iqa_harness.evidence.judgement import flags_of_checks
 from iqa_harness.evidence.model_checks import check_model
 from iqa_harness.machine.runtime import Runtime
@@ -154,7 +155,7 @@ def test_the_table_of_defences_has_both_columns_and_what_they_cost(run):
 def test_a_run_of_defended_models_is_made_again_and_agrees(run, images):
     """From its manifest; all rows, all checks, plan and tables."""
     store, manifest, _ = run
-    entrants = [from_record(record, same=True) for record in manifest.models]
+    entrants = entrants_of_run(manifest)
     found = verify_run(store, manifest, entrants, images, sample=3)
     assert found.findings == []
     assert found.rows_again > 0

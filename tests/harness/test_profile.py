@@ -13,7 +13,7 @@ from iqa_harness.api.diagnose import diagnose
 from iqa_harness.api.inputs import entrants_of
 from iqa_harness.cli.profile import profile
 from iqa_harness.errors import RunError
-from iqa_harness.reporting.diagnostics import write_diagnostics
+from iqa_harness.reporting.insights import write_diagnostics
 from iqa_models import BadModelOption, create_model
 from iqa_models import profile as costs
 from iqa_models.srm import DiagnosticRow, SRMConfig

@@ -17,14 +17,14 @@ from PIL import Image
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.store import EVALUATION_SCHEMA
 from iqa_harness.reporting.inputs import read_inputs
-from iqa_harness.reporting.insights import by_quality, write_frame
+from iqa_harness.reporting.insights import by_quality
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import FoundRun, find_runs, model_costs, read_run, read_runs
 from iqa_harness.reporting.worst_images import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
 from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
-from iqa_results import RUN_TABLES, Measure, ResultStore
+from iqa_results import RUN_TABLES, Measure, ResultStore, write_parquet
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
@@ -262,7 +262,7 @@ def test_a_file_of_no_known_kind_is_refused_with_its_columns(tmp_path):
 def test_a_frame_comes_back_as_it_was_written(tmp_path):
     """What a command writes is what a report reads."""
     frame = make_frame(Cost, [Cost("m", "whole", 64, 1, "fp32", "", 10, 20, None, None)])
-    assert read_inputs([write_frame(tmp_path / "c.parquet", frame)])["costs"].equals(frame)
+    assert read_inputs([write_parquet(tmp_path / "c.parquet", frame)])["costs"].equals(frame)
 
 
 # Worst images --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from iqa_errors.whole_file import write_local
 from iqa_models import (
     BadCheckpoint,
     MissingWeights,
@@ -19,7 +20,7 @@ from iqa_models import (
     weights_sha256,
     wheel_weights,
 )
-from iqa_models.checkpoint import CARD, read_card, write_atomically
+from iqa_models.checkpoint import CARD, read_card
 
 
 @pytest.fixture
@@ -262,11 +263,11 @@ def test_a_record_that_is_no_json_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_write_atomically_replaces_whole_files(tmp_path):
+def test_write_local_replaces_whole_files(tmp_path):
     """The new content stands under the name, and no other file is left."""
     file = tmp_path / "file"
-    write_atomically(file, b"old")
-    write_atomically(file, b"new")
+    write_local(file, b"old")
+    write_local(file, b"new")
     assert file.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [file]
 

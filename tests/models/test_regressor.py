@@ -90,7 +90,7 @@ def test_the_card_tells_trunk_normalisation_and_origin():
         ({"backbone": "resnet10t.nonsense"}, r"no weights 'resnet10t.nonsense'; it has: resnet10t.c3_in1k"),
         ({"backbone": "test_vit"}, "no pyramid"),
         ({"backbone": TINY, "pretrained": "yes"}, "pretrained must be one of none, wheel, hub"),
-        ({"backbone": TINY, "hidden": 0}, "hidden must be a whole number of at least 1"),
+        ({"backbone": TINY, "hidden": 0}, "hidden must be a whole number from 1"),
         ({"backbone": TINY, "seed": "a"}, "seed must be a whole number"),
     ],
 )

@@ -239,12 +239,12 @@ def plan(
     name = options.get("run") or loaded.suite.name
     results.run_folder(name)  # refuses a bad name before anything is made
     use_devices(runtime.devices, runtime.threads, exact=True)
-    named = as_entrants(models, backbone_weights=_path(options.get("backbone_weights")), plugins=files)
+    named = as_entrants(models, backbone_weights=options.get("backbone_weights"), plugins=files)
     entrants = with_bare(named)
     tell = teller(progress)
     for note in notes_on(entrants, str(results.root)):
         tell(note)
-    data, mos_range, cache = options.get("data"), options.get("mos_range"), _path(options.get("cache"))
+    data, mos_range, cache = options.get("data"), options.get("mos_range"), options.get("cache")
     loaded, source = suite_on_data(loaded, data, mos_range, cache, progress)
     selection = Selection(options.get("limit"), tuple(options.get("images", ())))
     entrants = measure_cards(entrants, source.split(loaded.suite.data.split), runtime.devices[0])
@@ -323,29 +323,21 @@ def _runtime(options: AttackOptions) -> Runtime:
     return given
 
 
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
 def suite_on_data(
-    loaded: LoadedSuite, data: Any, mos_range: tuple[float, float] | None, cache: Path | None, progress: bool
+    loaded: LoadedSuite,
+    data: Any,
+    mos_range: tuple[float, float] | None,
+    cache: str | Path | None,
+    progress: bool,
 ) -> tuple[LoadedSuite, ImageSet]:
     """Return the suite as it is run, and the images it is run on."""
-    if data is None:
-        if mos_range is not None:
-            raise RunError(
-                "--mos-range goes with --data; for the suite's own CSV write mos_range in its [data]"
-            )
-        settings = loaded.suite.data
-        return loaded, open_data(
-            settings.name, cache_dir=cache, mos_range=settings.mos_range, progress=progress
-        )
-    if isinstance(data, str | Path):
-        moved = loaded.on_data(str(data), mos_range)
-        settings = moved.suite.data
-        return moved, open_data(
-            settings.name, cache_dir=cache, mos_range=settings.mos_range, progress=progress
-        )
+    if data is None and mos_range is not None:
+        raise RunError("--mos-range goes with --data; for the suite's own CSV write mos_range in its [data]")
+    if data is None or isinstance(data, str | Path):
+        moved = loaded if data is None else loaded.on_data(str(data), mos_range)
+        named = moved.suite.data
+        images = open_data(named.name, cache_dir=cache, mos_range=named.mos_range, progress=progress)
+        return moved, images
     images = open_data(data, cache_dir=cache, mos_range=mos_range, progress=progress)
     if images.card.name == loaded.suite.data.name:
         return loaded, images

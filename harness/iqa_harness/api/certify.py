@@ -112,7 +112,7 @@ def certify(
     threat, drawing = ThreatModel(norm, parse_epsilon(epsilon)), _drawing(draws, confidence, seed)
     set_up(device, threads, plugins)
     entrants = entrants_of(models, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
-    images = open_data(data, cache_dir=None if cache is None else Path(cache), progress=progress)
+    images = open_data(data, cache_dir=cache, progress=progress)
     (named,) = name_sets([(images.card.name, images)], split)
     chosen = (
         named.evaluated if limit is None else named.evaluated.subset(range(min(limit, len(named.evaluated))))
@@ -170,10 +170,10 @@ def certify_run(
     """
     drawing = _drawing(draws, confidence, seed)
     set_up(device, threads, plugins)
-    results, where = opened(store), None if cache is None else Path(cache)
+    results = opened(store)
     manifest, tables = aggregated(results, run)
     entrants = entrants_of_run(manifest, models, plugged=bool(plugins), backbone_weights=backbone_weights)
-    images = images_of_run(manifest, data, where).split(manifest.data.split)
+    images = images_of_run(manifest, data, cache).split(manifest.data.split)
     made = []
     reached = tables.intervals.to_pandas()
     with progress_bar("Certifying", len(reached), show=progress) as advance:

@@ -72,7 +72,7 @@ def describe_data(data: Data, *, cache: Path | str | None = None, progress: bool
     layout = find_layout(str(data)) if isinstance(data, str | Path) else None
     if layout is not None and find_root(layout.name) is None:
         return DataInfo(layout, None)
-    return DataInfo(layout, open_data(data, cache_dir=_path(cache), progress=progress))
+    return DataInfo(layout, open_data(data, cache_dir=cache, progress=progress))
 
 
 def prepare_data(
@@ -89,7 +89,7 @@ def prepare_data(
     Raises:
         DataError: no such set, or files with problems.
     """
-    images = open_data(data, cache_dir=_path(cache), progress=progress)
+    images = open_data(data, cache_dir=cache, progress=progress)
     if pixels:
         with progress_bar(f"Decoding {images.card.name}", len(images), show=progress) as advance:
             for index in range(len(images)):
@@ -126,7 +126,7 @@ def export_data(
 
     out = Path(out)
     require_new_folder(out, "--out")
-    images = open_data(data, cache_dir=_path(cache), progress=progress)
+    images = open_data(data, cache_dir=cache, progress=progress)
     seen: Counter[str] = Counter()
     chosen = []
     for index, record in enumerate(images.records):
@@ -150,15 +150,11 @@ def check_data(
     Raises:
         DataError: the set cannot be opened at all, or there is no such kind of finding.
     """
-    return check_source(data, allowed=allow, cache_dir=_path(cache), progress=progress)
+    return check_source(data, allowed=allow, cache_dir=cache, progress=progress)
 
 
 def pixel_cache(*, cache: Path | str | None = None, clear: bool = False) -> CacheUse:
     """Return how much room decoded images take, and of how much; `clear` frees it first."""
-    held = open_pixel_cache(_path(cache))
+    held = open_pixel_cache(cache)
     freed = held.clear() if clear else 0
     return CacheUse(held.folder, held.total(), held.limit, LIMIT, freed)
-
-
-def _path(cache: Path | str | None) -> Path | None:
-    return None if cache is None else Path(cache)

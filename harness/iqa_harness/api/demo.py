@@ -104,11 +104,7 @@ def demo(
     name = "demo-full" if full else "demo"
     clock = _Clock()
     if data is None:
-        open_data(
-            "demo" if full else "demo-small",
-            cache_dir=None if cache is None else Path(cache),
-            progress=progress,
-        )
+        open_data("demo" if full else "demo-small", cache_dir=cache, progress=progress)
     clock.stop("data")
     pending = [n for n in DEMOS[name] if not (model_folder(Path(store), n) / CARD).is_file()]
     trained = train(name, data=data, settings=settings, store=store, cache=cache, progress=progress)

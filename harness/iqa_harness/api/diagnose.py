@@ -15,12 +15,12 @@ from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
 from iqa_harness.machine.places import require_file
 from iqa_harness.reporting import insights
-from iqa_harness.reporting.diagnostics import image_batches, write_diagnostics
 from iqa_models import SRMQuality
 from iqa_models.hyper.model import HyperQuality
 from iqa_models.srm import DiagnosticRow
 from iqa_reports import rows_of
 from iqa_reports.inputs.frames import Attention
+from iqa_results import write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def diagnose(
         raise RunError(f"{entrant.label}: --maps shows the stages of hyperiqa and smart_iqa models")
     if maps and file is None:
         raise RunError("--maps writes feature maps beside the file of --out; name one")
-    images = open_data(data, cache_dir=None if cache is None else Path(cache), progress=progress)
+    images = open_data(data, cache_dir=cache, progress=progress)
     if split is not None:
         images = images.split(split)
     if limit is not None:
@@ -119,10 +119,10 @@ def diagnose(
     with in_use(entrant.model, device):
         if isinstance(entrant.model, HyperQuality):
             return _attention(entrant.model, entrant.label, images, file, maps, device)
-        rows = entrant.model.diagnostics(image_batches(images, batch, device))
+        rows = entrant.model.diagnostics(insights.image_batches(images, batch, device))
     if file is not None:
         name = str(data) if isinstance(data, str | Path) else images.card.name
-        write_diagnostics(file, rows, context=_context(entrant, name, images).items())
+        insights.write_diagnostics(file, rows, context=_context(entrant, name, images).items())
     return Diagnosis(entrant.label, rows, () if file is None else (file,))
 
 
@@ -140,14 +140,14 @@ def _attention(
         frame = insights.attention_frame(subject, label, images, device)
         rows = rows_of(frame, Attention)
         if out is not None:
-            files.append(insights.write_frame(out, frame))
+            files.append(write_parquet(out, frame))
     elif not maps:
         raise RunError(f"{label}: has no attention over stages; --maps N still writes its feature maps")
     if maps and out is not None:
         beside = out.with_name(f"{out.stem}-maps.parquet")
         chosen = insights.by_quality(images, maps)
         frame = insights.feature_frame(subject, label, images, chosen, device)
-        files.append(insights.write_frame(beside, frame))
+        files.append(write_parquet(beside, frame))
     return Diagnosis(label, rows, tuple(files))
 
 

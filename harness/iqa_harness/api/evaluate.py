@@ -112,8 +112,7 @@ def evaluate(
     # A list of pairs (path, MOS) is one set.
     single = not isinstance(data, list | tuple) or any(isinstance(item, tuple) for item in data)
     places: list[Data] = [data] if single else list(data)  # type: ignore[arg-type, list-item]
-    where = None if cache is None else Path(cache)
-    opened = [open_data(place, cache_dir=where, progress=progress) for place in places]
+    opened = [open_data(place, cache_dir=cache, progress=progress) for place in places]
     entrants = measure_cards(entrants, opened[0] if split == "all" else opened[0].split(split), device)
     named = [
         str(place) if isinstance(place, str | Path) else images.card.name

@@ -12,16 +12,14 @@ from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
 from iqa_harness.gating import formats
 from iqa_harness.gating.baselines import Standpoint, standpoint
+from iqa_harness.gating.comparable import require_whole
 from iqa_harness.gating.regressions import (
     TOLERANCE,
-    Comparison,
     Gated,
-    Regression,
     find_regressions,
     noise_floors,
     undefined_values,
 )
-from iqa_harness.gating.side import require_whole
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.ledger import refreshed
@@ -33,48 +31,27 @@ FOLDER = Path("results/baselines")
 """Where baselines are kept if nothing is said."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a gate found. `passed` is the answer; the rest says why."""
+@dataclass(frozen=True, repr=False)
+class Outcome(Gated):
+    """What a gate found of two sides. `passed` is the answer; the rest says why."""
 
-    gated: Gated
     before: Standpoint
     after: Standpoint
 
-    @property
-    def passed(self) -> bool:
-        """Whether nothing got worse or rose without a cause, and neither would have been missed."""
-        return self.gated.passed
-
-    @property
-    def regressions(self) -> list[Regression]:
-        """Values that got worse."""
-        return self.gated.regressions
-
-    @property
-    def unexplained(self) -> list[Comparison]:
-        """Values that rose although the model is the baseline's: weaker attacks, or other scoring."""
-        return self.gated.unexplained
-
-    @property
-    def undecided(self) -> list[Comparison]:
-        """Values of which a fall that must not be missed is neither found nor excluded."""
-        return self.gated.undecided
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """Every value before and after."""
-        return self.gated.comparisons
+    @classmethod
+    def of(cls, found: Gated, before: Standpoint, after: Standpoint) -> Outcome:
+        """Return what was found with the sides it was found of."""
+        return cls(**vars(found), before=before, after=after)
 
     def headline(self) -> str:
         """Say in one sentence what was found."""
-        return formats.headline(self.gated, self.before.record, self.after.record)
+        return formats.headline(self, self.before.record, self.after.record)
 
     def lines(self) -> list[str]:
         """Say what was found, how small a fall would be, and of each value what is wrong."""
         return [
             self.headline(),
-            formats.sensitivity(self.gated),
+            formats.sensitivity(self),
             *(f"worse: {formats.sentence(c)}" for c in self.regressions),
             *(f"unexplained: {formats.sentence(c)}" for c in self.unexplained),
             *(f"undecided: {formats.sentence(c)}" for c in self.undecided),
@@ -82,19 +59,19 @@ class Outcome:
 
     def markdown(self) -> str:
         """Return a summary for a pull request's comment."""
-        return formats.markdown(self.gated, self.before.record, self.after.record)
+        return formats.markdown(self, self.before.record, self.after.record)
 
     def junit(self) -> str:
         """Return JUnit XML: a test case a gated value."""
-        return formats.junit(self.gated, self.before.record)
+        return formats.junit(self, self.before.record)
 
     def summary(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        return formats.summary(self.gated, self.before.record, self.after.record)
+        return formats.summary(self, self.before.record, self.after.record)
 
     def json(self) -> str:
         """Return everything as JSON."""
-        return formats.as_json(self.gated, self.before.record, self.after.record)
+        return formats.as_json(self, self.before.record, self.after.record)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -134,7 +111,7 @@ def gate(
     )  # fmt: skip
     if before.record.scores_sha256 is None:
         found.notes.append("the baseline is of the first edition, nothing ties its two files: save it again")
-    return Outcome(found, before, after)
+    return Outcome.of(found, before, after)
 
 
 def calibrate(
@@ -198,7 +175,7 @@ def show_baseline(baseline: str | Path) -> Outcome:
     """Return a baseline compared with itself: its record and its values."""
     side = side_of_folder(baseline)
     found = find_regressions(side, side, metrics=METRICS, resamples=1, undefined_ok=True)
-    return Outcome(found, side, side)
+    return Outcome.of(found, side, side)
 
 
 def diff_baselines(before: str | Path, after: str | Path) -> Outcome:
@@ -208,7 +185,7 @@ def diff_baselines(before: str | Path, after: str | Path) -> Outcome:
         NotComparable: other suites, data, images or models.
     """
     old, new = side_of_folder(before), side_of_folder(after)
-    return Outcome(find_regressions(old, new, metrics=METRICS, undefined_ok=True), old, new)
+    return Outcome.of(find_regressions(old, new, metrics=METRICS, undefined_ok=True), old, new)
 
 
 def side_of_run(store: str | Path | ResultStore, run: str | Run, name: str | None = None) -> Standpoint:

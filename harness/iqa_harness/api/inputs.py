@@ -18,7 +18,7 @@ from iqa_harness.verification.run import require_entrants
 from iqa_results import ModelRecord, RunManifest
 
 __all__ = [
-    "Data", "Model", "entrants_of", "entrants_of_run", "images_of_run", "placed", "run_plugins", "set_up",
+    "Data", "Model", "entrants_of", "entrants_of_run", "images_of_run", "run_plugins", "set_up",
 ]  # fmt: skip
 
 
@@ -40,19 +40,6 @@ def set_up(
     run_plugins(plugins)
 
 
-def placed(
-    data: Data | None, mos_range: tuple[float, float] | None, cache: Path | None
-) -> tuple[str | Path | ImageSet | None, tuple[float, float] | None]:
-    """Return images as a name or an open set, and the label range that is still to be stated.
-
-    Raises:
-        DataError: a table or list that cannot be used.
-    """
-    if data is None or isinstance(data, str | Path | ImageSet):
-        return data, mos_range
-    return open_data(data, cache_dir=cache, mos_range=mos_range), None
-
-
 def entrants_of(
     models: Model | Mapping[str, Any] | Iterable[Model],
     store: Path | str = "iqa-store",
@@ -67,8 +54,8 @@ def entrants_of(
         RunError: a name that cannot be read.
         ModelError: an unknown name or option, or an unusable checkpoint.
     """
-    weights = None if backbone_weights is None else Path(backbone_weights)
-    entrants = as_entrants(models, backbone_weights=weights, plugins=tuple(Path(file) for file in plugins))
+    files = tuple(Path(file) for file in plugins)
+    entrants = as_entrants(models, backbone_weights=backbone_weights, plugins=files)
     for note in notes_on(entrants, store) if tell else ():
         say(note, err=True)
     return entrants
@@ -96,8 +83,7 @@ def entrants_of_run(
     Raises:
         RunError: a model the run does not have, one that cannot be made again, or is another one now.
     """
-    weights = Path(backbone_weights) if backbone_weights else None
-    given = as_entrants(models, backbone_weights=weights)
+    given = as_entrants(models, backbone_weights=backbone_weights)
     require_entrants(manifest, given)
     here = {entrant.label: entrant for entrant in given}
     found = []
@@ -105,7 +91,7 @@ def entrants_of_run(
         if record.name in here:
             entrant = here[record.name]
         elif wanted(record):
-            entrant = from_record(record, plugged=plugged, backbone_weights=weights)
+            entrant = from_record(record, plugged=plugged, backbone_weights=backbone_weights)
         else:
             continue
         if same and entrant.sha256 != record.sha256:
@@ -117,7 +103,9 @@ def entrants_of_run(
     return found
 
 
-def images_of_run(manifest: RunManifest, data: Any, cache: Path | None, *, same: bool = True) -> ImageSet:
+def images_of_run(
+    manifest: RunManifest, data: Any, cache: Path | str | None, *, same: bool = True
+) -> ImageSet:
     """Return the images a run was of.
 
     Args:

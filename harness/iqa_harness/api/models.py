@@ -100,7 +100,7 @@ def check_model(
 
     set_up(device, None, plugins, exact=True)
     if images is None:
-        data = open_data("smoke", cache_dir=None if cache is None else Path(cache), progress=False)
+        data = open_data("smoke", cache_dir=cache, progress=False)
         chosen = data.split("test").subset(range(MOST))
         pixels = image_tensors([chosen.read(i) for i in range(MOST)], MOST)
         mos = [record.mos for record in chosen.records]

@@ -111,12 +111,11 @@ def power(
     if images < 2 or images % 2:
         raise RunError(f"plants stand near an even number of images, half of them to be raised, not {images}")
     set_up(device, threads, plugins, exact=True)
-    weights, folder = (Path(p) if p else None for p in (backbone_weights, cache))
     if suite is not None:
-        entrants = entrants_of(models, backbone_weights=weights, plugins=plugins, tell=progress)
+        entrants = entrants_of(models, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
         if not entrants:
             raise RunError("no model to plant anything in; name at least one with --model")
-        loaded, source = suite_on_data(as_suite(suite), data, None, folder, progress)
+        loaded, source = suite_on_data(as_suite(suite), data, None, cache, progress)
         work = plan_rivals(loaded.suite, [], source)
         rows: list[Plant] = []
         asked = wanted(work, {e.label: e.sha256 for e in entrants}, images, attacks)
@@ -125,10 +124,10 @@ def power(
     results = opened(store)
     manifest = results.read_manifest(str(run))
     entrants = entrants_of_run(
-        manifest, models, plugged=bool(plugins), backbone_weights=weights,
+        manifest, models, plugged=bool(plugins), backbone_weights=backbone_weights,
         wanted=lambda record: not blocked_by(record.checks),
     )  # fmt: skip
-    source = images_of_run(manifest, data, folder)
+    source = images_of_run(manifest, data, cache)
     work = plan_rivals(recorded_suite(manifest), [], source, recorded_selection(manifest, source))
     asked = wanted(work, {e.label: e.sha256 for e in entrants}, images, attacks)
     keep_plants(asked, entrants, Runtime(device=device), results, manifest.run, progress=progress)

@@ -15,12 +15,12 @@ from iqa_harness.api.inputs import Model, entrants_of, set_up
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
 from iqa_harness.machine.places import require_file
-from iqa_harness.reporting.insights import write_frame
 from iqa_models import QualityModel, SRMQuality
 from iqa_models import profile as costs
 from iqa_models.profile import Growth, Measured, PartCost
 from iqa_reports import make_frame
 from iqa_reports.inputs.frames import Cost
+from iqa_results import write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def profile(
         rows = costs.growth_table(subject.config, device=device, precision=precision, repeats=repeats or None)
     setting = {"model": entrant.label, "size": size, "batch": batch, "precision": precision}
     frame = _frame(parts, measured, setting, device)
-    files = () if file is None else (write_frame(file, frame),)
+    files = () if file is None else (write_parquet(file, frame),)
     shape = f"{batch} x 3 x {size} x {size}; input: {subject.spec.input_protocol}"
     return Profile(subject.spec.name, shape, parts, measured, tuple(rows), frame, files)
 

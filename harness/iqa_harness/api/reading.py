@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from iqa_harness.api.inputs import entrants_of_run, images_of_run
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.places import require_folder
-from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import certificates_of
@@ -23,17 +23,17 @@ from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
 
 
-def aggregated(store: ResultStore, run: str, *, keep: bool = True) -> tuple[RunManifest, RobustnessTable]:
+def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTable]:
     """Return a run's manifest as the store has it now, and its tables, which are kept in the store.
 
     Tables that are there and would be made again as they are, are read. Others are made anew from the rows;
-    without `keep`, and in a store that cannot be written to, they stay in memory.
+    in a store that cannot be written to they stay in memory.
     """
     manifest = refreshed(store, store.read_manifest(run))
     tables = stored_tables(store, manifest)
     if tables is None:
         tables = robustness_table(store, manifest)
-        if keep and _is_writable(store):
+        if _is_writable(store):
             tables.write(store, run)
     return manifest, tables
 
@@ -53,7 +53,7 @@ def gather(
     *,
     published: bool = False,
     images: int = 0,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     plugged: bool = False,
 ) -> Inputs:
     """Return everything a report shows: runs, other files, worst images; plugins were run before."""
@@ -61,12 +61,11 @@ def gather(
     frames = read_inputs(inputs)
     if images:
         check_count(images, stored)
-        stored = [
-            dataclasses.replace(
-                run, triptychs=worst_images(store, run, images, Runtime(), cache=cache, plugged=plugged)
-            )
-            for run in stored
-        ]
+        for place, run in enumerate(stored):
+            entrants = entrants_of_run(run.manifest, plugged=plugged)
+            data = images_of_run(run.manifest, None, cache)
+            worst = worst_images(store, run, entrants, data, images)
+            stored[place] = dataclasses.replace(run, triptychs=worst)
     if inputs or len(stored) > 1:
         more = rows_of(frames["results"], Result) if "results" in frames else []
         costs = rows_of(frames["costs"], Cost) if "costs" in frames else []

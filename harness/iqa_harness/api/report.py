@@ -108,7 +108,7 @@ def report(
     found = [aggregated(results, name) for name in names]
     made = gather(
         results, [computed_run(results, *each) for each in found], [Path(file) for file in inputs],
-        published=published, images=images, cache=Path(cache) if cache else None, plugged=plugged,
+        published=published, images=images, cache=cache, plugged=plugged,
     )  # fmt: skip
     built = build_report(made)
     tables = tuple(results.run_folder(name) / "table.parquet" for name in names)

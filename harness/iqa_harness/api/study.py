@@ -122,11 +122,18 @@ def study(
         SuiteError: a suite that cannot be used.
         RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
     """
-    from iqa_harness.api.inputs import placed, set_up
+    from iqa_harness.api.inputs import set_up
 
-    where = None if cache is None else Path(cache)
-    images, stated = placed(data, mos_range, where)
-    chosen, rows = _plan(name, images, settings, seeds, suite, plugins)
+    session = TrainSession.of(
+        data,
+        mos_range,
+        cache=cache,
+        backbone_weights=backbone_weights,
+        device=device,
+        save_every=save_every,
+        progress=progress,
+    )
+    chosen, rows = _plan(name, session.data, settings, seeds, suite, plugins)
     if no_attack:
         chosen = chosen.model_copy(update={"suite": None, "suites": ()})
     require_folder(out, "--out")
@@ -137,15 +144,6 @@ def study(
 
         load_suite(wanted.suite)  # what is wrong with it is known before hours of training
     folder = Path(out) if out is not None else Path(store) / "studies" / chosen.name
-    session = TrainSession(
-        data=images,
-        mos_range=stated,
-        cache=where,
-        backbone_weights=None if backbone_weights is None else Path(backbone_weights),
-        device=device,
-        save_every=save_every,
-        progress=progress,
-    )
     results = [_run_row(row, folder, session) for row in rows]
     attacked: list[_Attacked] = []
     for wanted in chosen.suite_runs:
@@ -253,7 +251,7 @@ def _attack(
     """
     from iqa_harness.api.attack import attack
     from iqa_harness.machine.tuning import choices_of
-    from iqa_harness.reporting.insights import write_frame
+    from iqa_results import write_parquet
     from iqa_suites import load_suite
 
     names = {
@@ -274,7 +272,7 @@ def _attack(
     )  # fmt: skip
     tested = {figures.data for result in results for figures in result.figures.values()}
     frame = _frame_of(run.store, run.name, list(names), tested)
-    write_frame(folder / f"{study.name}{further}-worst.parquet", frame)
+    write_parquet(folder / f"{study.name}{further}-worst.parquet", frame)
     return _Attacked(run.store, run.name, suite, names, bool(further))
 
 

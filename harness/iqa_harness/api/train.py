@@ -149,21 +149,13 @@ def train(
         RunError: a folder that cannot be written, a device that is not there, a plugin that raises.
         ModelError: a model that cannot be built.
     """
-    from iqa_harness.api.inputs import placed, set_up
+    from iqa_harness.api.inputs import set_up
 
-    where = None if cache is None else Path(cache)
-    images, stated = placed(data, mos_range, where)
-    configs = read_configs(preset, images, settings, size)
-    if out is not None and len(configs) > 1:
-        raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
-    require_folder(store, "--store") if out is None else require_folder(out, "--out")
-    chosen = None if seeds is None else read_seeds(seeds)
-    set_up(device, None, plugins)
-    session = TrainSession(
-        data=images,
-        mos_range=stated,
-        cache=where,
-        backbone_weights=None if backbone_weights is None else Path(backbone_weights),
+    session = TrainSession.of(
+        data,
+        mos_range,
+        cache=cache,
+        backbone_weights=backbone_weights,
         device=device,
         save_every=save_every,
         log_steps=log_steps,
@@ -172,6 +164,12 @@ def train(
         resume=resume,
         progress=progress,
     )
+    configs = read_configs(preset, session.data, settings, size)
+    if out is not None and len(configs) > 1:
+        raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
+    require_folder(store, "--store") if out is None else require_folder(out, "--out")
+    chosen = None if seeds is None else read_seeds(seeds)
+    set_up(device, None, plugins)
     # Processes of their own are given the store and the cache, and no other option.
     plain = session == TrainSession(cache=session.cache, progress=progress) and not plugins
     if str(preset) in DEMOS and chosen is None and plain and configs == read_configs(preset):

@@ -141,7 +141,7 @@ def verify(
         entrants = entrants_of_run(
             manifest, models, plugged=plugged, backbone_weights=backbone_weights, same=False
         )
-        images = images_of_run(manifest, data, Path(cache) if cache else None, same=False)
+        images = images_of_run(manifest, data, cache, same=False)
     tell = teller(progress)
     seed = secrets.randbelow(2**32) if seed is None else seed
     found = verify_run(

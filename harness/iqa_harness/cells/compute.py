@@ -18,7 +18,6 @@ from iqa_attacks import (
     Cost,
     Ensemble,
     Example,
-    Found,
     Learner,
     TrainedUniversal,
     draw_seeds,
@@ -102,15 +101,13 @@ def run_cell(
         scorer = Scorer(model, seed=cell.seed, draws=cell.draws)
         if cell.attack is None:
             rows = _clean_rows(cell, model, scorer, images, pixels, runtime)
-        elif cell.transferred:
-            found = crafted(cell)
-            if found is None:
+        else:
+            result = crafted(cell)
+            if result is None and cell.transferred:
                 raise RunError(
                     f"{cell.label}, {cell.attack_name}: no examples of {', '.join(cell.sources)} to try"
                 )
-            rows = _transfer_rows(cell, scorer, images, pixels, runtime, found)
-        else:
-            result = crafted(cell) or craft(cell, model, images, runtime, copies, scorer)
+            result = result or craft(cell, model, images, runtime, copies, scorer)
             rows = _attack_rows(cell, scorer, images, pixels, runtime, result)
     seconds = (time.perf_counter() - started) / cell.count
     return [{**row, "seconds": seconds, "harness": code_version()} for row in rows]
@@ -270,70 +267,37 @@ def _attack_rows(
     runtime: Runtime,
     result: AttackResult,
 ) -> list[dict[str, Any]]:
-    verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in result.found])
-    # One number an image in every row, whoever attacked it.
-    clean = scorer.of(pixels, _ids(cell, images))
-    return [
-        {
-            **_found_columns(cell, images, runtime, found, result.cost[found.image, found.steps]),
-            "clean_score": clean[found.image],
-            **verified[id(found.example)]._asdict(),
-        }
-        for found in result.found
-    ]
-
-
-def _transfer_rows(
-    cell: Cell,
-    scorer: Scorer,
-    images: ImageSet,
-    pixels: Sequence[Tensor],
-    runtime: Runtime,
-    crafted: AttackResult,
-) -> list[dict[str, Any]]:
-    """Score the surrogate's examples, prefixes too; loss and score of the attack are the surrogate's own."""
-    wanted = cell.objective
-    chosen = [f for f in crafted.found if wanted is None or f.objective == wanted]
+    """Score what was found, prefixes too; loss and score of the attack are those of the model it ran on."""
+    assert cell.attack is not None  # noqa: S101 - the caller's branch
+    chosen = [f for f in result.found if cell.objective in (None, f.objective)]
     verified = _verify(cell, scorer, images, pixels, [(f.image, f.example) for f in chosen])
     # One number an image in every row, whoever attacked it.
     clean = scorer.of(pixels, _ids(cell, images))
-    return [
-        {
-            # The gradients of a surrogate are counted in its own cell; an ensemble has none but this.
-            **_found_columns(
-                cell,
-                images,
-                runtime,
-                found,
-                Cost(0, 0, 0) if cell.surrogate else crafted.cost[found.image, found.steps],
-            ),
-            "kind": "transfer",
-            "clean_score": clean[found.image],
-            **verified[id(found.example)]._asdict(),
-        }
-        for found in chosen
-    ]
-
-
-def _found_columns(
-    cell: Cell, images: ImageSet, runtime: Runtime, found: Found, cost: Cost
-) -> dict[str, Any]:
-    assert cell.attack is not None  # noqa: S101 - the callers' branch
-    return {
-        **image_columns(cell, images, found.image),
-        **attack_columns(cell, runtime),
-        "gradient_l1": None,
-        "objective": found.objective,
-        "steps": found.steps,
-        "final": found.steps == cell.attack.effort.steps,
-        "attack_score": found.example.score,
-        "loss": found.loss,
-        "best_restart": found.example.restart,
-        "best_step": found.example.step,
-        "forwards": cost.forwards,
-        "backwards": cost.backwards,
-        "zero_gradients": cost.zero_gradients,
-    }
+    rows = []
+    for found in chosen:
+        # The gradients of a surrogate are counted in its own cell; an ensemble has none but this.
+        cost = Cost(0, 0, 0) if cell.surrogate else result.cost[found.image, found.steps]
+        rows.append(
+            {
+                **image_columns(cell, images, found.image),
+                **attack_columns(cell, runtime),
+                **({"kind": "transfer"} if cell.transferred else {}),
+                "gradient_l1": None,
+                "objective": found.objective,
+                "steps": found.steps,
+                "final": found.steps == cell.attack.effort.steps,
+                "clean_score": clean[found.image],
+                "attack_score": found.example.score,
+                "loss": found.loss,
+                "best_restart": found.example.restart,
+                "best_step": found.example.step,
+                "forwards": cost.forwards,
+                "backwards": cost.backwards,
+                "zero_gradients": cost.zero_gradients,
+                **verified[id(found.example)]._asdict(),
+            }
+        )
+    return rows
 
 
 def _verify(

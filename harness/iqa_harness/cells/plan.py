@@ -297,17 +297,7 @@ class CellRef(NamedTuple):
     @classmethod
     def of(cls, cell: Cell) -> CellRef:
         """Name the parts of a cell."""
-        return cls(
-            cell.key,
-            cell.label,
-            cell.model_sha256,
-            cell.attack_name,
-            cell.epsilon,
-            cell.split,
-            cell.first,
-            cell.surrogate,
-            cell.ensemble,
-        )
+        return cls(**{name: getattr(cell, name) for name in cls._fields})
 
 
 class Rival(NamedTuple):

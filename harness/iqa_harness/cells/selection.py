@@ -47,7 +47,7 @@ def _mos_range(manifest: RunManifest) -> tuple[float, float] | None:
     return (float(str(ends[0])), float(str(ends[1]))) if isinstance(ends, list) and len(ends) == 2 else None
 
 
-def recorded_data(manifest: RunManifest, cache: Path | None, *, name: str | None = None) -> ImageSet:
+def recorded_data(manifest: RunManifest, cache: Path | str | None, *, name: str | None = None) -> ImageSet:
     """Open the images a run was of, as its suite names them.
 
     Args:

@@ -9,8 +9,8 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.command import Answer, App
-from iqa_harness.cli.printing import comparable, print_outcome
-from iqa_harness.machine.terminal import console, plain, say
+from iqa_harness.cli.printing import comparable, print_figures, print_outcome
+from iqa_harness.machine.terminal import say
 
 if TYPE_CHECKING:
     from iqa_results import Baseline
@@ -42,9 +42,6 @@ def save(
 @app.command()
 def show(baseline: BaselineArgument) -> Answer:
     """Print a baseline's record and its values."""
-    from rich.table import Table
-    from rich.text import Text
-
     from iqa_harness.api import gate as api
 
     found = api.show_baseline(baseline)
@@ -60,16 +57,13 @@ def show(baseline: BaselineArgument) -> Answer:
         f"{made.device}"
     )
     say(f"noise floor: {_noise(record)}")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "value", "metric"):
-        table.add_column(heading)
-    table.add_column("stored", justify="right")
+    rows = []
     for c in found.comparisons:
         value = "-" if c.before is None else f"{c.before:.3f}"
         shown = c.reason.partition(" -> ")[0] if c.row == "verdict" else value
         member = f" ({c.attack}/{c.objective})" if c.attack else ""
-        table.add_row(*(Text(plain(word)) for word in (c.model, c.row + member, c.metric, shown)))
-    console().print(table)
+        rows.append((c.model, c.row + member, c.metric, shown))
+    print_figures(("model", "value", "metric", "stored"), rows, names=3)
     return Answer(lambda: {"baseline": record, "values": found.comparisons})
 
 

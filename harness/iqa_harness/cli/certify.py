@@ -17,7 +17,9 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
 )
 from iqa_harness.cli.command import Answer
+from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 
 def certify(
@@ -60,8 +62,6 @@ def certify(
     code 1 if an attack of the run contradicts a certificate.
     """
     from iqa_harness.api import certify as api
-    from iqa_harness.cli.tables import print_view
-    from iqa_harness.machine.terminal import say
 
     if run is None and not model:
         raise typer.BadParameter("name a model with --model, or a run with --run")

@@ -10,7 +10,9 @@ import typer
 
 from iqa_harness.cli.arguments import CacheOption, QuietOption
 from iqa_harness.cli.command import Answer, App
+from iqa_harness.cli.printing import print_list
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 if TYPE_CHECKING:
     from iqa_harness.data.image_set import ImageSet
@@ -31,8 +33,6 @@ DataArgument = Annotated[
 def list_command() -> Answer:
     """List the data sets there are: embedded ones, and public ones for whose folder you are asked."""
     from iqa_harness.api import data as api
-    from iqa_harness.cli.tables import print_list
-    from iqa_harness.machine.terminal import say
 
     found = api.list_data()
     print_list(("set", "labels", "what it is"), found)
@@ -58,8 +58,6 @@ def info_command(data: DataArgument, cache: CacheOption = None, quiet: QuietOpti
 
 def _tell(images: ImageSet) -> None:
     """Print what a set holds."""
-    from iqa_harness.machine.terminal import say
-
     card = images.card
     splits = Counter(record.split for record in images.records)
     references = {s: len({r.reference for r in images.records if r.split == s}) for s in splits}
@@ -82,8 +80,6 @@ def _tell(images: ImageSet) -> None:
 
 def _describe(layout: Layout) -> None:
     """Print what is known of a public set before it is there."""
-    from iqa_harness.machine.terminal import say
-
     say(f"{layout.name}: {layout.title}, {layout.images:,} labelled images")
     say(f"get it from  {layout.url}")
     say(f"terms        {layout.terms}")
@@ -119,7 +115,6 @@ def prepare_command(
 ) -> Answer:
     """Make an embedded set, or read another one through once, so that later openings are quick."""
     from iqa_harness.api import data as api
-    from iqa_harness.machine.terminal import say
 
     images = api.prepare_data(data, cache=cache, pixels=pixels, progress=not quiet)
     say(f"{images.card.name}: {len(images)} images, fingerprint {images.fingerprint}")
@@ -138,7 +133,6 @@ def export_command(
 ) -> Answer:
     """Write a set as PNG files with a CSV of its labels, and say what to write after --data to use them."""
     from iqa_harness.api import data as api
-    from iqa_harness.machine.terminal import say
 
     written = api.export_data(data, out, limit=limit, cache=cache, progress=not quiet)
     say(written)
@@ -161,7 +155,6 @@ def check_command(
 ) -> Answer:
     """Read every row and every image afresh and report all that is wrong; exit code 1 if something is."""
     from iqa_harness.api import data as api
-    from iqa_harness.machine.terminal import say
 
     found = api.check_data(data, cache=cache, allow=allow or (), progress=not quiet)
     for finding in found.findings:
@@ -180,7 +173,6 @@ def cache_command(
 ) -> Answer:
     """Say how much room decoded images take, and of how much; `--clear` frees it."""
     from iqa_harness.api import data as api
-    from iqa_harness.machine.terminal import say
 
     held = api.pixel_cache(cache=cache, clear=clear)
     if clear:

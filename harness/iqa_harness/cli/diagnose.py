@@ -9,6 +9,8 @@ import typer
 
 from iqa_harness.cli.arguments import CacheOption, DeviceOption, QuietOption, ThreadsOption
 from iqa_harness.cli.command import Answer
+from iqa_harness.cli.printing import print_figures
+from iqa_harness.machine.terminal import say
 
 
 def diagnose(
@@ -33,8 +35,6 @@ def diagnose(
 ) -> Answer:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
     from iqa_harness.api import diagnose as api
-    from iqa_harness.cli.tables import print_figures
-    from iqa_harness.machine.terminal import say
 
     found = api.diagnose(
         model, data=data, split=split, limit=limit, batch=batch, out=out, maps=maps, cache=cache,

@@ -18,7 +18,9 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
 )
 from iqa_harness.cli.command import Answer
+from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 
 def evaluate(
@@ -56,8 +58,6 @@ def evaluate(
     earlier calls with this --name stay in the table.
     """
     from iqa_harness.api import evaluate as api
-    from iqa_harness.cli.tables import print_view
-    from iqa_harness.machine.terminal import say
 
     found = api.evaluate(
         model, data, split=split, name=name, store=store, device=device, threads=threads,

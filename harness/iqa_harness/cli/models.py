@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iqa_harness.api import models as api
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     BackboneOption,
@@ -17,6 +18,9 @@ from iqa_harness.cli.arguments import (
     ResultsOption,
 )
 from iqa_harness.cli.command import Answer, App
+from iqa_harness.cli.printing import print_list
+from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 app = App(no_args_is_help=True, help="List and describe models under test, bring them here and elsewhere.")
 EndpointOption = Annotated[
@@ -31,9 +35,6 @@ def list_command(
     plugin: PluginOption = None,
 ) -> Answer:
     """List the registered models, those of a plugin among them."""
-    from iqa_harness.api import models as api
-    from iqa_harness.cli.tables import print_list
-
     found = api.list_models(pattern, plugins=plugin or ())
     print_list(("model", "what it is"), list(found.items()))
     return Answer(found)
@@ -47,9 +48,6 @@ def show_command(
     quiet: QuietOption = False,
 ) -> Answer:
     """Print a model's card as JSON, with its number of parameters on stderr."""
-    from iqa_harness.api import models as api
-    from iqa_harness.machine.terminal import say
-
     found = api.show_model(model, backbone_weights=backbone_weights, plugins=plugin or ())
     say(found.card.model_dump_json(indent=1))
     if not quiet:
@@ -73,10 +71,6 @@ def check_command(
     quiet: QuietOption = False,
 ) -> Answer:
     """Check on a few images whether a model can be put under test; exit code 1 where a run refuses it."""
-    from iqa_harness.api import models as api
-    from iqa_harness.errors import ExitCode
-    from iqa_harness.machine.terminal import say
-
     found = api.check_model(
         model, images, device=device, backbone_weights=backbone_weights, plugins=plugin or (), cache=cache
     )
@@ -97,9 +91,6 @@ def import_command(
     ] = None,
 ) -> Answer:
     """Turn somebody else's checkpoint into one of ours; nothing in the file is run."""
-    from iqa_harness.api import models as api
-    from iqa_harness.machine.terminal import say
-
     folder, report = api.import_model(file, out=out, options=option or ())
     say(f"{report.layout} checkpoint, {report.converted} tensors: {report.model} {report.options}")
     if report.filled:
@@ -128,7 +119,6 @@ def push_command(
 ) -> Answer:
     """Bring a checkpoint and a page about it to a folder or, only if you say hf://, to Hugging Face."""
     from iqa_harness.api import hub as api
-    from iqa_harness.machine.terminal import say
 
     pushed = api.push_model(folder, place, run=run, store=store, endpoint=endpoint, trunk=not without_trunk)
     say(f"{pushed.place}: {', '.join(pushed.files)}")
@@ -143,7 +133,6 @@ def pull_command(
 ) -> Answer:
     """Bring a checkpoint from a folder or from Hugging Face, whole and checked or not at all."""
     from iqa_harness.api import hub as api
-    from iqa_harness.machine.terminal import say
 
     pulled = api.pull_model(place, out=out, endpoint=endpoint)
     say(str(pulled))

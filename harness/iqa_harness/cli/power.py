@@ -17,7 +17,9 @@ from iqa_harness.cli.arguments import (
     ThreadsOption,
 )
 from iqa_harness.cli.command import Answer
+from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 
 def power(
@@ -67,8 +69,6 @@ def power(
     A run keeps what was found, its tables and verdicts follow it. Exit code 1 if a model's plants are missed.
     """
     from iqa_harness.api import power as api
-    from iqa_harness.cli.tables import print_view
-    from iqa_harness.machine.terminal import say
 
     if (run is None) == (suite is None):
         raise typer.BadParameter("name a stored run, or a suite with --suite and its models with --model")

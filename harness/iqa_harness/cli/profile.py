@@ -9,6 +9,8 @@ import typer
 
 from iqa_harness.cli.arguments import DeviceOption, ThreadsOption
 from iqa_harness.cli.command import Answer
+from iqa_harness.cli.printing import print_figures
+from iqa_harness.machine.terminal import say
 
 if TYPE_CHECKING:
     from iqa_models.profile import Growth, Measured
@@ -34,8 +36,6 @@ def profile(
 ) -> Answer:
     """Print parameters, multiply-adds, time and memory of a model, by parts."""
     from iqa_harness.api import profile as api
-    from iqa_harness.cli.tables import print_figures
-    from iqa_harness.machine.terminal import say
 
     found = api.profile(
         model, size=size, batch=batch, precision=precision, repeats=repeats, growth=growth, out=out,

@@ -9,8 +9,9 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, ResultsOption
 from iqa_harness.cli.command import Answer, App
+from iqa_harness.cli.printing import print_list
 from iqa_harness.errors import ExitCode
-from iqa_harness.machine.terminal import console, plain, say
+from iqa_harness.machine.terminal import say
 from iqa_harness.wording import in_words
 
 if TYPE_CHECKING:
@@ -24,24 +25,22 @@ RunArgument = Annotated[str, typer.Argument(help="Name of the run in the store."
 @app.command("list")
 def list_command(store: ResultsOption = DEFAULT_STORE) -> Answer:
     """List the runs of a store with how far they came; exit code 4 if a manifest is damaged."""
-    from rich.table import Table
-    from rich.text import Text
-
     from iqa_harness.api.runs import list_runs
 
     found, damaged = list_runs(store)
     for reason in damaged:
         say(f"damaged: {reason}", err=True)
     briefs = [_brief(manifest) for manifest in found]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "suite", "data", "images", "models", "cells", "state", "started"):
-        table.add_column(column, no_wrap=True)
-    for manifest, brief in zip(found, briefs, strict=True):
-        cells = f"{brief['done']}/{brief['cells']}"
-        row = (brief["run"], brief["suite"], brief["data"], brief["images"], len(manifest.models), cells)
-        table.add_row(*(Text(plain(str(word))) for word in (*row, brief["status"], brief["started"])))
+    heads = ("run", "suite", "data", "images", "models", "cells", "state", "started")
+    rows = [
+        (
+            *(str(brief[key]) for key in heads[:4]), str(len(manifest.models)),
+            f"{brief['done']}/{brief['cells']}", str(brief["status"]), str(brief["started"]),
+        )
+        for manifest, brief in zip(found, briefs, strict=True)
+    ]  # fmt: skip
     if found:
-        console().print(table)
+        print_list(heads, rows)
     elif not damaged:
         say(f"no runs in {store}")
     return Answer(briefs, ExitCode.PARTIAL if damaged else ExitCode.OK)

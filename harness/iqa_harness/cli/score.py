@@ -10,6 +10,7 @@ import typer
 from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, QuietOption, ThreadsOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 
 def score(
@@ -30,7 +31,6 @@ def score(
     The scale, and files that have no score, are told on standard error.
     """
     from iqa_harness.api import score as api
-    from iqa_harness.machine.terminal import say
 
     found = api.score(
         model, images, device=device, threads=threads, eot_samples=eot_samples, seed=seed,

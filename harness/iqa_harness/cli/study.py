@@ -11,22 +11,27 @@ from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     BackboneOption,
     CacheOption,
+    ChangesOption,
+    DataOption,
     DeviceOption,
     PluginOption,
     QuietOption,
+    RangeOption,
+    SaveOption,
     StoreOption,
     WorkersOption,
 )
 from iqa_harness.cli.command import Answer
-from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
+from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import say
 
 
 def study(
     name: Annotated[str, typer.Argument(help="Study by name (see --list), or the path of a TOML file.")] = "",
     data: DataOption = None,
     mos_range: RangeOption = None,
-    settings: SetOption = None,
+    settings: ChangesOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="0,1,2: other seeds than the study's.")] = None,
     out: Annotated[
         Path | None,
@@ -56,8 +61,6 @@ def study(
 ) -> Answer:
     """Train every point of a study on every seed and print one table; finished runs are kept."""
     from iqa_harness.api import study as api
-    from iqa_harness.cli.tables import print_view
-    from iqa_harness.machine.terminal import say
 
     plugins = plugin or ()
     if known or not name:

@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
+from iqa_harness.api import suites as api
 from iqa_harness.cli.arguments import DEFAULT_STORE, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer, App
+from iqa_harness.cli.printing import print_figures, print_list
+from iqa_harness.machine.terminal import say
 
 app = App(no_args_is_help=True, help="List, print, check and build suites.")
 
@@ -17,9 +20,6 @@ app = App(no_args_is_help=True, help="List, print, check and build suites.")
 @app.command("list")
 def list_command() -> Answer:
     """List the suites that ship."""
-    from iqa_harness.api import suites as api
-    from iqa_harness.cli.tables import print_list
-
     found = api.list_suites()
     print_list(("suite", "what it is"), list(found.items()))
     return Answer(found)
@@ -30,9 +30,6 @@ def show_command(
     suite: Annotated[str, typer.Argument(help="Name, or path of a TOML file.")], quiet: QuietOption = False
 ) -> Answer:
     """Print a suite's TOML after checking it, with its hash on stderr."""
-    from iqa_harness.api import suites as api
-    from iqa_harness.machine.terminal import say
-
     loaded = api.show_suite(suite)
     typer.echo(loaded.text, nl=False)
     if not quiet:
@@ -43,9 +40,6 @@ def show_command(
 @app.command("validate")
 def validate_command(suite: Annotated[str, typer.Argument(help="Name, or path of a TOML file.")]) -> Answer:
     """Check a suite: every mistake at once with exit code 3, or what it holds."""
-    from iqa_harness.api import suites as api
-    from iqa_harness.machine.terminal import say
-
     found = api.validate_suite(suite)
     radii = ", ".join(f"{epsilon:g}" for epsilon in found.epsilons)
     say(
@@ -67,11 +61,7 @@ def build_command(
     store: ResultsOption = DEFAULT_STORE,
 ) -> Answer:
     """Build a suite of what lowered suite_min most for its gradients in a run, judged on models left out."""
-    from iqa_harness.api.suite_builder import build_suite
-    from iqa_harness.cli.tables import print_figures
-    from iqa_harness.machine.terminal import say
-
-    found = build_suite(run, name=name, budget=budget, min_gain=min_gain, store=store, out=out)
+    found = api.build_suite(run, name=name, budget=budget, min_gain=min_gain, store=store, out=out)
     rows = [(each.member, f"{each.gradients:,.1f}", f"{each.fall:.3f}") for each in found.members]
     rows.append((f"all of {run}", f"{found.whole_gradients:,.1f}", f"{found.whole:.3f}"))
     print_figures(("members up to", "gradients an image", "mean fall of SROCC"), rows)

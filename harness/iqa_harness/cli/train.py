@@ -11,13 +11,18 @@ from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
     BackboneOption,
     CacheOption,
+    ChangesOption,
+    DataOption,
     DeviceOption,
     PluginOption,
     QuietOption,
+    RangeOption,
+    SaveOption,
     StoreOption,
 )
 from iqa_harness.cli.command import Answer
-from iqa_harness.cli.training import DataOption, RangeOption, SaveOption, SetOption
+from iqa_harness.cli.printing import print_view
+from iqa_harness.machine.terminal import say
 
 
 def train(
@@ -26,7 +31,7 @@ def train(
     ],
     data: DataOption = None,
     mos_range: RangeOption = None,
-    settings: SetOption = None,
+    settings: ChangesOption = None,
     size: Annotated[str | None, typer.Option("--size", help="Of SMART-IQA: tiny, small or base.")] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="0,1,2: one model a seed, then mean and deviation.")
@@ -58,8 +63,6 @@ def train(
 ) -> Answer:
     """Train models; what is trained already is kept, what was interrupted goes on."""
     from iqa_harness.api import train as api
-    from iqa_harness.cli.tables import print_view
-    from iqa_harness.machine.terminal import say
 
     if show:
         text = api.show_training(preset, data=data, settings=settings, size=size)

@@ -69,7 +69,7 @@ def list_layouts() -> dict[str, Layout]:
 def open_data(
     source: Data,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
     progress: bool = True,
     mos_range: tuple[float, float] | None = None,
     **options: str,
@@ -210,7 +210,11 @@ class CheckReport(NamedTuple):
 
 
 def check_source(
-    name: str | Path, *, allowed: Collection[str] = (), cache_dir: Path | None = None, progress: bool = True
+    name: str | Path,
+    *,
+    allowed: Collection[str] = (),
+    cache_dir: Path | str | None = None,
+    progress: bool = True,
 ) -> CheckReport:
     """Read a whole set afresh, images included, and return everything that is wrong with it.
 

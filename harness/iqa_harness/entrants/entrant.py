@@ -28,7 +28,7 @@ class Entrant:
     """What to write after ``--model`` to make it again, None for an object of the caller's own."""
     plugins: tuple[Path, ...] = ()
     """Files to run before the model can be made again."""
-    backbone_weights: Path | None = None
+    backbone_weights: Path | str | None = None
     """File its trunk's weights were read from, None if it has none or its checkpoint holds them."""
     note: str | None = None
     """What a reader of its scores must know that follows from how it was made, such as `UNTRAINED`."""

@@ -120,7 +120,7 @@ def argument_text(argument: ModelArgument) -> str:
 
 
 def load_entrant(
-    argument: ModelArgument, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+    argument: ModelArgument, backbone_weights: Path | str | None = None, plugins: tuple[Path, ...] = ()
 ) -> Entrant:
     """Create or load the model a user named.
 
@@ -185,7 +185,7 @@ def _with_weights(name: str, options: dict[str, Any]) -> QualityModel:
 
 
 def as_entrant(
-    model: Model, *, backbone_weights: Path | None = None, plugins: tuple[Path, ...] = ()
+    model: Model, *, backbone_weights: Path | str | None = None, plugins: tuple[Path, ...] = ()
 ) -> Entrant:
     """Return a model under test, whatever it was given as.
 
@@ -226,7 +226,7 @@ def as_entrant(
 def as_entrants(
     models: Model | Mapping[str, Any] | Iterable[Model],
     *,
-    backbone_weights: Path | None = None,
+    backbone_weights: Path | str | None = None,
     plugins: tuple[Path, ...] = (),
 ) -> list[Entrant]:
     """Return several models: one, a sequence of them, or a mapping from label to model."""
@@ -253,8 +253,7 @@ def from_record(
     record: ModelRecord,
     *,
     plugged: bool = False,
-    backbone_weights: Path | None = None,
-    same: bool = False,
+    backbone_weights: Path | str | None = None,
 ) -> Entrant:
     """Make a run's model again, as its manifest says.
 
@@ -262,11 +261,10 @@ def from_record(
         record: of the run's manifest.
         plugged: whether the user's own plugins were run; a manifest is data and does not decide that.
         backbone_weights: file for its trunk, if it has moved.
-        same: refuse a model that is another one now.
 
     Raises:
         RunError: its checkpoint is not where the run found it, it is of a plugin that was not given, or an
-            object of the process that ran it; with `same`, it is another one now.
+            object of the process that ran it.
         ModelError: it cannot be made.
     """
     refuse_code(record)
@@ -275,7 +273,7 @@ def from_record(
             f"model {record.name!r} is of a plugin; run it again with --plugin {record.plugins[0].path}"
         )
     argument, defences = split_defences(record.argument or str(record.card.get("name")))
-    weights = backbone_weights or (Path(record.backbone_weights) if record.backbone_weights else None)
+    weights = backbone_weights or record.backbone_weights
     if record.checkpoint is not None:
         folder = Path(record.checkpoint)
         if not folder.is_dir():
@@ -290,13 +288,7 @@ def from_record(
         known = record.card.get("options")
         options = dict(known) if isinstance(known, dict) else {}
         entrant = load_entrant(ModelArgument(record.name, argument, options, None), weights)
-    entrant = behind(entrant, defences, record.name)
-    if same and entrant.sha256 != record.sha256:
-        raise RunError(
-            f"model {record.name!r} is another one now (sha256 {entrant.sha256[:12]}, the run had "
-            f"{record.sha256[:12]}): what the run found cannot be found again"
-        )
-    return entrant
+    return behind(entrant, defences, record.name)
 
 
 def run_plugins(files: Iterable[str | Path] | None) -> tuple[Path, ...]:

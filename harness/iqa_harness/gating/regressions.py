@@ -31,7 +31,7 @@ from iqa_harness.evidence.flags import VERDICTS
 from iqa_harness.gating.baselines import Standpoint
 from iqa_harness.gating.comparable import require_comparable
 from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates
-from iqa_harness.measures.correlation import Metric, Vector, plcc, srocc
+from iqa_harness.measures.correlation import METRICS, Metric, Vector, plcc, srocc
 from iqa_harness.tables.minima import is_member, lowest_member
 from iqa_results import NoiseFloor
 
@@ -99,7 +99,8 @@ class Regression(Comparison):
     """A value that got worse."""
 
 
-class Gated(NamedTuple):
+@dataclass(frozen=True)
+class Gated:
     """What a gate found."""
 
     comparisons: list[Comparison]
@@ -394,9 +395,7 @@ def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comp
     )  # fmt: skip
 
 
-def noise_floors(
-    sides: Sequence[Standpoint], metrics: Sequence[Metric] = ("srocc", "plcc")
-) -> list[NoiseFloor]:
+def noise_floors(sides: Sequence[Standpoint]) -> list[NoiseFloor]:
     """Return the largest difference between any two of several runs that should be equal, value by value.
 
     Raises:
@@ -413,7 +412,7 @@ def noise_floors(
             "could vary; train the models again with other seeds, or attack them again in another store with "
             "other threads, on another machine"
         )
-    return list(_floors(sides, metrics))
+    return list(_floors(sides))
 
 
 def _ordered_scores(side: Standpoint) -> pd.DataFrame:
@@ -422,10 +421,10 @@ def _ordered_scores(side: Standpoint) -> pd.DataFrame:
     return ordered
 
 
-def _floors(sides: Sequence[Standpoint], metrics: Sequence[Metric]) -> Iterator[NoiseFloor]:
+def _floors(sides: Sequence[Standpoint]) -> Iterator[NoiseFloor]:
     for model in sides[0].record.models:
         bootstrap = _bootstrap(sides[0], model.name, 1)
-        for metric in metrics:
+        for metric in METRICS:
             values = [_values(side, model.name, metric, bootstrap) for side in sides]
             for place in values[0]:
                 points = [v[place].replicates.point.value for v in values if place in v]

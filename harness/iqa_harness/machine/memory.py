@@ -34,10 +34,10 @@ def predicted_peak(a: Peak, b: Peak, images: int) -> float:
     return a.bytes + each * (images - a.images)
 
 
-def largest_chunk(a: Peak, b: Peak, free: int, most: int = MOST) -> int:
+def largest_chunk(a: Peak, b: Peak, free: int) -> int:
     """Return the largest power of two of images whose gradient takes `SHARE` of the free bytes or less."""
     chunk = 1
-    while 2 * chunk <= most and predicted_peak(a, b, 2 * chunk) <= SHARE * free:
+    while 2 * chunk <= MOST and predicted_peak(a, b, 2 * chunk) <= SHARE * free:
         chunk *= 2
     return chunk
 

@@ -94,12 +94,12 @@ class Meter:
         if self._show:
             self.line(f"about {in_words(seconds)}, by gradients timed on this machine")
 
-    def advance(self, amount: int = 1, *, doing: str | None = None, note: str = "") -> None:
-        """Count finished work; `doing` names what is at hand, `note` ends the line of a log."""
-        self.at(self._done + amount, doing=doing, note=note)
+    def advance(self, *, doing: str | None = None) -> None:
+        """Count a finished piece of work; `doing` names what is at hand."""
+        self.at(self._done + 1, doing=doing)
 
     def at(self, done: int, *, doing: str | None = None, note: str = "") -> None:
-        """Say how much is finished; without a bar once a minute, with the share done and the time left."""
+        """Say how much is finished; without a bar once a minute, with share done, `note` and time left."""
         self._bar.update(self._task, completed=done, description=plain(doing or self.name))
         self._done = done
         now = time.monotonic()

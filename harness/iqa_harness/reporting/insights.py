@@ -1,21 +1,26 @@
-"""What a model looks at: attention over stages and feature maps, as frames for reports."""
+"""What a model looks at, as frames and files for reports: attention, feature maps, a neck's diagnostics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import RunError
 from iqa_models import QualityModel
 from iqa_models.hyper.model import HyperQuality
+from iqa_models.srm import DiagnosticRow
 from iqa_reports import make_frame
 from iqa_reports.inputs.frames import Attention, Feature
 from iqa_results import write_parquet
+
+SCHEMA_VERSION = 1
+"""Raised when the columns of the file of diagnostics change."""
 
 
 def attention_frame(model: QualityModel, label: str, images: ImageSet, device: str = "cpu") -> pa.Table:
@@ -81,6 +86,35 @@ def by_quality(images: ImageSet, count: int) -> list[int]:
     return [order[round(k * (len(order) - 1) / (count - 1))] for k in range(count)]
 
 
-def write_frame(path: Path, frame: pa.Table) -> Path:
-    """Write a frame as Parquet, whole or not at all."""
-    return write_parquet(path, frame)
+def image_batches(images: ImageSet, batch: int, device: str) -> Iterator[Tensor]:
+    """Yield an image set as batches (B, 3, H, W) in [0, 1], in its own order."""
+    for start in range(0, len(images), batch):
+        stop = min(start + batch, len(images))
+        yield torch.stack([to_tensor(images.read(index), device) for index in range(start, stop)])
+
+
+def write_diagnostics(
+    path: Path, rows: Sequence[DiagnosticRow], *, context: Iterable[tuple[str, str]]
+) -> Path:
+    """Write rows as Parquet, whole or not at all.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        rows: of `SRMQuality.diagnostics`.
+        context: names and values that are stored in the file's metadata (model, data, weights).
+
+    Returns:
+        The path.
+    """
+    schema = pa.schema(
+        [
+            pa.field("table", pa.string(), nullable=False),
+            pa.field("quantity", pa.string(), nullable=False),
+            pa.field("place", pa.string(), nullable=False),
+            pa.field("statistic", pa.string(), nullable=False),
+            pa.field("value", pa.float64(), nullable=False),
+            pa.field("samples", pa.int64(), nullable=False),
+        ],
+        metadata={"schema_version": str(SCHEMA_VERSION), **dict(context)},
+    )
+    return write_parquet(path, pa.Table.from_pylist([row._asdict() for row in rows], schema))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,37 +82,26 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
         store.read_table(run, name) if store.has_table(run, name) else None
         for name in ("flags", "measures", "power")
     )
-    own = [] if measures is None else MEASURE.rows(measures)
-    return StoredRun(
-        _as_stored(store, manifest, table),
-        table,
-        store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table(),
-        flags,
-        model_costs(own),
-        (),
-        store.root.name,
-        attack_optimality(own),
-        radii=radius_measures(own),
-        power=power,
-        certificates=certificates_of(store, run),
-    )
+    rows = store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table()
+    stored = StoredRun(_as_stored(store, manifest, table), table, rows, flags, power=power)
+    return _completed(stored, measures, store, run)
 
 
 def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
     """Return a run with tables as they were just computed from its rows, stored or not."""
-    own = MEASURE.rows(tables.measures)
-    return StoredRun(
-        manifest,
-        tables.table,
-        tables.intervals,
-        tables.flags,
-        model_costs(own),
-        (),
-        store.root.name,
-        attack_optimality(own),
+    made = StoredRun(manifest, tables.table, tables.intervals, tables.flags, power=tables.power)
+    return _completed(made, tables.measures, store, manifest.run)
+
+
+def _completed(made: StoredRun, measures: pa.Table | None, store: ResultStore, run: str) -> StoredRun:
+    own = [] if measures is None else MEASURE.rows(measures)
+    return replace(
+        made,
+        costs=model_costs(own),
+        origin=store.root.name,
+        optimalities=attack_optimality(own),
         radii=radius_measures(own),
-        power=tables.power,
-        certificates=certificates_of(store, manifest.run),
+        certificates=certificates_of(store, run),
     )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +17,14 @@ from iqa_attacks import AttackResult
 from iqa_harness.cells.compute import attacked_model, to_tensor
 from iqa_harness.cells.examples import recreate
 from iqa_harness.cells.plan import Cell, plan
-from iqa_harness.cells.selection import recorded_data, recorded_selection, recorded_suite
+from iqa_harness.cells.selection import recorded_selection, recorded_suite
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.naming import from_record
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
 from iqa_reports import StoredRun, Triptych
-from iqa_results import ResultStore, RunManifest
+from iqa_results import ResultStore
 
 LARGE, SMALL = 320, 128
 """Longer side of a picture in the page, in pixels: of a model's ENLARGED images, and of the others."""
@@ -60,11 +58,9 @@ class _Worst(NamedTuple):
 def worst_images(
     store: ResultStore,
     run: StoredRun,
+    entrants: Sequence[Entrant],
+    data: ImageSet,
     count: int,
-    runtime: Runtime = Runtime(),  # noqa: B008 - a frozen record
-    *,
-    cache: Path | None = None,
-    plugged: bool = False,
 ) -> tuple[Triptych, ...]:
     """Return for every model the images whose place in the order the composed worst case moved farthest.
 
@@ -74,18 +70,15 @@ def worst_images(
     Args:
         store: of the run.
         run: as read.
+        entrants: its models.
+        data: its images.
         count: images a model.
-        cache: of the embedded data.
-        runtime: device and chunk sizes.
-        plugged: whether the user's own plugins were run.
 
     Raises:
-        RunError: data or a model is not what the run recorded (moved, changed, or not to be made again).
+        RunError: a cell is not in the suite's plan any more.
     """
     manifest = run.manifest
-    runtime = dataclasses.replace(runtime, choices=choices_of(manifest))
-    entrants = [from_record(record, plugged=plugged, same=True) for record in manifest.models]
-    data = _data(manifest, cache)
+    runtime = Runtime(choices=choices_of(manifest))
     stored = set(run.intervals.column("image_id").to_pylist())
     work = plan(recorded_suite(manifest), entrants, data, recorded_selection(manifest, data, stored))
     cells = {cell.key: cell for cell in work.cells}
@@ -110,16 +103,6 @@ def worst_images(
             result = held[source.key]
             made.append(_triptych(entrant.label, worst, cell, result, work.images, large=place < ENLARGED))
     return tuple(made)
-
-
-def _data(manifest: RunManifest, cache: Path | None) -> ImageSet:
-    images = recorded_data(manifest, cache)
-    if images.fingerprint != manifest.data.sha256:
-        raise RunError(
-            f"data {manifest.data.name!r} is another one now (sha256 {images.fingerprint[:12]}, run "
-            f"{manifest.run!r} had {manifest.data.sha256[:12]}); leave out --images"
-        )
-    return images
 
 
 def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_Worst]:

@@ -139,18 +139,7 @@ class Ledger:
                 update={"status": "failed", "error": report.error}
             )
             return
-        self._records[report.key] = record.model_copy(
-            update={
-                "status": "done",
-                "error": report.error,
-                "bytes": report.bytes,
-                "forwards": report.forwards,
-                "backwards": report.backwards,
-                "seconds": report.seconds,
-                "device": report.device,
-                "harness": report.harness,
-            }
-        )
+        self._records[report.key] = record.model_copy(update={**report._asdict(), "status": "done"})
 
     def _meet(self, outcome: Outcome, cells: int, executor: str) -> None:
         seen = outcome.worker
@@ -230,14 +219,5 @@ def report_of(key: str, rows: Sequence[Mapping[str, Any]], status: Status) -> Ce
 
 def _missing(record: CellRecord) -> CellRecord:
     """Return a record of a cell without a part; why it failed the last time stays."""
-    return CellRecord(
-        key=record.key,
-        model=record.model,
-        attack=record.attack,
-        epsilon=record.epsilon,
-        split=record.split,
-        first=record.first,
-        count=record.count,
-        status="failed" if record.error else "missing",
-        error=record.error,
-    )
+    place = record.model_dump(include={"key", "model", "attack", "epsilon", "split", "first", "count"})
+    return CellRecord(**place, status="failed" if record.error else "missing", error=record.error)

@@ -7,10 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import JsonValue
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from iqa_attacks import AttackFailed
+from iqa_attacks import AttackFailed, score, score_and_gradient
+from iqa_attacks.seeding import seeded
 from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Work
 from iqa_harness.data.image_set import ImageSet
@@ -30,7 +33,6 @@ from iqa_harness.evidence.model_checks import (
 )
 from iqa_harness.evidence.probes import probe_model
 from iqa_harness.machine.devices import device_name, out_of_memory
-from iqa_harness.machine.operations import operations
 from iqa_harness.machine.runtime import Runtime
 from iqa_models import QualityModel
 from iqa_results import ModelRecord, PluginRecord, RunManifest, peak_flops
@@ -81,6 +83,24 @@ def _operations(model: QualityModel, work: Work, device: str) -> tuple[int, int]
     with suppress(AttackFailed):  # no gradient, no share: its attacks say why
         return operations(model, to_tensor(work.images.read(0), device))
     return None
+
+
+def operations(model: QualityModel, image: Tensor) -> tuple[int, int]:
+    """Return the operations of one evaluation and of one input gradient (its evaluation included).
+
+    Convolutions and matrix products, a multiply-add as two; all else is too little to count. What a
+    model computes twice to save memory counts twice.
+
+    Args:
+        model: in eval mode.
+        image: (3, H, W) on its device.
+    """
+    counts = []
+    for compute in (score, score_and_gradient):
+        with seeded(0, torch.device(image.device)), FlopCounterMode(display=False) as counted:
+            compute(model, image.unsqueeze(0), chunk=1)
+        counts.append(int(counted.get_total_flops()))
+    return counts[0], counts[1]
 
 
 def _plugin_record(path: Path) -> PluginRecord:

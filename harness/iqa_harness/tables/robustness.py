@@ -189,7 +189,7 @@ def robustness_table(
 
 
 def standings_of(
-    store: ResultStore, manifest: RunManifest, models: Iterable[str], *, resamples: int = RESAMPLES
+    store: ResultStore, manifest: RunManifest, models: Iterable[str]
 ) -> dict[str, dict[Place, Standing]]:
     """Return what models of a run are compared by, at every radius: model to place to standing.
 
@@ -197,12 +197,11 @@ def standings_of(
         store: where the parts are.
         manifest: the run's.
         models: names in the run.
-        resamples: draws of the bootstrap, the same of all models.
     """
     records = {record.name: record for record in manifest.models}
     return {
         name: dict(
-            _of_model(records[name], model_rows(store, manifest, name), [], manifest, resamples).standings
+            _of_model(records[name], model_rows(store, manifest, name), [], manifest, RESAMPLES).standings
         )
         for name in models
     }

@@ -69,13 +69,11 @@ class Figures(BaseModel):
 
 @torch.no_grad()
 def score_images(
-    model: QualityModel, data: ImageSet, *, batch_size: int = 8, device: torch.device | str = "cpu"
+    model: QualityModel, data: ImageSet, *, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
     """Return the model's scores of a set's whole images in eval mode, (N,), in the set's order."""
     model.eval()
-    parts = [
-        model(images.to(device)).cpu().to(torch.float64).numpy() for images in whole_batches(data, batch_size)
-    ]
+    parts = [model(images.to(device)).cpu().to(torch.float64).numpy() for images in whole_batches(data, 8)]
     return np.concatenate(parts) if parts else np.empty(0)
 
 

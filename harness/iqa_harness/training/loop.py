@@ -56,7 +56,7 @@ def train(
     data: ImageSet,
     out: Path,
     *,
-    backbone_weights: Path | None = None,
+    backbone_weights: Path | str | None = None,
     run: RunOptions | None = None,
     progress: bool = False,
     overwrite: bool = False,
@@ -118,7 +118,7 @@ def _check_splits(config: TrainConfig, data: ImageSet) -> None:
         )
 
 
-def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | None = None) -> str:
+def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | str | None = None) -> str:
     """Return the sha256 of what decides the weights: settings, first weights, images and labels read.
 
     Raises:
@@ -128,9 +128,9 @@ def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | N
     images = [[r.image_id, r.mos, r.split, r.sha256] for r in data.records if r.split in splits]
     content: list[object] = [PROTOCOL, config.identity(), data.card.mos_range, images]
     if backbone_weights is not None:
-        if not backbone_weights.is_file():
+        if not Path(backbone_weights).is_file():
             raise MissingWeights(f"no file of backbone weights {backbone_weights}")
-        with backbone_weights.open("rb") as file:
+        with Path(backbone_weights).open("rb") as file:
             content.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -144,7 +144,7 @@ class _Run:
         data: ImageSet,
         out: Path,
         identity: str,
-        backbone_weights: Path | None,
+        backbone_weights: Path | str | None,
         run: RunOptions,
     ) -> None:
         self.config, self.run, self.device = config, run, torch.device(run.device)
@@ -396,7 +396,7 @@ class _Run:
         write_epochs(self.out, progress.log)
 
 
-def _create(config: TrainConfig, backbone_weights: Path | None) -> QualityModel:
+def _create(config: TrainConfig, backbone_weights: Path | str | None) -> QualityModel:
     options = dict(config.options)
     if backbone_weights is not None:
         options = {name: value for name, value in options.items() if name != "pretrained"}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import JsonValue
 
@@ -27,6 +27,7 @@ from iqa_harness.training.config import (
 from iqa_harness.training.options import RunOptions
 
 if TYPE_CHECKING:
+    from iqa_harness.data.catalogue import Data
     from iqa_harness.data.image_set import ImageSet
 
 DEMOS = {
@@ -47,12 +48,26 @@ class TrainSession(RunOptions):
     """Images, None for the settings' own set."""
     mos_range: tuple[float, float] | None = None
     """Ends of the label scale of a CSV."""
-    cache: Path | None = None
+    cache: Path | str | None = None
     """Root of the cache of data."""
-    backbone_weights: Path | None = None
+    backbone_weights: Path | str | None = None
     """File the trunks start from, instead of what the settings say."""
     progress: bool = True
     """Whether to report on stderr."""
+
+    @classmethod
+    def of(cls, data: Data | None, mos_range: tuple[float, float] | None, **options: Any) -> TrainSession:
+        """Return a session on images given as anything; a table or list is opened, its label range read.
+
+        Raises:
+            DataError: a table or list that cannot be used.
+        """
+        from iqa_harness.data import ImageSet, open_data
+
+        if not (data is None or isinstance(data, str | Path | ImageSet)):
+            data = open_data(data, cache_dir=options.get("cache"), mos_range=mos_range)
+            mos_range = None
+        return cls(data=data, mos_range=mos_range, **options)
 
     def open(self, config: TrainConfig) -> ImageSet:
         """Open the images for some settings.
@@ -185,7 +200,7 @@ def model_folder(store: Path, name: str) -> Path:
 
 
 def train_side_by_side(
-    presets: Sequence[str], store: Path, cache: Path | None, *, progress: bool = True
+    presets: Sequence[str], store: Path, cache: Path | str | None, *, progress: bool = True
 ) -> None:
     """Train the presets that have no checkpoint yet in processes of their own, if there are cores for it.
 
@@ -209,7 +224,7 @@ def train_side_by_side(
 
 
 def train_in_processes(
-    presets: Sequence[str], store: Path, cache: Path | None, *, cores: int, progress: bool = True
+    presets: Sequence[str], store: Path, cache: Path | str | None, *, cores: int, progress: bool = True
 ) -> None:
     """Train every preset in a process of its own, `cores` at once, and wait for them.
 

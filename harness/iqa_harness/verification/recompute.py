@@ -1,4 +1,4 @@
-"""Checks, scores and attacks of a run, made again from its models and images."""
+"""Checks, scores and attacks of a run, made again from its models and images; kept images scored again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 
 from iqa_attacks import AttackError
 from iqa_harness.cells.compute import attacked_model, craft, run_cell
-from iqa_harness.cells.examples import Examples, used_elsewhere
+from iqa_harness.cells.examples import Examples, stored, used_elsewhere
 from iqa_harness.cells.plan import Cell, Work
+from iqa_harness.cells.scoring import Scorer
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.check import Check
@@ -26,8 +27,8 @@ from iqa_harness.machine.tuning import Copies, choices_of
 from iqa_harness.measures.model_scores import range_of
 from iqa_harness.running.model_records import Before, measured_as_first, measured_checks
 from iqa_harness.verification.finding import Finding, cell_name, row_name, shown, within
-from iqa_harness.verification.rows import SCORE_SLACK, UNPLANNED
-from iqa_results import ROW, ModelRecord, RunManifest
+from iqa_harness.verification.rows import BUDGET_SLACK, SCORE_SLACK, UNPLANNED
+from iqa_results import ROW, ModelRecord, ResultStore, RunManifest
 
 AGAIN_SLACK = 1e-3
 """Largest difference of a number made again, in score ranges, or relative above 1: rounding decides signs of
@@ -291,3 +292,47 @@ def _same_place(manifest: RunManifest, runtime: Runtime) -> bool:
         == (runtime.at_most, 8 * runtime.at_most)
         and "reduced_chunks" not in tuning
     )
+
+
+def kept_differ(again: Again, store: ResultStore) -> Iterator[tuple[int, list[Finding]]]:
+    """Score all kept images of the main radius again; yield the number of rows of a cell and what differs.
+
+    Last cell and image first, each alone, before a model is shown anything else: one that remembers what it
+    was shown in the run has another past here.
+    """
+    for entrant in again.entrants:
+        main = [c for c in again.possible(entrant.label) if again.is_main(c) and c.surrogate is None]
+        for cell in reversed(main):
+            images = again.work.images
+            result = stored(cell, images, again.runtime.device, store)
+            if result is None:
+                continue
+            scorer = Scorer(again.models[cell.label], seed=cell.seed, draws=cell.draws)
+            scores: dict[int, float] = {}
+            try:
+                for found in reversed(result.found):
+                    name = images.records[cell.first + found.image].image_id
+                    if id(found.example) not in scores:
+                        (scores[id(found.example)],) = scorer.of([found.example.pixels], [name])
+            except AttackError as error:
+                yield 0, [Finding("cell", cell.label, f"its kept images cannot be scored: {error}")]
+                continue
+            places = {
+                (found.objective, found.steps, cell.first + found.image): scores[id(found.example)]
+                for found in result.found
+            }
+            yield len(places), list(_differing(again, cell, places))
+
+
+def _differing(again: Again, cell: Cell, places: Mapping[tuple[Any, ...], float]) -> Iterator[Finding]:
+    low, high = again.models[cell.label].spec.score_range
+    for row in again.parts[cell.key].to_pylist():
+        now = places.get((row["objective"], row["steps"], row["position"]))
+        if now is None or row["projection_moved"] > BUDGET_SLACK:
+            continue
+        if not within(row["adv_score"], now, AGAIN_SLACK * (high - low)):
+            detail = (
+                f"adv_score: {shown(row['adv_score'])} is stored, the kept image has {shown(now)} where no "
+                "other was scored before it"
+            )
+            yield Finding("row", f"{cell.label}, {row_name(row)}", detail)

@@ -18,7 +18,6 @@ from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
 from iqa_harness.verification.finding import ORDER, Finding, cell_name
-from iqa_harness.verification.kept import kept_differ
 from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
@@ -29,7 +28,7 @@ from iqa_harness.verification.manifest import (
     place_of,
     suite_differs,
 )
-from iqa_harness.verification.recompute import Again
+from iqa_harness.verification.recompute import Again, kept_differ
 from iqa_harness.verification.rows import rows_differ, rows_disagree
 from iqa_harness.verification.tables import tables_differ
 from iqa_results import ResultsError, ResultStore, RunManifest

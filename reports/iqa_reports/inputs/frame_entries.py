@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from iqa_reports import text
 from iqa_reports.inputs.frames import Result
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, with_best
+from iqa_reports.table_view import Entry, Group, Notes, TableView, columns, missing, with_best
+from iqa_reports.table_view import stub as stub_of
 
 METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
 """How metrics are written."""
@@ -26,14 +28,10 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
     Two values for one place are never averaged here: the entry says that they are two.
     """
     if not found:
-        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+        return missing(notes, f"missing: {what}")
     if len(found) > 1:
         suites = ", ".join(distinct(r.suite or "evaluate" for r in found))
-        return Entry(
-            text.DASH,
-            "missing",
-            mark=notes.mark(f"{len(found)} values for one place (of {suites}); pick one"),
-        )
+        return missing(notes, f"{len(found)} values for one place (of {suites}); pick one")
     one = found[0]
     if one.value is None:
         reason = one.undefined or "no reason given"
@@ -50,34 +48,30 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
     """Return a size in units, or a dash with why it is missing."""
     if value is None:
-        return Entry(text.DASH, "missing", mark=notes.mark(f"missing: {what}"))
+        return missing(notes, f"missing: {what}")
     return Entry(f"{value / unit:,.{digits}f}", "number", number=value / unit)
 
 
 def of(
-    results: Iterable[Result],
-    model: str,
-    metric: str,
-    *,
-    row: str = "clean",
-    data: str | None = None,
-    norm: str | None = None,
-    epsilon: float | None = None,
-    suite: str | None = None,
+    results: Iterable[Result], model: str, metric: str, *, row: str = "clean", **place: Any
 ) -> list[Result]:
     """Return a model's results in one place; a clean value measured twice on the same images is one."""
-    found = [
-        r
-        for r in results
-        if (r.model, r.metric, r.row) == (model, metric, row)
-        and (data is None or r.data == data)
-        and (norm is None or r.norm == norm)
-        and (epsilon is None or r.epsilon == epsilon)
-        and (suite is None or r.suite == suite)
-    ]
+    wanted = {"model": model, "metric": metric, "row": row, **place}
+    found = [r for r in results if all(getattr(r, name) == value for name, value in wanted.items())]
     if row == "clean" and len({(r.data, r.split, r.images, r.value) for r in found}) == 1:
         return found[:1]
     return found
+
+
+def pair_entries(
+    results: Sequence[Result], model: str, places: Iterable[tuple[dict[str, Any], str]], notes: Notes
+) -> list[Entry]:
+    """Return SROCC and PLCC of a model in several places, each with what is said where it is missing."""
+    return [
+        result_entry(of(results, model, metric, **place), notes, why)
+        for place, why in places
+        for metric in SHOWN
+    ]
 
 
 def splits_apart(results: Sequence[Result]) -> list[Result]:
@@ -94,10 +88,9 @@ def splits_apart(results: Sequence[Result]) -> list[Result]:
     ]
 
 
-def metric_groups(labels: Sequence[str], metrics: Sequence[str] = SHOWN) -> tuple[Group, ...]:
-    """Return a group of metrics a label."""
-    headings = tuple(Heading(METRIC_NAMES.get(m, m), numeric=True) for m in metrics)
-    return tuple(Group(name, headings) for name in labels)
+def metric_groups(labels: Sequence[str]) -> tuple[Group, ...]:
+    """Return a group of SROCC and PLCC a label."""
+    return tuple(columns(*(METRIC_NAMES[m] for m in SHOWN), group=name) for name in labels)
 
 
 def frame_table(
@@ -115,7 +108,7 @@ def frame_table(
     return TableView(
         name=name,
         caption=caption,
-        stub=tuple(Heading(words, numeric=False) for words in stub),
+        stub=stub_of(*stub),
         groups=tuple(groups),
         rows=with_best(rows, best),
         notes=(*notes.listed(), *(("", remark) for remark in remarks)),

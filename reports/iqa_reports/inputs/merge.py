@@ -65,6 +65,10 @@ class StoredRun:
     """Floors under the correlations, if the run was certified."""
 
 
+_TABLES = ("table", "intervals", "flags", "power", "certificates")
+_ROWS = ("triptychs", "optimalities", "radii")
+
+
 class Comparable(NamedTuple):
     """What must be equal for two values to stand in one table."""
 
@@ -202,22 +206,20 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         c.model_copy(update={"model": rename[c.model]}) for c in run.manifest.cells if c.model in rename
     )
     manifest = run.manifest.model_copy(update={"models": models, "cells": cells})
-    return StoredRun(
-        manifest,
-        _renamed(run.table, rename),
-        _renamed(run.intervals, rename),
-        None if run.flags is None else _renamed(run.flags, rename),
-        {rename[name]: cost for name, cost in run.costs.items() if name in rename},
-        tuple(t._replace(model=rename[t.model]) for t in run.triptychs if t.model in rename),
-        run.origin,
-        tuple(o._replace(model=rename[o.model]) for o in run.optimalities if o.model in rename),
-        tuple(m._replace(model=rename[m.model]) for m in run.radii if m.model in rename),
-        None if run.power is None else _renamed(run.power, rename),
-        None if run.certificates is None else _renamed(run.certificates, rename),
-    )
+    rows = {
+        kind: tuple(
+            row._replace(model=rename[row.model]) for row in getattr(run, kind) if row.model in rename
+        )
+        for kind in _ROWS
+    }
+    tables = {kind: _renamed(getattr(run, kind), rename) for kind in _TABLES}
+    costs = {rename[name]: cost for name, cost in run.costs.items() if name in rename}
+    return StoredRun(manifest=manifest, costs=costs, origin=run.origin, **rows, **tables)
 
 
-def _renamed(table: pa.Table, rename: Mapping[str, str]) -> pa.Table:
+def _renamed(table: pa.Table | None, rename: Mapping[str, str]) -> pa.Table | None:
+    if table is None:
+        return None
     chosen = table.filter(pc.is_in(table.column("model"), pa.array(list(rename), pa.string())))
     models = [rename[name] for name in chosen.column("model").to_pylist()]
     chosen = _with_column(chosen, "model", models)
@@ -255,21 +257,13 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
             "notes": tuple(dict.fromkeys(note for m in manifests for note in m.notes)),
         }
     )
-    flags = [part.flags for part in parts if part.flags is not None]
-    power = [part.power for part in parts if part.power is not None]
-    floors = [part.certificates for part in parts if part.certificates is not None]
+    found = {kind: [own for part in parts if (own := getattr(part, kind)) is not None] for kind in _TABLES}
     return StoredRun(
-        manifest,
-        pa.concat_tables([part.table for part in parts]),
-        pa.concat_tables([part.intervals for part in parts]),
-        pa.concat_tables(flags) if flags else None,
-        {name: cost for part in parts for name, cost in part.costs.items()},
-        tuple(triptych for part in parts for triptych in part.triptychs),
-        ", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
-        tuple(each for part in parts for each in part.optimalities),
-        tuple(measure for part in parts for measure in part.radii),
-        pa.concat_tables(power) if power else None,
-        pa.concat_tables(floors) if floors else None,
+        manifest=manifest,
+        costs={name: cost for part in parts for name, cost in part.costs.items()},
+        origin=", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
+        **{kind: tuple(row for part in parts for row in getattr(part, kind)) for kind in _ROWS},
+        **{kind: pa.concat_tables(own) if own else None for kind, own in found.items()},
     )
 
 

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from iqa_reports.errors import BadPublished
 
+Record = dict[str, str | int | float]
+"""A row by the names of its columns."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +47,7 @@ class PublishedTable(_Record):
                 raise ValueError(f"table {self.table}: row {row[0]!r} has {len(row)} of {len(self.columns)}")
         return self
 
-    def records(self) -> list[dict[str, str | int | float]]:
+    def records(self) -> list[Record]:
         """Return each row by the names of the columns."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 

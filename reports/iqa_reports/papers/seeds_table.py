@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from iqa_reports import text
-from iqa_reports.inputs.frame_entries import distinct, frame_table, metric_groups, of, result_entry
+from iqa_reports.inputs.frame_entries import distinct, frame_table, metric_groups, pair_entries
 from iqa_reports.inputs.frames import Result, rows_of
 from iqa_reports.table_view import Entry, Notes, TableView
 
@@ -22,16 +22,10 @@ def seeds_table(results: pa.Table) -> TableView | None:
         {(r.suite, r.data, r.row, r.norm, r.epsilon) for r in rows_in},
         key=lambda place: (place[0], place[1], _ORDER.index(place[2]), place[3], place[4]),
     )
-    rows = []
-    for model in distinct(r.model for r in rows_in):
-        row = [Entry(model, "header")]
-        for suite, data, kind, norm, epsilon in places:
-            for metric in ("srocc", "plcc"):
-                found = of(
-                    rows_in, model, metric, row=kind, data=data, norm=norm, epsilon=epsilon, suite=suite
-                )
-                row.append(result_entry(found, notes, "not run on all seeds"))
-        rows.append(row)
+    names = ("suite", "data", "row", "norm", "epsilon")
+    wanted = [(dict(zip(names, place, strict=True)), "not run on all seeds") for place in places]
+    models = distinct(r.model for r in rows_in)
+    rows = [[Entry(model, "header"), *pair_entries(rows_in, model, wanted, notes)] for model in models]
     several = len({(suite, data) for suite, data, *_ in places}) > 1
     labels = [
         ("clean" if kind == "clean" else f"{kind} at ε = {text.radius(epsilon)}, {norm} norm")

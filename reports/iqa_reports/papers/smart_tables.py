@@ -6,6 +6,7 @@ Each returns None without own input. A published row says so in its column Sourc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -15,13 +16,22 @@ from iqa_reports.inputs.frame_entries import (
     distinct,
     frame_table,
     metric_groups,
-    of,
-    result_entry,
+    pair_entries,
     splits_apart,
 )
 from iqa_reports.inputs.frames import Epoch, Result, Setting, rows_of
-from iqa_reports.papers.published import PublishedTable, load_published
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, label, measured, with_best
+from iqa_reports.papers.published import PublishedTable, Record, load_published
+from iqa_reports.table_view import (
+    Entry,
+    Group,
+    Notes,
+    TableView,
+    columns,
+    label,
+    measured,
+    missing,
+    with_best,
+)
 
 PAPER = "smart-iqa"
 FUSIONS = ("last", "afa", "attention")
@@ -36,26 +46,15 @@ def comparison_table(results: pa.Table, *, published: bool = False) -> TableView
     rows_in = _clean(results)
     if not rows_in:
         return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = [
-        [Entry(r.model, "header"), label(r.backbone), _ours(), *_pairs(rows_in, r.model, sets, notes)]
-        for r in _firsts(rows_in)
-    ]
-    table = load_published().table(PAPER, "comparison")
-    marked = _with_best(rows, range(3, 3 + 2 * len(sets)))
-    if published and table.data in sets:
-        for record in table.records():
-            row = [Entry(str(record["method"]), "header"), label(str(record["backbone"])), _theirs(table)]
-            marked.append([*row, *_published_pairs(record, table.data, sets, notes)])
-    return frame_table(
+    form = _Form(
+        "comparison",
         "smart-1-comparison",
         "SMART table I. Comparison of models without attack.",
         ("Model", "Backbone", "Source"),
-        metric_groups(sets),
-        marked,
-        notes,
-        remarks=_remarks(table, published and table.data in sets),
+        lambda r, notes: [Entry(r.model, "header"), label(r.backbone)],
+        lambda r, notes: [Entry(str(r["method"]), "header"), label(str(r["backbone"]))],
     )
+    return _beside(form, _firsts(rows_in), rows_in, published)
 
 
 def fusion_table(results: pa.Table, *, published: bool = False) -> TableView | None:
@@ -63,33 +62,23 @@ def fusion_table(results: pa.Table, *, published: bool = False) -> TableView | N
     rows_in = [r for r in _clean(results) if r.variant in FUSIONS]
     if len({r.variant for r in rows_in}) < 2:
         return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = [
-        [
-            Entry(r.model, "header"),
-            label("no" if r.variant == "last" else "yes"),
-            label("yes" if r.variant == "attention" else "no"),
-            _ours(),
-            *_pairs(rows_in, r.model, sets, notes),
-        ]
-        for r in sorted(_firsts(rows_in), key=lambda r: FUSIONS.index(r.variant or "last"))
-    ]
-    table = load_published().table(PAPER, "ablation")
-    marked = _with_best(rows, range(4, 4 + 2 * len(sets)))
-    if published and table.data in sets:
-        for record in table.records():
-            stub = [Entry(str(record["method"]), "header"), label(str(record["afa"]))]
-            stub += [label(str(record["attention"])), _theirs(table)]
-            marked.append([*stub, *_published_pairs(record, table.data, sets, notes)])
-    return frame_table(
+    form = _Form(
+        "ablation",
         "smart-2-ablation",
         "SMART table II. What each component contributes.",
         ("Model", "AFA", "Attention", "Source"),
-        metric_groups(sets),
-        marked,
-        notes,
-        remarks=_remarks(table, published and table.data in sets),
+        lambda r, notes: [
+            Entry(r.model, "header"),
+            label("no" if r.variant == "last" else "yes"),
+            label("yes" if r.variant == "attention" else "no"),
+        ],
+        lambda r, notes: [
+            Entry(str(r["method"]), "header"),
+            *(label(str(r[name])) for name in ("afa", "attention")),
+        ],
     )
+    models = sorted(_firsts(rows_in), key=lambda r: FUSIONS.index(r.variant or "last"))
+    return _beside(form, models, rows_in, published)
 
 
 def cross_table(results: pa.Table, *, published: bool = False) -> TableView | None:
@@ -97,30 +86,15 @@ def cross_table(results: pa.Table, *, published: bool = False) -> TableView | No
     rows_in = [r for r in _clean(results) if r.trained_on is not None]
     if not any(r.data != r.trained_on for r in rows_in):
         return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = [
-        [Entry(r.model, "header"), label(r.trained_on), _ours(), *_pairs(rows_in, r.model, sets, notes)]
-        for r in _firsts(rows_in)
-    ]
-    table = load_published().table(PAPER, "cross")
-    records = [r for r in table.records() if r["data"] in sets]
-    marked = _with_best(rows, range(3, 3 + 2 * len(sets)))
-    shown = published and bool(records)
-    for method in distinct(str(r["method"]) for r in records) if published else []:
-        entries = [Entry(method, "header"), label("koniq10k"), _theirs(table)]
-        for data in sets:
-            own = next((r for r in records if (r["method"], r["data"]) == (method, data)), None)
-            entries += [_published(None if own is None else own[m], notes) for m in ("srocc", "plcc")]
-        marked.append(entries)
-    return frame_table(
+    form = _Form(
+        "cross",
         "smart-3-cross-data-set",
         "SMART table III. Image sets a model was not trained on, without fine-tuning.",
         ("Model", "Trained on", "Source"),
-        metric_groups(sets),
-        marked,
-        notes,
-        remarks=_remarks(table, shown),
+        lambda r, notes: [Entry(r.model, "header"), label(r.trained_on)],
+        lambda r, notes: [Entry(str(r["method"]), "header"), label("koniq10k")],
     )
+    return _beside(form, _firsts(rows_in), rows_in, published)
 
 
 def size_table(results: pa.Table, *, published: bool = False) -> TableView | None:
@@ -128,38 +102,28 @@ def size_table(results: pa.Table, *, published: bool = False) -> TableView | Non
     rows_in = [r for r in _clean(results) if r.parameters is not None]
     if not rows_in:
         return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = [
-        [
-            Entry(r.model, "header"),
-            _ours(),
-            amount(r.parameters, notes, "", 1e6, 2),
-            amount(r.macs, notes, "multiply-adds were not counted", 1e9, 2),
-            *_pairs(rows_in, r.model, sets, notes),
-        ]
-        for r in sorted(_firsts(rows_in), key=lambda r: (r.parameters or 0, r.model))
-    ]
-    table = load_published().table(PAPER, "sizes")
-    marked = _with_best(rows, range(4, 4 + 2 * len(sets)))
-    if published and table.data in sets:
-        for record in table.records():
-            size = float(record["parameters_millions"])
-            stub = [Entry(str(record["method"]), "header"), _theirs(table)]
-            stub += [Entry(f"{size:.0f}", "number", number=size), _published(None, notes)]
-            marked.append([*stub, *_published_pairs(record, table.data, sets, notes)])
-    numbers = (Heading("parameters (M)", numeric=True), Heading("GMAC", numeric=True))
-    return frame_table(
+    form = _Form(
+        "sizes",
         "smart-4-sizes",
         "SMART table IV. Accuracy and size.",
         ("Model", "Source"),
-        (Group("cost", numbers), *metric_groups(sets)),
-        marked,
-        notes,
-        remarks=_remarks(table, published and table.data in sets),
+        lambda r, notes: [
+            Entry(r.model, "header"),
+            amount(r.parameters, notes, "", 1e6),
+            amount(r.macs, notes, "multiply-adds were not counted", 1e9),
+        ],
+        lambda r, notes: [
+            Entry(str(r["method"]), "header"),
+            amount(float(r["parameters_millions"]), notes, "", digits=0),
+            _published(None, notes),
+        ],
+        (columns("parameters (M)", "GMAC", group="cost"),),
     )
+    models = sorted(_firsts(rows_in), key=lambda r: (r.parameters or 0, r.model))
+    return _beside(form, models, rows_in, published)
 
 
-def settings_table(settings: pa.Table, *, published: bool = False) -> TableView | None:
+def settings_table(settings: pa.Table) -> TableView | None:
     """SMART table V: every setting of every model side by side (SETTINGS)."""
     rows_in = rows_of(settings, Setting)
     if not rows_in:
@@ -171,20 +135,19 @@ def settings_table(settings: pa.Table, *, published: bool = False) -> TableView 
         row = [Entry(setting, "header"), label(category)]
         for model in models:
             value = values.get((model, setting))
-            gone = Entry(
-                text.DASH, "missing", mark=notes.mark("the model has no such setting, or none known")
+            row.append(
+                missing(notes, "the model has no such setting, or none known")
+                if value is None
+                else label(value)
             )
-            row.append(gone if value is None else label(value))
         rows.append(row)
-    table = load_published().table(PAPER, "hyperparameters")
     return frame_table(
         "smart-5-settings",
         "SMART table V. Settings of the models and of their training.",
         ("Setting", "Of"),
-        tuple(Group(model, (Heading("", numeric=False),)) for model in models),
+        tuple(columns("", numeric=False, group=model) for model in models),
         rows,
         notes,
-        remarks=_remarks(table, published),
     )
 
 
@@ -196,7 +159,7 @@ def published_settings_table() -> TableView:
         "smart-5-settings-published",
         "SMART table V as published. None of these values is ours.",
         ("Setting",),
-        tuple(Group(name, (Heading("", numeric=False),)) for name in table.columns[1:]),
+        tuple(columns("", numeric=False, group=name) for name in table.columns[1:]),
         rows,
         Notes(),
         remarks=_remarks(table, True),
@@ -216,7 +179,12 @@ def log_table(training: pa.Table, model: str) -> TableView | None:
     for epoch in sorted({e.epoch for e in rows_in}):
         row = [Entry(str(epoch), "header"), label("chosen" if epoch in chosen else "")]
         row += [
-            measured(values.get((epoch, name)), _four, notes, f"no {name} at this epoch")
+            measured(
+                values.get((epoch, name)),
+                lambda value: text.number(value, 4),
+                notes,
+                f"no {name} at this epoch",
+            )
             for name in quantities
         ]
         rows.append(row)
@@ -224,7 +192,7 @@ def log_table(training: pa.Table, model: str) -> TableView | None:
         f"smart-6-log-{model}",
         f"SMART table VI. Training log of {model}.",
         ("Epoch", "Chosen"),
-        tuple(Group(name.replace("_", " "), (Heading("", numeric=True),)) for name in quantities),
+        tuple(columns("", group=name.replace("_", " ")) for name in quantities),
         rows,
         notes,
     )
@@ -240,7 +208,7 @@ def published_log_table() -> TableView:
         "smart-6-log-published",
         "SMART table VI as published. None of these values is ours.",
         ("Epoch",),
-        tuple(Group(name.replace("_", " "), (Heading("", numeric=True),)) for name in table.columns[1:]),
+        tuple(columns("", group=name.replace("_", " ")) for name in table.columns[1:]),
         rows,
         notes,
         remarks=_remarks(table, True),
@@ -252,29 +220,59 @@ def loss_table(results: pa.Table, *, published: bool = False) -> TableView | Non
     rows_in = [r for r in _clean(results) if r.loss is not None]
     if len({r.loss for r in rows_in}) < 2:
         return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = [
-        [label(r.loss), label(r.model), _ours(), *_pairs(rows_in, r.model, sets, notes)]
-        for r in _firsts(rows_in)
-    ]
-    table = load_published().table(PAPER, "losses")
-    marked = _with_best(rows, range(3, 3 + 2 * len(sets)))
-    if published and table.data in sets:
-        for record in table.records():
-            row = [label(str(record["loss"])), label("SMART-IQA base"), _theirs(table)]
-            marked.append([*row, *_published_pairs(record, table.data, sets, notes)])
-    return frame_table(
+    form = _Form(
+        "losses",
         "smart-7-losses",
         "SMART table VII. Training losses.",
         ("Loss", "Model", "Source"),
-        metric_groups(sets),
-        marked,
-        notes,
-        remarks=_remarks(table, published and table.data in sets),
+        lambda r, notes: [label(r.loss), label(r.model)],
+        lambda r, notes: [label(str(r["loss"])), label("SMART-IQA base")],
     )
+    return _beside(form, _firsts(rows_in), rows_in, published)
 
 
 # Parts ---------------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """What makes one of the tables that hold SROCC and PLCC on every image set."""
+
+    printed: str
+    """Name of the paper's own table."""
+    name: str
+    caption: str
+    heads: tuple[str, ...]
+    """The last one says where a row is from."""
+    ours: Callable[[Result, Notes], list[Entry]]
+    """What a row of ours holds before its pairs, but for where it is from."""
+    theirs: Callable[[Record, Notes], list[Entry]]
+    """The same of a published one."""
+    further: tuple[Group, ...] = ()
+    """Columns between the heads and the pairs."""
+
+
+def _beside(form: _Form, models: Sequence[Result], results: Sequence[Result], published: bool) -> TableView:
+    """Return a table of our results, a row a model, with the paper's rows below them if wanted."""
+    notes, sets, place = Notes(), distinct(r.data for r in results), len(form.heads) - 1
+    pairs = [(data, metric) for data in sets for metric in ("srocc", "plcc")]
+    on_sets = [({"data": data}, f"not evaluated on {data}") for data in sets]
+    rows = []
+    for first in models:
+        row = form.ours(first, notes)
+        row.insert(place, label("measured here"))
+        rows.append([*row, *pair_entries(results, first.model, on_sets, notes)])
+    marked = [*with_best(rows, range(len(rows[0]) - len(pairs), len(rows[0])))]
+    table = load_published().table(PAPER, form.printed)
+    records = [r for r in table.records() if published and r.get("data", table.data) in sets]
+    for key in distinct(str(r[table.columns[0]]) for r in records):
+        own = {r.get("data", table.data): r for r in records if r[table.columns[0]] == key}
+        row = form.theirs(next(iter(own.values())), notes)
+        row.insert(place, label(f"published, table {table.table}"))
+        row += [_published(own[data][m] if data in own else None, notes) for data, m in pairs]
+        marked.append(tuple(row))
+    groups = (*form.further, *metric_groups(sets))
+    remarks = _remarks(table, bool(records))
+    return frame_table(form.name, form.caption, form.heads, groups, marked, notes, remarks=remarks)
 
 
 def _clean(results: pa.Table) -> list[Result]:
@@ -288,44 +286,9 @@ def _firsts(rows: Sequence[Result]) -> list[Result]:
     return list(firsts.values())
 
 
-def _pairs(rows: Sequence[Result], model: str, sets: Sequence[str], notes: Notes) -> list[Entry]:
-    return [
-        result_entry(of(rows, model, metric, data=data), notes, f"not evaluated on {data}")
-        for data in sets
-        for metric in ("srocc", "plcc")
-    ]
-
-
-def _published_pairs(
-    record: dict[str, str | int | float], data: str, sets: Sequence[str], notes: Notes
-) -> list[Entry]:
-    return [
-        _published(record[metric] if name == data else None, notes, digits=4)
-        for name in sets
-        for metric in ("srocc", "plcc")
-    ]
-
-
-def _published(value: str | int | float | None, notes: Notes, digits: int = 4) -> Entry:
-    write: Callable[[float], str] = lambda number: f"{number:.{digits}f}"  # noqa: E731
+def _published(value: str | int | float | None, notes: Notes) -> Entry:
     number = None if value is None or isinstance(value, str) else float(value)
-    return measured(number, write, notes, "not in the published table")
-
-
-def _four(value: float) -> str:
-    return text.number(value, 4)
-
-
-def _ours() -> Entry:
-    return label("measured here")
-
-
-def _theirs(table: PublishedTable) -> Entry:
-    return label(f"published, table {table.table}")
-
-
-def _with_best(rows: Sequence[Sequence[Entry]], columns: Sequence[int]) -> list[list[Entry]]:
-    return [list(row) for row in with_best(rows, columns)]
+    return measured(number, lambda value: f"{value:.4f}", notes, "not in the published table")
 
 
 def _remarks(table: PublishedTable, shown: bool) -> list[str]:

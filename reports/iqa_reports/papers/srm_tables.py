@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -13,12 +14,13 @@ from iqa_reports.inputs.frame_entries import (
     frame_table,
     metric_groups,
     of,
+    pair_entries,
     result_entry,
     splits_apart,
 )
 from iqa_reports.inputs.frames import Cost, Diagnostic, Result, rows_of
 from iqa_reports.papers.published import load_published
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, label, measured
+from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, label, measured, missing
 
 NECK_STEP = "neck, forward"
 """Name under which `profile` measures the neck alone."""
@@ -91,8 +93,8 @@ def neck_cost_table(costs: pa.Table) -> TableView | None:
         (
             Group("neck", numbers),
             Group("whole model", numbers),
-            Group("neck, measured", (Heading("ms", numeric=True), Heading("peak MB", numeric=True))),
-            Group("measured with", (Heading("", numeric=False),)),
+            columns("ms", "peak MB", group="neck, measured"),
+            columns("", numeric=False, group="measured with"),
         ),
         rows,
         notes,
@@ -108,14 +110,8 @@ def clean_table(results: pa.Table) -> TableView | None:
     if not rows_in:
         return None
     notes, sets = Notes(), distinct(r.data for r in rows_in)
-    rows = []
-    for first in _models(rows_in):
-        row = _stub(first)
-        for data in sets:
-            for metric in ("srocc", "plcc"):
-                found = of(rows_in, first.model, metric, data=data)
-                row.append(result_entry(found, notes, f"not evaluated on {data}"))
-        rows.append(row)
+    places = [({"data": data}, f"not evaluated on {data}") for data in sets]
+    rows = [[*_stub(r), *pair_entries(rows_in, r.model, places, notes)] for r in _models(rows_in)]
     return frame_table(
         "srm-6-clean",
         "SRM table 6. Correlation with the labels without attack; brackets are 95 % intervals.",
@@ -134,21 +130,13 @@ def worst_case_table(results: pa.Table) -> TableView | None:
     if not rows_in:
         return None
     notes = Notes()
-    places = sorted({(r.data, r.suite, r.norm, r.epsilon) for r in rows_in})
-    rows = []
-    for first in _models(rows_in):
-        row = _stub(first)
-        for data, suite, norm, epsilon in places:
-            for metric in ("srocc", "plcc"):
-                found = of(
-                    rows_in, first.model, metric, row="suite_min",
-                    data=data, suite=suite, norm=norm, epsilon=epsilon,
-                )  # fmt: skip
-                row.append(result_entry(found, notes, f"suite {suite} was not run on it at this radius"))
-        rows.append(row)
-    labels = [
-        f"{data}, {norm} norm, ε = {text.radius(epsilon)} ({suite})" for data, suite, norm, epsilon in places
+    distinct_places = sorted({_place(r) for r in rows_in})
+    places = [
+        ({"row": "suite_min", **p._asdict()}, f"suite {p.suite} was not run on it at this radius")
+        for p in distinct_places
     ]
+    rows = [[*_stub(r), *pair_entries(rows_in, r.model, places, notes)] for r in _models(rows_in)]
+    labels = [f"{p.data}, {p.norm} norm, ε = {text.radius(p.epsilon)} ({p.suite})" for p in distinct_places]
     return frame_table(
         "srm-8-worst-case",
         "SRM table 8. Worst case over the suite's attacks (suite_min), by backbone, norm and radius.",
@@ -187,7 +175,9 @@ def ablation_table(results: pa.Table) -> TableView | None:
             row.append(result_entry(found, notes, gone))
             row.append(_distance(found, values.get(full or "", []), notes))
         rows.append(row)
-    at = "" if place is None else f" at ε = {text.radius(place[3])}, {place[2]} norm ({place[1]}, {place[0]})"
+    at = ""
+    if place is not None:
+        at = f" at ε = {text.radius(place.epsilon)}, {place.norm} norm ({place.suite}, {place.data})"
     pair = (Heading("SROCC", numeric=True), Heading("Δ to full", numeric=True))
     return frame_table(
         "srm-11-ablation",
@@ -250,23 +240,29 @@ def _stub(first: Result) -> list[Entry]:
     return [Entry(first.model, "header"), label(first.backbone), label(neck)]
 
 
-Place = tuple[str, str, str, float]
+class Place(NamedTuple):
+    """Where a worst case is of."""
+
+    data: str
+    suite: str
+    norm: str
+    epsilon: float
 
 
 def _place(result: Result) -> Place:
-    return result.data, result.suite, result.norm, result.epsilon
+    return Place(result.data, result.suite, result.norm, result.epsilon)
 
 
 def _common_place(worst: Sequence[Result], models: Sequence[str]) -> Place | None:
     """Return the place with the largest radius that every model has a value in."""
     have = [{_place(r) for r in worst if r.model == model} for model in models]
     common = set.intersection(*have) if have else set()
-    return max(common, key=lambda place: (place[3], place), default=None)
+    return max(common, key=lambda place: (place.epsilon, place), default=None)
 
 
 def _distance(found: Sequence[Result], full: Sequence[Result], notes: Notes) -> Entry:
     values = [rows[0].value for rows in (found, full) if len(rows) == 1]
     if len(values) < 2 or values[0] is None or values[1] is None:
-        return Entry(text.DASH, "missing", mark=notes.mark("missing: no value of the full model beside it"))
+        return missing(notes, "missing: no value of the full model beside it")
     change = values[0] - values[1]
     return Entry(text.signed(change), "number", number=change)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from iqa_reports.drawing import (
     BLUE,
-    CYCLE,
     INK,
     ROW,
     SIZE,
     VERMILION,
     bar_look,
-    blank,
+    draw_line,
     look,
     panel,
     panels,
+    plain_ticks,
     style,
 )
 from iqa_reports.inputs.frame_entries import METRIC_NAMES, distinct
@@ -41,15 +41,7 @@ def training_figure(epochs: Sequence[Epoch], model: str) -> Figure:
         for axes, chosen in ((left, losses), (right, scores)):
             for name in chosen:
                 points = sorted((e.epoch, e.value) for e in own if e.quantity == name)
-                drawn = look(name, chosen)
-                axes.plot(
-                    [epoch for epoch, _ in points],
-                    blank([value for _, value in points]),
-                    color=drawn.color,
-                    marker=drawn.marker,
-                    markersize=drawn.size,
-                    label=name.replace("_", " "),
-                )
+                draw_line(axes, name, points, chosen, label=name.replace("_", " "))
             for epoch in sorted({e.epoch for e in own if e.best}):
                 axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=":", label="chosen epoch")
             axes.set_xlabel("epoch")
@@ -79,7 +71,7 @@ def bars_figure(title: str, results: Sequence[Result], label: str) -> Figure:
                 if ends is not None:
                     axes.plot([x, x], ends, color=INK, linewidth=1.0, marker="_", markersize=5)
             axes.set_xticks(range(len(own)), labels=[r.model for r in own], rotation=25, ha="right")
-            _plain(axes)
+            plain_ticks(axes)
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_ylabel(f"{METRIC_NAMES[metric]} with {label}")
         return figure
@@ -114,15 +106,8 @@ def lr_figure(results: Sequence[Result], label: str) -> Figure:
             points = sorted(
                 (r.lr, r.value) for r in results if r.metric == metric and r.lr and r.value is not None
             )
-            drawn = look(metric, metrics)
-            axes.plot(
-                [lr for lr, _ in points],
-                [value for _, value in points],
-                color=drawn.color,
-                marker=drawn.marker,
-                label=METRIC_NAMES[metric],
-            )
             if points:
+                draw_line(axes, metric, points, metrics, label=METRIC_NAMES[metric])
                 best = max(points, key=lambda point: point[1])
                 axes.plot(
                     *best, marker="o", markersize=12, fillstyle="none", color=INK, linestyle="none",
@@ -153,16 +138,8 @@ def attention_figure(rows: Sequence[Attention], model: str, label: str) -> Figur
         left.set_ylim(0, 1)
         left.legend(loc="best")
         for stage in range(4):
-            drawn = CYCLE[stage]
-            right.plot(
-                [a.mos for a in own],
-                [a.stages[stage] for a in own],
-                linestyle="none",
-                marker=drawn.marker,
-                markersize=3,
-                color=drawn.color,
-                label=STAGE_NAMES[stage],
-            )
+            points = ((a.mos, a.stages[stage]) for a in own)
+            draw_line(right, STAGE_NAMES[stage], points, STAGE_NAMES, linestyle="none", markersize=3)
         right.set_xlabel(label)
         right.set_ylim(-0.02, 1.02)
         right.legend(loc="best")
@@ -211,14 +188,7 @@ def gamma_figure(epochs: Sequence[Epoch], model: str) -> Figure:
         links = distinct(e.place for e in own)
         for link in links:
             points = sorted((e.epoch, e.value) for e in own if e.place == link)
-            drawn = look(link, links)
-            axes.plot(
-                [epoch for epoch, _ in points],
-                blank([value for _, value in points]),
-                color=drawn.color,
-                marker=drawn.marker,
-                label=link or "all links",
-            )
+            draw_line(axes, link, points, links, label=link or "all links")
         axes.axhline(1, color=INK, linewidth=0.6, linestyle=":")
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
@@ -290,8 +260,3 @@ def _whisker(result: Result) -> tuple[float, float] | None:
 def _thirds(rows: Sequence[Attention]) -> list[Sequence[Attention]]:
     first, second = len(rows) // 3, 2 * len(rows) // 3
     return [rows[:first], rows[first:second], rows[second:]]
-
-
-def _plain(axes: Axes) -> None:
-    for words in axes.get_xticklabels():
-        words.set_parse_math(False)

@@ -7,6 +7,7 @@ record is damage, and is reported.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tempfile
@@ -70,14 +71,9 @@ class StoredImageSet(ImageSet):
 
     def subset(self, indices: Sequence[int]) -> StoredImageSet:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
-        part = StoredImageSet(
-            self.folder,
-            self.card,
-            self.fingerprint,
-            [self.records[i] for i in indices],
-            [self._rows[i] for i in indices],
-        )
-        part._map, part._verified = self._map, self._verified
+        part = copy.copy(self)
+        part.records = tuple(self.records[i] for i in indices)
+        part._rows = tuple(self._rows[i] for i in indices)
         return part
 
     def _open(self) -> NDArray[np.uint8]:

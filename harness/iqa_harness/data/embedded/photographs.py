@@ -57,36 +57,16 @@ CORE: Final = (
     ),
 )
 """`BASE` and those whose licence and attribution an optional package states."""
+_CLASSES: Final = (
+    243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305,
+)  # fmt: skip
+"""ImageNet's number of what each photograph of foolbox's shows, as its file is called."""
+
 ALL: Final = (
     *CORE,
     *(
-        Photograph(f"imagenet_{name}", "foolbox", f"data/imagenet_{name}.jpg", _UNSTATED)
-        for name in (
-            *(
-                "00_243",
-                "01_559",
-                "02_438",
-                "03_990",
-                "04_949",
-                "05_853",
-                "06_609",
-                "07_609",
-                "08_915",
-                "09_455",
-            ),
-            *(
-                "10_541",
-                "11_630",
-                "12_741",
-                "13_471",
-                "14_129",
-                "15_99",
-                "16_251",
-                "17_22",
-                "18_317",
-                "19_305",
-            ),
-        )
+        Photograph(name, "foolbox", f"data/{name}.jpg", _UNSTATED)
+        for name in (f"imagenet_{number:02d}_{kind}" for number, kind in enumerate(_CLASSES))
     ),
 )
 """Every photograph of the full set."""

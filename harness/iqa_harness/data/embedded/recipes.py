@@ -176,7 +176,9 @@ def study_recipe() -> Recipe:
 _IDENTICAL = "Level 1 of gaussian_blur and motion_blur changes no pixel, as in KADID-10k: pristine label."
 
 
-def open_embedded(recipe: Recipe, *, cache_dir: Path | None = None, progress: bool = True) -> StoredImageSet:
+def open_embedded(
+    recipe: Recipe, *, cache_dir: Path | str | None = None, progress: bool = True
+) -> StoredImageSet:
     """Return the set of `recipe` from the cache, building it first if it is not there.
 
     Args:

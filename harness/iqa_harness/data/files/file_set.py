@@ -1,7 +1,9 @@
-"""Image sets that lie in a folder as files: decoded when read, and only once if cached."""
+"""Image sets that lie in a folder as files: decoded when read, and only once if cached or seen before."""
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iqa_harness.data.files.decoding import BadImage, Conversion, decode, read_image
-from iqa_harness.data.files.digests import DigestIndex
 from iqa_harness.data.files.pixel_cache import PixelCache
-from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
+from iqa_harness.data.hashing import json_sha256, pixel_sha256, set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
 from iqa_harness.data.listing import Entry, Listing
 from iqa_harness.errors import DataError
+from iqa_harness.machine.cache_folder import cache_root
+from iqa_results.storage import write_whole
 
 _PLAIN: Final = frozenset({".bmp", ".ppm"})
 """Files that hold their pixels as they are: nothing is saved by a copy of them."""
@@ -76,15 +79,11 @@ class FileImageSet(ImageSet):
 
     def subset(self, indices: Sequence[int]) -> FileImageSet:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
-        return FileImageSet(
-            self.root,
-            self.card,
-            self.fingerprint,
-            [self.records[i] for i in indices],
-            [self._files[i] for i in indices],
-            [self._raw[i] for i in indices],
-            self.cache,
-        )
+        part = copy.copy(self)
+        part.records = tuple(self.records[i] for i in indices)
+        part._files = tuple(self._files[i] for i in indices)
+        part._raw = tuple(self._raw[i] for i in indices)
+        return part
 
     def _cached(self, index: int) -> NDArray[np.uint8] | None:
         if self.cache is None or self._files[index].suffix.lower() in _PLAIN:
@@ -99,6 +98,62 @@ class FileImageSet(ImageSet):
         if self.cache is not None and file.suffix.lower() not in _PLAIN:
             self.cache.put(record.sha256, pixels, record.sha256)
         return pixels
+
+
+_DIGESTS = 1
+"""Format of the file of an index."""
+
+
+class DigestIndex:
+    """The pixel hashes of one folder's files.
+
+    Args:
+        root: the folder.
+        cache_dir: root of the cache; see `cache_root`.
+    """
+
+    def __init__(self, root: Path, cache_dir: Path | str | None) -> None:
+        self._root = root
+        self._path = cache_root(cache_dir) / "digests" / f"{json_sha256(str(root))[:16]}.json"
+        self._known = self._load()
+        self._changed = False
+
+    def get(self, file: Path) -> str | None:
+        """Return the pixel hash of a file that has not changed since it was put, else None."""
+        entry = self._known.get(str(file.relative_to(self._root)))
+        return str(entry[-1]) if entry and entry[:-1] == _state(file) else None
+
+    def put(self, file: Path, sha256: str) -> None:
+        """Remember the pixel hash of a file."""
+        self._known[str(file.relative_to(self._root))] = [*_state(file), sha256]
+        self._changed = True
+
+    def save(self) -> None:
+        """Write what was put, whole or not at all; of two processes the later one wins.
+
+        Raises:
+            OSError: the cache cannot be written to.
+        """
+        if not self._changed:
+            return
+        content = json.dumps({"format": _DIGESTS, "files": self._known})
+        write_whole(self._path, content.encode())
+        self._changed = False
+
+    def _load(self) -> dict[str, Sequence[int | str]]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if content["format"] != _DIGESTS:
+                return {}
+            files = content["files"].items()
+            return {str(name): [*map(int, entry[:3]), str(entry[3])] for name, entry in files}
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+            return {}  # none yet, or damaged: everything is hashed again
+
+
+def _state(file: Path) -> list[int | str]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 T = TypeVar("T")
@@ -129,7 +184,7 @@ def _on_files(
 
 
 def hash_images(
-    listing: Listing, cache_dir: Path | None, advance: Callable[[], None] = lambda: None
+    listing: Listing, cache_dir: Path | str | None, advance: Callable[[], None] = lambda: None
 ) -> list[str]:
     """Return the pixel hash of every entry, decoding files that were not seen before; '' where that fails.
 

@@ -220,7 +220,7 @@ def _touch(path: Path) -> None:
     os.utime(path, ns=(now, now))
 
 
-def open_pixel_cache(cache_dir: Path | None = None) -> PixelCache:
+def open_pixel_cache(cache_dir: Path | str | None = None) -> PixelCache:
     """Return the cache of decoded images under `cache_root`, as large as `$IQA_HARNESS_PIXELS` says.
 
     Raises:

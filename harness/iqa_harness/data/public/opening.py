@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +16,13 @@ from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.files.resized import RULES, ResizedImageSet
 from iqa_harness.data.hashing import file_sha256
 from iqa_harness.data.image_set import PSEUDO, DataCard, ImageSet
-from iqa_harness.data.listing import Finding, Folder, Listing, in_file_order, refuse
+from iqa_harness.data.listing import Entry, Finding, Folder, Listing, alike, in_file_order, number, refuse
 from iqa_harness.data.public.csv_set import read_csv_listing, read_frame_listing
-from iqa_harness.data.public.json_set import read_json_listing
+from iqa_harness.data.public.label_files import read_scored_list
 from iqa_harness.data.public.layout import Layout, Reading
 from iqa_harness.data.public.sets import LAYOUTS
 from iqa_harness.data.public.source import ROOTS, DataSource, find_root
-from iqa_harness.data.public.split_rules import LISTS, OPTIONS, RULES_OF_TABLES, apply_rule
+from iqa_harness.data.public.split_rules import LISTS, OPTIONS, RULES_OF_TABLES, apply_rule, list_path
 from iqa_harness.data.splits import seeded_order
 from iqa_harness.errors import DataError
 from iqa_harness.machine.terminal import progress_bar, say
@@ -53,7 +55,7 @@ class Opened:
     """How all images are resized, None to leave them."""
 
 
-def open_files(opened: Opened, *, cache_dir: Path | None, progress: bool) -> ImageSet:
+def open_files(opened: Opened, *, cache_dir: Path | str | None, progress: bool) -> ImageSet:
     """Return the set of image files a user named.
 
     Every file not seen before is decoded once, so that whatever is wrong is known before a run starts.
@@ -217,6 +219,50 @@ def _open_json(source: DataSource) -> Opened:
         split_rule=rule,
     )
     return Opened(listing, card, source.root)
+
+
+def read_json_listing(root: Path, options: dict[str, str]) -> Listing:
+    """Read the lists `train`, `val` and `test`; images are looked up below `root` by their base name.
+
+    A missing image is a finding: the authors' loader skips it and then measures on fewer images than
+    it says.
+
+    Raises:
+        DataError: no folder, no list, or one that cannot be read.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder; write json:FOLDER?test=LIST.json with the folder of the images"
+        )
+    lists = {split: options[split] for split in LISTS if split in options}
+    if not lists:
+        raise DataError(f"json:{root}: name at least one list, as in json:{root}?test=LIST.json")
+    listing = Listing(Folder(root))
+    places = _places(listing.folder.root)
+    for split, text in lists.items():
+        for where, image, score in read_scored_list(list_path(text, root)):
+            found = places.get(alike(image), [])
+            found = [place for place in found if place.rpartition("/")[2] == image] or found
+            if len(found) > 1:
+                listing.find(
+                    where, "duplicate", f"{image} lies in several folders: {', '.join(sorted(found))}"
+                )
+            value = number(score)
+            if not math.isfinite(value):
+                listing.find(where, "label", f"score {score!r} is not a finite number")
+            name = found[0] if found else image
+            listing.add(Entry(where, image, name, value, value, image, split=split))
+    return listing
+
+
+def _places(root: Path) -> dict[str, list[str]]:
+    """Return the relative paths of all files below a folder by `alike` base names; links are not followed."""
+    places: dict[str, list[str]] = {}
+    for folder, _, names in os.walk(root):
+        inside = Path(folder).relative_to(root)
+        for name in names:
+            places.setdefault(alike(name), []).append((inside / name).as_posix())
+    return places
 
 
 def _own(listing: Listing, source: DataSource, shown: str, names: dict[str, str], columns: str) -> Opened:

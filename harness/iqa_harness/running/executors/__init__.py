@@ -5,29 +5,27 @@ All of them take the same tasks and give the same rows; see `task.Executor`, the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from iqa_errors.json_text import read_json
+from iqa_harness.entrants.options import read_value
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import EXECUTORS, Runtime
-from iqa_harness.running.executors.inline import Inline
-from iqa_harness.running.task import CellReport, Executor, Job, Outcome, Place, Task, tasks_of
+from iqa_harness.running.task import Executor, Job, Outcome, Place, Task, tasks_of
 from iqa_results import ResultStore
 
-__all__ = [
-    "CellReport",
-    "Executor",
-    "Inline",
-    "Job",
-    "Outcome",
-    "Place",
-    "Task",
-    "make_executor",
-    "tasks_of",
-]
+__all__ = ["Executor", "Inline", "Job", "Outcome", "Place", "Task", "make_executor", "tasks_of"]
+
+
+class Inline:
+    """In this process, one task after the other: the default, and what all others must equal."""
+
+    name = "inline"
+
+    def run(self, job: Job, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+        """Yield the outcomes in order."""
+        return (job.here(task) for task in tasks)
 
 
 def make_executor(runtime: Runtime, store: ResultStore) -> Executor:
@@ -92,10 +90,5 @@ def _settings(texts: Iterable[str]) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         if not (key and sign):
             raise RunError(f"--set {text!r} is not KEY=VALUE")
-        try:
-            found[key] = read_json(value)
-        except json.JSONDecodeError:
-            found[key] = value
-        except ValueError as error:
-            raise RunError(f"--set {key}: a value that cannot be read ({error})") from error
+        found[key] = read_value(value)
     return found
