@@ -211,7 +211,8 @@ def not_composed(make: RowMaker, attacks: Attacks, ball: Ball, loops: frozenset[
     lost = [c for c in planned if c.status != "done"]
     if lost:
         names = ", ".join(sorted({c.attack for c in lost}))
-        return f"{len(lost)} {'cell' if len(lost) == 1 else 'cells'} of {names} at this radius or below failed or were not run"
+        cells = "1 cell" if len(lost) == 1 else f"{len(lost)} cells"
+        return f"{cells} of {names} at this radius or below failed or were not run"
     hole = next((k for k in attacks.holes if k.norm == norm and k.epsilon <= epsilon), None)
     if hole is not None:
         return f"{hole.attack}/{hole.objective}: {attacks.holes[hole].reason}"
