@@ -164,12 +164,13 @@ class Bootstrap:
                 note = f" ({len(contents)} reference{'s' * (len(contents) != 1)}: too few to draw)"
         self.units = int(unit.max()) + 1 if n else 0
         self._note, self._resamples = note, resamples
-        counts = np.concatenate(list(_drawn_counts(self.units, resamples, seed)))
-        together = len(counts) if n * len(counts) <= KEPT else max(1, PART // n)
-        parts = [slice(first, first + together) for first in range(0, len(counts), together)]
+        whole = n * (resamples + min(LEFT_OUT, self.units)) <= KEPT
+        parts = _drawn_counts(self.units, resamples, seed, PART // max(1, n))
         # By image, so that taking images in another order copies whole rows.
-        self._counts = [np.ascontiguousarray(counts[part].T[unit]) for part in parts]
-        self._only = _Draws(self.mos, self._counts[0]) if len(parts) == 1 else None
+        self._counts = [
+            np.ascontiguousarray(part.T[unit]) for part in ([np.concatenate(list(parts))] if whole else parts)
+        ]
+        self._only = _Draws(self.mos, self._counts[0]) if whole else None
 
     def label(self, method: Method | None = None) -> str:
         """Say how the intervals are made: method (that of a smooth statistic if left out), what is drawn."""
@@ -210,10 +211,9 @@ class Bootstrap:
         return every[: self._resamples]
 
 
-def _drawn_counts(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+def _drawn_counts(units: int, resamples: int, seed: int, together: int) -> Iterator[NDArray[np.uint16]]:
     """Draw units again so many times, then leave each group of them out once: counts (draws, units)."""
-    generator = np.random.default_rng(seed)
-    together = max(1, PART // max(1, units))
+    generator, together = np.random.default_rng(seed), max(1, together)
     for first in range(0, resamples, together):
         draws = min(together, resamples - first)
         drawn = generator.integers(0, max(1, units), size=(draws, units))
@@ -221,10 +221,12 @@ def _drawn_counts(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.
         counts = np.bincount(places, minlength=draws * units).reshape(draws, units)
         yield counts.astype(np.uint16)
     groups = np.array_split(np.arange(units), min(LEFT_OUT, units)) if units else []
-    kept = np.ones((len(groups), units), np.uint16)
-    for row, group in enumerate(groups):
-        kept[row, group] = 0
-    yield kept
+    for first in range(0, len(groups), together):
+        some = groups[first : first + together]
+        kept = np.ones((len(some), units), np.uint16)
+        for row, group in enumerate(some):
+            kept[row, group] = 0
+        yield kept
 
 
 class _Draws:
