@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -212,7 +212,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         )
         for kind in _ROWS
     }
-    tables = {kind: _renamed(getattr(run, kind), rename) for kind in _TABLES}
+    tables: dict[str, Any] = {kind: _renamed(getattr(run, kind), rename) for kind in _TABLES}
     costs = {rename[name]: cost for name, cost in run.costs.items() if name in rename}
     return StoredRun(manifest=manifest, costs=costs, origin=run.origin, **rows, **tables)
 
@@ -257,13 +257,16 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
             "notes": tuple(dict.fromkeys(note for m in manifests for note in m.notes)),
         }
     )
-    found = {kind: [own for part in parts if (own := getattr(part, kind)) is not None] for kind in _TABLES}
+    tables: dict[str, Any] = {}
+    for kind in _TABLES:
+        own = [table for part in parts if (table := getattr(part, kind)) is not None]
+        tables[kind] = pa.concat_tables(own) if own else None
     return StoredRun(
         manifest=manifest,
         costs={name: cost for part in parts for name, cost in part.costs.items()},
         origin=", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
         **{kind: tuple(row for part in parts for row in getattr(part, kind)) for kind in _ROWS},
-        **{kind: pa.concat_tables(own) if own else None for kind, own in found.items()},
+        **tables,
     )
 
 
