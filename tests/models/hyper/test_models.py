@@ -173,7 +173,6 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(first.state_dict()[name], third.state_dict()[name])
 
 
-@pytest.mark.slow
 def test_random_crops_score_an_image_alike_in_every_batch():
     """A multi-crop score is bit-equal alone and in a batch, and is the mean of the crops' scores."""
     model = create_model(
