@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,15 @@ FOLDERS = {name: ROOT / name.removeprefix("iqa_") / name for name in FLOORS if n
 FOLDERS["iqa_errors"] = ROOT / "results" / "iqa_errors"
 
 
+@cache
+def _tree(path):
+    """Return a file as it is parsed; only to be read."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _imports(path):
     """Yield the full name of every module a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,7 +61,7 @@ def test_modules_form_no_circle():
             modules[name] = path
     graph = {}
     for name, path in modules.items():
-        body = ast.parse(path.read_text()).body
+        body = _tree(path).body
         targets = set()
         for node in body:
             if isinstance(node, ast.Import):
@@ -142,7 +149,7 @@ def _sizes():
     for root in FOLDERS.values():
         for path in sorted(root.rglob("*.py")):
             lines = path.read_text().splitlines()
-            for node in ast.walk(ast.parse("\n".join(lines))):
+            for node in ast.walk(_tree(path)):
                 if isinstance(node, ast.FunctionDef):
                     a = node.args
                     names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
@@ -169,7 +176,7 @@ def test_commands_hold_options_and_printing():
     shared = {"arguments", "command", "printing", "tables", "training"}
     allowed = ("iqa_harness.api", "iqa_harness.errors", "iqa_harness.wording", "iqa_reports", "iqa_errors")
     for path in (FOLDERS["iqa_harness"] / "cli").glob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = _tree(path)
         typing_only = [
             n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
         ]
@@ -211,9 +218,10 @@ def test_what_a_system_may_lack_is_asked_for_first():
     """A function that uses it says what happens elsewhere, and texts name their encoding."""
     for path in (path for root in FOLDERS.values() for path in sorted(root.rglob("*.py"))):
         text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
+        uses_some = SOME_SYSTEMS.search(text)
+        for node in ast.walk(_tree(path)):
             assert not _is_text_without_encoding(node), f"{path}:{node.lineno}"
-            if isinstance(node, ast.FunctionDef) and SOME_SYSTEMS.search(text):
+            if uses_some and isinstance(node, ast.FunctionDef):
                 here = "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
                 asks = re.search("win32|hasattr", here)
                 assert asks or not SOME_SYSTEMS.search(here), f"{path}: {node.name}"

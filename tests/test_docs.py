@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,16 @@ def command_lines(text):
                 yield called
 
 
+@cache
+def root_command():
+    """The command line as it is parsed; only to be read."""
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if list(command_lines(text))])
 def test_every_command_of_a_page_can_be_typed(page):
     """Each names a command and options that there are; `...` stands for more of them."""
-    root = typer.main.get_command(app)
+    root = root_command()
     for line in command_lines(PAGES[page]):
         words = shlex.split(line, comments=True)[1:]
         command = root

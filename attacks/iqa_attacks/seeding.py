@@ -36,8 +36,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         if device.type == "cpu":
-            # torch.manual_seed would reseed the accelerators too, and note a stack trace for each it has not
-            # started yet: a millisecond and more a draw.
+            # torch.manual_seed would reseed the accelerators too, and write down a stack trace for each that
+            # is not started yet: more work than a pass through a small model.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

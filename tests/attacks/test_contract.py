@@ -29,9 +29,9 @@ def _attack(name, norm=None, **changes):
     return CASES[name].attack(norm or CASES[name].norms[0], batch=BATCH, **changes)
 
 
-def _on(sizes=((8, 8),) * 5, **limits):
-    """Targets on grey levels, which every threat model takes."""
-    images, ids, mos = targets(list(sizes), **limits)
+def _on(sizes=((8, 8),) * 5, seed=21):
+    """Targets on grey levels, which every threat model takes; each of five has a pair left to turn round."""
+    images, ids, mos = targets(list(sizes), seed=seed)
     return [nearest_levels(image) for image in images], ids, mos
 
 

@@ -145,6 +145,7 @@ def test_the_card_survives_json(model):
     assert ModelSpec.model_validate_json(model.spec.model_dump_json()) == model.spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LARGER_SIBLINGS if name in list_models()])
 def test_a_larger_sibling_scores_and_has_a_gradient(name):
     """A model left out above gives one finite score and a finite gradient that is not zero."""

@@ -53,6 +53,8 @@ FACTS = (
 )
 DRAWN_ONCE = [name for name in FORMATS if name != "png"]
 """Every format but one of the two that are drawn."""
+RINGING = "we\x1b[2Jak\x07\x9b1m"
+"""A name that would clear a terminal and ring it."""
 NASTY = '<script>alert("x")</script> | $a_1$ [red]*b*'
 
 
@@ -111,6 +113,14 @@ def written(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     render_report(run.report(), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def awkward(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, list[Path]]:
+    """A run of two models with such names, the folder of its report and the files in it, only to be read."""
+    folder = tmp_path_factory.mktemp("awkward")
+    run = make_run(weak=NASTY, strong=RINGING)
+    return run, folder, render_report(run.report(), folder, DRAWN_ONCE)
 
 
 # Every format ---------------------------------------------------------------------------------------
@@ -313,11 +323,10 @@ def test_a_page_in_its_store_leads_to_the_rows(run: Any, tmp_path: Path) -> None
         assert all((folder / href).exists() for href in found)
 
 
-def test_names_are_text_in_the_page(make_run: Make, tmp_path: Path) -> None:
+def test_names_are_text_in_the_page(awkward: tuple[Any, Path, list[Path]]) -> None:
     """A model called <script> is shown by that name, in tables, captions and figures."""
-    run = make_run(weak=NASTY)
-    files = render_report(run.report(), tmp_path, DRAWN_ONCE)
-    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    _, folder, files = awkward
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     assert page.text.count(NASTY) >= 8
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+", path.name) for path in files)
@@ -444,19 +453,18 @@ def test_a_name_in_any_script_can_be_drawn() -> None:
     assert "モデル" in save_figure(figure, "svg").decode()
 
 
-def test_control_signs_in_a_name_reach_no_format(make_run: Make, tmp_path: Path) -> None:
+def test_control_signs_in_a_name_reach_no_format(awkward: tuple[Any, Path, list[Path]]) -> None:
     """A label that would clear a terminal, ring it or end an SVG's XML is shown with the sign replaced."""
-    run = make_run(weak="we\x1b[2Jak\x07\x9b1m")
-    render_report(run.report(), tmp_path, DRAWN_ONCE)
+    run, folder, _ = awkward
     texts = [
-        path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.suffix not in (".png", "")
+        path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.suffix not in (".png", "")
     ]
     texts += [terminal(run), leaderboard_markdown(run.report(figures=False))]
     assert len(texts) > 20
     for text in texts:
         assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) == []
     assert any("we\N{REPLACEMENT CHARACTER}[2Jak" in text for text in texts)
-    for path in (tmp_path / "figures").glob("*.svg"):
+    for path in (folder / "figures").glob("*.svg"):
         ET.parse(path)  # noqa: S314  our own output
 
 

@@ -15,8 +15,6 @@ import pytest
 from iqa_reports import latex_report, latex_table, leaderboard_table, view_run
 from iqa_reports.formats.latex import escape
 
-pytestmark = pytest.mark.slow
-
 Make = Callable[..., Any]
 
 NASTY = r'a_b & 100% #1 $x$ {y} ~z ^2 \input{/etc/passwd} <t> [u] "v" モデル é'
@@ -33,6 +31,7 @@ def engine() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_every_table_compiles(make_run: Make, tmp_path: Path) -> None:
     """The whole document, with names that hold every special character, gives a PDF without an error."""
     pdflatex = engine()
