@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from iqa_attacks import score, score_and_gradient
 from iqa_attacks.seeding import seeded
@@ -21,6 +20,8 @@ def operations(model: QualityModel, image: Tensor) -> tuple[int, int]:
         model: in eval mode.
         image: (3, H, W) on its device.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton
+
     counts = []
     for compute in (score, score_and_gradient):
         with seeded(0, torch.device(image.device)), FlopCounterMode(display=False) as counted:
