@@ -38,6 +38,7 @@ def after_smoke(smoked, tmp_path):
     shutil.copytree(smoked, tmp_path / "iqa-store")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("after_smoke")
 def test_a_smoke_run_end_to_end(cli, tmp_path):
     """Attack again, report: all is in the store, files are where the command says, with numbers in them."""

@@ -155,6 +155,7 @@ def test_without_kept_images_the_same_attack_finds_them_again(images, copied, at
     assert attacks_run.count("pgd") == 3 * 6
 
 
+@pytest.mark.slow
 def test_transfer_rows_alone_are_lost_and_come_back_without_an_attack(images, copied, attacks_run):
     """Resumed between an attack and its transfers, kept images serve; damaged ones are found again."""
     store, manifest = copied(keep=True)
@@ -172,6 +173,7 @@ def test_transfer_rows_alone_are_lost_and_come_back_without_an_attack(images, co
     assert attacks_run == ["pgd"]
 
 
+@pytest.mark.slow
 def test_images_of_a_finished_run_can_be_kept_later(images, copied):
     """Asked for afterwards, they are found again and stored; no row is computed again."""
     (store, manifest), seen = copied(keep=False), []

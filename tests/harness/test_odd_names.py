@@ -102,7 +102,8 @@ def test_a_label_with_a_slash_is_no_markup(cli, tmp_path, monkeypatch):
     make_set(tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     iqa.attack("tiny.toml", {"x[/b]": "linear", "[/]": create_model("linear", seed=2)}, progress=False)
-    for command in (("report", "tiny"), ("leaderboard", "iqa-store"), ("runs", "show", "tiny")):
+    report = ("report", "tiny", "--format", "csv", "--format", "latex")
+    for command in (report, ("leaderboard", "iqa-store"), ("runs", "show", "tiny")):
         code, out, err = cli(*command)
         assert code == 0, err
         assert "x[/b]" in out
@@ -112,6 +113,7 @@ def test_a_label_with_a_slash_is_no_markup(cli, tmp_path, monkeypatch):
     assert "x[/b]" in out
 
 
+@pytest.mark.slow
 def test_image_ids_and_data_are_shown_as_written(cli, tmp_path, monkeypatch):
     """In reports with the worst images, in lists of sets, in evaluations."""
     make_set(tmp_path / "work", ids=["x[b]", "[red]", ":smile:", "a#b", "a&b", "a=b"])
