@@ -463,11 +463,8 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     save_checkpoint(model, tmp_path / "good" / "m", training={})
     model.tint.data *= -30  # colour decides, contrast no longer does
     save_checkpoint(model, tmp_path / "bad" / "m", training={})
-
-    def attacked(model, run):
-        return iqa.attack("s.toml", model, run=run, threads=1, progress=False).complete
-
-    assert attacked("./good/m", "before")
+    for name, run in (("./good/m", "before"), ("./bad/m", "after"), ("other=./good/m", "named")):
+        assert iqa.attack("s.toml", name, run=run, threads=1, progress=False).complete
     code, out, _ = cli("baseline", "save", "base", "--run", "before", "--folder", "kept")
     assert code == 0
     assert "16 images" in out
@@ -476,7 +473,6 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     code, out, _ = cli(*gate, "--run", "before")
     assert code == 0
     assert "no regression" in out
-    assert attacked("./bad/m", "after")
     files = ("--markdown", "o/s.md", "--junit", "o/j.xml", "--json-file", "o/g.json")
     code, out, _ = cli(*gate, "--run", "after", *files)
     assert code == 1
@@ -484,7 +480,6 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     assert (tmp_path / "o" / "s.md").read_text().count("regressed")
     assert 'type="Regression"' in (tmp_path / "o" / "j.xml").read_text()
     assert json.loads((tmp_path / "o" / "g.json").read_text())["regressed"]
-    assert attacked("other=./good/m", "named")
     code, _, err = cli(*gate, "--run", "named")
     assert code == 2
     assert "not comparable: models differ" in err
