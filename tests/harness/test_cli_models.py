@@ -82,7 +82,7 @@ def test_a_users_own_model_is_attacked(cli, tmp_path):
     (tmp_path / "mine.py").write_text(
         PLUGIN.replace("std(dim=1)", "mean(dim=1)").replace("of_the_test", "edited")
     )
-    command = ("attack", "-s", "smoke", "-m", "own=contrast_edited", "--plugin", "mine.py")
+    command = ("attack", "-s", "smoke", "-m", "own=contrast_edited", "--plugin", "mine.py", "--dry-run")
     assert "0 in the store" in " ".join(cli(*command)[2].split())
     (tmp_path / "broken.py").write_text("\nraise ValueError('no luck')\n")
     code, _, err = cli("score", "linear", "x.png", "--plugin", "broken.py")

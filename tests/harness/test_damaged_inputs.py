@@ -100,7 +100,7 @@ def test_odd_figures_of_training_are_none(cli, figures):
     save_checkpoint(create_model("linear"), Path("mine"), training={})
     Path("mine/figures.json").write_text(figures)
     Path("mine/log.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n')
-    code, _, err = cli("report", "--input", "mine", "--out", "out")
+    code, _, err = cli("report", "--input", "mine", "--out", "out", "--format", "csv")
     assert code == 0, err
 
 

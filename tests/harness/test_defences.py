@@ -34,6 +34,7 @@ TEXT = (
     tiny.SUITE.replace("cell_images = 4", "cell_images = 4\neot_samples = 2")
     .replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]')
     .replace("restarts = 2", "restarts = 1")
+    .replace("images = 12", "images = 8")
 )
 
 

@@ -310,7 +310,7 @@ def evaluated(tmp_path, name="evaluation"):
 def test_calls_under_one_name_lose_nothing(cli, tmp_path):
     """Models and sets of three calls end in one table, as if one call had named them all."""
     first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
-    second = make_csv(tmp_path / "b", {"test": 12}, seed=2, name="second")
+    second = make_csv(tmp_path / "b", {"test": 6}, seed=2, name="second")
     line = ("evaluate", "--threads", "1")
     assert cli(*line, "-m", "linear", "-d", str(first))[0] == 0
     code, out, _ = cli(*line, "-m", "linear", "-d", str(second), "--seed", "5")
@@ -338,13 +338,13 @@ def test_calls_under_one_name_lose_nothing(cli, tmp_path):
 
 def test_every_row_shows_its_split(cli, tmp_path):
     """Rows of two splits of a set, by calls in any order: each stands under its own split and image count."""
-    own = make_csv(tmp_path / "a", {"val": 15, "test": 20}, name="own")
+    own = make_csv(tmp_path / "a", {"val": 5, "test": 6}, name="own")
     line = ("evaluate", "--threads", "1", "-d", str(own))
     for model, split in (("linear", "val"), ("linear", "test"), ("other=linear?seed=1", "val")):
         code, out, _ = cli(*line, "-m", model, "--split", split)
         assert code == 0
     lines = [line.split()[:4] for line in out.splitlines() if " linear" in line or " other" in line]
-    assert lines[:2] == [["own", "test", "20", "linear"], ["own", "val", "15", "linear"]]
+    assert lines[:2] == [["own", "test", "6", "linear"], ["own", "val", "5", "linear"]]
     assert lines[2][0] == "other"
 
 

@@ -1,5 +1,8 @@
 """Attacked images that are kept: the same bits, and no attack is run again for a new target."""
 
+import functools
+import shutil
+
 import pytest
 import torch
 
@@ -31,6 +34,29 @@ def _run(store, images, seeds, keep=True, text=TEXT, on_cell=lambda *_: None):
     entrants = _entrants(*seeds)
     work = plan(parse_suite(text, "tiny"), entrants, images)
     return run_suite(work, entrants, RunConfig("r", text, keep_images=keep), store, on_cell=on_cell)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, images):
+    """Return a function from whether images were kept to a run of two models, made once, to be copied."""
+
+    @functools.cache
+    def of(keep):
+        store = ResultStore(tmp_path_factory.mktemp("made"))
+        return store, _run(store, images, (1, 2), keep=keep)
+
+    return of
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """The same in a store of the test's own."""
+
+    def of(keep):
+        store, manifest = made(keep)
+        return ResultStore(shutil.copytree(store.root, tmp_path / "copied")), manifest
+
+    return of
 
 
 def _rows(store, manifest):
@@ -106,12 +132,11 @@ def test_kept_images_take_less_room_than_their_pixels(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_new_target_is_tried_on_kept_images(tmp_path, images, attacks_run):
+def test_a_new_target_is_tried_on_kept_images(tmp_path, images, copied, attacks_run):
     """A third model joins: only it is attacked, and its rows are those of a run of all three."""
     whole = ResultStore(tmp_path / "whole")
     expected = _rows(whole, _run(whole, images, (1, 2, 3), keep=False))
-    store = ResultStore(tmp_path / "kept")
-    _run(store, images, (1, 2))
+    store, _ = copied(keep=True)
     assert len(store.example_sizes()) == 2 * 9
     attacks_run.clear()
     more = _run(store, images, (1, 2, 3))
@@ -120,10 +145,9 @@ def test_a_new_target_is_tried_on_kept_images(tmp_path, images, attacks_run):
 
 
 @pytest.mark.slow
-def test_without_kept_images_the_same_attack_finds_them_again(tmp_path, images, attacks_run):
+def test_without_kept_images_the_same_attack_finds_them_again(images, copied, attacks_run):
     """The attacks whose examples the new target needs are run again, no others; the rows are the same."""
-    store = ResultStore(tmp_path)
-    _run(store, images, (1, 2), keep=False)
+    store, _ = copied(keep=False)
     assert store.example_sizes() == {}
     attacks_run.clear()
     _run(store, images, (1, 2, 3), keep=False)
@@ -131,10 +155,10 @@ def test_without_kept_images_the_same_attack_finds_them_again(tmp_path, images, 
     assert attacks_run.count("pgd") == 3 * 6
 
 
-def test_transfer_rows_alone_are_lost_and_come_back_without_an_attack(tmp_path, images, attacks_run):
+@pytest.mark.slow
+def test_transfer_rows_alone_are_lost_and_come_back_without_an_attack(images, copied, attacks_run):
     """Resumed between an attack and its transfers, kept images serve; damaged ones are found again."""
-    store = ResultStore(tmp_path)
-    manifest = _run(store, images, (1, 2))
+    store, manifest = copied(keep=True)
     expected = _rows(store, manifest)
     transfers = [c for c in manifest.cells if c.attack.startswith("transfer")]
     for cell in transfers:
@@ -149,10 +173,10 @@ def test_transfer_rows_alone_are_lost_and_come_back_without_an_attack(tmp_path, 
     assert attacks_run == ["pgd"]
 
 
-def test_images_of_a_finished_run_can_be_kept_later(tmp_path, images):
+@pytest.mark.slow
+def test_images_of_a_finished_run_can_be_kept_later(images, copied):
     """Asked for afterwards, they are found again and stored; no row is computed again."""
-    store, seen = ResultStore(tmp_path), []
-    manifest = _run(store, images, (1, 2), keep=False)
+    (store, manifest), seen = copied(keep=False), []
     again = _run(store, images, (1, 2), on_cell=lambda cell, status: seen.append(status))
     assert set(seen) == {"cached"}
     assert len(store.example_sizes()) == 2 * 9

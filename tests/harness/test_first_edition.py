@@ -90,19 +90,20 @@ def edited(store, model, change):
     store.write_manifest(manifest.model_copy(update={"models": tuple(models)}))
 
 
-@pytest.mark.parametrize("name", ["score_range", "gradient_agrees", "noise_weaker"])
-def test_an_edited_check_is_found_under_the_first_editions_words(store, cache, name):
+def test_an_edited_check_is_found_under_the_first_editions_words(store, cache):
     """Its value is measured again as the first edition measured it, not only held to its bound."""
+    names = ["score_range", "gradient_agrees", "noise_weaker"]
 
     def change(checks):
-        checks[name]["value"] = 0.45  # on the right side of its bound
+        for name in names:
+            checks[name]["value"] = 0.45  # on the right side of its bound
         return checks
 
     edited(store, "other", change)
     found = iqa.verify("first", store=store, cache=cache, sample=1, progress=False)
-    (finding,) = [f for f in found.findings if f.what == "check"]
-    assert finding.where == f"other, {name}"
-    assert "value: 0.45 is stored" in finding.detail
+    findings = [f for f in found.findings if f.what == "check"]
+    assert sorted(finding.where for finding in findings) == sorted(f"other, {name}" for name in names)
+    assert all("value: 0.45 is stored" in finding.detail for finding in findings)
 
 
 class MasksTheLast(torch.nn.Module):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+import iqa_harness as iqa
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.gating.baselines import Standpoint
 from iqa_harness.gating.formats import as_json, headline, junit, markdown, sensitivity, sentence
@@ -462,8 +463,8 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     save_checkpoint(model, tmp_path / "good" / "m", training={})
     model.tint.data *= -30  # colour decides, contrast no longer does
     save_checkpoint(model, tmp_path / "bad" / "m", training={})
-    attack = ("attack", "-s", "s.toml", "--threads", "1")
-    assert cli(*attack, "-m", "./good/m", "--run", "before")[0] == 0
+    for name, run in (("./good/m", "before"), ("./bad/m", "after"), ("other=./good/m", "named")):
+        assert iqa.attack("s.toml", name, run=run, threads=1, progress=False).complete
     code, out, _ = cli("baseline", "save", "base", "--run", "before", "--folder", "kept")
     assert code == 0
     assert "16 images" in out
@@ -472,7 +473,6 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     code, out, _ = cli(*gate, "--run", "before")
     assert code == 0
     assert "no regression" in out
-    assert cli(*attack, "-m", "./bad/m", "--run", "after")[0] == 0
     files = ("--markdown", "o/s.md", "--junit", "o/j.xml", "--json-file", "o/g.json")
     code, out, _ = cli(*gate, "--run", "after", *files)
     assert code == 1
@@ -480,7 +480,6 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     assert (tmp_path / "o" / "s.md").read_text().count("regressed")
     assert 'type="Regression"' in (tmp_path / "o" / "j.xml").read_text()
     assert json.loads((tmp_path / "o" / "g.json").read_text())["regressed"]
-    assert cli(*attack, "-m", "other=./good/m", "--run", "named")[0] == 0
     code, _, err = cli(*gate, "--run", "named")
     assert code == 2
     assert "not comparable: models differ" in err

@@ -129,10 +129,9 @@ def test_a_run_without_its_suites_text_is_incomplete_too(two):
 
 
 @pytest.mark.parametrize("name", ["every attack", "the main radius"])
-def test_a_worst_case_nothing_of_which_is_stored_is_undefined_not_gone(two, name):
+def test_a_worst_case_nothing_of_which_is_stored_is_undefined_not_gone(lacking, name):
     """Both rows stand at the main radius, without a value and with the reason."""
-    store, manifest = two
-    rows = tables(store, without(manifest, LOST[name])).table.to_pylist()
+    rows = lacking(name)[1].table.to_pylist()
     mine = [r for r in rows if r["model"] == "m10" and r["epsilon"] == MAIN and r["final"]]
     found = {(r["row"], r["metric"]): r for r in mine if r["row"] in ("suite_min", "composed")}
     assert len(found) == 4

@@ -188,10 +188,8 @@ def test_what_a_killed_driver_leaves_is_found_by_gc_and_by_the_next_start(cli, f
         while not list(store.glob("tmp/work-*/models/*/card.json")) and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        child.stdout.close()
-        child.stderr.close()
-        time.sleep(1.5)
+        child.communicate(timeout=60)  # both pipes end with its worker, who holds them too
+        assert child.returncode == -signal.SIGKILL
         assert len(abandoned(store)) == 1
         code, out, _ = cli("runs", "gc")
         assert (code, "and 1 fragments" in out) == (0, True)

@@ -49,6 +49,13 @@ def _rows(store, manifest):
     return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, images):
+    """Store and manifest of the run that nothing happens to, to be read only."""
+    store = ResultStore(tmp_path_factory.mktemp("whole"))
+    return store, _run(store, images)
+
+
 class Shuffled(Inline):
     """Runs tasks in another order than they were given."""
 
@@ -59,20 +66,18 @@ class Shuffled(Inline):
 
 
 @pytest.mark.slow
-def test_rows_do_not_depend_on_the_order_of_cells(tmp_path, images):
+def test_rows_do_not_depend_on_the_order_of_cells(tmp_path, images, whole):
     """Tasks in any order leave the same parts; the manifest keeps the plan's order."""
-    first, second = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
-    expected = _run(first, images)
-    shuffled = _run(second, images, executor=Shuffled())
-    assert [c.key for c in shuffled.cells] == [c.key for c in expected.cells]
-    assert _rows(second, shuffled).equals(_rows(first, expected))
+    store = ResultStore(tmp_path)
+    shuffled = _run(store, images, executor=Shuffled())
+    assert [c.key for c in shuffled.cells] == [c.key for c in whole[1].cells]
+    assert _rows(store, shuffled).equals(_rows(*whole))
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_share_one_store(tmp_path, images):
+def test_two_runs_at_once_share_one_store(tmp_path, images, whole):
     """What another run has stored meanwhile is taken, not computed again."""
     store, rival, seen = ResultStore(tmp_path / "a"), [], []
-    expected = _rows(ResultStore(tmp_path / "b"), _run(ResultStore(tmp_path / "b"), images))
 
     def meanwhile(cell, status):
         seen.append(status)
@@ -81,7 +86,7 @@ def test_two_runs_at_once_share_one_store(tmp_path, images):
 
     manifest = _run(store, images, on_cell=meanwhile)
     assert (seen.count("done"), seen.count("cached")) == (3, len(manifest.cells) - 3)
-    assert _rows(store, manifest).equals(expected)
+    assert _rows(store, manifest).equals(_rows(*whole))
     assert (manifest.forwards, manifest.backwards) == (rival[0].forwards, rival[0].backwards)
 
 
@@ -387,7 +392,7 @@ def test_chosen_images_do_not_take_over_the_first(tmp_path, images, count):
 
 
 @pytest.mark.slow
-def test_one_attack_can_be_computed_alone(tmp_path, images):
+def test_one_attack_can_be_computed_alone(tmp_path, images, whole):
     """The others stay missing, and the table shows holes, not numbers."""
     store = ResultStore(tmp_path)
     part = _run(store, images, only=["fgsm"])
@@ -395,9 +400,7 @@ def test_one_attack_can_be_computed_alone(tmp_path, images):
     assert part.status == "partial"
     rest = _run(store, images, only=["clean", "pgd", "transfer"])
     assert rest.status == "complete"
-    assert _rows(store, rest).equals(
-        _rows(ResultStore(tmp_path / "b"), _run(ResultStore(tmp_path / "b"), images))
-    )
+    assert _rows(store, rest).equals(_rows(*whole))
 
 
 # Death --------------------------------------------------------------------------------------------------
@@ -424,10 +427,8 @@ def _start(folder):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, images):
+def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, images, whole):
     """SIGKILL after some cells, twice, then a start that ends: rows as if nothing had been, none twice."""
-    whole = ResultStore(tmp_path / "whole")
-    expected = _rows(whole, _run(whole, images))
     store = ResultStore(tmp_path / "cut")
     for enough in (2, 9):
         child = _start(store.root)
@@ -442,7 +443,7 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_rows(tmp_path, image
     manifest = _run(store, images, on_cell=lambda cell, status: seen.append(status))
     assert seen.count("cached") >= 9
     rows = _rows(store, manifest)
-    assert rows.equals(expected)
+    assert rows.equals(_rows(*whole))
     names = ["model", "attack", "epsilon", "objective", "steps", "split", "image_id"]
     assert not rows.to_pandas().duplicated(names).any()
     assert set(rows.schema.names) | {"seconds"} == set(ROW_SCHEMA.names)

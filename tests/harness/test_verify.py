@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import iqa_harness as iqa
 from helpers import tiny
 from iqa_harness.cells.plan import Selection, plan
+from iqa_harness.cli.printing import code_of
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import VERDICTS
@@ -303,7 +305,7 @@ def test_verify_on_the_command_line(cli, tmp_path):
 def test_strict_refuses_what_is_not_to_be_believed(cli):
     """A cheat runs and is reported; with --strict the exit code says that a check said no."""
     cheat = ("attack", "-s", "smoke", "-m", "cheat_constant", "--threads", "1")
-    assert cli(*cheat)[0] == 0
+    assert code_of(iqa.attack("smoke", "cheat_constant", threads=1, progress=False)) == 0
     code, out, _ = cli(*cheat, "--strict")
     assert code == 1
     assert "cheat_constant: invalid" in out

@@ -150,7 +150,7 @@ def test_a_run_on_a_users_own_images_is_verified_and_shown(cli, tmp_path, data):
     code, out, _ = cli("verify", "smoke", "--threads", "1")
     assert (code, "0 differ" in out) == (0, True), out
     assert " 0 cells" not in out
-    code, out, err = cli("report", "smoke", "--images", "1", "--out", "page")
+    code, out, err = cli("report", "smoke", "--images", "1", "--out", "page", "--format", "html")
     assert code == 0, err
     assert "data:image/jpeg;base64," in (tmp_path / "page" / "index.html").read_text()
     folder.rename(tmp_path / "there")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import JsonValue
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from iqa_attacks import AttackFailed, score, score_and_gradient
 from iqa_attacks.seeding import seeded
@@ -95,6 +94,8 @@ def operations(model: QualityModel, image: Tensor) -> tuple[int, int]:
         model: in eval mode.
         image: (3, H, W) on its device.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton where that is installed
+
     counts = []
     for compute in (score, score_and_gradient):
         with seeded(0, torch.device(image.device)), FlopCounterMode(display=False) as counted:

@@ -111,6 +111,7 @@ class Forgetful(torch.nn.Module):
         return images.mean(dim=(1, 2, 3)) + 0.1 * len(images)
 
 
+@pytest.mark.slow
 def test_a_model_without_usable_numbers_costs_its_own_rows(folder, cache, cli):
     """From Python: the other is scored, the bad one is invalid with the reason; alone it is an error."""
     from iqa_models import wrap
@@ -130,7 +131,7 @@ def test_a_model_without_usable_numbers_costs_its_own_rows(folder, cache, cli):
     assert set(run.rows()["model"]) == {"good"}
     flag = run.flags.query("model == 'bad' and flag == 'batch_dependence'")
     assert flag["raised"].item()
-    code, out, _ = cli("report", "mixed", "--store", str(folder / "mixed"))
+    code, out, _ = cli("report", "mixed", "--store", str(folder / "mixed"), "--format", "html")
     assert code == 0
     assert "invalid" in out
     page = html.unescape((folder / "mixed/runs/mixed/report/index.html").read_text())

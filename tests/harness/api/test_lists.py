@@ -66,31 +66,36 @@ def test_suites(cli, tmp_path):
         validate_suite(tmp_path / "bad.toml")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        ("--help",),
-        ("models", "list"),
-        ("suites", "list"),
-        ("data", "list"),
-        ("runs", "list"),
-        ("study", "--list"),
-        ("train", "demo_lite0", "--show"),
-    ],
-)
-def test_what_needs_no_model_loads_no_torch(line):
-    """These answer at once."""
+LIGHT = [
+    ("--help",),
+    ("models", "list"),
+    ("suites", "list"),
+    ("data", "list"),
+    ("runs", "list"),
+    ("study", "--list"),
+    ("train", "demo_lite0", "--show"),
+]
+
+
+def test_what_needs_no_model_loads_no_torch():
+    """These answer at once: one after another in one process, which has none of it after each of them."""
     code = (
-        f"import sys; sys.path[:0] = {sys.path!r}\n"
-        f"sys.argv = ['iqa-harness', *{line!r}]\n"
+        f"import io, sys; sys.path[:0] = {sys.path!r}\n"
+        "from contextlib import redirect_stdout\n"
         "from iqa_harness.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'timm', 'skimage', 'pandas', 'scipy'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
+        f"for line in {LIGHT!r}:\n"
+        "    sys.argv, out = ['iqa-harness', *line], io.StringIO()\n"
+        "    try:\n"
+        "        with redirect_stdout(out):\n            main()\n"
+        "    except SystemExit as stop:\n        assert not stop.code, line\n"
+        "    heavy = {'torch', 'timm', 'skimage', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "    assert not heavy, (line, heavy)\n"
+        "    print(len(out.getvalue()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert len(done.stdout.split()) == len(LIGHT)
+    assert "0" not in done.stdout.split()
 
 
 def test_data(cli, own):
