@@ -67,6 +67,33 @@ def test_what_is_found_is_inside_scored_as_stored_and_complete(name, norm):
         assert (each.loss is None) == (objective in (LOWEST_SEEN, HIGHEST_SEEN))
 
 
+class Coarse(Wavy):
+    """Scores as a copy in half precision gives them."""
+
+    def predict(self, images):
+        scores = super().predict(images)
+        return scores + ((scores * 16).round() / 16 - scores).detach()
+
+
+def _ends_hold(found):
+    return [
+        found[i, LOWEST_SEEN, steps].example.score
+        <= each.example.score
+        <= found[i, HIGHEST_SEEN, steps].example.score
+        for (i, _, steps), each in found.items()
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 6, 9, 11])
+def test_the_ends_are_of_the_scores_that_are_reported(seed):
+    """Also where the attack followed others: through JPEG, or those of a copy in less precision."""
+    on = _on(seed=seed)
+    through = by_key(run(_attack("pgd through jpeg"), Wavy().eval(), on))
+    copied = by_key(run(_attack("pgd"), Wavy().eval(), on, gradients=Coarse().eval()))
+    assert all(_ends_hold(through))
+    assert all(_ends_hold(copied))
+
+
 @every_norm
 def test_results_repeat_in_any_chunk(name, norm):
     """Images in a pass, and with them the restarts run together, change nothing, bit for bit."""

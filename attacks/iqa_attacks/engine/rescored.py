@@ -9,14 +9,18 @@ from torch import Tensor
 
 from iqa_attacks.engine.batches import batches
 from iqa_attacks.objectives import Objective
-from iqa_attacks.results import Ascent, Example, Found, Targets
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Example, Found, Targets
 
 OwnScores = Callable[[Sequence[Example], Sequence[int]], Sequence[float]]
 """Returns the model's own scores of examples, each of an image i."""
 
 
 def rescored(found: Ascent, own: OwnScores) -> Ascent:
-    """Return what was found with every distinct example's score replaced by the model's own."""
+    """Return what was found with every distinct example's score replaced by the model's own.
+
+    The ends are chosen again by it among what was found: what was lowest for the copy, or through JPEG, need
+    not be.
+    """
     distinct = {id(each.example): (each.example, each.image) for each in found.found}
     examples, images = zip(*distinct.values(), strict=True)
     scores = own(examples, images)
@@ -24,7 +28,20 @@ def rescored(found: Ascent, own: OwnScores) -> Ascent:
         key: example._replace(score=value)
         for (key, (example, _)), value in zip(distinct.items(), scores, strict=True)
     }
-    return Ascent([each._replace(example=made[id(each.example)]) for each in found.found], found.cost)
+    entries = [each._replace(example=made[id(each.example)]) for each in found.found]
+    met: dict[int, list[Found]] = {}
+    for each in entries:
+        met.setdefault(each.image, []).append(each)
+    return Ascent([_end(each, met[each.image]) for each in entries], found.cost)
+
+
+def _end(entry: Found, met: Sequence[Found]) -> Found:
+    """Return an end with the example that is it among those of its image, another entry as it is."""
+    if entry.objective not in (LOWEST_SEEN, HIGHEST_SEEN):
+        return entry
+    end = min if entry.objective == LOWEST_SEEN else max
+    examples = [entry.example, *(each.example for each in met if each.steps <= entry.steps)]
+    return entry._replace(example=end(examples, key=lambda example: example.score))
 
 
 def with_own_losses(
