@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import iqa_harness as iqa
 from helpers import tiny
@@ -272,7 +273,7 @@ def test_verify_on_the_command_line(cli, tmp_path):
     code, out, _ = cli(*smoke, "--strict")
     assert code == 0
     assert "linear: sound" in out
-    code, out, _ = cli("verify", "smoke", "--sample", "1", "--threads", "1")
+    code, out, _ = cli("verify", "smoke", "--sample", "1")
     assert code == 0, out
     assert "5 cells (144 rows) and the checks of 1 models made again" in out
     assert "0 differ" in out
@@ -299,6 +300,27 @@ def test_verify_on_the_command_line(cli, tmp_path):
     assert code == 3
     assert "has no model 'x'" in err
     assert cli("verify")[0] == 2
+
+
+@pytest.mark.slow
+def test_a_run_is_made_again_with_as_many_threads(cli, monkeypatch):
+    """Of another number the sums are rounded otherwise; the caller's own number comes back."""
+    seen = []
+
+    def spied(*arguments, **options):
+        seen.append(torch.get_num_threads())
+        return verify_run(*arguments, **options)
+
+    monkeypatch.setattr("iqa_harness.api.verify.verify_run", spied)
+    assert cli("attack", "-s", "smoke", "-m", "linear", "--threads", "1")[0] == 0
+    torch.set_num_threads(2)
+    try:
+        assert cli("verify", "smoke", "--sample", "1")[0] == 0
+        assert cli("verify", "smoke", "--sample", "1", "--threads", "2")[0] in (0, 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1, 2]
 
 
 @pytest.mark.slow

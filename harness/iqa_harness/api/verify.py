@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from iqa_harness.api.inputs import entrants_of_run, images_of_run
 from iqa_harness.api.opening import STORE, opened
@@ -15,7 +19,7 @@ from iqa_harness.cells.selection import recorded_suite
 from iqa_harness.entrants.naming import Model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
-from iqa_harness.machine.devices import use_devices
+from iqa_harness.machine.devices import usable_cores, use_devices
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
@@ -123,7 +127,8 @@ def verify(
         suite: what the run should be of, a name or a file; a suite that ships is known by its name.
         data: where the images are now, a name or an image set; as the suite says if left out.
         device: torch device.
-        threads: threads within one operation, torch's own if left out.
+        threads: threads within one operation; those of most of the run's cells if left out, at most one a
+            core. With others sums are rounded otherwise, and an attack may take another path.
         cache: folder of the embedded data.
         backbone_weights: file for the trunks of models created by name, if it has moved.
         plugins: Python files of yours that register models.
@@ -136,7 +141,6 @@ def verify(
     manifest = refreshed(results, results.read_manifest(run))
     entrants, images = [], None
     if sample:
-        use_devices([device], threads, exact=True)
         plugged = bool(run_plugins(plugins))
         entrants = entrants_of_run(
             manifest, models, plugged=plugged, backbone_weights=backbone_weights, same=False
@@ -144,10 +148,11 @@ def verify(
         images = images_of_run(manifest, data, cache, same=False)
     tell = teller(progress)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    found = verify_run(
-        results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
-        on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
-    )  # fmt: skip
+    with _computing_as(manifest, device, threads) if sample else nullcontext():
+        found = verify_run(
+            results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
+            on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
+        )  # fmt: skip
     if suite is not None:
         other = not_as_shipped(recorded_suite(manifest), load_suite(str(suite)).suite)
         found = found._replace(findings=[*other, *found.findings])
@@ -155,6 +160,22 @@ def verify(
     if found.findings:
         verdicts = tuple(replace(j, verdict="contradicted") if j.verdict == "sound" else j for j in verdicts)
     return Verification(found, verdicts, seed)
+
+
+@contextmanager
+def _computing_as(manifest: RunManifest, device: str, threads: int | None) -> Iterator[None]:
+    """Compute with so many threads, or those of most of a run's cells; afterwards with those of before."""
+    cells: Counter[int] = Counter()
+    for worker in manifest.workers:
+        cells[worker.threads] += worker.cells
+    if threads is None and cells:
+        threads = min(cells.most_common(1)[0][0], usable_cores())
+    before = torch.get_num_threads()
+    use_devices([device], threads, exact=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def judged(flags: Iterable[Mapping[str, Any]], manifest: RunManifest) -> tuple[Judged, ...]:

@@ -14,7 +14,6 @@ from iqa_harness.cli.arguments import (
     PluginOption,
     QuietOption,
     ResultsOption,
-    ThreadsOption,
 )
 from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
@@ -59,7 +58,12 @@ def verify(
     ] = None,
     explain: Annotated[str | None, typer.Option("--explain", help="Say what a flag means, and stop.")] = None,
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, help="Threads within one operation.", show_default="those of the run"
+        ),
+    ] = None,
     cache: CacheOption = None,
     backbone_weights: BackboneOption = None,
     plugin: PluginOption = None,
