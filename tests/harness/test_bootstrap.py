@@ -172,3 +172,17 @@ def test_a_large_set_s_draws_go_in_parts_and_are_the_same(monkeypatch, metric, c
     parts = Bootstrap(mos, references, seed=5).replicates(Value.of(0), values, metric)
     for name in ("draws", "left_out"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-14)
+
+
+@pytest.mark.parametrize("metric", ["srocc", "plcc"])
+def test_rounding_steps_over_neither_end(metric):
+    """Of scores that are the labels, or turned round, every value is within 1: sums alone give a bit more."""
+    for seed in range(8):
+        mos = np.random.default_rng(seed).random(14)
+        draws = Bootstrap(mos, resamples=200, seed=seed)
+        for scores in (mos, -3 * mos):
+            point = (srocc if metric == "srocc" else plcc)(scores, mos)
+            found = draws.replicates(point, scores, metric)
+            every = [point.value, *found.draws, *found.left_out]
+            assert np.nanmax(np.abs(every)) <= 1
+            assert np.nanmin(np.abs(every)) == pytest.approx(1, abs=1e-9)

@@ -14,17 +14,24 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from iqa_harness.api.inputs import entrants_of_run
+from iqa_harness.cells.compute import craft, to_tensor
+from iqa_harness.cells.examples import encode
+from iqa_harness.cells.plan import plan
+from iqa_harness.data import open_data
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.store import EVALUATION_SCHEMA
+from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.insights import by_quality
 from iqa_harness.reporting.results import results_frame
 from iqa_harness.reporting.runs import FoundRun, find_runs, model_costs, read_run, read_runs
-from iqa_harness.reporting.worst_images import check_count, picture
+from iqa_harness.reporting.worst_images import check_count, picture, worst_images
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
 from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
 from iqa_results import RUN_TABLES, Measure, ResultStore, write_parquet
+from iqa_suites import load_suite
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
@@ -33,12 +40,9 @@ RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 def smoke(tmp_path_factory, cache):
     """A store with one run of two linear models."""
     from iqa_harness.api.reading import aggregated
-    from iqa_harness.cells.plan import plan
-    from iqa_harness.data import open_data
     from iqa_harness.entrants.naming import load_entrant, parse_model
     from iqa_harness.running.manifest import RunConfig
     from iqa_harness.running.run import run_suite
-    from iqa_suites import load_suite
 
     store = ResultStore(tmp_path_factory.mktemp("lab") / "store")  # nothing else beside it
     loaded = load_suite("smoke")
@@ -294,6 +298,27 @@ def test_too_many_images_are_refused_before_any_attack(smoke):
     """The message says how many would do."""
     with pytest.raises(RunError, match="take --images 93"):
         check_count(100, [read_run(FoundRun(smoke, "first"))])
+
+
+def test_a_picture_of_another_score_says_so(smoke, tmp_path, cache):
+    """Found again, the pictures are those of the stored scores; other pixels are told by their own score."""
+    store = ResultStore(shutil.copytree(smoke.root, tmp_path / "store"))
+    run, images = read_run(FoundRun(store, "first")), open_data("smoke", cache_dir=cache)
+    entrants = entrants_of_run(run.manifest)
+    found = worst_images(store, run, entrants, images, 1)
+    assert [t.other_score for t in found] == [None, None]
+    work = plan(load_suite("smoke").suite, entrants, images)
+    models = {entrant.label: entrant.model for entrant in entrants}
+    for cell in (c for c in work.cells if c.attack is not None):
+        result = craft(cell, models[cell.label], work.images, Runtime())
+        clean = [to_tensor(work.images.read(cell.first + f.image), "cpu") for f in result.found]
+        kept = [
+            f._replace(example=f.example._replace(pixels=x)) for f, x in zip(result.found, clean, strict=True)
+        ]
+        store.write_examples(cell.key, encode(result._replace(found=kept), cell, work.images))
+    swapped = worst_images(store, run, entrants, images, 1)
+    assert [t.other_score for t in swapped] == pytest.approx([t.before for t in found], abs=1e-6)
+    assert [t.after for t in swapped] == [t.after for t in found]
 
 
 # Commands ------------------------------------------------------------------------------------------

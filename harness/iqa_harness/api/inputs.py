@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from iqa_harness.cells.selection import recorded_data
 from iqa_harness.data.catalogue import Data, open_data
@@ -12,13 +16,14 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import Model, as_entrants, from_record, notes_on, run_plugins
 from iqa_harness.errors import RunError
-from iqa_harness.machine.devices import use_devices
+from iqa_harness.machine.devices import usable_cores, use_devices
 from iqa_harness.machine.terminal import say
 from iqa_harness.verification.run import require_entrants
 from iqa_results import ModelRecord, RunManifest
 
 __all__ = [
-    "Data", "Model", "entrants_of", "entrants_of_run", "images_of_run", "run_plugins", "set_up",
+    "Data", "Model", "computing_as", "entrants_of", "entrants_of_run", "images_of_run", "run_plugins",
+    "set_up",
 ]  # fmt: skip
 
 
@@ -128,3 +133,19 @@ def images_of_run(
             f"{found.fingerprint[:12]} is here"
         )
     return found
+
+
+@contextmanager
+def computing_as(manifest: RunManifest, device: str = "cpu", threads: int | None = None) -> Iterator[None]:
+    """Compute with so many threads, or those of most of a run's cells; afterwards with those of before."""
+    cells: Counter[int] = Counter()
+    for worker in manifest.workers:
+        cells[worker.threads] += worker.cells
+    if threads is None and cells:
+        threads = min(cells.most_common(1)[0][0], usable_cores())
+    before = torch.get_num_threads()
+    use_devices([device], threads, exact=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

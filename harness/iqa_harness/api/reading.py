@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from iqa_harness.api.inputs import entrants_of_run, images_of_run
+from iqa_harness.api.inputs import computing_as, entrants_of_run, images_of_run
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.places import require_folder
@@ -64,7 +64,8 @@ def gather(
         for place, run in enumerate(stored):
             entrants = entrants_of_run(run.manifest, plugged=plugged)
             data = images_of_run(run.manifest, None, cache)
-            worst = worst_images(store, run, entrants, data, images)
+            with computing_as(run.manifest):  # or another path's picture may stand beside the stored score
+                worst = worst_images(store, run, entrants, data, images)
             stored[place] = dataclasses.replace(run, triptychs=worst)
     if inputs or len(stored) > 1:
         more = rows_of(frames["results"], Result) if "results" in frames else []

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from iqa_harness.api.inputs import entrants_of_run, images_of_run
+from iqa_harness.api.inputs import computing_as, entrants_of_run, images_of_run
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.reading import teller
 from iqa_harness.cells.selection import recorded_suite
 from iqa_harness.entrants.naming import Model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
-from iqa_harness.machine.devices import usable_cores, use_devices
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
@@ -148,7 +144,7 @@ def verify(
         images = images_of_run(manifest, data, cache, same=False)
     tell = teller(progress)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    with _computing_as(manifest, device, threads) if sample else nullcontext():
+    with computing_as(manifest, device, threads) if sample else nullcontext():
         found = verify_run(
             results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
             on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
@@ -160,22 +156,6 @@ def verify(
     if found.findings:
         verdicts = tuple(replace(j, verdict="contradicted") if j.verdict == "sound" else j for j in verdicts)
     return Verification(found, verdicts, seed)
-
-
-@contextmanager
-def _computing_as(manifest: RunManifest, device: str, threads: int | None) -> Iterator[None]:
-    """Compute with so many threads, or those of most of a run's cells; afterwards with those of before."""
-    cells: Counter[int] = Counter()
-    for worker in manifest.workers:
-        cells[worker.threads] += worker.cells
-    if threads is None and cells:
-        threads = min(cells.most_common(1)[0][0], usable_cores())
-    before = torch.get_num_threads()
-    use_devices([device], threads, exact=True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def judged(flags: Iterable[Mapping[str, Any]], manifest: RunManifest) -> tuple[Judged, ...]:

@@ -240,7 +240,8 @@ class _Draws:
 
     def correlations(self, values: Vector, metric: Metric) -> Vector:
         """Return the correlation of values (n,) with the labels in every draw: (R,)."""
-        return self._of_ranks(values) if metric == "srocc" else self._of_values(values)
+        found = self._of_ranks(values) if metric == "srocc" else self._of_values(values)
+        return np.clip(found, -1, 1)  # rounding may step over the ends
 
     def _labels_by_image(self, metric: Metric) -> Vector:
         """Return counts times the labels, or their ranks, centred and of length one in every draw: (n, R)."""

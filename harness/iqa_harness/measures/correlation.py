@@ -86,7 +86,8 @@ def plcc(scores: Vector, mos: Vector, *, mapped: bool = False) -> Value:
 
 def _pearson(a: Vector, b: Vector) -> float:
     a, b = a - a.mean(), b - b.mean()
-    return float((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b)))
+    product = (a / np.linalg.norm(a)) @ (b / np.linalg.norm(b))
+    return float(np.clip(product, -1, 1))  # rounding may step over the ends
 
 
 def degenerate(scores: Vector, mos: Vector, called: str = "scores") -> str | None:

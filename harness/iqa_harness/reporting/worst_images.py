@@ -17,12 +17,15 @@ from iqa_attacks import AttackResult
 from iqa_harness.cells.compute import attacked_model, to_tensor
 from iqa_harness.cells.examples import recreate
 from iqa_harness.cells.plan import Cell, plan
+from iqa_harness.cells.scoring import Scorer
 from iqa_harness.cells.selection import recorded_selection, recorded_suite
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
+from iqa_harness.verification.recompute import AGAIN_SLACK
+from iqa_models import QualityModel
 from iqa_reports import StoredRun, Triptych
 from iqa_results import ResultStore
 
@@ -100,8 +103,8 @@ def worst_images(
                         source, attacked_model(source, models.__getitem__), work.images, runtime, store
                     )
                 }
-            result = held[source.key]
-            made.append(_triptych(entrant.label, worst, cell, result, work.images, large=place < ENLARGED))
+            target, large = models[entrant.label], place < ENLARGED
+            made.append(_triptych(worst, cell, held[source.key], work.images, target, large=large))
     return tuple(made)
 
 
@@ -146,7 +149,7 @@ def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_
 
 
 def _triptych(
-    model: str, worst: _Worst, cell: Cell, result: AttackResult, images: ImageSet, *, large: bool
+    worst: _Worst, cell: Cell, result: AttackResult, images: ImageSet, target: QualityModel, *, large: bool
 ) -> Triptych:
     row = worst.row
     offset = int(row["position"]) - cell.first
@@ -156,6 +159,8 @@ def _triptych(
         for f in result.found
         if (f.image, f.objective, f.steps) == (offset, objective, row["steps"])
     )
+    low, high = target.spec.score_range
+    (score,) = Scorer(target, seed=cell.seed, draws=cell.draws).of([example.pixels], [worst.image_id])
     clean = to_tensor(images.read(int(row["position"])), "cpu")
     attacked = example.pixels.detach().cpu().clamp(0, 1)
     change = attacked - clean
@@ -163,7 +168,7 @@ def _triptych(
     difference = (0.5 + GAIN * change).clamp(0, 1)
     side = LARGE if large else SMALL
     return Triptych(
-        model,
+        cell.label,
         worst.image_id,
         f"{row['attack']}/{row['objective']}",
         picture(clean, side),
@@ -176,6 +181,7 @@ def _triptych(
         row.get("ssim"),
         row["distortion"] or "",
         large,
+        None if abs(score - row["adv_score"]) <= AGAIN_SLACK * (high - low) else score,
     )
 
 

@@ -40,6 +40,9 @@ class Triptych(NamedTuple):
     """Type of the image's distortion, '' if unknown."""
     large: bool = False
     """Whether the pictures are large enough to be looked at one by one."""
+    other_score: float | None = None
+    """Score of the attacked picture where it is not the stored one: found again, an attack may take another
+    path."""
 
 
 @dataclass(frozen=True)
