@@ -7,8 +7,8 @@ from iqa_reports.formats.markdown import markdown_report, markdown_table
 from iqa_reports.formats.page import html_report, html_table
 from iqa_reports.formats.terminal import print_report, print_table, table_text
 from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
-from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.inputs.run_view import ModelCost, RunView, view_run
+from iqa_reports.inputs.merge import Comparable, Group, group_runs, why_apart
+from iqa_reports.inputs.stored_run import ModelCost, StoredRun, Triptych
 from iqa_reports.papers.published import load_published
 from iqa_reports.power import power_view
 from iqa_reports.render import FORMATS, render_report
@@ -29,7 +29,6 @@ __all__ = [
     "ModelCost",
     "Report",
     "ReportsError",
-    "RunView",
     "StoredRun",
     "TableView",
     "Triptych",
@@ -55,6 +54,5 @@ __all__ = [
     "render_report",
     "rows_of",
     "table_text",
-    "view_run",
     "why_apart",
 ]

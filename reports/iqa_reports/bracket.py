@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import Metric, RunView, same
+from iqa_reports.inputs.stored_run import Metric, StoredRun, WorstCase, same
 from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, missing, stub
 from iqa_results import Certificate, Estimate
 
-FOUND = ("closed_loop", "composed", "suite_min")
+FOUND: tuple[WorstCase, ...] = ("closed_loop", "composed", "suite_min")
 """What attacks found, the strongest adversary first."""
 
 
-def bracket_table(view: RunView, metric: Metric) -> TableView | None:
+def bracket_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return the true worst case between its two sides, at every certified radius; None without any."""
     if not view.certificates:
         return None
@@ -23,7 +23,7 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
             Entry(model, "header"),
             Entry(text.radius(epsilon), "label"),
             _floor(view.certified(model, epsilon, metric), notes),
-            *(_found(view.at_worst(model, case, epsilon, metric), notes) for case in cases),
+            *(_found(view.worst(model, case, epsilon, metric), notes) for case in cases),
             _found(view.clean(model, metric), notes),
         )
         for _, model in view.ranking()

@@ -9,7 +9,7 @@ from iqa_reports import text
 from iqa_reports.bracket import bracket_table
 from iqa_reports.finding import ball
 from iqa_reports.inputs.ranks import Rank
-from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
+from iqa_reports.inputs.stored_run import METRICS, WORST_CASES, Member, Metric, StoredRun, same
 from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
 from iqa_reports.power import power_view
@@ -35,7 +35,7 @@ SUSPECT = "suspect: ranked after all others, for its true worst case is probably
 """Note on the rank of a suspect model."""
 
 
-def leaderboard_table(view: RunView, metric: Metric) -> TableView:
+def leaderboard_table(view: StoredRun, metric: Metric) -> TableView:
     """Return the leaderboard at the main radius, in one metric; ranks are by SROCC in both."""
     notes, epsilon = Notes(), view.manifest.main_epsilon
     records = {m.name: m for m in view.manifest.models}
@@ -96,7 +96,7 @@ def short_board(table: TableView) -> TableView:
     )
 
 
-def attack_table(view: RunView, metric: Metric) -> TableView:
+def attack_table(view: StoredRun, metric: Metric) -> TableView:
     """Return every attack of the main radius by itself, in one metric."""
     notes, epsilon = Notes(), view.manifest.main_epsilon
     members = view.members(epsilon)
@@ -121,7 +121,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     )
 
 
-def epsilon_table(view: RunView, metric: Metric) -> TableView:
+def epsilon_table(view: StoredRun, metric: Metric) -> TableView:
     """Return the worst cases at every radius, in one metric."""
     notes, epsilons = Notes(), view.epsilons()
     rows = []
@@ -146,7 +146,7 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
     )
 
 
-def checks_table(view: RunView) -> TableView:
+def checks_table(view: StoredRun) -> TableView:
     """Return what was checked on every model before any attack."""
     rows = []
     for record in view.manifest.models:
@@ -175,7 +175,7 @@ def checks_table(view: RunView) -> TableView:
     )
 
 
-def transfer_table(view: RunView, metric: Metric) -> TableView | None:
+def transfer_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return the values of every model (row) on examples found on every surrogate (column); None without any.
 
     A transfer attack writes its rows as NAME:SURROGATE; the main radius is shown.
@@ -215,7 +215,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
     )
 
 
-def defences_table(view: RunView, metric: Metric) -> TableView | None:
+def defences_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return what each defence costs, and is worth against who knows it; None without a defended model.
 
     Of the examples made without knowing the defence, and of all that who knows it can make, the lowest value
@@ -263,7 +263,7 @@ def _lowest(found: Sequence[Estimate]) -> Estimate | None:
     return min(found, key=lambda e: -math.inf if e.value is None else e.value, default=None)
 
 
-def flags_table(view: RunView) -> TableView | None:
+def flags_table(view: StoredRun) -> TableView | None:
     """Return every question asked of a model's numbers and its answer; None if nothing was judged."""
     if not view.flags:
         return None
@@ -302,7 +302,7 @@ def flag_entries(flag: Flag, notes: Notes) -> tuple[Entry, ...]:
     )
 
 
-def all_tables(view: RunView) -> list[TableView]:
+def all_tables(view: StoredRun) -> list[TableView]:
     """Return every table of a report, in the order of reading; those without content are left out."""
     found = [
         *(leaderboard_table(view, metric) for metric in METRICS),
@@ -326,7 +326,7 @@ def all_tables(view: RunView) -> list[TableView]:
 
 
 def _value(
-    view: RunView, found: Estimate | None, model: str, attack: str | None, epsilon: float, notes: Notes
+    view: StoredRun, found: Estimate | None, model: str, attack: str | None, epsilon: float, notes: Notes
 ) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
@@ -342,7 +342,7 @@ def _value(
 
 
 def _ranked(
-    view: RunView, rows: list[tuple[Entry, ...]], metric: Metric, notes: Notes
+    view: StoredRun, rows: list[tuple[Entry, ...]], metric: Metric, notes: Notes
 ) -> tuple[tuple[Entry, ...], ...]:
     """Mark the best value of clean and of each worst case, and those not told apart from it."""
     epsilon = view.manifest.main_epsilon
@@ -362,7 +362,7 @@ def _ranked(
     return tuple(tuple(row) for row in marked)
 
 
-def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
+def _cost(view: StoredRun, model: str, notes: Notes) -> tuple[Entry, Entry]:
     cost = view.costs.get(model)
     if cost is None:
         dash = missing(notes, "cost was not recorded")
@@ -373,7 +373,7 @@ def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
     )
 
 
-def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
+def _drop(view: StoredRun, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, None, epsilon))
     if found.value is None or found.clean is None:
@@ -386,7 +386,12 @@ def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, not
 
 
 def _8bit(
-    view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes, attack: str | None = None
+    view: StoredRun,
+    found: Estimate | None,
+    model: str,
+    epsilon: float,
+    notes: Notes,
+    attack: str | None = None,
 ) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
@@ -403,7 +408,7 @@ def _undefined(found: Estimate, notes: Notes) -> Entry:
     )
 
 
-def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
+def _rank(view: StoredRun, model: str, rank: Rank | None, notes: Notes) -> Entry:
     if rank is None:
         reason = "suite_min SROCC has no value"
         if not view.may_rank(model):
@@ -418,7 +423,7 @@ def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
     return Entry(str(rank.place), "number", may, mark, rank.place, ends)
 
 
-def _believed(view: RunView, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
+def _believed(view: StoredRun, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
     """Return the places of the rows whose model, named in a column, may be the best of a table."""
     models = [row[column].text for row in rows]
     return [i for i, model in enumerate(models) if view.may_rank(model) and not view.is_suspect(model)]
@@ -433,7 +438,7 @@ def _measured(value: object) -> Entry:
 # Words ---------------------------------------------------------------------------------------------
 
 
-def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) -> str:
+def _why_missing(view: StoredRun, model: str, attack: str | None, epsilon: float) -> str:
     """Say from the plan why a value is not in the table; `attack` None means any attack."""
     cells = [
         c
@@ -455,12 +460,12 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
     return "missing: not in the table of this run" if cells else "missing: not in the plan of this run"
 
 
-def _outside(view: RunView, members: list[Member]) -> tuple[tuple[str, str], ...]:
+def _outside(view: StoredRun, members: list[Member]) -> tuple[tuple[str, str], ...]:
     others = [m.label for m in members if m.label not in view.manifest.suite_min]
     return (("", f"not members of suite_min: {', '.join(others)}"),) if others else ()
 
 
-def _family(view: RunView) -> str:
+def _family(view: StoredRun) -> str:
     """Say how many comparisons the ranks are one statement about."""
     models = view.family()
     if models is None:
@@ -469,7 +474,7 @@ def _family(view: RunView) -> str:
     return f" Ranks in brackets: {text.count(models, 'model')}, {pairs}, family-wise 95 %."
 
 
-def _caption(view: RunView, what: str, metric: Metric) -> str:
+def _caption(view: StoredRun, what: str, metric: Metric) -> str:
     mappings = {e.model: e.mapping for e in view.estimates if e.metric == metric and e.value is not None}
     mapped = ""
     if metric == "plcc":

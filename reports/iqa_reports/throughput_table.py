@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from iqa_reports.inputs.run_view import RunView
+from iqa_reports.inputs.stored_run import StoredRun
 from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, measured, stub
 from iqa_results import throughput
 
 
-def throughput_table(view: RunView) -> TableView | None:
+def throughput_table(view: StoredRun) -> TableView | None:
     """Return what the attacks went at on each kind of device; None if the manifest has no attacked cell."""
     found = throughput(view.manifest)
     if not found:

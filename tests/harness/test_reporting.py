@@ -108,9 +108,9 @@ def test_models_that_differ_by_their_seed_are_one_row(smoke):
         at = stored.manifest.main_epsilon if row != "clean" else 0.0
         found = next(r for r in rows if (r.row, r.metric, r.epsilon) == (row, "srocc", at))
         values = [
-            t["value"]
-            for t in stored.table.to_pylist()
-            if (t["row"], t["metric"], t["epsilon"], t["final"]) == (row, "srocc", at, True)
+            e.value
+            for e in stored.estimates
+            if (e.row, e.metric, e.epsilon, e.final) == (row, "srocc", at, True)
         ]
         assert found.value == pytest.approx(np.mean(values))
         assert found.std == pytest.approx(np.std(values, ddof=1))
@@ -131,12 +131,13 @@ def test_other_differences_keep_models_apart(smoke):
 def test_a_mean_over_seeds_needs_all_of_them(smoke):
     """A value that one seed lacks has no mean: fewer seeds are not the same figure."""
     stored = read_run(FoundRun(smoke, "first"))
-    rows = stored.table.to_pylist()
-    for row in rows:
-        if (row["model"], row["row"], row["metric"]) == ("a_seed1", "composed", "srocc"):
-            row.update(value=None, undefined="constant scores")
-    table = stored.table.from_pylist(rows, schema=stored.table.schema)
-    found = rows_of(results_frame([dataclasses.replace(stored, table=table)]), Result)
+    lacking = tuple(
+        e._replace(value=None, undefined="constant scores")
+        if (e.model, e.row, e.metric) == ("a_seed1", "composed", "srocc")
+        else e
+        for e in stored.estimates
+    )
+    found = rows_of(results_frame([dataclasses.replace(stored, estimates=lacking)]), Result)
     lost = [r for r in found if (r.row, r.metric) == ("composed", "srocc")]
     assert lost
     assert all(r.value is None and r.undefined == "a value of 1 of 2 seeds only" for r in lost)

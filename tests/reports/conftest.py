@@ -9,11 +9,12 @@ import pytest
 from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report, make_frame
 from iqa_reports.inputs.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
 from iqa_results import (
-    FLAG_SCHEMA,
     INTERVAL_SCHEMA,
+    TABLE,
     TABLE_SCHEMA,
     CellRecord,
     DataRecord,
+    Flag,
     ModelRecord,
     Provenance,
     RunManifest,
@@ -35,14 +36,14 @@ class Run(NamedTuple):
         models = [m.name for m in self.manifest.models]
         rows = [flag(m, name, raised) for m in models for name, raised in FLAGS]
         rows += [flag(m, name, None) for m in models for name in UNMEASURED]
-        costs = {m: ModelCost(120.0, 240.0, 3.25) for m in models}
+        costs = {m: ModelCost(120.0, 3.25) for m in models}
         three, facts = (PIXEL, PIXEL, PIXEL), (42.6, 0.9951)
         pictures = (
             Triptych(models[0], "image-3", "pgd/mse", *three, 0.25, 0.4, 0.9, *facts, "jpeg", large=True),
             Triptych(models[0], "image-4", "pgd/mse", *three, 0.75, 0.6, 0.5, *facts, "<i>blur"),
         )
-        flags = pa.Table.from_pylist(rows, schema=FLAG_SCHEMA)
-        return StoredRun(self.manifest, self.table, self.intervals, flags, costs, pictures, "store")
+        estimates = tuple(TABLE.rows(self.table))
+        return StoredRun(self.manifest, estimates, self.intervals, tuple(rows), costs, pictures, "store")
 
     def report(self, **changes: Any) -> Report:
         """The report of this run alone."""
@@ -62,18 +63,10 @@ PIXEL = (
 """A picture of one pixel."""
 
 
-def flag(model: str, name: str, raised: bool | None) -> dict[str, Any]:
+def flag(model: str, name: str, raised: bool | None) -> Flag:
     """One row of flags; None is one that was not measured."""
-    return {
-        "model": model,
-        "flag": name,
-        "value": None if raised is None else 0.97 if raised else 0.0,
-        "threshold": 0.5,
-        "raised": bool(raised),
-        "measured": raised is not None,
-        "severity": "suspect",
-        "detail": "pgd/mse at 2/255 <b>",
-    }
+    found = None if raised is None else 0.97 if raised else 0.0
+    return Flag(model, name, found, 0.5, bool(raised), raised is not None, "suspect", "pgd/mse at 2/255 <b>")
 
 
 def value(model: str, row: str, number: float | None, **changes: Any) -> dict[str, Any]:

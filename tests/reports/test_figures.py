@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from helpers.views import POINT, sweep, view_run
 from iqa_reports import rows_of
 from iqa_reports.drawing import CYCLE, WORST, inline_svg, save_figure
 from iqa_reports.figures import (
@@ -25,7 +26,6 @@ from iqa_reports.figures import (
     transfer_figure,
 )
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, view_run
 from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
@@ -38,11 +38,19 @@ from iqa_reports.papers.study_figures import (
     training_figure,
 )
 from iqa_reports.report import study_figures
-from iqa_results import Reach
+from iqa_results import Estimate, Reach
 
 Frames = dict[str, pa.Table]
 
-POINTS = tuple(RadiusPoint(e, 0.8 - 90 * e, 0.7 - 90 * e, 0.9 - 90 * e) for e in (1 / 255, 2 / 255, 4 / 255))
+POINTS = [
+    POINT._replace(epsilon=e, value=0.8 - 90 * e, low=0.7 - 90 * e, high=0.9 - 90 * e)
+    for e in (1 / 255, 2 / 255, 4 / 255)
+]
+
+
+def bare(points: list[Estimate]) -> list[Estimate]:
+    """The points without a clean value."""
+    return [e._replace(clean=None) for e in points]
 
 
 def reach(count: int) -> list[Reach]:
@@ -71,9 +79,9 @@ def clean(frames: Frames, metric: str | None = None) -> list[Result]:
 
 
 CASES: dict[str, Callable[[Frames], Any]] = {
-    "steps": lambda f: steps_figure("m_1", 0.8, [Line("mse", ((1, 0.5), (5, 0.1)))], -1, "MOS"),
-    "radius": lambda f: radius_figure("m_1", 0.8, [RadiusLine("composed", POINTS)], -1, "MOS"),
-    "security": lambda f: security_figure("composed", {"m_1": (0.8, POINTS), "_m": (None, POINTS)}, "MOS"),
+    "steps": lambda f: steps_figure("m_1", {"mse": sweep({1: 0.5, 5: 0.1})}, -1, "MOS"),
+    "radius": lambda f: radius_figure("m_1", {"composed": POINTS}, -1, "MOS"),
+    "security": lambda f: security_figure("composed", {"m_1": POINTS, "_m": bare(POINTS)}, "MOS"),
     "reach": lambda f: reach_figure("m_1", reach(40), "MOS"),
     "scatter": lambda f: scatter_figure("m_1", reach(40), "MOS"),
     "transfer": lambda f: transfer_figure("t", ["a", "$b$"], ["a", "$b$"], {("a", "$b$"): -0.5}),
@@ -108,7 +116,7 @@ def test_no_two_lines_differ_by_colour_alone() -> None:
 
 def test_the_security_curve_starts_at_the_clean_value_and_its_band_is_the_interval() -> None:
     """Radius 0 is the clean value; the band runs from low to high."""
-    axes = security_figure("composed", {"m": (0.8, POINTS)}, "MOS").axes[0]
+    axes = security_figure("composed", {"m": POINTS}, "MOS").axes[0]
     line = next(one for one in axes.get_lines() if one.get_label() == "m")
     assert next(iter(line.get_ydata())) == 0.8
     assert next(iter(line.get_xdata())) == 0
@@ -119,7 +127,7 @@ def test_the_security_curve_starts_at_the_clean_value_and_its_band_is_the_interv
 
 def test_a_model_whose_name_begins_with_an_underscore_is_in_the_legend() -> None:
     """Matplotlib would leave it out in silence."""
-    figure = security_figure("composed", {"_hidden": (0.8, POINTS)}, "MOS")
+    figure = security_figure("composed", {"_hidden": POINTS}, "MOS")
     assert "_hidden" in save_figure(figure, "svg").decode()
 
 
@@ -143,11 +151,11 @@ def test_many_images_are_thinned_and_the_axis_says_so() -> None:
 def test_twenty_models_fit_into_a_page() -> None:
     """The figures of one model on ten thousand images take a twentieth of 4 MB at most."""
     many = reach(10_000)
-    lines = [Line(str(i), tuple((step, 0.5) for step in (1, 5, 10, 20, 40))) for i in range(8)]
-    radii = [RadiusLine(str(i), POINTS) for i in range(8)]
+    lines = {str(i): sweep(dict.fromkeys((1, 5, 10, 20, 40), 0.5)) for i in range(8)}
+    radii = {str(i): POINTS for i in range(8)}
     figures = [
-        steps_figure("m", 0.8, lines, -1, "MOS"),
-        radius_figure("m", 0.8, radii, -1, "MOS"),
+        steps_figure("m", lines, -1, "MOS"),
+        radius_figure("m", radii, -1, "MOS"),
         reach_figure("m", many, "MOS"),
         scatter_figure("m", many, "MOS"),
     ]

@@ -14,7 +14,7 @@ from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.places import require_folder
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_frame
-from iqa_harness.reporting.runs import certificates_of
+from iqa_harness.reporting.runs import CERTIFICATES
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
@@ -100,8 +100,8 @@ def note_page(store: ResultStore, run: str, tables: RobustnessTable) -> None:
 
 def _made_from(store: ResultStore, run: str, tables: RobustnessTable) -> bytes:
     """Name what a page is drawn from: the tables, and certificates where there are any."""
-    floors = certificates_of(store, run)
-    added = "" if floors is None else f" {hashlib.sha256(repr(floors.to_pylist()).encode()).hexdigest()}"
+    floors = store.read_rows(run, CERTIFICATES)
+    added = f" {hashlib.sha256(repr(floors).encode()).hexdigest()}" if floors else ""
     return f"{tables.made_from}{added}".encode()
 
 

@@ -13,7 +13,7 @@ from iqa_reports import text
 from iqa_reports.drawing import inline_svg
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_table
-from iqa_reports.inputs.merge import Triptych
+from iqa_reports.inputs.stored_run import Triptych
 from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import Group, Heading, TableView, headings_of
 from iqa_reports.tables import short_board
@@ -207,7 +207,7 @@ def _panel(section: Section, model: str, anchor: str, svgs: Mapping[str, bytes],
         tuple(
             _shown(d, svgs, setting) for d in section.figures if d.kind in PANEL and d.model == model and svgs
         ),
-        tuple(t for t in section.triptychs if t.model == model),
+        tuple(t for t in section.view.triptychs if t.model == model),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from iqa_reports import text
@@ -72,6 +72,25 @@ def pair_entries(
         for place, why in places
         for metric in SHOWN
     ]
+
+
+def pairs_table(
+    name: str,
+    caption: str,
+    stub: Sequence[str],
+    models: Iterable[tuple[list[Entry], str]],
+    results: Sequence[Result],
+    places: Mapping[str, tuple[dict[str, Any], str]],
+    remarks: Sequence[str] = (),
+) -> TableView:
+    """Return a table of SROCC and PLCC, a row a model with what stands before it, two columns a place.
+
+    Places are by their labels, each with what is said where a model has no value.
+    """
+    notes = Notes()
+    rows = [[*head, *pair_entries(results, model, places.values(), notes)] for head, model in models]
+    best = range(len(stub), len(stub) + len(SHOWN) * len(places))
+    return frame_table(name, caption, stub, metric_groups([*places]), rows, notes, best=best, remarks=remarks)
 
 
 def splits_apart(results: Sequence[Result]) -> list[Result]:
