@@ -1,6 +1,6 @@
 """Tables and figures of runs and studies, rendered from what the harness computed."""
 
-from iqa_reports.errors import BadFrame, BadPublished, InconsistentRun, ReportsError
+from iqa_reports.errors import BadFrame, InconsistentRun, ReportsError
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
@@ -20,7 +20,6 @@ __all__ = [
     "FORMATS",
     "FRAMES",
     "BadFrame",
-    "BadPublished",
     "Comparable",
     "Entry",
     "Group",

@@ -2,8 +2,7 @@
 
 ReportsError
 ├── InconsistentRun   manifest, table and intervals do not belong together
-├── BadFrame          a frame of results, costs, ... has other columns than documented
-└── BadPublished      the file of published values breaks its own layout
+└── BadFrame          a frame of results, costs, ... has other columns than documented
 """
 
 from iqa_errors import IQAError
@@ -19,7 +18,3 @@ class InconsistentRun(ReportsError):
 
 class BadFrame(ReportsError):
     """A frame lacks documented columns, or has other types in them."""
-
-
-class BadPublished(ReportsError):
-    """The file of published values has unknown keys or no source."""

@@ -9,7 +9,7 @@ from iqa_errors.toml_text import read_toml
 from iqa_reports import text
 from iqa_reports.drawing import INK, draw_line, panel, style
 from iqa_reports.inputs.stored_run import Member, StoredRun
-from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub
+from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub, undefined
 from iqa_results import Measure, RunManifest
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def _goal(manifest: RunManifest, member: Member) -> str:
 def _median(found: dict[str, Measure], notes: Notes) -> Entry:
     median, low, high = (found.get(f"radius_{name}") for name in ("median", "low", "high"))
     if median is None or low is None or high is None:
-        why = (median and median.undefined) or "no reason given"
-        return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {why}"))
+        return undefined(notes, median and median.undefined)
     interval = f"[{_worded(low)}, {_worded(high)}]"
     mark = notes.mark(BEYOND) if median.value is None else ""
     bounds = None if low.value is None or high.value is None else (low.value, high.value)

@@ -22,8 +22,11 @@ from iqa_reports.table_view import (
     Notes,
     TableView,
     columns,
+    measured,
     missing,
     stub,
+    undefined,
+    valued,
     with_best,
 )
 from iqa_reports.throughput_table import throughput_table
@@ -331,14 +334,12 @@ def _value(
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value is None:
-        return _undefined(found, notes)
-    interval = "" if found.low is None or found.high is None else text.interval(found.low, found.high)
+        return undefined(notes, found.undefined)
     mark = ""
     if found.images < view.manifest.data.images:
         planned = text.count(view.manifest.data.images, "image")
         mark = notes.mark(f"from {found.images:,} of {planned}: the rest is missing")
-    bounds = None if found.low is None or found.high is None else (found.low, found.high)
-    return Entry(text.number(found.value), "number", interval, mark, found.value, bounds)
+    return valued(found.value, found.low, found.high, mark=mark)
 
 
 def _ranked(
@@ -363,13 +364,10 @@ def _ranked(
 
 
 def _cost(view: StoredRun, model: str, notes: Notes) -> tuple[Entry, Entry]:
-    cost = view.costs.get(model)
-    if cost is None:
-        dash = missing(notes, "cost was not recorded")
-        return dash, dash
+    cost, why = view.costs.get(model), "cost was not recorded"
     return (
-        Entry(f"{cost.gradients:,.0f}", "number", number=cost.gradients),
-        Entry(f"{cost.seconds:,.1f}", "number", number=cost.seconds),
+        measured(cost and cost.gradients, lambda value: f"{value:,.0f}", notes, why),
+        measured(cost and cost.seconds, lambda value: f"{value:,.1f}", notes, why),
     )
 
 
@@ -377,12 +375,9 @@ def _drop(view: StoredRun, found: Estimate | None, model: str, epsilon: float, n
     if found is None:
         return missing(notes, _why_missing(view, model, None, epsilon))
     if found.value is None or found.clean is None:
-        return _undefined(found, notes)
+        return undefined(notes, found.undefined)
     drop = found.value - found.clean if found.drop is None else found.drop
-    if found.drop_low is None or found.drop_high is None:
-        return Entry(text.signed(drop), "number", number=drop)
-    ends = (found.drop_low, found.drop_high)
-    return Entry(text.signed(drop), "number", text.interval(*ends), "", drop, ends)
+    return valued(drop, found.drop_low, found.drop_high, signed=True)
 
 
 def _8bit(
@@ -396,16 +391,10 @@ def _8bit(
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value_8bit is not None:
-        return Entry(text.number(found.value_8bit), "number", number=found.value_8bit)
+        return valued(found.value_8bit, None, None)
     if found.value is None:
-        return _undefined(found, notes)
+        return undefined(notes, found.undefined)
     return missing(notes, "no value after rounding to 8 bits is defined")
-
-
-def _undefined(found: Estimate, notes: Notes) -> Entry:
-    return Entry(
-        "undefined", "undefined", mark=notes.mark(f"undefined: {found.undefined or 'no reason given'}")
-    )
 
 
 def _rank(view: StoredRun, model: str, rank: Rank | None, notes: Notes) -> Entry:

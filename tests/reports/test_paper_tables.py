@@ -212,9 +212,11 @@ def test_frames_say_what_they_are() -> None:
 
 
 def test_published_numbers_are_correlations_where_they_claim_to_be() -> None:
-    """Every published SROCC and PLCC lies within (0, 1), and every table has a paper with a source."""
+    """Every published SROCC and PLCC lies within (0, 1); every table and claim has a paper with a source."""
     published = load_published()
+    assert {claim.paper for claim in published.claims} <= set(published.papers)
     for table in published.tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}
         assert published.papers[table.paper].source
         for record in table.records():
             for name in ("srocc", "plcc", "train_srocc", "test_srocc", "test_plcc"):

@@ -15,7 +15,7 @@ from iqa_harness.errors import RunError
 from iqa_models import QualityModel
 from iqa_models.hyper.model import HyperQuality
 from iqa_models.srm import DiagnosticRow
-from iqa_reports import make_frame
+from iqa_reports import FRAMES, make_frame
 from iqa_reports.inputs.frames import Attention, Feature
 from iqa_results import write_parquet
 
@@ -106,15 +106,7 @@ def write_diagnostics(
     Returns:
         The path.
     """
-    schema = pa.schema(
-        [
-            pa.field("table", pa.string(), nullable=False),
-            pa.field("quantity", pa.string(), nullable=False),
-            pa.field("place", pa.string(), nullable=False),
-            pa.field("statistic", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("samples", pa.int64(), nullable=False),
-        ],
-        metadata={"schema_version": str(SCHEMA_VERSION), **dict(context)},
-    )
+    frame = FRAMES["diagnostics"]
+    columns = frame.remove(frame.get_field_index("model"))  # it stands in the metadata, once
+    schema = columns.with_metadata({"schema_version": str(SCHEMA_VERSION), **dict(context)})
     return write_parquet(path, pa.Table.from_pylist([row._asdict() for row in rows], schema))

@@ -76,13 +76,6 @@ class PageSection(NamedTuple):
     """Anchor of each model's panel."""
     figures: dict[str, PageFigure]
     """Those that show several models, by the name of their file without the section's prefix."""
-    setting: str
-    summary: str
-    """What the suite says of itself."""
-    warning: str | None
-    reading: list[str]
-    radius: str
-    provenance: list[list[tuple[str, str]]]
 
     def named(self, kind: str) -> list[PageFigure]:
         """Return the figures of a kind."""
@@ -98,7 +91,7 @@ def html_report(report: Report, svgs: Mapping[str, bytes], rows: str = "") -> st
         rows: relative address of the folder with the rows the page was made from, '' if not known.
     """
     sections = [_section(section, svgs) for section in report.sections]
-    page = _environment().get_template("report.html.j2")
+    page = page_environment().get_template("report.html.j2")
     return text.visible(
         page.render(
             report=report,
@@ -106,21 +99,20 @@ def html_report(report: Report, svgs: Mapping[str, bytes], rows: str = "") -> st
             tables=[PageTable(table, _files(table, "")) for table in report.tables],
             title=_title(report),
             studies=[_shown(drawn, svgs, "") for drawn in report.figures],
-            terms=text.TERMS,
             rows=rows,
-            number=text.number,
-            signed=text.signed,
+            text=text,
         )
     )
 
 
 def html_table(table: TableView) -> str:
     """Return one table as HTML; every name in it is escaped."""
-    module: Any = _environment().get_template("table.html.j2").make_module({"number": text.number})
+    module: Any = page_environment().get_template("table.html.j2").make_module({"text": text})
     return text.visible(str(module.show(table)))
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return what the templates are rendered by."""
     return Environment(
         loader=PackageLoader("iqa_reports"),
         autoescape=True,
@@ -138,8 +130,7 @@ def _title(report: Report) -> str:
 
 
 def _section(section: Section, svgs: Mapping[str, bytes]) -> PageSection:
-    manifest, prefix = section.view.manifest, section.prefix
-    setting = text.setting(manifest)
+    prefix, setting = section.prefix, text.setting(section.view.manifest)
     models = [model for _, model in section.view.ranking()]
     anchors = {model: f"{prefix}model-{place:02d}" for place, model in enumerate(models, start=1)}
     return PageSection(
@@ -153,12 +144,6 @@ def _section(section: Section, svgs: Mapping[str, bytes]) -> PageSection:
             for d in section.figures
             if d.model is None and svgs
         },
-        setting,
-        text.suite_summary(manifest),
-        text.warning(manifest),
-        text.reading(manifest),
-        text.radius(manifest.main_epsilon),
-        [text.provenance(run.manifest, run.origin) for run in section.runs],
     )
 
 

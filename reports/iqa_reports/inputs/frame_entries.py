@@ -7,7 +7,17 @@ from typing import Any
 
 from iqa_reports import text
 from iqa_reports.inputs.frames import Result
-from iqa_reports.table_view import Entry, Group, Notes, TableView, columns, missing, with_best
+from iqa_reports.table_view import (
+    Entry,
+    Group,
+    Notes,
+    TableView,
+    columns,
+    missing,
+    undefined,
+    valued,
+    with_best,
+)
 from iqa_reports.table_view import stub as stub_of
 
 METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
@@ -34,15 +44,11 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
         return missing(notes, f"{len(found)} values for one place (of {suites}); pick one")
     one = found[0]
     if one.value is None:
-        reason = one.undefined or "no reason given"
-        return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {reason}"))
+        return undefined(notes, one.undefined)
     if one.seeds > 1:
         mark = notes.mark(f"mean ± standard deviation over {one.seeds} training seeds")
         return Entry(text.number(one.value), "number", "", mark, one.value, None, one.std)
-    if one.low is None or one.high is None:
-        return Entry(text.number(one.value), "number", number=one.value)
-    ends = (one.low, one.high)
-    return Entry(text.number(one.value), "number", text.interval(*ends), "", one.value, ends)
+    return valued(one.value, one.low, one.high)
 
 
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
