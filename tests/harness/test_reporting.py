@@ -24,14 +24,14 @@ from iqa_harness.reporting.worst_images import check_count, picture
 from iqa_models import create_model, save_checkpoint
 from iqa_reports import make_frame, rows_of
 from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
-from iqa_results import RUN_TABLES, Measure, ResultStore, write_parquet
+from iqa_results import RUN_TABLES, Measure, ResultStore, Selection, write_parquet
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
-    """A store with one run of two linear models."""
+    """A store with one run of two linear models on six images."""
     from iqa_harness.api.reading import aggregated
     from iqa_harness.cells.plan import plan
     from iqa_harness.data import open_data
@@ -45,7 +45,7 @@ def smoke(tmp_path_factory, cache):
     entrants = [
         load_entrant(parse_model(text)) for text in ("a_seed0=linear?seed=0", "a_seed1=linear?seed=5")
     ]
-    work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache))
+    work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache), Selection(limit=6))
     run_suite(work, entrants, RunConfig("first", loaded.text), store)
     aggregated(store, "first")
     return store

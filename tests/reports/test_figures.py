@@ -78,12 +78,9 @@ def clean(frames: Frames, metric: str | None = None) -> list[Result]:
     return [r for r in rows if (r.row, r.data) == ("clean", "koniq10k") and metric in (None, r.metric)]
 
 
+# Figures of a run are drawn twice in test_formats.
 CASES: dict[str, Callable[[Frames], Any]] = {
-    "steps": lambda f: steps_figure("m_1", {"mse": sweep({1: 0.5, 5: 0.1})}, -1, "MOS"),
-    "radius": lambda f: radius_figure("m_1", {"composed": POINTS}, -1, "MOS"),
     "security": lambda f: security_figure("composed", {"m_1": POINTS, "_m": bare(POINTS)}, "MOS"),
-    "reach": lambda f: reach_figure("m_1", reach(40), "MOS"),
-    "scatter": lambda f: scatter_figure("m_1", reach(40), "MOS"),
     "transfer": lambda f: transfer_figure("t", ["a", "$b$"], ["a", "$b$"], {("a", "$b$"): -0.5}),
     "training": lambda f: training_figure(rows_of(f["training"], Epoch), "base"),
     "bars": lambda f: bars_figure("ablation", clean(f), "MOS"),

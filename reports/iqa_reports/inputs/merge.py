@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -152,7 +152,7 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         c.model_copy(update={"model": rename[c.model]}) for c in run.manifest.cells if c.model in rename
     )
     manifest = run.manifest.model_copy(update={"models": models, "cells": cells})
-    rows = {
+    rows: dict[str, Any] = {
         kind: tuple(
             row._replace(model=rename[row.model]) for row in getattr(run, kind) if row.model in rename
         )
