@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from iqa_errors.toml_text import read_toml
 from iqa_reports import text
 from iqa_reports.drawing import INK, draw_line, panel, style
 from iqa_reports.inputs.stored_run import Member, StoredRun
@@ -105,11 +104,8 @@ def _curve(view: StoredRun, model: str, member: Member) -> list[tuple[float, flo
 
 def _goal(manifest: RunManifest, member: Member) -> str:
     """Say what a member asks for; how far stands in the suite."""
-    try:
-        attacks = read_toml(manifest.suite_text).get("attacks")
-    except ValueError:
-        attacks = None  # a manifest's text is shown, never relied on
-    own = [a for a in attacks or () if isinstance(a, dict) and a.get("name") == member.attack]
+    attacks = text.suite_of(manifest).get("attacks") or ()
+    own = [a for a in attacks if isinstance(a, dict) and a.get("name") == member.attack]
     goal = own[0].get("goal", 1) if own else 1
     words = GOALS.get(member.objective, member.label)
     return words.format(goal="one IQR" if goal == 1 else f"{goal:g} IQRs")

@@ -7,18 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from iqa_reports import figures as run_figures
 from iqa_reports import text
-from iqa_reports.figures import (
-    fall_figure,
-    moves_figure,
-    radius_figure,
-    reach_figure,
-    scatter_figure,
-    security_figure,
-    steps_figure,
-    thinned,
-    transfer_figure,
-)
 from iqa_reports.finding import ball, finding
 from iqa_reports.inputs.frame_entries import distinct
 from iqa_reports.inputs.frames import (
@@ -35,18 +25,8 @@ from iqa_reports.inputs.frames import (
 from iqa_reports.inputs.merge import Group, group_runs, why_apart
 from iqa_reports.inputs.stored_run import METRICS, WORST_CASES, StoredRun, reach_of
 from iqa_reports.papers import smart_tables, srm_tables
+from iqa_reports.papers import study_figures as study
 from iqa_reports.papers.seeds_table import seeds_table
-from iqa_reports.papers.study_figures import (
-    attention_figure,
-    bars_figure,
-    features_figure,
-    gamma_figure,
-    gate_figure,
-    lr_figure,
-    scale_figure,
-    size_figure,
-    training_figure,
-)
 from iqa_reports.power import power_figure
 from iqa_reports.radii import members, radii_figure
 from iqa_reports.table_view import TableView
@@ -211,15 +191,15 @@ def _result_figures(
                     f"{kind}-{data}",
                     f"{what}, clean, on {data}. Whiskers: one standard deviation over seeds, or a 95 % "
                     "interval.",
-                    bars_figure(f"{what} on {data}", own, labels.get(data, "labels")),
+                    study.bars_figure(f"{what} on {data}", own, labels.get(data, "labels")),
                 )
     for data in distinct(r.data for r in clean):
         own = [r for r in clean if r.data == data]
         if len({r.model for r in own if r.parameters and r.metric == "srocc"}) > 1:
-            figure = size_figure(own, labels.get(data, "labels"))
+            figure = study.size_figure(own, labels.get(data, "labels"))
             yield f"size-{data}", f"SROCC on {data} and number of parameters.", figure
         if len({r.lr for r in own if r.lr}) > 1:
-            figure = lr_figure(own, labels.get(data, "labels"))
+            figure = study.lr_figure(own, labels.get(data, "labels"))
             yield f"lr-{data}", f"Sensitivity to the learning rate, on {data}.", figure
 
 
@@ -227,25 +207,25 @@ def _model_figures(frames: Mapping[str, pa.Table]) -> Iterator[tuple[str, str, F
     epochs = _rows(frames, "training", Epoch)
     for model in distinct(e.model for e in epochs if not e.place):
         caption = f"Training of {model}: loss and correlation by epoch."
-        yield f"training-{model}", caption, training_figure(epochs, model)
+        yield f"training-{model}", caption, study.training_figure(epochs, model)
     for model in distinct(e.model for e in epochs if e.quantity == "gamma"):
-        yield f"gamma-{model}", f"γ of each link of {model} over training.", gamma_figure(epochs, model)
+        yield f"gamma-{model}", f"γ of each link of {model} over training.", study.gamma_figure(epochs, model)
     rows = _rows(frames, "diagnostics", Diagnostic)
     for model in distinct(d.model for d in rows if d.table == "gate"):
         caption = f"Gate of {model} over images: boxes are quartiles, whiskers 5 to 95 %, lines medians."
-        yield f"gate-{model}", caption, gate_figure(rows, model)
+        yield f"gate-{model}", caption, study.gate_figure(rows, model)
     for model in distinct(d.model for d in rows if d.table == "scale"):
         caption = f"Size of the attention outputs of {model} before and after γ, link by link."
-        yield f"scale-{model}", caption, scale_figure(rows, model)
+        yield f"scale-{model}", caption, study.scale_figure(rows, model)
     weights = _rows(frames, "attention", Attention)
     for model in distinct(a.model for a in weights):
         caption = f"Attention of {model} over stages, by thirds of the images by label and image by image."
-        yield f"attention-{model}", caption, attention_figure(weights, model, "label")
+        yield f"attention-{model}", caption, study.attention_figure(weights, model, "label")
     maps = _rows(frames, "features", Feature)
     for model, image_id in dict.fromkeys((f.model, f.image_id) for f in maps):
         mos = next(f.mos for f in maps if (f.model, f.image_id) == (model, image_id))
         caption = f"Mean absolute activation of the stages of {model} on {image_id} (label {mos:.2f})."
-        yield f"features-{model}-{image_id}", caption, features_figure(maps, model, image_id)
+        yield f"features-{model}-{image_id}", caption, study.features_figure(maps, model, image_id)
 
 
 def _rows(frames: Mapping[str, pa.Table], name: str, kind: type[Frame]) -> list[Frame]:
@@ -296,19 +276,19 @@ def _figures_of(view: StoredRun, model: str, low: float, floor: float) -> Iterat
     at = f"ε = {text.radius(manifest.main_epsilon)}"
     if steps := view.step_lines(model):
         caption = f"SROCC against steps of {manifest.step_sweep} at {at}, without intervals."
-        yield "steps", caption, steps_figure(model, steps, low, label)
+        yield "steps", caption, run_figures.steps_figure(model, steps, low, label)
     if radii := view.radius_lines(model):
         caption = "SROCC against the radius: worst cases and members of suite_min, without intervals."
-        yield "radius", caption, radius_figure(model, radii, floor, label)
+        yield "radius", caption, run_figures.radius_figure(model, radii, floor, label)
     if rows := reach_of(view.intervals, model, manifest.main_epsilon):
-        _, every = thinned(rows)
+        _, every = run_figures.thinned(rows)
         part = "" if every == 1 else f" One image of {every} is drawn."
         caption = f"how many images had their score changed how far at {at}."
-        yield "moves", caption, moves_figure(model, rows, label)
+        yield "moves", caption, run_figures.moves_figure(model, rows, label)
         caption = f"lowest and highest score any attack reached on each image at {at}.{part}"
-        yield "reach", caption, reach_figure(model, rows, label)
+        yield "reach", caption, run_figures.reach_figure(model, rows, label)
         caption = f"score against label, clean and as the composed worst case at {at} chose.{part}"
-        yield "scatter", caption, scatter_figure(model, rows, label)
+        yield "scatter", caption, run_figures.scatter_figure(model, rows, label)
 
 
 def _shared_figures(view: StoredRun) -> Iterator[tuple[str, str, str, Figure]]:
@@ -321,7 +301,7 @@ def _shared_figures(view: StoredRun) -> Iterator[tuple[str, str, str, Figure]]:
         curves = {model: points for model, points in lines.items() if points}
         if curves:
             caption = f"Security curve: {case} SROCC against the radius, bands are 95 % intervals."
-            yield "security", case, caption, security_figure(case, curves, manifest.data.label)
+            yield "security", case, caption, run_figures.security_figure(case, curves, manifest.data.label)
     for member in members(view):
         curve = radii_figure(view, member)
         if curve is not None:
@@ -341,7 +321,9 @@ def _shared_figures(view: StoredRun) -> Iterator[tuple[str, str, str, Figure]]:
             f"Transfer: SROCC of each model on examples that {objective} found on each surrogate, at "
             f"ε = {text.radius(manifest.main_epsilon)}."
         )
-        figure = transfer_figure(f"transfer, {objective}", models, distinct(m.surrogate for m in own), values)
+        figure = run_figures.transfer_figure(
+            f"transfer, {objective}", models, distinct(m.surrogate for m in own), values
+        )
         yield "transfer", objective, caption, figure
     if view.power:
         caption = (
@@ -367,7 +349,7 @@ def _fall_figures(view: StoredRun, models: Sequence[str]) -> Iterator[tuple[str,
             f"{metric.upper()} without attack, under the suite's worst attack, and when the adversary "
             f"chooses image by image, at {ball(view)}; bars are 95 % intervals.{part}"
         )
-        yield "fall", metric, caption, fall_figure(metric, found, manifest.data.label)
+        yield "fall", metric, caption, run_figures.fall_figure(metric, found, manifest.data.label)
 
 
 def _low_end(lines: Iterable[Mapping[str, Sequence[Estimate]]]) -> float:

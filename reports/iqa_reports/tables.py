@@ -154,15 +154,14 @@ def checks_table(view: StoredRun) -> TableView:
     rows = []
     for record in view.manifest.models:
         for name, check in record.checks.items():
-            found = check if isinstance(check, dict) else {}
             rows.append(
                 (
                     Entry(record.name, "header"),
                     Entry(name, "label"),
-                    _measured(found.get("value")),
-                    _measured(found.get("threshold")),
-                    Entry("passed" if found.get("passed") is True else "FAILED", "label"),
-                    Entry(str(found.get("detail") or ""), "label"),
+                    _measured(check["value"]),
+                    _measured(check["threshold"]),
+                    Entry("passed" if check["passed"] else "FAILED", "label"),
+                    Entry(str(check["detail"]), "label"),
                 )
             )
     return TableView(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -111,6 +112,7 @@ def html_table(table: TableView) -> str:
     return text.visible(str(module.show(table)))
 
 
+@cache
 def page_environment() -> Environment:
     """Return what the templates are rendered by."""
     return Environment(

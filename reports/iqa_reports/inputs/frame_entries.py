@@ -13,15 +13,13 @@ from iqa_reports.table_view import (
     Notes,
     TableView,
     columns,
+    measured,
     missing,
     undefined,
     valued,
     with_best,
 )
 from iqa_reports.table_view import stub as stub_of
-
-METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
-"""How metrics are written."""
 
 SHOWN = ("srocc", "plcc")
 """Metrics of the papers' tables."""
@@ -53,9 +51,8 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
 
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
     """Return a size in units, or a dash with why it is missing."""
-    if value is None:
-        return missing(notes, f"missing: {what}")
-    return Entry(f"{value / unit:,.{digits}f}", "number", number=value / unit)
+    size = None if value is None else value / unit
+    return measured(size, lambda size: f"{size:,.{digits}f}", notes, f"missing: {what}")
 
 
 def of(
@@ -115,7 +112,7 @@ def splits_apart(results: Sequence[Result]) -> list[Result]:
 
 def metric_groups(labels: Sequence[str]) -> tuple[Group, ...]:
     """Return a group of SROCC and PLCC a label."""
-    return tuple(columns(*(METRIC_NAMES[m] for m in SHOWN), group=name) for name in labels)
+    return tuple(columns(*(m.upper() for m in SHOWN), group=name) for name in labels)
 
 
 def frame_table(

@@ -260,16 +260,14 @@ class StoredRun:
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
         verdict = self.verdict(model)
-        return verdict not in ("invalid", "incomplete") if verdict else self.is_sound(model)
+        if verdict:
+            return verdict not in ("invalid", "incomplete")
+        checks = next(m.checks for m in self.manifest.models if m.name == model)
+        return all(check["passed"] for check in checks.values())
 
     def is_suspect(self, model: str) -> bool:
         """Whether a stronger attack probably exists than the value of a model is of."""
         return self.verdict(model) == "suspect"
-
-    def is_sound(self, model: str) -> bool:
-        """Whether a model passed every check made before the attack."""
-        checks = next(m.checks for m in self.manifest.models if m.name == model)
-        return all(isinstance(c, dict) and c.get("passed") is True for c in checks.values())
 
     def verdict(self, model: str) -> str:
         """Return sound, suspect, incomplete or invalid; '' if the numbers were not judged."""
