@@ -1,12 +1,12 @@
 """Tables and figures of runs and studies, rendered from what the harness computed."""
 
-from iqa_reports.errors import BadFrame, InconsistentRun, ReportsError
+from iqa_reports.errors import InconsistentRun, ReportsError
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
 from iqa_reports.formats.page import html_report, html_table
 from iqa_reports.formats.terminal import print_report, print_table, table_text
-from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
+from iqa_reports.inputs.frames import FRAMES, make_frame
 from iqa_reports.inputs.merge import Comparable, Group, group_runs, why_apart
 from iqa_reports.inputs.stored_run import ModelCost, StoredRun, Triptych
 from iqa_reports.papers.published import load_published
@@ -19,7 +19,6 @@ from iqa_reports.tables import attack_table, checks_table, epsilon_table, flags_
 __all__ = [
     "FORMATS",
     "FRAMES",
-    "BadFrame",
     "Comparable",
     "Entry",
     "Group",
@@ -51,7 +50,6 @@ __all__ = [
     "print_report",
     "print_table",
     "render_report",
-    "rows_of",
     "table_text",
     "why_apart",
 ]

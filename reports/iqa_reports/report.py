@@ -5,23 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqa_reports import figures as run_figures
 from iqa_reports import text
 from iqa_reports.finding import ball, finding
 from iqa_reports.inputs.frame_entries import distinct
-from iqa_reports.inputs.frames import (
-    Attention,
-    Cost,
-    Diagnostic,
-    Epoch,
-    Feature,
-    Frame,
-    Result,
-    Setting,
-    rows_of,
-)
+from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
 from iqa_reports.inputs.merge import Group, group_runs, why_apart
 from iqa_reports.inputs.stored_run import METRICS, WORST_CASES, StoredRun, reach_of
 from iqa_reports.papers import smart_tables, srm_tables
@@ -34,10 +24,11 @@ from iqa_reports.tables import all_tables
 from iqa_results import Estimate
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from matplotlib.figure import Figure
 
 
+Frames = Mapping[str, Sequence[Any]]
+"""Records by the name of their kind in `iqa_reports.FRAMES`."""
 FALLS = 8
 """Most models one figure of falls shows."""
 
@@ -104,8 +95,7 @@ class Inputs:
     """What a report is made from."""
 
     runs: Sequence[StoredRun] = ()
-    frames: Mapping[str, pa.Table] = field(default_factory=dict)
-    """Name of the kind (`FRAMES`) to one frame of it."""
+    frames: Frames = field(default_factory=dict)
     published: bool = False
     """Whether published values stand beside ours."""
     papers: bool = True
@@ -123,7 +113,6 @@ def build_report(inputs: Inputs) -> Report:
 
     Raises:
         InconsistentRun: a run's tables do not belong to its manifest.
-        BadFrame: a frame lacks documented columns.
     """
     groups = group_runs(inputs.runs)
     sections = [
@@ -143,31 +132,30 @@ def build_report(inputs: Inputs) -> Report:
 def _study_tables(inputs: Inputs) -> list[TableView]:
     if inputs.papers:
         return study_tables(inputs.frames, published=inputs.published)
-    table = seeds_table(_rows(inputs.frames, "results", Result))
+    table = seeds_table(inputs.frames.get("results", ()))
     return [] if table is None else [table]
 
 
-def study_tables(frames: Mapping[str, pa.Table], *, published: bool = False) -> list[TableView]:
+def study_tables(frames: Frames, *, published: bool = False) -> list[TableView]:
     """Return the papers' tables that the frames hold anything for."""
-    results, epochs = _rows(frames, "results", Result), _rows(frames, "training", Epoch)
-    diagnostics = _rows(frames, "diagnostics", Diagnostic)
+    results, epochs, diagnostics = (frames.get(name, ()) for name in ("results", "training", "diagnostics"))
     found = (
         srm_tables.conditioning_table(diagnostics),
         srm_tables.scale_table(diagnostics),
-        srm_tables.neck_cost_table(_rows(frames, "costs", Cost)),
+        srm_tables.neck_cost_table(frames.get("costs", ())),
         seeds_table(results),
         srm_tables.clean_table(results),
         srm_tables.worst_case_table(results),
         srm_tables.ablation_table(results),
         *smart_tables.smart_tables(results, published=published),
-        smart_tables.settings_table(_rows(frames, "settings", Setting)),
+        smart_tables.settings_table(frames.get("settings", ())),
         *(smart_tables.published_tables() if published else ()),
         *(smart_tables.log_table(epochs, model) for model in distinct(e.model for e in epochs)),
     )
     return [table._replace(name=_plain(table.name)) for table in found if table is not None]
 
 
-def study_figures(frames: Mapping[str, pa.Table], labels: Mapping[str, str]) -> list[Drawn]:
+def study_figures(frames: Frames, labels: Mapping[str, str]) -> list[Drawn]:
     """Return the figures that the frames hold anything for.
 
     `labels` says of an image set whether its labels are MOS or pseudo-MOS; of others they are called labels.
@@ -178,9 +166,7 @@ def study_figures(frames: Mapping[str, pa.Table], labels: Mapping[str, str]) -> 
     ]
 
 
-def _result_figures(
-    frames: Mapping[str, pa.Table], labels: Mapping[str, str]
-) -> Iterator[tuple[str, str, Figure]]:
+def _result_figures(frames: Frames, labels: Mapping[str, str]) -> Iterator[tuple[str, str, Figure]]:
     clean = _clean_results(frames)
     for kind, what in (("variant", "ablation"), ("loss", "training losses")):
         chosen = [r for r in clean if getattr(r, kind) is not None]
@@ -203,37 +189,33 @@ def _result_figures(
             yield f"lr-{data}", f"Sensitivity to the learning rate, on {data}.", figure
 
 
-def _model_figures(frames: Mapping[str, pa.Table]) -> Iterator[tuple[str, str, Figure]]:
-    epochs = _rows(frames, "training", Epoch)
+def _model_figures(frames: Frames) -> Iterator[tuple[str, str, Figure]]:
+    epochs: Sequence[Epoch] = frames.get("training", ())
     for model in distinct(e.model for e in epochs if not e.place):
         caption = f"Training of {model}: loss and correlation by epoch."
         yield f"training-{model}", caption, study.training_figure(epochs, model)
     for model in distinct(e.model for e in epochs if e.quantity == "gamma"):
         yield f"gamma-{model}", f"γ of each link of {model} over training.", study.gamma_figure(epochs, model)
-    rows = _rows(frames, "diagnostics", Diagnostic)
+    rows: Sequence[Diagnostic] = frames.get("diagnostics", ())
     for model in distinct(d.model for d in rows if d.table == "gate"):
         caption = f"Gate of {model} over images: boxes are quartiles, whiskers 5 to 95 %, lines medians."
         yield f"gate-{model}", caption, study.gate_figure(rows, model)
     for model in distinct(d.model for d in rows if d.table == "scale"):
         caption = f"Size of the attention outputs of {model} before and after γ, link by link."
         yield f"scale-{model}", caption, study.scale_figure(rows, model)
-    weights = _rows(frames, "attention", Attention)
+    weights: Sequence[Attention] = frames.get("attention", ())
     for model in distinct(a.model for a in weights):
         caption = f"Attention of {model} over stages, by thirds of the images by label and image by image."
         yield f"attention-{model}", caption, study.attention_figure(weights, model, "label")
-    maps = _rows(frames, "features", Feature)
+    maps: Sequence[Feature] = frames.get("features", ())
     for model, image_id in dict.fromkeys((f.model, f.image_id) for f in maps):
         mos = next(f.mos for f in maps if (f.model, f.image_id) == (model, image_id))
         caption = f"Mean absolute activation of the stages of {model} on {image_id} (label {mos:.2f})."
         yield f"features-{model}-{image_id}", caption, study.features_figure(maps, model, image_id)
 
 
-def _rows(frames: Mapping[str, pa.Table], name: str, kind: type[Frame]) -> list[Frame]:
-    return rows_of(frames[name], kind) if name in frames else []
-
-
-def _clean_results(frames: Mapping[str, pa.Table]) -> list[Result]:
-    return [r for r in _rows(frames, "results", Result) if r.row == "clean" and r.metric in METRICS]
+def _clean_results(frames: Frames) -> list[Result]:
+    return [r for r in frames.get("results", ()) if r.row == "clean" and r.metric in METRICS]
 
 
 # A section -----------------------------------------------------------------------------------------

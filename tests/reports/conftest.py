@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report, make_frame
+from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report
 from iqa_reports.inputs.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
 from iqa_results import (
     INTERVAL_SCHEMA,
@@ -282,7 +282,7 @@ def both(model: str, srocc: float, plcc: float, **changes: Any) -> list[Result]:
 
 
 @pytest.fixture(scope="session")
-def frames() -> dict[str, pa.Table]:
+def frames() -> dict[str, list[Any]]:
     """One small frame of every kind: SRM pairs and ablations, SMART sizes and losses, a training run."""
     rows: list[Result] = []
     for trunk, change in (("swin_tiny", 0.0), ("pvt_v2_b2", 0.01)):
@@ -363,11 +363,11 @@ def frames() -> dict[str, pa.Table]:
         for stage, side in ((1, 8), (2, 4), (3, 2), (4, 1))
     ]
     return {
-        "results": make_frame(Result, rows),
-        "diagnostics": make_frame(Diagnostic, diagnostics),
-        "costs": make_frame(Cost, costs),
-        "training": make_frame(Epoch, epochs),
-        "settings": make_frame(Setting, settings),
-        "attention": make_frame(Attention, weights),
-        "features": make_frame(Feature, maps),
+        "results": rows,
+        "diagnostics": diagnostics,
+        "costs": costs,
+        "training": epochs,
+        "settings": settings,
+        "attention": weights,
+        "features": maps,
     }

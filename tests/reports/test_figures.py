@@ -8,11 +8,9 @@ from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from helpers.views import POINT, sweep, view_run
-from iqa_reports import rows_of
 from iqa_reports.drawing import CYCLE, WORST, inline_svg, save_figure
 from iqa_reports.figures import (
     MANY,
@@ -25,7 +23,7 @@ from iqa_reports.figures import (
     steps_figure,
     transfer_figure,
 )
-from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
+from iqa_reports.inputs.frames import Result
 from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
@@ -40,7 +38,7 @@ from iqa_reports.papers.study_figures import (
 from iqa_reports.report import study_figures
 from iqa_results import Estimate, Reach
 
-Frames = dict[str, pa.Table]
+Frames = dict[str, list[Any]]
 
 POINTS = [
     POINT._replace(epsilon=e, value=0.8 - 90 * e, low=0.7 - 90 * e, high=0.9 - 90 * e)
@@ -74,7 +72,7 @@ def reach(count: int) -> list[Reach]:
 
 def clean(frames: Frames, metric: str | None = None) -> list[Result]:
     """Clean results on koniq10k."""
-    rows = rows_of(frames["results"], Result)
+    rows = frames["results"]
     return [r for r in rows if (r.row, r.data) == ("clean", "koniq10k") and metric in (None, r.metric)]
 
 
@@ -82,15 +80,15 @@ def clean(frames: Frames, metric: str | None = None) -> list[Result]:
 CASES: dict[str, Callable[[Frames], Any]] = {
     "security": lambda f: security_figure("composed", {"m_1": POINTS, "_m": bare(POINTS)}, "MOS"),
     "transfer": lambda f: transfer_figure("t", ["a", "$b$"], ["a", "$b$"], {("a", "$b$"): -0.5}),
-    "training": lambda f: training_figure(rows_of(f["training"], Epoch), "base"),
+    "training": lambda f: training_figure(f["training"], "base"),
     "bars": lambda f: bars_figure("ablation", clean(f), "MOS"),
     "size": lambda f: size_figure(clean(f), "MOS"),
     "lr": lambda f: lr_figure(clean(f), "MOS"),
-    "attention": lambda f: attention_figure(rows_of(f["attention"], Attention), "base", "MOS"),
-    "features": lambda f: features_figure(rows_of(f["features"], Feature), "base", "i0"),
-    "gate": lambda f: gate_figure(rows_of(f["diagnostics"], Diagnostic), "srm"),
-    "scale": lambda f: scale_figure(rows_of(f["diagnostics"], Diagnostic), "srm"),
-    "gamma": lambda f: gamma_figure(rows_of(f["training"], Epoch), "base"),
+    "attention": lambda f: attention_figure(f["attention"], "base", "MOS"),
+    "features": lambda f: features_figure(f["features"], "base", "i0"),
+    "gate": lambda f: gate_figure(f["diagnostics"], "srm"),
+    "scale": lambda f: scale_figure(f["diagnostics"], "srm"),
+    "gamma": lambda f: gamma_figure(f["training"], "base"),
 }
 
 
@@ -169,7 +167,7 @@ def test_a_heat_map_says_where_there_is_no_value() -> None:
 
 def test_the_chosen_epoch_is_marked(frames: Frames) -> None:
     """A dotted line stands at the epoch that was chosen."""
-    axes = training_figure(rows_of(frames["training"], Epoch), "base").axes[1]
+    axes = training_figure(frames["training"], "base").axes[1]
     marks = [one for one in axes.get_lines() if one.get_label() == "chosen epoch"]
     assert [list(one.get_xdata()) for one in marks] == [[2, 2]]
 
@@ -186,7 +184,7 @@ def test_whiskers_are_the_deviation_or_the_interval(frames: Frames) -> None:
 
 def test_attention_is_averaged_over_thirds_of_the_labels(frames: Frames) -> None:
     """Nine images make three thirds of three; bars are their mean weights."""
-    axes = attention_figure(rows_of(frames["attention"], Attention), "base", "MOS").axes[0]
+    axes = attention_figure(frames["attention"], "base", "MOS").axes[0]
     heights = [[patch.get_height() for patch in bars] for bars in axes.containers]  # type: ignore[attr-defined]
     assert len(heights) == 3
     assert heights[0] == pytest.approx([0.1, 0.2, 0.32, 0.38])

@@ -321,13 +321,14 @@ def _frame_of(store: ResultStore, run: str, models: Sequence[str], tested: Colle
 
     Clean values on sets that the checkpoints were tested on stand beside the checkpoints already.
     """
-    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.results import results_of
     from iqa_harness.reporting.runs import FoundRun, read_run
+    from iqa_reports import make_frame
 
     found = read_run(FoundRun(store, run), intervals=False)
     own = (row for row in found.estimates if row.model in models)
     chosen = tuple(row for row in own if row.row != "clean" or row.data not in tested)
-    return results_frame([replace(found, estimates=chosen)])
+    return make_frame("results", results_of([replace(found, estimates=chosen)]))
 
 
 def _written(study: Study, results: list[RowResult], attacked: Sequence[_Attacked], folder: Path) -> Studied:

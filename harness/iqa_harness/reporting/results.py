@@ -9,10 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from iqa_errors.json_text import read_json
-from iqa_reports import StoredRun, make_frame
+from iqa_reports import StoredRun
 from iqa_reports.inputs.frames import Cost, Result
 from iqa_results import Estimate, ModelRecord
 
@@ -78,10 +76,10 @@ def training_record(record: ModelRecord) -> Mapping[str, Any]:
     return _mapping(card.get("training")) if same else {}
 
 
-def results_frame(
+def results_of(
     runs: Sequence[StoredRun], more: Iterable[Result] = (), costs: Sequence[Cost] = ()
-) -> pa.Table:
-    """Return the results of all runs at full strength as one frame (RESULTS).
+) -> list[Result]:
+    """Return the results of all runs at full strength.
 
     Args:
         runs: as read.
@@ -95,7 +93,7 @@ def results_frame(
         rows += [(known[row.model], _result(run, row, known[row.model])) for row in final]
     sizes = {c.model: (c.parameters, _macs(c)) for c in costs if c.part == "whole"}
     # A study's file may hold what a run given beside it holds: once is enough.
-    return make_frame(Result, with_sizes(list(dict.fromkeys([*over_seeds(rows), *more])), sizes))
+    return with_sizes(list(dict.fromkeys([*over_seeds(rows), *more])), sizes)
 
 
 def with_sizes(results: Sequence[Result], sizes: Mapping[str, tuple[int | None, int | None]]) -> list[Result]:
