@@ -1,14 +1,14 @@
 """Tables and figures of runs and studies, rendered from what the harness computed."""
 
-from iqa_reports.errors import BadFrame, BadPublished, InconsistentRun, ReportsError
+from iqa_reports.errors import InconsistentRun, ReportsError
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_report, latex_table
 from iqa_reports.formats.markdown import markdown_report, markdown_table
 from iqa_reports.formats.page import html_report, html_table
 from iqa_reports.formats.terminal import print_report, print_table, table_text
-from iqa_reports.inputs.frames import FRAMES, make_frame, rows_of
-from iqa_reports.inputs.merge import Comparable, Group, StoredRun, Triptych, group_runs, why_apart
-from iqa_reports.inputs.run_view import ModelCost, RunView, view_run
+from iqa_reports.inputs.frames import FRAMES, make_frame
+from iqa_reports.inputs.merge import Comparable, Group, group_runs, why_apart
+from iqa_reports.inputs.stored_run import ModelCost, StoredRun, Triptych
 from iqa_reports.papers.published import load_published
 from iqa_reports.power import power_view
 from iqa_reports.render import FORMATS, render_report
@@ -19,8 +19,6 @@ from iqa_reports.tables import attack_table, checks_table, epsilon_table, flags_
 __all__ = [
     "FORMATS",
     "FRAMES",
-    "BadFrame",
-    "BadPublished",
     "Comparable",
     "Entry",
     "Group",
@@ -29,7 +27,6 @@ __all__ = [
     "ModelCost",
     "Report",
     "ReportsError",
-    "RunView",
     "StoredRun",
     "TableView",
     "Triptych",
@@ -53,8 +50,6 @@ __all__ = [
     "print_report",
     "print_table",
     "render_report",
-    "rows_of",
     "table_text",
-    "view_run",
     "why_apart",
 ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import Metric, RunView, same
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, missing, stub
+from iqa_reports.inputs.stored_run import Metric, StoredRun, WorstCase, same
+from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub, valued
 from iqa_results import Certificate, Estimate
 
-FOUND = ("closed_loop", "composed", "suite_min")
+FOUND: tuple[WorstCase, ...] = ("closed_loop", "composed", "suite_min")
 """What attacks found, the strongest adversary first."""
 
 
-def bracket_table(view: RunView, metric: Metric) -> TableView | None:
+def bracket_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return the true worst case between its two sides, at every certified radius; None without any."""
     if not view.certificates:
         return None
@@ -23,7 +23,7 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
             Entry(model, "header"),
             Entry(text.radius(epsilon), "label"),
             _floor(view.certified(model, epsilon, metric), notes),
-            *(_found(view.at_worst(model, case, epsilon, metric), notes) for case in cases),
+            *(_found(view.worst(model, case, epsilon, metric), notes) for case in cases),
             _found(view.clean(model, metric), notes),
         )
         for _, model in view.ranking()
@@ -34,7 +34,7 @@ def bracket_table(view: RunView, metric: Metric) -> TableView | None:
         caption=f"Both sides of the worst case in {metric.upper()}, norm {view.norm}: the true one is not "
         f"below what is certified and not above any value found. {text.setting(view.manifest)}",
         stub=stub("Model", "ε"),
-        groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", *cases, "clean")),
+        groups=tuple(columns("", group=name) for name in ("certified", *cases, "clean")),
         rows=tuple(rows),
         notes=notes.listed(),
     )
@@ -49,7 +49,7 @@ def certificates_table(found: list[Certificate]) -> TableView:
             Entry(c.metric.upper(), "label"),
             Entry(f"{text.radius(c.epsilon)} in norm {c.norm}", "label"),
             _floor(c, notes),
-            Entry(text.DASH, "missing") if c.clean is None else _number(c.clean),
+            Entry(text.DASH, "missing") if c.clean is None else valued(c.clean, None, None),
             Entry(str(c.images), "number", number=c.images),
         )
         for c in found
@@ -58,7 +58,7 @@ def certificates_table(found: list[Certificate]) -> TableView:
         name="certificates",
         caption="What no attack goes below.",
         stub=stub("Model", "", "ε"),
-        groups=tuple(Group(name, (Heading("", numeric=True),)) for name in ("certified", "clean", "images")),
+        groups=tuple(columns("", group=name) for name in ("certified", "clean", "images")),
         rows=tuple(rows),
         notes=notes.listed(),
     )
@@ -77,15 +77,9 @@ def _floor(found: Certificate | None, notes: Notes) -> Entry:
         how += (
             f"; by the run's few draws {moved} outside" if drawn else f"; CONTRADICTED by attacks on {moved}"
         )
-    return _number(found.value)._replace(mark=notes.mark(how))
+    return valued(found.value, None, None, mark=notes.mark(how))
 
 
 def _found(estimate: Estimate | None, notes: Notes) -> Entry:
-    if estimate is not None and estimate.value is not None:
-        return _number(estimate.value)
     why = "not in the table of this run" if estimate is None else estimate.undefined
-    return missing(notes, f"no value: {why}")
-
-
-def _number(value: float) -> Entry:
-    return Entry(text.number(value), "number", number=value)
+    return measured(estimate and estimate.value, text.number, notes, f"no value: {why}")

@@ -1,9 +1,7 @@
 """What can go wrong with a report, as one tree.
 
 ReportsError
-├── InconsistentRun   manifest, table and intervals do not belong together
-├── BadFrame          a frame of results, costs, ... has other columns than documented
-└── BadPublished      the file of published values breaks its own layout
+└── InconsistentRun   manifest, table and intervals do not belong together
 """
 
 from iqa_errors import IQAError
@@ -15,11 +13,3 @@ class ReportsError(IQAError):
 
 class InconsistentRun(ReportsError):
     """The table or the intervals do not belong to the manifest, or name one value twice."""
-
-
-class BadFrame(ReportsError):
-    """A frame lacks documented columns, or has other types in them."""
-
-
-class BadPublished(ReportsError):
-    """The file of published values has unknown keys or no source."""

@@ -21,7 +21,6 @@ from iqa_reports.drawing import (
     short,
     style,
 )
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint
 from iqa_results import Estimate, Reach
 
 if TYPE_CHECKING:
@@ -32,23 +31,22 @@ MANY = 150
 """Most images one figure shows; of more, every k-th by label is drawn, and the figure says so."""
 
 
-def steps_figure(title: str, clean: float | None, lines: Sequence[Line], low: float, label: str) -> Figure:
+def steps_figure(title: str, lines: Mapping[str, Sequence[Estimate]], low: float, label: str) -> Figure:
     """Draw SROCC with the label (MOS or pseudo-MOS) against steps for one model.
 
     `low` is the lower end of the axis, shared by panels side by side.
     """
     with style():
         figure, axes = panel(title)
-        _clean_line(axes, clean)
-        steps = sorted({step for line in lines for step, _ in line.points})
+        _clean_line(axes, lines)
+        steps = sorted({e.steps for points in lines.values() for e in points})
         # Early steps do most of the work: doublings get equal room. A start (0 steps) has no logarithm.
         if steps and steps[0] > 0:
             axes.set_xscale("log", base=2)
         axes.set_xticks(steps, labels=[str(step) for step in steps])
         axes.minorticks_off()
-        others = [line.label for line in lines if line.label not in WORST]
-        for line in lines:
-            draw_line(axes, line.label, line.points, others)
+        for name, found in lines.items():
+            draw_line(axes, name, [(e.steps, e.value) for e in found], _members(lines))
         axes.set_ylim(low, 1)
         axes.set_xlabel("steps")
         axes.set_ylabel(f"SROCC with {label}")
@@ -56,39 +54,34 @@ def steps_figure(title: str, clean: float | None, lines: Sequence[Line], low: fl
         return figure
 
 
-def radius_figure(
-    title: str, clean: float | None, lines: Sequence[RadiusLine], low: float, label: str
-) -> Figure:
+def radius_figure(title: str, lines: Mapping[str, Sequence[Estimate]], low: float, label: str) -> Figure:
     """Draw SROCC with the label against the radius for one model, a line an attack."""
     with style():
         figure, axes = panel(title)
-        _clean_line(axes, clean)
-        others = [line.label for line in lines if line.label not in WORST]
-        for line in lines:
-            points = [(p.epsilon, p.value) for p in _from_clean(line.points, clean)]
-            draw_line(axes, line.label, points, others)
-        _radii(axes, [p.epsilon for line in lines for p in line.points])
+        _clean_line(axes, lines)
+        for name, found in lines.items():
+            points = [(e.epsilon, e.value) for e in _from_clean(found)]
+            draw_line(axes, name, points, _members(lines))
+        _radii(axes, [e.epsilon for found in lines.values() for e in found])
         axes.set_ylim(low, 1)
         axes.set_ylabel(f"SROCC with {label}")
         figure.legend(loc="outside lower center", ncols=3)
         return figure
 
 
-def security_figure(
-    case: str, curves: Mapping[str, tuple[float | None, Sequence[RadiusPoint]]], label: str
-) -> Figure:
+def security_figure(case: str, curves: Mapping[str, Sequence[Estimate]], label: str) -> Figure:
     """Draw the security curve of every model: a worst case against the radius, its interval as a band.
 
     Args:
         case: name of the worst case.
-        curves: by model, its clean SROCC and its points by rising radius.
+        curves: by model, its points by rising radius.
         label: MOS or pseudo-MOS.
     """
     with style():
         figure, axes = panel(f"{case} against radius", (5.6, 4.2))
         names = list(curves)
-        for name, (clean, found) in curves.items():
-            points = _from_clean(found, clean)
+        for name, found in curves.items():
+            points = _from_clean(found)
             radii = [p.epsilon for p in points]
             axes.fill_between(
                 radii,
@@ -100,7 +93,7 @@ def security_figure(
             )
             draw_line(axes, name, [(p.epsilon, p.value) for p in points], names)
         axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
-        _radii(axes, [p.epsilon for _, points in curves.values() for p in points])
+        _radii(axes, [p.epsilon for points in curves.values() for p in points])
         axes.set_ylim(-1.05, 1.02)
         axes.set_ylabel(f"SROCC with {label}")
         _text_legend(figure, 2)
@@ -284,16 +277,23 @@ def _thinning(every: int) -> str:
     return "" if every == 1 else f" (one image of {every} shown)"
 
 
-def _clean_line(axes: Axes, clean: float | None) -> None:
+def _clean_line(axes: Axes, lines: Mapping[str, Sequence[Estimate]]) -> None:
+    clean = next(e.clean for points in lines.values() for e in points)
     if clean is not None:
         axes.axhline(clean, color=INK, linewidth=0.9, linestyle=":", label="clean")
     axes.axhline(0, color=INK, linewidth=0.5, alpha=0.35)
 
 
-def _from_clean(points: Sequence[RadiusPoint], clean: float | None) -> list[RadiusPoint]:
+def _members(lines: Mapping[str, Sequence[Estimate]]) -> list[str]:
+    return [name for name in lines if name not in WORST]
+
+
+def _from_clean(points: Sequence[Estimate]) -> Sequence[Estimate]:
     """Return the points with radius 0, where every attack is the clean image, before them."""
-    start = [] if clean is None else [RadiusPoint(0.0, clean, clean, clean)]
-    return [*start, *points]
+    clean = points[0].clean
+    if clean is None:
+        return points
+    return [points[0]._replace(epsilon=0.0, value=clean, low=clean, high=clean), *points]
 
 
 def _radii(axes: Axes, radii: Sequence[float]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import RunView
+from iqa_reports.inputs.stored_run import StoredRun
 
 
-def finding(view: RunView) -> str:
+def finding(view: StoredRun) -> str:
     """Return one sentence on the best model at the main radius and how it stands to the others."""
     ranking = view.ranking()
     rank, best = ranking[0] if ranking else (None, "")
@@ -31,13 +31,13 @@ def finding(view: RunView) -> str:
     )
 
 
-def ball(view: RunView, epsilon: float | None = None) -> str:
+def ball(view: StoredRun, epsilon: float | None = None) -> str:
     """Say within what every attack of a radius stays, the main one if left out."""
     norm = f" in the {view.norm} norm" if view.norm else ""
     return f"ε = {text.radius(view.manifest.main_epsilon if epsilon is None else epsilon)}{norm}"
 
 
-def _order(view: RunView) -> str:
+def _order(view: StoredRun) -> str:
     (_, best), *others = [(rank, name) for rank, name in view.ranking() if rank is not None]
     found = view.worst(best, "suite_min", view.manifest.main_epsilon, "srocc")
     if not others or found is None or found.ties_with is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from iqa_reports import text
-from iqa_reports.formats.markdown import escape, markdown_table
+from iqa_reports.formats.markdown import escape, lead, markdown_table
 from iqa_reports.formats.page import html_report
 from iqa_reports.inputs.merge import describe_run
 from iqa_reports.report import Report, Section
@@ -42,11 +42,9 @@ def leaderboard_markdown(report: Report) -> str:
 def _section(section: Section) -> list[str]:
     manifest = section.view.manifest
     parts = [f"## {escape(manifest.suite)} on {escape(manifest.data.name)}: {escape(manifest.run)}"]
-    parts.append(f"**{escape(section.finding)}**")
-    warning = text.warning(manifest)
-    if warning:
-        parts.append(f"> **Warning.** {escape(warning)}")
-    notes = [note for note in manifest.notes if note.casefold() not in (warning or "").casefold()]
+    parts += lead(section)
+    warning = (text.warning(manifest) or "").casefold()
+    notes = [note for note in manifest.notes if note.casefold() not in warning]
     parts += [f"> {escape(remark)}" for remark in (*section.remarks, *notes)]
     parts.append(
         f"Suite {escape(manifest.suite)} (sha256 {manifest.suite_sha256[:12]}), data "

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import RunView
+from iqa_reports.inputs.stored_run import StoredRun
 from iqa_reports.table_view import Entry, Group, Heading, TableView, stub
 
 _TRAINED = ("trained on ", "head has random weights")
@@ -16,7 +16,7 @@ _VENUE = re.compile(r", ([^,]*[^,\d ][^,]*,? (?:19|20)\d\d)$")
 """The end of a source that names where and when it was published: ", CVPR 2020"."""
 
 
-def models_table(view: RunView) -> TableView:
+def models_table(view: StoredRun) -> TableView:
     """Return what the card of each model says: what it was trained on, where it was published, its source."""
     rows = []
     records = {m.name: m for m in view.manifest.models}

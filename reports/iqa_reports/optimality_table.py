@@ -6,11 +6,11 @@ from statistics import fmean
 
 from iqa_reports import text
 from iqa_reports.finding import ball
-from iqa_reports.inputs.run_view import Optimality, RunView
+from iqa_reports.inputs.stored_run import Optimality, StoredRun
 from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub, with_best
 
 
-def optimality_table(view: RunView) -> TableView | None:
+def optimality_table(view: StoredRun) -> TableView | None:
     """Return how near each attack comes to the envelope of all, best first; None with fewer than two."""
     found: dict[str, list[Optimality]] = {}
     for each in view.optimalities:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from iqa_errors.toml_text import read_toml
 from iqa_reports import text
 from iqa_reports.drawing import INK, draw_line, panel, style
-from iqa_reports.inputs.run_view import Member, RunView
-from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub
+from iqa_reports.inputs.stored_run import Member, StoredRun
+from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub, undefined
 from iqa_results import Measure, RunManifest
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ GOALS = {
 BEYOND = "beyond the largest radius tried: half of the images, or more, were not moved"
 
 
-def radii_table(view: RunView) -> TableView | None:
+def radii_table(view: StoredRun) -> TableView | None:
     """Return the median of the smallest radii by model and goal; None if no attack looked for them."""
     notes, rows = Notes(), []
     for _, model in view.ranking():
@@ -61,7 +60,7 @@ def radii_table(view: RunView) -> TableView | None:
     )
 
 
-def radii_figure(view: RunView, member: Member) -> Figure | None:
+def radii_figure(view: StoredRun, member: Member) -> Figure | None:
     """Draw the share of images moved against the radius, a line a model; None without a moved image."""
     curves = {model: _curve(view, model, member) for _, model in view.ranking()}
     curves = {model: curve for model, curve in curves.items() if any(radius > 0 for radius, _ in curve)}
@@ -89,27 +88,24 @@ def radii_figure(view: RunView, member: Member) -> Figure | None:
         return figure
 
 
-def members(view: RunView) -> list[Member]:
+def members(view: StoredRun) -> list[Member]:
     """Return the attacks and objectives that looked for the smallest radius."""
     return list(dict.fromkeys(Member(m.attack, m.objective) for m in view.radii if m.objective != "all"))
 
 
-def _of(view: RunView, model: str, member: Member) -> list[Measure]:
+def _of(view: StoredRun, model: str, member: Member) -> list[Measure]:
     return [m for m in view.radii if (m.model, m.attack, m.objective) == (model, *member)]
 
 
-def _curve(view: RunView, model: str, member: Member) -> list[tuple[float, float]]:
+def _curve(view: StoredRun, model: str, member: Member) -> list[tuple[float, float]]:
     points = _of(view, model, member)
     return sorted((m.epsilon, m.value) for m in points if m.measure == "moved_share" and m.value is not None)
 
 
 def _goal(manifest: RunManifest, member: Member) -> str:
     """Say what a member asks for; how far stands in the suite."""
-    try:
-        attacks = read_toml(manifest.suite_text).get("attacks")
-    except ValueError:
-        attacks = None  # a manifest's text is shown, never relied on
-    own = [a for a in attacks or () if isinstance(a, dict) and a.get("name") == member.attack]
+    attacks = text.suite_of(manifest).get("attacks") or ()
+    own = [a for a in attacks if isinstance(a, dict) and a.get("name") == member.attack]
     goal = own[0].get("goal", 1) if own else 1
     words = GOALS.get(member.objective, member.label)
     return words.format(goal="one IQR" if goal == 1 else f"{goal:g} IQRs")
@@ -118,8 +114,7 @@ def _goal(manifest: RunManifest, member: Member) -> str:
 def _median(found: dict[str, Measure], notes: Notes) -> Entry:
     median, low, high = (found.get(f"radius_{name}") for name in ("median", "low", "high"))
     if median is None or low is None or high is None:
-        why = (median and median.undefined) or "no reason given"
-        return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {why}"))
+        return undefined(notes, median and median.undefined)
     interval = f"[{_worded(low)}, {_worded(high)}]"
     mark = notes.mark(BEYOND) if median.value is None else ""
     bounds = None if low.value is None or high.value is None else (low.value, high.value)
@@ -138,7 +133,7 @@ def _share(found: Measure | None, notes: Notes) -> Entry:
     return measured(None if found is None else found.value, lambda value: f"{value:.1%}", notes, why)
 
 
-def _gradients(view: RunView, model: str, member: Member, notes: Notes) -> Entry:
+def _gradients(view: StoredRun, model: str, member: Member, notes: Notes) -> Entry:
     spent: Sequence[float | None] = [
         m.value for m in view.radii if (m.model, m.attack, m.measure) == (model, member.attack, "backwards")
     ]

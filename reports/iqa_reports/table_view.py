@@ -105,6 +105,21 @@ def missing(notes: Notes, reason: str) -> Entry:
     return Entry(text.DASH, "missing", mark=notes.mark(reason))
 
 
+def undefined(notes: Notes, reason: str | None) -> Entry:
+    """Return the entry of a value that does not exist, whose note says why."""
+    return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {reason or 'no reason given'}"))
+
+
+def valued(
+    value: float, low: float | None, high: float | None, *, mark: str = "", signed: bool = False
+) -> Entry:
+    """Return a correlation, or with its sign a difference, and its interval where it has both ends."""
+    words = text.signed(value) if signed else text.number(value)
+    if low is None or high is None:
+        return Entry(words, "number", mark=mark, number=value)
+    return Entry(words, "number", text.interval(low, high), mark, value, (low, high))
+
+
 def label(words: str | None) -> Entry:
     """Return a word, or an empty entry for what is unknown."""
     return Entry(words or "", "label")

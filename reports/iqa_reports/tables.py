@@ -9,7 +9,7 @@ from iqa_reports import text
 from iqa_reports.bracket import bracket_table
 from iqa_reports.finding import ball
 from iqa_reports.inputs.ranks import Rank
-from iqa_reports.inputs.run_view import METRICS, WORST_CASES, Member, Metric, RunView, same
+from iqa_reports.inputs.stored_run import METRICS, WORST_CASES, Member, Metric, StoredRun, same
 from iqa_reports.models_table import models_table
 from iqa_reports.optimality_table import optimality_table
 from iqa_reports.power import power_view
@@ -22,8 +22,11 @@ from iqa_reports.table_view import (
     Notes,
     TableView,
     columns,
+    measured,
     missing,
     stub,
+    undefined,
+    valued,
     with_best,
 )
 from iqa_reports.throughput_table import throughput_table
@@ -35,7 +38,7 @@ SUSPECT = "suspect: ranked after all others, for its true worst case is probably
 """Note on the rank of a suspect model."""
 
 
-def leaderboard_table(view: RunView, metric: Metric) -> TableView:
+def leaderboard_table(view: StoredRun, metric: Metric) -> TableView:
     """Return the leaderboard at the main radius, in one metric; ranks are by SROCC in both."""
     notes, epsilon = Notes(), view.manifest.main_epsilon
     records = {m.name: m for m in view.manifest.models}
@@ -96,7 +99,7 @@ def short_board(table: TableView) -> TableView:
     )
 
 
-def attack_table(view: RunView, metric: Metric) -> TableView:
+def attack_table(view: StoredRun, metric: Metric) -> TableView:
     """Return every attack of the main radius by itself, in one metric."""
     notes, epsilon = Notes(), view.manifest.main_epsilon
     members = view.members(epsilon)
@@ -121,7 +124,7 @@ def attack_table(view: RunView, metric: Metric) -> TableView:
     )
 
 
-def epsilon_table(view: RunView, metric: Metric) -> TableView:
+def epsilon_table(view: StoredRun, metric: Metric) -> TableView:
     """Return the worst cases at every radius, in one metric."""
     notes, epsilons = Notes(), view.epsilons()
     rows = []
@@ -146,20 +149,19 @@ def epsilon_table(view: RunView, metric: Metric) -> TableView:
     )
 
 
-def checks_table(view: RunView) -> TableView:
+def checks_table(view: StoredRun) -> TableView:
     """Return what was checked on every model before any attack."""
     rows = []
     for record in view.manifest.models:
         for name, check in record.checks.items():
-            found = check if isinstance(check, dict) else {}
             rows.append(
                 (
                     Entry(record.name, "header"),
                     Entry(name, "label"),
-                    _measured(found.get("value")),
-                    _measured(found.get("threshold")),
-                    Entry("passed" if found.get("passed") is True else "FAILED", "label"),
-                    Entry(str(found.get("detail") or ""), "label"),
+                    _measured(check["value"]),
+                    _measured(check["threshold"]),
+                    Entry("passed" if check["passed"] else "FAILED", "label"),
+                    Entry(str(check["detail"]), "label"),
                 )
             )
     return TableView(
@@ -175,7 +177,7 @@ def checks_table(view: RunView) -> TableView:
     )
 
 
-def transfer_table(view: RunView, metric: Metric) -> TableView | None:
+def transfer_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return the values of every model (row) on examples found on every surrogate (column); None without any.
 
     A transfer attack writes its rows as NAME:SURROGATE; the main radius is shown.
@@ -215,7 +217,7 @@ def transfer_table(view: RunView, metric: Metric) -> TableView | None:
     )
 
 
-def defences_table(view: RunView, metric: Metric) -> TableView | None:
+def defences_table(view: StoredRun, metric: Metric) -> TableView | None:
     """Return what each defence costs, and is worth against who knows it; None without a defended model.
 
     Of the examples made without knowing the defence, and of all that who knows it can make, the lowest value
@@ -263,7 +265,7 @@ def _lowest(found: Sequence[Estimate]) -> Estimate | None:
     return min(found, key=lambda e: -math.inf if e.value is None else e.value, default=None)
 
 
-def flags_table(view: RunView) -> TableView | None:
+def flags_table(view: StoredRun) -> TableView | None:
     """Return every question asked of a model's numbers and its answer; None if nothing was judged."""
     if not view.flags:
         return None
@@ -302,7 +304,7 @@ def flag_entries(flag: Flag, notes: Notes) -> tuple[Entry, ...]:
     )
 
 
-def all_tables(view: RunView) -> list[TableView]:
+def all_tables(view: StoredRun) -> list[TableView]:
     """Return every table of a report, in the order of reading; those without content are left out."""
     found = [
         *(leaderboard_table(view, metric) for metric in METRICS),
@@ -326,23 +328,21 @@ def all_tables(view: RunView) -> list[TableView]:
 
 
 def _value(
-    view: RunView, found: Estimate | None, model: str, attack: str | None, epsilon: float, notes: Notes
+    view: StoredRun, found: Estimate | None, model: str, attack: str | None, epsilon: float, notes: Notes
 ) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value is None:
-        return _undefined(found, notes)
-    interval = "" if found.low is None or found.high is None else text.interval(found.low, found.high)
+        return undefined(notes, found.undefined)
     mark = ""
     if found.images < view.manifest.data.images:
         planned = text.count(view.manifest.data.images, "image")
         mark = notes.mark(f"from {found.images:,} of {planned}: the rest is missing")
-    bounds = None if found.low is None or found.high is None else (found.low, found.high)
-    return Entry(text.number(found.value), "number", interval, mark, found.value, bounds)
+    return valued(found.value, found.low, found.high, mark=mark)
 
 
 def _ranked(
-    view: RunView, rows: list[tuple[Entry, ...]], metric: Metric, notes: Notes
+    view: StoredRun, rows: list[tuple[Entry, ...]], metric: Metric, notes: Notes
 ) -> tuple[tuple[Entry, ...], ...]:
     """Mark the best value of clean and of each worst case, and those not told apart from it."""
     epsilon = view.manifest.main_epsilon
@@ -362,48 +362,41 @@ def _ranked(
     return tuple(tuple(row) for row in marked)
 
 
-def _cost(view: RunView, model: str, notes: Notes) -> tuple[Entry, Entry]:
-    cost = view.costs.get(model)
-    if cost is None:
-        dash = missing(notes, "cost was not recorded")
-        return dash, dash
+def _cost(view: StoredRun, model: str, notes: Notes) -> tuple[Entry, Entry]:
+    cost, why = view.costs.get(model), "cost was not recorded"
     return (
-        Entry(f"{cost.gradients:,.0f}", "number", number=cost.gradients),
-        Entry(f"{cost.seconds:,.1f}", "number", number=cost.seconds),
+        measured(cost and cost.gradients, lambda value: f"{value:,.0f}", notes, why),
+        measured(cost and cost.seconds, lambda value: f"{value:,.1f}", notes, why),
     )
 
 
-def _drop(view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
+def _drop(view: StoredRun, found: Estimate | None, model: str, epsilon: float, notes: Notes) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, None, epsilon))
     if found.value is None or found.clean is None:
-        return _undefined(found, notes)
+        return undefined(notes, found.undefined)
     drop = found.value - found.clean if found.drop is None else found.drop
-    if found.drop_low is None or found.drop_high is None:
-        return Entry(text.signed(drop), "number", number=drop)
-    ends = (found.drop_low, found.drop_high)
-    return Entry(text.signed(drop), "number", text.interval(*ends), "", drop, ends)
+    return valued(drop, found.drop_low, found.drop_high, signed=True)
 
 
 def _8bit(
-    view: RunView, found: Estimate | None, model: str, epsilon: float, notes: Notes, attack: str | None = None
+    view: StoredRun,
+    found: Estimate | None,
+    model: str,
+    epsilon: float,
+    notes: Notes,
+    attack: str | None = None,
 ) -> Entry:
     if found is None:
         return missing(notes, _why_missing(view, model, attack, epsilon))
     if found.value_8bit is not None:
-        return Entry(text.number(found.value_8bit), "number", number=found.value_8bit)
+        return valued(found.value_8bit, None, None)
     if found.value is None:
-        return _undefined(found, notes)
+        return undefined(notes, found.undefined)
     return missing(notes, "no value after rounding to 8 bits is defined")
 
 
-def _undefined(found: Estimate, notes: Notes) -> Entry:
-    return Entry(
-        "undefined", "undefined", mark=notes.mark(f"undefined: {found.undefined or 'no reason given'}")
-    )
-
-
-def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
+def _rank(view: StoredRun, model: str, rank: Rank | None, notes: Notes) -> Entry:
     if rank is None:
         reason = "suite_min SROCC has no value"
         if not view.may_rank(model):
@@ -418,7 +411,7 @@ def _rank(view: RunView, model: str, rank: Rank | None, notes: Notes) -> Entry:
     return Entry(str(rank.place), "number", may, mark, rank.place, ends)
 
 
-def _believed(view: RunView, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
+def _believed(view: StoredRun, rows: Sequence[Sequence[Entry]], column: int) -> list[int]:
     """Return the places of the rows whose model, named in a column, may be the best of a table."""
     models = [row[column].text for row in rows]
     return [i for i, model in enumerate(models) if view.may_rank(model) and not view.is_suspect(model)]
@@ -433,7 +426,7 @@ def _measured(value: object) -> Entry:
 # Words ---------------------------------------------------------------------------------------------
 
 
-def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) -> str:
+def _why_missing(view: StoredRun, model: str, attack: str | None, epsilon: float) -> str:
     """Say from the plan why a value is not in the table; `attack` None means any attack."""
     cells = [
         c
@@ -455,12 +448,12 @@ def _why_missing(view: RunView, model: str, attack: str | None, epsilon: float) 
     return "missing: not in the table of this run" if cells else "missing: not in the plan of this run"
 
 
-def _outside(view: RunView, members: list[Member]) -> tuple[tuple[str, str], ...]:
+def _outside(view: StoredRun, members: list[Member]) -> tuple[tuple[str, str], ...]:
     others = [m.label for m in members if m.label not in view.manifest.suite_min]
     return (("", f"not members of suite_min: {', '.join(others)}"),) if others else ()
 
 
-def _family(view: RunView) -> str:
+def _family(view: StoredRun) -> str:
     """Say how many comparisons the ranks are one statement about."""
     models = view.family()
     if models is None:
@@ -469,7 +462,7 @@ def _family(view: RunView) -> str:
     return f" Ranks in brackets: {text.count(models, 'model')}, {pairs}, family-wise 95 %."
 
 
-def _caption(view: RunView, what: str, metric: Metric) -> str:
+def _caption(view: StoredRun, what: str, metric: Metric) -> str:
     mappings = {e.model: e.mapping for e in view.estimates if e.metric == metric and e.value is not None}
     mapped = ""
     if metric == "plcc":

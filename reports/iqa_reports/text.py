@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from typing import Any
 
 from iqa_errors.toml_text import read_toml
 from iqa_results import ModelRecord, RunManifest
@@ -79,12 +80,17 @@ def warning(manifest: RunManifest) -> str | None:
     return " ".join(sentences) or None
 
 
+def suite_of(manifest: RunManifest) -> dict[str, Any]:
+    """Return a run's suite as its text says it, empty if that is no TOML: it is shown, never relied on."""
+    try:
+        return read_toml(manifest.suite_text)
+    except ValueError:
+        return {}
+
+
 def suite_summary(manifest: RunManifest) -> str:
     """Return the line that a run's suite says about itself, '' if it says none."""
-    try:
-        summary = read_toml(manifest.suite_text).get("summary")
-    except ValueError:
-        return ""  # a manifest's text is shown, never relied on
+    summary = suite_of(manifest).get("summary")
     return summary if isinstance(summary, str) else ""
 
 
@@ -164,14 +170,10 @@ def checks(record: ModelRecord) -> str:
     """Say in a few words whether a model passed the checks made before any attack."""
     if not record.checks:
         return "not recorded"
-    failed = [name for name, check in record.checks.items() if not _passed(check)]
+    failed = [name for name, check in record.checks.items() if not check["passed"]]
     if not failed:
         return f"all {len(record.checks)} checks passed"
     return f"{len(failed)} of {len(record.checks)} failed: {', '.join(failed)}"
-
-
-def _passed(check: object) -> bool:
-    return isinstance(check, dict) and check.get("passed") is True
 
 
 def provenance(manifest: RunManifest, origin: str = "") -> list[tuple[str, str]]:

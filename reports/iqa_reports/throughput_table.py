@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from iqa_reports.inputs.run_view import RunView
-from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, measured, stub
+from iqa_reports.inputs.stored_run import StoredRun
+from iqa_reports.table_view import Entry, Notes, TableView, columns, measured, stub
 from iqa_results import throughput
 
 
-def throughput_table(view: RunView) -> TableView | None:
+def throughput_table(view: StoredRun) -> TableView | None:
     """Return what the attacks went at on each kind of device; None if the manifest has no attacked cell."""
     found = throughput(view.manifest)
     if not found:
@@ -27,17 +27,15 @@ def throughput_table(view: RunView) -> TableView | None:
             why = "the card's peak or the model's operations are not known"
             row.append(measured(each.share, lambda value: f"{value:.1%}", notes, why))
         rows.append(tuple(row))
-    share = (Heading("share of bf16 peak", numeric=True),) if shares else ()
-    a_second = (Heading("gradients", numeric=True), Heading("images", numeric=True))
     return TableView(
         name="throughput",
         caption="Throughput: input gradients, and images attacked (each once an attack and radius), a second "
         "of one device.",
         stub=stub("Model", "Device"),
         groups=(
-            Group("a second", a_second),
+            columns("gradients", "images", group="a second"),
             columns("GB", group="peak memory"),
-            *((Group("operations", share),) if share else ()),
+            *([columns("share of bf16 peak", group="operations")] if shares else ()),
         ),
         rows=tuple(rows),
         notes=notes.listed(),

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from iqa_results.errors import BadManifest, BadPart
-from iqa_results.manifest import Provenance
+from iqa_results.manifest import Provenance, Record
 from iqa_results.manifest_file import load_json, validated
 from iqa_results.parquet import read_parquet, write_parquet
 from iqa_results.schema import BASELINE, BASELINE_SCHEMA
@@ -29,11 +29,7 @@ BASELINE_FORMAT: Literal[1] = 1
 SCORES = "scores.parquet"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BaselineModel(_Record):
+class BaselineModel(Record):
     """One model of a baseline."""
 
     name: str
@@ -46,7 +42,7 @@ class BaselineModel(_Record):
     """Raised flags."""
 
 
-class NoiseFloor(_Record):
+class NoiseFloor(Record):
     """How far repeated runs of the same thing lie apart in one value."""
 
     model: str
@@ -60,7 +56,7 @@ class NoiseFloor(_Record):
     """Number of runs it was measured from."""
 
 
-class Baseline(_Record):
+class Baseline(Record):
     """What a run is compared with."""
 
     format: Literal[1] = BASELINE_FORMAT

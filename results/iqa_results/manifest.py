@@ -17,7 +17,9 @@ Seconds = Annotated[float, Field(ge=0, le=1e12)]
 """A time: at most some 30,000 years."""
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is written as JSON: no unknown field, and nothing changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -87,7 +89,7 @@ def selection_words(chosen: Selection, images: int, of: int | None) -> str:
     return f"{which} of the {of} that the suite names"
 
 
-class PluginRecord(_Record):
+class PluginRecord(Record):
     """A Python file of the user's own that registers models."""
 
     path: str
@@ -98,7 +100,7 @@ class PluginRecord(_Record):
     """Hashes of the files beside it that it imports, by their paths from its folder (or its package's)."""
 
 
-class ModelRecord(_Record):
+class ModelRecord(Record):
     """One model under test, as the run saw it."""
 
     name: str
@@ -141,7 +143,7 @@ class Selection:
     """Only these ids; all if empty. They are attacked in the set's order."""
 
 
-class DataRecord(_Record):
+class DataRecord(Record):
     """The images and labels, as the run saw them."""
 
     name: str
@@ -183,7 +185,7 @@ class DataRecord(_Record):
         return rest | {"chosen": Selection(limit, ids), "chosen_from": int(found[4])}
 
 
-class CellRecord(_Record):
+class CellRecord(Record):
     """One cell of the plan and what became of it."""
 
     key: str
@@ -218,7 +220,7 @@ class CellRecord(_Record):
     """Version and commit of the code that computed it."""
 
 
-class WorkerRecord(_Record):
+class WorkerRecord(Record):
     """One process that computed cells; it names no host and no user."""
 
     id: str
@@ -239,7 +241,7 @@ class WorkerRecord(_Record):
     """Time it spent in them."""
 
 
-class Provenance(_Record):
+class Provenance(Record):
     """Where and with what the run was made."""
 
     packages: dict[str, str]
@@ -262,7 +264,7 @@ class Provenance(_Record):
     """Version of the NVIDIA driver, None if there is none."""
 
 
-class RunManifest(_Record):
+class RunManifest(Record):
     """A run as a typed record, written whole at the start, at the end and at an interrupt."""
 
     format: Literal[1] = MANIFEST_FORMAT

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -25,7 +27,8 @@ def manifest_bytes(manifest: RunManifest, where: str = "manifest") -> bytes:
         BadManifest: it holds NaN, an infinity or text that is not UTF-8, which no reader would take.
     """
     fields = manifest.model_dump(mode="json")
-    _require_plain(fields, where)
+    with _named(where):
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     fields[CHECKSUM] = _checksum(fields)
     cells = ",\n  ".join(json.dumps(cell) for cell in fields.pop("cells"))
     return f'{json.dumps(fields, indent=1)[:-2]},\n "cells": [\n  {cells}\n ]\n}}\n'.encode()
@@ -55,26 +58,19 @@ def load_json(content: bytes, where: str) -> Any:
         BadManifest: it is no JSON, or holds text that is not UTF-8 or a number that is NaN, infinite or
             longer than 64 bits.
     """
-    try:
+    with _named(where):
         return read_json(content)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
     except json.JSONDecodeError as error:
         raise BadManifest(f"{where}: the file: no JSON ({error})") from error
     except UnicodeEncodeError as error:
-        raise BadManifest(f"{where}: {_no_text(error)}") from error
-    except ValueError as error:
-        raise BadManifest(f"{where}: {error}") from error
-
-
-def _no_text(error: UnicodeEncodeError) -> str:
-    near = error.object[max(0, error.start - 30) : error.end]
-    return f"no UTF-8 text: ...{near!a}; choose another name"
-
-
-def _require_plain(fields: Any, where: str) -> None:
-    try:
-        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError as error:
-        raise BadManifest(f"{where}: {_no_text(error)}") from error
+        near = error.object[max(0, error.start - 30) : error.end]
+        raise BadManifest(f"{where}: no UTF-8 text: ...{near!a}; choose another name") from error
     except (ValueError, RecursionError) as error:
         raise BadManifest(f"{where}: {error}") from error
 

@@ -62,10 +62,6 @@ class RemotePath:
         with self.filesystem.open_input_file(self.key) as file:
             return bytes(file.read())
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        """Return the content as text."""
-        return self.read_bytes().decode(encoding)
-
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the file."""
         if missing_ok and not self.is_file():

@@ -327,6 +327,10 @@ class ResultStore:
         """
         return read_parquet(self.table_path(run, name), STORED_TABLES[name].arrow)
 
+    def read_rows(self, run: str, name: str) -> list[Any]:
+        """Return the records of a table of a run, none if it is not there; raises as `read_table`."""
+        return STORED_TABLES[name].rows(self.read_table(run, name)) if self.has_table(run, name) else []
+
 
 def is_made_from(table: pa.Table, cells: Iterable[str]) -> bool | None:
     """Whether a run's table, as read, was made from just the cells of these keys; None if it does not say."""

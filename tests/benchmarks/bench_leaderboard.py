@@ -90,13 +90,13 @@ def run_step(step: str, root: Path) -> None:
     """Run one step and print its time and its process's peak memory."""
     began = time.perf_counter()
     if step == "leaderboard":
-        from iqa_harness.reporting.results import results_frame
+        from iqa_harness.reporting.results import results_of
         from iqa_harness.reporting.runs import find_runs, read_runs
         from iqa_reports import Inputs, build_report
         from iqa_reports.leaderboard import write_leaderboard
 
         runs, unread = read_runs(find_runs([root]), intervals=False)
-        frames = {"results": results_frame(runs)}
+        frames = {"results": results_of(runs)}
         report = build_report(Inputs(runs, frames, papers=False, figures=False, unread=unread))
         page = write_leaderboard(report, root / "board")[0]
         note = f"leaderboard.html {page.stat().st_size / 1e6:.2f} MB"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.views import view_run
 from iqa_attacks import Ensemble
 from iqa_harness.cells.compute import craft
 from iqa_harness.cells.plan import CellRef, plan, remake
@@ -15,7 +16,6 @@ from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
 from iqa_models import ModelSpec, create_model, wrap
-from iqa_reports.inputs.run_view import view_run
 from iqa_reports.tables import attack_table
 from iqa_results import ResultStore
 from iqa_suites import parse_suite

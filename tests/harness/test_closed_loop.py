@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from helpers.stored_runs import made
+from helpers.views import view_run
 from iqa_harness.cells.compute import run_cell
 from iqa_harness.cells.plan import CellRef, plan, remake
 from iqa_harness.entrants.entrant import Entrant
@@ -17,7 +18,6 @@ from iqa_harness.verification import verify_run
 from iqa_harness.verification.recompute import Again
 from iqa_harness.verification.rows import rows_disagree
 from iqa_models import create_model
-from iqa_reports.inputs.run_view import view_run
 from iqa_reports.tables import leaderboard_table, short_board
 from iqa_suites import BadSuite, parse_suite
 

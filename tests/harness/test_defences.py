@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from helpers import tiny
+from helpers.views import view_run
 from iqa_attacks import BadAttackOption, through_jpeg_file
 from iqa_attacks.defences.defended import defend
 from iqa_harness.api.inputs import entrants_of_run
@@ -22,7 +23,6 @@ from iqa_harness.running.task import Place
 from iqa_harness.tables.robustness import robustness_table
 from iqa_harness.verification import verify_run
 from iqa_models import create_model, save_checkpoint, wrap
-from iqa_reports.inputs.run_view import view_run
 from iqa_reports.tables import attack_table, defences_table
 from iqa_reports.text import reading
 from iqa_results import ResultStore

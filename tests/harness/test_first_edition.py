@@ -37,7 +37,7 @@ def test_its_table_is_made_again_to_the_last_bit(store):
 @pytest.mark.slow
 def test_its_page_is_written(store, tmp_path):
     """The leaderboard names both models with their values."""
-    written = iqa.report("first", store=store, out=tmp_path / "out")
+    written = iqa.report("first", store=store, out=tmp_path / "out", formats=["html"])
     assert written.page == tmp_path / "out" / "index.html"
     text = written.text()
     assert "linear" in text

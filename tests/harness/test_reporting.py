@@ -10,6 +10,7 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -24,13 +25,13 @@ from iqa_harness.evaluation.store import EVALUATION_SCHEMA
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.insights import by_quality
-from iqa_harness.reporting.results import results_frame
+from iqa_harness.reporting.results import results_of
 from iqa_harness.reporting.runs import FoundRun, find_runs, model_costs, read_run, read_runs
 from iqa_harness.reporting.worst_images import check_count, picture, worst_images
 from iqa_models import create_model, save_checkpoint
-from iqa_reports import make_frame, rows_of
-from iqa_reports.inputs.frames import Cost, Epoch, Result, Setting
-from iqa_results import RUN_TABLES, Measure, ResultStore, write_parquet
+from iqa_reports import make_frame
+from iqa_reports.inputs.frames import Cost, Epoch, Setting
+from iqa_results import RUN_TABLES, Measure, ResultStore, Selection, write_parquet
 from iqa_suites import load_suite
 
 RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
@@ -38,7 +39,7 @@ RUN = ("--suite", "smoke", "--model", "linear", "--threads", "1")
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
-    """A store with one run of two linear models."""
+    """A store with one run of two linear models on six images."""
     from iqa_harness.api.reading import aggregated
     from iqa_harness.entrants.naming import load_entrant, parse_model
     from iqa_harness.running.manifest import RunConfig
@@ -49,7 +50,7 @@ def smoke(tmp_path_factory, cache):
     entrants = [
         load_entrant(parse_model(text)) for text in ("a_seed0=linear?seed=0", "a_seed1=linear?seed=5")
     ]
-    work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache))
+    work = plan(loaded.suite, entrants, open_data("smoke", cache_dir=cache), Selection(limit=6))
     run_suite(work, entrants, RunConfig("first", loaded.text), store)
     aggregated(store, "first")
     return store
@@ -106,15 +107,15 @@ def test_costs_add_up_over_attacks_and_are_shared_by_objectives(smoke):
 def test_models_that_differ_by_their_seed_are_one_row(smoke):
     """Mean and sample deviation of the two, with the number of seeds; the interval of one alone is gone."""
     stored = read_run(FoundRun(smoke, "first"))
-    rows = rows_of(results_frame([stored]), Result)
+    rows = results_of([stored])
     assert {r.model for r in rows} == {"a (2 seeds)"}
     for row in ("clean", "suite_min", "composed"):
         at = stored.manifest.main_epsilon if row != "clean" else 0.0
         found = next(r for r in rows if (r.row, r.metric, r.epsilon) == (row, "srocc", at))
         values = [
-            t["value"]
-            for t in stored.table.to_pylist()
-            if (t["row"], t["metric"], t["epsilon"], t["final"]) == (row, "srocc", at, True)
+            e.value
+            for e in stored.estimates
+            if (e.row, e.metric, e.epsilon, e.final) == (row, "srocc", at, True)
         ]
         assert found.value == pytest.approx(np.mean(values))
         assert found.std == pytest.approx(np.std(values, ddof=1))
@@ -127,7 +128,7 @@ def test_other_differences_keep_models_apart(smoke):
     first, second = stored.manifest.models
     other = second.model_copy(update={"card": {**second.card, "options": {"seed": 1, "scale": 2.0}}})
     manifest = stored.manifest.model_copy(update={"models": (first, other)})
-    rows = rows_of(results_frame([dataclasses.replace(stored, manifest=manifest)]), Result)
+    rows = results_of([dataclasses.replace(stored, manifest=manifest)])
     assert {r.model for r in rows} == {"a_seed0", "a_seed1"}
     assert all(r.seeds == 1 and r.std is None for r in rows)
 
@@ -135,12 +136,13 @@ def test_other_differences_keep_models_apart(smoke):
 def test_a_mean_over_seeds_needs_all_of_them(smoke):
     """A value that one seed lacks has no mean: fewer seeds are not the same figure."""
     stored = read_run(FoundRun(smoke, "first"))
-    rows = stored.table.to_pylist()
-    for row in rows:
-        if (row["model"], row["row"], row["metric"]) == ("a_seed1", "composed", "srocc"):
-            row.update(value=None, undefined="constant scores")
-    table = stored.table.from_pylist(rows, schema=stored.table.schema)
-    found = rows_of(results_frame([dataclasses.replace(stored, table=table)]), Result)
+    lacking = tuple(
+        e._replace(value=None, undefined="constant scores")
+        if (e.model, e.row, e.metric) == ("a_seed1", "composed", "srocc")
+        else e
+        for e in stored.estimates
+    )
+    found = results_of([dataclasses.replace(stored, estimates=lacking)])
     lost = [r for r in found if (r.row, r.metric) == ("composed", "srocc")]
     assert lost
     assert all(r.value is None and r.undefined == "a value of 1 of 2 seeds only" for r in lost)
@@ -151,7 +153,7 @@ def test_costs_are_matched_by_name(smoke):
     """Parameters and multiply-adds of `profile` stand beside the model of that name, an image each."""
     stored = read_run(FoundRun(smoke, "first"))
     cost = Cost("a (2 seeds)", "whole", 64, 2, "fp32", "", 1000, 5000, None, None)
-    rows = rows_of(results_frame([stored], (), [cost]), Result)
+    rows = results_of([stored], (), [cost])
     assert {(r.parameters, r.macs) for r in rows} == {(1000, 2500)}
 
 
@@ -191,13 +193,13 @@ def trained(tmp_path):
 def test_a_folder_of_training_runs_gives_logs_settings_and_results(trained):
     """Every number of every epoch, every setting of the card, and the figures over seeds."""
     frames = read_inputs([trained])
-    epochs = rows_of(frames["training"], Epoch)
+    epochs = frames["training"]
     assert Epoch("lin-seed0", 1, "loss", "", 2.5, True) in epochs
     assert Epoch("lin-seed0", 1, "gamma", "4->1", 1.1, True) in epochs
     assert Epoch("lin-seed0", 1, "rates", "trunk", 1e-4, True) in epochs
     assert Epoch("lin-seed1", 0, "loss", "", None, False) in epochs
-    assert Setting("lin-seed0", "training", "lr_trunk", "0.0001") in rows_of(frames["settings"], Setting)
-    found = {r.metric: r for r in rows_of(frames["results"], Result)}
+    assert Setting("lin-seed0", "training", "lr_trunk", "0.0001") in frames["settings"]
+    found = {r.metric: r for r in frames["results"]}
     assert (found["srocc"].model, found["srocc"].loss, found["srocc"].trained_on) == (
         "lin (2 seeds)",
         "l1",
@@ -225,8 +227,6 @@ def test_a_damaged_log_is_named_with_its_line(trained):
 
 def test_an_evaluation_is_one_row_a_metric(tmp_path):
     """The table of `evaluate` gives its values, intervals and what the model was trained on."""
-    import pyarrow as pa
-
     none = dict.fromkeys(EVALUATION_SCHEMA.names)
     rows = [
         none | {"model": "m", "data": data, "split": "test", "images": 5, "label": "MOS", "trained_on": how,
@@ -236,7 +236,7 @@ def test_an_evaluation_is_one_row_a_metric(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "table.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA), path)
-    found = rows_of(read_inputs([path])["results"], Result)
+    found = read_inputs([path])["results"]
     assert len(found) == 6
     spaq = next(r for r in found if (r.data, r.metric) == ("spaq", "srocc"))
     assert (spaq.value, spaq.low, spaq.high, spaq.trained_on, spaq.undefined) == (
@@ -251,8 +251,6 @@ def test_an_evaluation_is_one_row_a_metric(tmp_path):
 
 def test_a_file_of_no_known_kind_is_refused_with_its_columns(tmp_path):
     """The message says what it has; in a folder such a file is passed over."""
-    import pyarrow as pa
-
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(RunError, match=r"of no kind a report knows.*this has the columns x"):
@@ -265,8 +263,20 @@ def test_a_file_of_no_known_kind_is_refused_with_its_columns(tmp_path):
 
 def test_a_frame_comes_back_as_it_was_written(tmp_path):
     """What a command writes is what a report reads."""
-    frame = make_frame(Cost, [Cost("m", "whole", 64, 1, "fp32", "", 10, 20, None, None)])
-    assert read_inputs([write_parquet(tmp_path / "c.parquet", frame)])["costs"].equals(frame)
+    costs = [Cost("m", "whole", 64, 1, "fp32", "", 10, 20, None, None)]
+    path = write_parquet(tmp_path / "c.parquet", make_frame("costs", costs))
+    assert read_inputs([path])["costs"] == costs
+
+
+def test_a_frame_without_a_column_or_of_another_type_is_refused_by_name(tmp_path):
+    """The message names the file, the kind of frame, and the missing column or what the type is not."""
+    frame = make_frame("training", [Epoch("m", 1, "loss", "", 0.5, True)])
+    lacking = write_parquet(tmp_path / "lacking.parquet", frame.drop_columns(["place"]))
+    with pytest.raises(RunError, match=r"lacking\.parquet: lacks the columns place of training"):
+        read_inputs([lacking])
+    other = write_parquet(tmp_path / "other.parquet", frame.set_column(1, "epoch", pa.array(["one"])))
+    with pytest.raises(RunError, match=r"other\.parquet: not the types of training"):
+        read_inputs([other])
 
 
 # Worst images --------------------------------------------------------------------------------------
@@ -307,7 +317,7 @@ def test_a_picture_of_another_score_says_so(smoke, tmp_path, cache):
     entrants = entrants_of_run(run.manifest)
     found = worst_images(store, run, entrants, images, 1)
     assert [t.other_score for t in found] == [None, None]
-    work = plan(load_suite("smoke").suite, entrants, images)
+    work = plan(load_suite("smoke").suite, entrants, images, Selection(limit=6))
     models = {entrant.label: entrant.model for entrant in entrants}
     for cell in (c for c in work.cells if c.attack is not None):
         result = craft(cell, models[cell.label], work.images, Runtime())
@@ -442,7 +452,7 @@ def test_profile_writes_what_a_report_reads(cli, tmp_path):
     code, out, _ = cli("profile", "linear", "--size", "32", "--repeats", "0", "--out", "costs.parquet")
     assert code == 0
     assert "costs.parquet" in out
-    rows = rows_of(read_inputs([tmp_path / "costs.parquet"])["costs"], Cost)
+    rows = read_inputs([tmp_path / "costs.parquet"])["costs"]
     assert {r.model for r in rows} == {"linear"}
     assert any(r.part == "whole" for r in rows)
 
@@ -456,18 +466,18 @@ def test_diagnose_writes_attention_and_maps_of_smart_iqa(cli, tmp_path, cache):
     assert "low 0 - - - -" in " ".join(out.split())  # a mean of none is not 0
     assert "high 1 0." in " ".join(out.split())
     frames = read_inputs([tmp_path / "a.parquet", tmp_path / "a-maps.parquet"])
-    weights = frames["attention"].to_pylist()
+    weights = frames["attention"]
     assert len(weights) == 2
     for row in weights:
-        assert sum(row[f"stage{s}"] for s in (1, 2, 3, 4)) == pytest.approx(1, abs=1e-6)
-    maps = frames["features"].to_pylist()
-    assert [(m["stage"], m["height"], m["width"]) for m in maps] == [
+        assert sum(row.stages) == pytest.approx(1, abs=1e-6)
+    maps = frames["features"]
+    assert [(m.stage, m.height, m.width) for m in maps] == [
         (1, 56, 56),
         (2, 28, 28),
         (3, 14, 14),
         (4, 7, 7),
     ]
-    assert all(len(m["activation"]) == m["height"] * m["width"] for m in maps)
+    assert all(len(m.activation) == m.height * m.width for m in maps)
 
 
 def test_a_report_elsewhere_needs_no_store_to_write_to(smoke, tmp_path):

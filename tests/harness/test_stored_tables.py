@@ -5,26 +5,19 @@ import shutil
 import pytest
 
 import iqa_harness as iqa
+from helpers.stored_runs import SMALL, made
 from iqa_harness.api.demo import Demo
 from iqa_harness.api.reading import aggregated
-from iqa_harness.cells.plan import plan
-from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.running.manifest import RunConfig
-from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
-from iqa_models import create_model
 from iqa_results import RUN_TABLES, ResultStore
 
 
 @pytest.fixture(scope="module")
-def tabled(tmp_path_factory, images, suite):
+def tabled(tmp_path_factory, images):
     """A store with one run, its tables made; to be copied."""
-    entrants = [Entrant("m", create_model("linear", seed=10))]
-    store = ResultStore(tmp_path_factory.mktemp("tabled"))
-    run_suite(plan(suite, entrants, images), entrants, RunConfig("r", ""), store)
-    aggregated(store, "r")
-    return store
+    folder = tmp_path_factory.mktemp("tabled")
+    return made(folder, SMALL, images, [("m", "linear", {"seed": 10})])[0]
 
 
 @pytest.fixture
@@ -43,10 +36,10 @@ def test_what_is_read_is_what_would_be_made(store):
     before, manifest = times(store), store.read_manifest("r")
     found = stored_tables(store, manifest)
     assert found is not None
-    made = robustness_table(store, manifest)
+    anew = robustness_table(store, manifest)
     for name in RUN_TABLES:
-        assert getattr(found, name).to_pylist() == getattr(made, name).to_pylist()
-    assert aggregated(store, "r")[1].table.to_pylist() == made.table.to_pylist()
+        assert getattr(found, name).to_pylist() == getattr(anew, name).to_pylist()
+    assert aggregated(store, "r")[1].table.to_pylist() == anew.table.to_pylist()
     assert times(store) == before
 
 

@@ -22,20 +22,23 @@ def _problem(seed, n=6, k=3, ties=False):
     return candidates, mos
 
 
-def _brute(candidates, mos, measure):
-    choices = (np.array(chosen) for chosen in itertools.product(*candidates))
-    return min(measure(chosen, mos).statistic for chosen in choices if np.ptp(chosen) > 0)
+def _brute(candidates, mos, metric):
+    choices = np.array(list(itertools.product(*candidates)))
+    choices = choices[np.ptp(choices, axis=1) > 0]
+    if metric == "srocc":
+        choices, mos = rankdata(choices, axis=1), rankdata(mos)
+    return pearsonr(choices, np.broadcast_to(mos, choices.shape), axis=1).statistic.min()
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize(("metric", "oracle"), [("srocc", spearmanr), ("plcc", pearsonr)])
-def test_it_is_near_the_true_minimum(metric, oracle, ties):
+@pytest.mark.parametrize("metric", ["srocc", "plcc"])
+def test_it_is_near_the_true_minimum(metric, ties):
     """On small sets coordinate descent meets the brute-force minimum nearly always, and never beats it."""
     gaps = []
     for seed in range(15):
         candidates, mos = _problem(seed, n=5, ties=ties)
         found = composed_worst_case(candidates, mos, metric).value.value
-        gaps.append(found - _brute(candidates, mos, oracle))
+        gaps.append(found - _brute(candidates, mos, metric))
     assert min(gaps) > -1e-12
     assert np.mean(np.array(gaps) < 1e-9) >= 0.8
     assert max(gaps) < 0.15

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report, make_frame
+from iqa_reports import Inputs, ModelCost, Report, StoredRun, Triptych, build_report
 from iqa_reports.inputs.frames import Attention, Cost, Diagnostic, Epoch, Feature, Result, Setting
 from iqa_results import (
-    FLAG_SCHEMA,
     INTERVAL_SCHEMA,
+    TABLE,
     TABLE_SCHEMA,
     CellRecord,
     DataRecord,
+    Flag,
     ModelRecord,
     Provenance,
     RunManifest,
@@ -35,14 +36,14 @@ class Run(NamedTuple):
         models = [m.name for m in self.manifest.models]
         rows = [flag(m, name, raised) for m in models for name, raised in FLAGS]
         rows += [flag(m, name, None) for m in models for name in UNMEASURED]
-        costs = {m: ModelCost(120.0, 240.0, 3.25) for m in models}
+        costs = {m: ModelCost(120.0, 3.25) for m in models}
         three, facts = (PIXEL, PIXEL, PIXEL), (42.6, 0.9951)
         pictures = (
             Triptych(models[0], "image-3", "pgd/mse", *three, 0.25, 0.4, 0.9, *facts, "jpeg", large=True),
             Triptych(models[0], "image-4", "pgd/mse", *three, 0.75, 0.6, 0.5, *facts, "<i>blur"),
         )
-        flags = pa.Table.from_pylist(rows, schema=FLAG_SCHEMA)
-        return StoredRun(self.manifest, self.table, self.intervals, flags, costs, pictures, "store")
+        estimates = tuple(TABLE.rows(self.table))
+        return StoredRun(self.manifest, estimates, self.intervals, tuple(rows), costs, pictures, "store")
 
     def report(self, **changes: Any) -> Report:
         """The report of this run alone."""
@@ -62,18 +63,10 @@ PIXEL = (
 """A picture of one pixel."""
 
 
-def flag(model: str, name: str, raised: bool | None) -> dict[str, Any]:
+def flag(model: str, name: str, raised: bool | None) -> Flag:
     """One row of flags; None is one that was not measured."""
-    return {
-        "model": model,
-        "flag": name,
-        "value": None if raised is None else 0.97 if raised else 0.0,
-        "threshold": 0.5,
-        "raised": bool(raised),
-        "measured": raised is not None,
-        "severity": "suspect",
-        "detail": "pgd/mse at 2/255 <b>",
-    }
+    found = None if raised is None else 0.97 if raised else 0.0
+    return Flag(model, name, found, 0.5, bool(raised), raised is not None, "suspect", "pgd/mse at 2/255 <b>")
 
 
 def value(model: str, row: str, number: float | None, **changes: Any) -> dict[str, Any]:
@@ -289,7 +282,7 @@ def both(model: str, srocc: float, plcc: float, **changes: Any) -> list[Result]:
 
 
 @pytest.fixture(scope="session")
-def frames() -> dict[str, pa.Table]:
+def frames() -> dict[str, list[Any]]:
     """One small frame of every kind: SRM pairs and ablations, SMART sizes and losses, a training run."""
     rows: list[Result] = []
     for trunk, change in (("swin_tiny", 0.0), ("pvt_v2_b2", 0.01)):
@@ -370,11 +363,11 @@ def frames() -> dict[str, pa.Table]:
         for stage, side in ((1, 8), (2, 4), (3, 2), (4, 1))
     ]
     return {
-        "results": make_frame(Result, rows),
-        "diagnostics": make_frame(Diagnostic, diagnostics),
-        "costs": make_frame(Cost, costs),
-        "training": make_frame(Epoch, epochs),
-        "settings": make_frame(Setting, settings),
-        "attention": make_frame(Attention, weights),
-        "features": make_frame(Feature, maps),
+        "results": rows,
+        "diagnostics": diagnostics,
+        "costs": costs,
+        "training": epochs,
+        "settings": settings,
+        "attention": weights,
+        "features": maps,
     }

@@ -8,10 +8,9 @@ from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from iqa_reports import rows_of
+from helpers.views import POINT, sweep, view_run
 from iqa_reports.drawing import CYCLE, WORST, inline_svg, save_figure
 from iqa_reports.figures import (
     MANY,
@@ -24,8 +23,7 @@ from iqa_reports.figures import (
     steps_figure,
     transfer_figure,
 )
-from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
-from iqa_reports.inputs.run_view import Line, RadiusLine, RadiusPoint, view_run
+from iqa_reports.inputs.frames import Result
 from iqa_reports.papers.study_figures import (
     attention_figure,
     bars_figure,
@@ -38,11 +36,19 @@ from iqa_reports.papers.study_figures import (
     training_figure,
 )
 from iqa_reports.report import study_figures
-from iqa_results import Reach
+from iqa_results import Estimate, Reach
 
-Frames = dict[str, pa.Table]
+Frames = dict[str, list[Any]]
 
-POINTS = tuple(RadiusPoint(e, 0.8 - 90 * e, 0.7 - 90 * e, 0.9 - 90 * e) for e in (1 / 255, 2 / 255, 4 / 255))
+POINTS = [
+    POINT._replace(epsilon=e, value=0.8 - 90 * e, low=0.7 - 90 * e, high=0.9 - 90 * e)
+    for e in (1 / 255, 2 / 255, 4 / 255)
+]
+
+
+def bare(points: list[Estimate]) -> list[Estimate]:
+    """The points without a clean value."""
+    return [e._replace(clean=None) for e in points]
 
 
 def reach(count: int) -> list[Reach]:
@@ -66,26 +72,23 @@ def reach(count: int) -> list[Reach]:
 
 def clean(frames: Frames, metric: str | None = None) -> list[Result]:
     """Clean results on koniq10k."""
-    rows = rows_of(frames["results"], Result)
+    rows = frames["results"]
     return [r for r in rows if (r.row, r.data) == ("clean", "koniq10k") and metric in (None, r.metric)]
 
 
+# Figures of a run are drawn twice in test_formats.
 CASES: dict[str, Callable[[Frames], Any]] = {
-    "steps": lambda f: steps_figure("m_1", 0.8, [Line("mse", ((1, 0.5), (5, 0.1)))], -1, "MOS"),
-    "radius": lambda f: radius_figure("m_1", 0.8, [RadiusLine("composed", POINTS)], -1, "MOS"),
-    "security": lambda f: security_figure("composed", {"m_1": (0.8, POINTS), "_m": (None, POINTS)}, "MOS"),
-    "reach": lambda f: reach_figure("m_1", reach(40), "MOS"),
-    "scatter": lambda f: scatter_figure("m_1", reach(40), "MOS"),
+    "security": lambda f: security_figure("composed", {"m_1": POINTS, "_m": bare(POINTS)}, "MOS"),
     "transfer": lambda f: transfer_figure("t", ["a", "$b$"], ["a", "$b$"], {("a", "$b$"): -0.5}),
-    "training": lambda f: training_figure(rows_of(f["training"], Epoch), "base"),
+    "training": lambda f: training_figure(f["training"], "base"),
     "bars": lambda f: bars_figure("ablation", clean(f), "MOS"),
     "size": lambda f: size_figure(clean(f), "MOS"),
     "lr": lambda f: lr_figure(clean(f), "MOS"),
-    "attention": lambda f: attention_figure(rows_of(f["attention"], Attention), "base", "MOS"),
-    "features": lambda f: features_figure(rows_of(f["features"], Feature), "base", "i0"),
-    "gate": lambda f: gate_figure(rows_of(f["diagnostics"], Diagnostic), "srm"),
-    "scale": lambda f: scale_figure(rows_of(f["diagnostics"], Diagnostic), "srm"),
-    "gamma": lambda f: gamma_figure(rows_of(f["training"], Epoch), "base"),
+    "attention": lambda f: attention_figure(f["attention"], "base", "MOS"),
+    "features": lambda f: features_figure(f["features"], "base", "i0"),
+    "gate": lambda f: gate_figure(f["diagnostics"], "srm"),
+    "scale": lambda f: scale_figure(f["diagnostics"], "srm"),
+    "gamma": lambda f: gamma_figure(f["training"], "base"),
 }
 
 
@@ -108,7 +111,7 @@ def test_no_two_lines_differ_by_colour_alone() -> None:
 
 def test_the_security_curve_starts_at_the_clean_value_and_its_band_is_the_interval() -> None:
     """Radius 0 is the clean value; the band runs from low to high."""
-    axes = security_figure("composed", {"m": (0.8, POINTS)}, "MOS").axes[0]
+    axes = security_figure("composed", {"m": POINTS}, "MOS").axes[0]
     line = next(one for one in axes.get_lines() if one.get_label() == "m")
     assert next(iter(line.get_ydata())) == 0.8
     assert next(iter(line.get_xdata())) == 0
@@ -119,7 +122,7 @@ def test_the_security_curve_starts_at_the_clean_value_and_its_band_is_the_interv
 
 def test_a_model_whose_name_begins_with_an_underscore_is_in_the_legend() -> None:
     """Matplotlib would leave it out in silence."""
-    figure = security_figure("composed", {"_hidden": (0.8, POINTS)}, "MOS")
+    figure = security_figure("composed", {"_hidden": POINTS}, "MOS")
     assert "_hidden" in save_figure(figure, "svg").decode()
 
 
@@ -143,11 +146,11 @@ def test_many_images_are_thinned_and_the_axis_says_so() -> None:
 def test_twenty_models_fit_into_a_page() -> None:
     """The figures of one model on ten thousand images take a twentieth of 4 MB at most."""
     many = reach(10_000)
-    lines = [Line(str(i), tuple((step, 0.5) for step in (1, 5, 10, 20, 40))) for i in range(8)]
-    radii = [RadiusLine(str(i), POINTS) for i in range(8)]
+    lines = {str(i): sweep(dict.fromkeys((1, 5, 10, 20, 40), 0.5)) for i in range(8)}
+    radii = {str(i): POINTS for i in range(8)}
     figures = [
-        steps_figure("m", 0.8, lines, -1, "MOS"),
-        radius_figure("m", 0.8, radii, -1, "MOS"),
+        steps_figure("m", lines, -1, "MOS"),
+        radius_figure("m", radii, -1, "MOS"),
         reach_figure("m", many, "MOS"),
         scatter_figure("m", many, "MOS"),
     ]
@@ -164,7 +167,7 @@ def test_a_heat_map_says_where_there_is_no_value() -> None:
 
 def test_the_chosen_epoch_is_marked(frames: Frames) -> None:
     """A dotted line stands at the epoch that was chosen."""
-    axes = training_figure(rows_of(frames["training"], Epoch), "base").axes[1]
+    axes = training_figure(frames["training"], "base").axes[1]
     marks = [one for one in axes.get_lines() if one.get_label() == "chosen epoch"]
     assert [list(one.get_xdata()) for one in marks] == [[2, 2]]
 
@@ -181,7 +184,7 @@ def test_whiskers_are_the_deviation_or_the_interval(frames: Frames) -> None:
 
 def test_attention_is_averaged_over_thirds_of_the_labels(frames: Frames) -> None:
     """Nine images make three thirds of three; bars are their mean weights."""
-    axes = attention_figure(rows_of(frames["attention"], Attention), "base", "MOS").axes[0]
+    axes = attention_figure(frames["attention"], "base", "MOS").axes[0]
     heights = [[patch.get_height() for patch in bars] for bars in axes.containers]  # type: ignore[attr-defined]
     assert len(heights) == 3
     assert heights[0] == pytest.approx([0.1, 0.2, 0.32, 0.38])

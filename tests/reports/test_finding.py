@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from iqa_reports import RunView, leaderboard_table, view_run
+from helpers.views import view_run
+from iqa_reports import StoredRun, leaderboard_table
 from iqa_reports.finding import finding
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_table
@@ -26,7 +27,7 @@ def sound(manifest: Any) -> Any:
     return manifest.model_copy(update={"models": tuple(models)})
 
 
-def ranked(values: dict[str, tuple[float, str | None, str]], make_run: Any, **changes: Any) -> RunView:
+def ranked(values: dict[str, tuple[float, str | None, str]], make_run: Any, **changes: Any) -> StoredRun:
     """The view of models by (suite_min, ties, verdict)."""
     run = make_run()
     first = next(r for r in run.table.to_pylist() if (r["row"], r["metric"]) == ("suite_min", "srocc"))

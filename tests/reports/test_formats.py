@@ -17,6 +17,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from helpers.views import sweep, view_run
 from iqa_reports import (
     FORMATS,
     ReportsError,
@@ -27,13 +28,11 @@ from iqa_reports import (
     markdown_report,
     print_report,
     render_report,
-    view_run,
 )
 from iqa_reports.drawing import INK, inline_svg, save_figure
 from iqa_reports.figures import steps_figure
 from iqa_reports.formats.csv_table import write_csv
 from iqa_reports.formats.markdown import escape, markdown_table
-from iqa_reports.inputs.run_view import Line
 from iqa_reports.leaderboard import leaderboard_markdown
 from iqa_reports.table_view import Entry, columns, label, stub
 from iqa_results import Selection
@@ -347,7 +346,7 @@ def test_two_renders_are_equal_to_the_byte(run: Any, written: Path, tmp_path: Pa
 def test_drawing_leaves_the_users_matplotlib_alone() -> None:
     """Settings after a figure was drawn and saved are those from before it."""
     before = dict(mpl.rcParams)
-    save_figure(steps_figure("m", 0.8, [Line("mse", ((1, 0.5),))], -0.05, "MOS"), "png")
+    save_figure(steps_figure("m", {"mse": sweep({1: 0.5})}, -0.05, "MOS"), "png")
     assert dict(mpl.rcParams) == before
 
 
@@ -422,14 +421,14 @@ def test_figures_in_markdown_are_the_files_written(written: Path) -> None:
 
 def test_an_undefined_point_breaks_the_line(run: Any) -> None:
     """A step without value is a gap in the line, never a point at zero."""
-    figure = steps_figure("m", 0.8, [Line("mse", ((1, 0.5), (2, None), (4, 0.1)))], -0.05, "MOS")
+    figure = steps_figure("m", {"mse": sweep({1: 0.5, 2: None, 4: 0.1})}, -0.05, "MOS")
     drawn = next(line for line in figure.axes[0].get_lines() if line.get_label() == "mse")
     assert [str(v) for v in drawn.get_ydata()] == ["0.5", "nan", "0.1"]
 
 
 def test_a_figure_in_the_page_takes_the_pages_text_colour(run: Any) -> None:
     """Inline SVG has no colour of its own for text and frames, the file has; both are well-formed."""
-    figure = steps_figure("m & <m> $x$", 0.8, [Line("mse", ((0, 0.8), (1, 0.5)))], -0.05, "MOS")
+    figure = steps_figure("m & <m> $x$", {"mse": sweep({0: 0.8, 1: 0.5})}, -0.05, "MOS")
     file = save_figure(figure, "svg")
     inline, file = inline_svg(file, "one", 'a "b" <c>'), file.decode()
     assert "#ffffff" not in inline
@@ -448,7 +447,7 @@ def test_a_figure_alone_says_what_the_labels_are(written: Path) -> None:
 
 def test_a_name_in_any_script_can_be_drawn() -> None:
     """A name that the figure's font lacks is no failure and no warning, and stays in the SVG."""
-    figure = steps_figure("モデル", 0.8, [Line("mse", ((1, 0.5),))], -0.05, "MOS")
+    figure = steps_figure("モデル", {"mse": sweep({1: 0.5})}, -0.05, "MOS")
     assert save_figure(figure, "png")
     assert "モデル" in save_figure(figure, "svg").decode()
 

@@ -14,7 +14,7 @@ from iqa_reports import FRAMES
 FIRST_EDITION = json.loads(
     (Path(__file__).parents[1] / "results" / "first_edition" / "schemas.json").read_text(encoding="utf-8")
 )
-NOW = {f"frame {name}": schema for name, schema in FRAMES.items()}
+NOW = {f"frame {name}": schema.arrow for name, schema in FRAMES.items()}
 NOW |= {"evaluation": EVALUATION_SCHEMA, "score": SCORE_SCHEMA}
 
 

@@ -9,14 +9,14 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
-from iqa_reports import Entry, Report, TableView, csv_table, latex_table, markdown_table, print_report
+from iqa_reports import Entry, Report, TableView, csv_table, latex_table, markdown_table, print_report, text
+from iqa_reports.formats.page import page_environment
 from iqa_reports.table_view import VALUE, Group, Heading
-from iqa_reports.text import number
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -75,16 +75,8 @@ def terminal(table: TableView) -> str:
 
 def html(table: TableView) -> str:
     """The table as the page holds it."""
-    environment = Environment(
-        loader=PackageLoader("iqa_reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["number"] = number
-    module = environment.get_template("table.html.j2").make_module({"number": number})
-    return str(module.show(table, {"a_model": "model-01"}, True)).strip() + "\n"  # type: ignore[attr-defined]
+    module: Any = page_environment().get_template("table.html.j2").make_module({"text": text})
+    return str(module.show(table, {"a_model": "model-01"}, True)).strip() + "\n"
 
 
 RENDERERS: dict[str, Callable[[TableView], str]] = {

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from iqa_reports import latex_report, latex_table, leaderboard_table, view_run
+from helpers.views import view_run
+from iqa_reports import latex_report, latex_table, leaderboard_table
 from iqa_reports.formats.latex import escape
 
 Make = Callable[..., Any]

@@ -33,7 +33,7 @@ def test_runs_of_one_suite_and_data_are_one_table(make_run: Make) -> None:
     (group,) = group_runs(runs)
     assert [m.name for m in group.merged.manifest.models] == ["fourth", "third", "weak", "strong"]
     assert group.merged.manifest.run == "second + first"
-    assert group.merged.table.num_rows == 2 * runs[0].table.num_rows
+    assert len(group.merged.estimates) == 2 * len(runs[0].estimates)
     assert set(group.merged.costs) == {"weak", "strong", "third", "fourth"}
     assert {t.model for t in group.merged.triptychs} == {"weak", "fourth"}
     (section,) = build_report(Inputs(runs, figures=False)).sections
@@ -46,24 +46,19 @@ def test_a_model_in_two_runs_is_shown_once_from_the_later_run(make_run: Make) ->
     (group,) = group_runs([make_run().stored, later(make_run, weak="new")])
     assert [m.name for m in group.merged.manifest.models] == ["new", "strong", "weak"]
     assert group.dropped == ("strong is in first too; shown from the later second.",)
-    assert (
-        len([r for r in group.merged.table.to_pylist() if r["model"] == "strong" and r["row"] == "clean"])
-        == 2
-    )
+    assert len([e for e in group.merged.estimates if (e.model, e.row) == ("strong", "clean")]) == 2
 
 
 def test_two_models_of_one_name_are_told_apart(make_run: Make) -> None:
     """Another hash is another model: both are shown, named with their run, in ties too."""
     second = later(make_run)
     models = tuple(m.model_copy(update={"sha256": "b" * 64}) for m in second.manifest.models)
-    rows = [row | {"ties_with": "strong"} for row in second.table.to_pylist()]
-    second = dataclasses.replace(
-        changed(second, models=models), table=second.table.from_pylist(rows, schema=second.table.schema)
-    )
+    tied = tuple(e._replace(ties_with="strong") for e in second.estimates)
+    second = dataclasses.replace(changed(second, models=models), estimates=tied)
     (group,) = group_runs([make_run().stored, second])
     names = {m.name for m in group.merged.manifest.models}
     assert names == {"weak (first)", "strong (first)", "weak (second)", "strong (second)"}
-    ties = {r["ties_with"] for r in group.merged.table.to_pylist() if r["model"] == "weak (second)"}
+    ties = {e.ties_with for e in group.merged.estimates if e.model == "weak (second)"}
     assert ties == {"strong (second)"}
 
 

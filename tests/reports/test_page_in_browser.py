@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -59,7 +60,11 @@ def seen(
         published=True,
         explanations={"random_as_strong": "Random noise of one size is as strong as the attack."},
     )
-    page = render_report(build_report(inputs), folder, ["html"])[0]
+    report = build_report(inputs)
+    first, second = report.sections
+    # Every kind of figure once.
+    report = dataclasses.replace(report, sections=(first, dataclasses.replace(second, figures=())))
+    page = render_report(report, folder, ["html"])[0]
     done = subprocess.run(
         ["node", "check.mjs", str(page), path, *([str(folder)] if shots else [])],
         cwd=BROWSER,
@@ -75,7 +80,7 @@ def seen(
 
 def test_the_page_asks_for_nothing_and_logs_nothing(seen: dict[str, Any]) -> None:
     """No request leaves the file, no error or warning is in the console, no picture is broken."""
-    assert len(seen["views"]) == 4
+    assert {(view["width"], view["scheme"]) for view in seen["views"]} >= {(375, "light"), (1440, "dark")}
     for view in seen["views"]:
         assert view["requests"] == []
         assert view["console"] == []

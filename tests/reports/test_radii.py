@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from iqa_reports import view_run
-from iqa_reports.inputs.run_view import Member, RunView
+from helpers.views import view_run
+from iqa_reports.inputs.stored_run import Member, StoredRun
 from iqa_reports.radii import members, radii_figure, radii_table
 from iqa_results import Measure
 
@@ -38,7 +38,7 @@ def _measures(model: str, radii: list[float | None], objective: str = "raise") -
 
 
 @pytest.fixture
-def view(make_run: Callable) -> RunView:
+def view(make_run: Callable) -> StoredRun:
     """Two models: one moved within half a level everywhere, one on a third of the images."""
     run = make_run()
     minimum = [
@@ -46,10 +46,10 @@ def view(make_run: Callable) -> RunView:
     ]
     manifest = run.manifest.model_copy(update={"cells": (*run.manifest.cells, *minimum)})
     radii = _measures("weak", [0.0, 0.4 / 255, 0.5 / 255]) + _measures("strong", [12 / 255, None, None])
-    return view_run(manifest, run.table, radii=radii)
+    return view_run(manifest, run.table, radii=tuple(radii))
 
 
-def test_the_table_words_radii_and_what_is_beyond_them(view: RunView) -> None:
+def test_the_table_words_radii_and_what_is_beyond_them(view: StoredRun) -> None:
     table = radii_table(view)
     assert table is not None
     rows = {row[0].text: row for row in table.rows}
@@ -63,13 +63,13 @@ def test_the_table_words_radii_and_what_is_beyond_them(view: RunView) -> None:
     assert any("beyond the largest radius tried" in note for _, note in table.notes)
 
 
-def test_its_largest_radius_is_none_of_the_suite_s(view: RunView) -> None:
+def test_its_largest_radius_is_none_of_the_suite_s(view: StoredRun) -> None:
     """No column of worst cases for a ball in which nobody looked for one."""
     assert all(not math.isclose(epsilon, LARGEST) for epsilon in view.epsilons())
     assert members(view) == [Member("minimum", "raise")]
 
 
-def test_the_curve_rises_by_an_image_at_its_radius(view: RunView) -> None:
+def test_the_curve_rises_by_an_image_at_its_radius(view: StoredRun) -> None:
     """A line a model, in grey levels; an image there already is moved from the left end on."""
     figure = radii_figure(view, Member("minimum", "raise"))
     assert figure is not None

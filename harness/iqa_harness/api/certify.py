@@ -26,7 +26,7 @@ from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
 from iqa_harness.reporting.runs import CERTIFICATES, computed_run
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_reports import TableView, html_table, table_text, view_run
+from iqa_reports import TableView, html_table, table_text
 from iqa_reports.bracket import bracket_table, certificates_table
 from iqa_results import FIT, Certificate
 
@@ -186,8 +186,7 @@ def certify_run(
                 made.append(found)
     rows = [row for found, _ in made for row in found.rows]
     results.write_table(run, rows, CERTIFICATES)
-    stored = computed_run(results, manifest, tables)
-    view = view_run(manifest, stored.table, stored.flags, stored.costs, certificates=stored.certificates)
+    view = computed_run(results, manifest, tables)
     views = [bracket_table(view, metric) for metric in ("srocc", "plcc")]
     return Certificates(tuple(rows), _frame(made), tuple(view for view in views if view is not None))
 

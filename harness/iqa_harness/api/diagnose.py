@@ -18,7 +18,7 @@ from iqa_harness.reporting import insights
 from iqa_models import SRMQuality
 from iqa_models.hyper.model import HyperQuality
 from iqa_models.srm import DiagnosticRow
-from iqa_reports import rows_of
+from iqa_reports import make_frame
 from iqa_reports.inputs.frames import Attention
 from iqa_results import write_parquet
 
@@ -137,10 +137,9 @@ def _attention(
     rows: list[Attention] = []
     files = []
     if subject.head.fusion.attention is not None:
-        frame = insights.attention_frame(subject, label, images, device)
-        rows = rows_of(frame, Attention)
+        rows = insights.attention_rows(subject, label, images, device)
         if out is not None:
-            files.append(write_parquet(out, frame))
+            files.append(write_parquet(out, make_frame("attention", rows)))
     elif not maps:
         raise RunError(f"{label}: has no attention over stages; --maps N still writes its feature maps")
     if maps and out is not None:

@@ -147,7 +147,7 @@ def _frame(
                 "peak_bytes": one.peak_bytes})
         for name, one in measured.items()
     ]  # fmt: skip
-    return make_frame(Cost, [*counted, *timed])
+    return make_frame("costs", [*counted, *timed])
 
 
 def _exponents(rows: Sequence[Growth]) -> list[str]:

@@ -13,13 +13,12 @@ from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.machine.places import require_folder
 from iqa_harness.reporting.inputs import read_inputs
-from iqa_harness.reporting.results import results_frame
-from iqa_harness.reporting.runs import certificates_of
+from iqa_harness.reporting.results import results_of
+from iqa_harness.reporting.runs import CERTIFICATES
 from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
-from iqa_reports import Inputs, StoredRun, rows_of
-from iqa_reports.inputs.frames import Cost, Result
+from iqa_reports import Inputs, StoredRun
 from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
 
 
@@ -68,9 +67,7 @@ def gather(
                 worst = worst_images(store, run, entrants, data, images)
             stored[place] = dataclasses.replace(run, triptychs=worst)
     if inputs or len(stored) > 1:
-        more = rows_of(frames["results"], Result) if "results" in frames else []
-        costs = rows_of(frames["costs"], Cost) if "costs" in frames else []
-        frames["results"] = results_frame(stored, more, costs)
+        frames["results"] = results_of(stored, frames.get("results", ()), frames.get("costs", ()))
     return Inputs(stored, frames, published=published, explanations=explanations())
 
 
@@ -101,8 +98,8 @@ def note_page(store: ResultStore, run: str, tables: RobustnessTable) -> None:
 
 def _made_from(store: ResultStore, run: str, tables: RobustnessTable) -> bytes:
     """Name what a page is drawn from: the tables, and certificates where there are any."""
-    floors = certificates_of(store, run)
-    added = "" if floors is None else f" {hashlib.sha256(repr(floors.to_pylist()).encode()).hexdigest()}"
+    floors = store.read_rows(run, CERTIFICATES)
+    added = f" {hashlib.sha256(repr(floors).encode()).hexdigest()}" if floors else ""
     return f"{tables.made_from}{added}".encode()
 
 

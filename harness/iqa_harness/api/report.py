@@ -12,7 +12,7 @@ from iqa_harness.api.reading import aggregated, explanations, gather, note_page,
 from iqa_harness.entrants.naming import run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.places import require_folder
-from iqa_harness.reporting.results import results_frame
+from iqa_harness.reporting.results import results_of
 from iqa_harness.reporting.runs import computed_run, find_runs, read_runs
 from iqa_reports import FORMATS, Inputs, Report, build_report, print_report, render_report
 from iqa_reports.leaderboard import write_leaderboard
@@ -135,7 +135,7 @@ def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") ->
     """
     require_folder(out, "--out")
     runs, unread = read_runs(find_runs(places), intervals=False)
-    frames = {"results": results_frame(runs)} if runs else {}
+    frames = {"results": results_of(runs)} if runs else {}
     built = build_report(
         Inputs(runs, frames, unread=unread, papers=False, figures=False, explanations=explanations())
     )

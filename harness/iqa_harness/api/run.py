@@ -15,8 +15,8 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.runs import attack_optimality, computed_run
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_reports import build_report, html_table, print_report, view_run
-from iqa_reports.inputs.run_view import Optimality
+from iqa_reports import build_report, html_table, print_report
+from iqa_reports.inputs.stored_run import Optimality
 from iqa_results import MEASURE, ROW_SCHEMA, CellRecord, ResultStore, RunManifest, Throughput, throughput
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Run:
         return pd.DataFrame(self._ranking()).convert_dtypes()
 
     def _ranking(self) -> list[dict[str, str | int | None]]:
-        ranking = view_run(self.manifest, self.tables.table, self.tables.flags).ranking()
+        ranking = computed_run(self.store, self.manifest, self.tables).ranking()
         named = ((name, *(rank or (None, None))) for rank, name in ranking)
         return [dict(zip(("model", "rank", "last"), each, strict=True)) for each in named]
 

@@ -321,21 +321,14 @@ def _frame_of(store: ResultStore, run: str, models: Sequence[str], tested: Colle
 
     Clean values on sets that the checkpoints were tested on stand beside the checkpoints already.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from iqa_harness.reporting.results import results_frame
+    from iqa_harness.reporting.results import results_of
     from iqa_harness.reporting.runs import FoundRun, read_run
+    from iqa_reports import make_frame
 
     found = read_run(FoundRun(store, run), intervals=False)
-    rows = found.table
-    known = pc.and_(
-        pc.equal(rows.column("row"), "clean"),
-        pc.is_in(rows.column("data"), pa.array(sorted(tested), pa.string())),
-    )
-    mine = pc.is_in(rows.column("model"), pa.array(models, pa.string()))
-    chosen = rows.filter(pc.and_not(mine, known))
-    return results_frame([replace(found, table=chosen)])
+    own = (row for row in found.estimates if row.model in models)
+    chosen = tuple(row for row in own if row.row != "clean" or row.data not in tested)
+    return make_frame("results", results_of([replace(found, estimates=chosen)]))
 
 
 def _written(study: Study, results: list[RowResult], attacked: Sequence[_Attacked], folder: Path) -> Studied:

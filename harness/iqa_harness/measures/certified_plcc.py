@@ -39,7 +39,7 @@ def plcc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
         mos: (n,) labels.
 
     Raises:
-        ValueError: as of `check_intervals`.
+        ValueError: as of `settled`.
 
     Returns:
         The floor over all choices that have a PLCC, at least -1; undefined where no choice has one.

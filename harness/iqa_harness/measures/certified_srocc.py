@@ -52,19 +52,6 @@ class Floor(NamedTuple):
     """Whether some choice of scores within the intervals comes as near to it as one likes."""
 
 
-def check_intervals(low: Vector, high: Vector, mos: Vector) -> str | None:
-    """Return why no choice of scores has a correlation with these labels, None if some has.
-
-    Raises:
-        ValueError: other lengths, a NaN, or an interval whose end lies before its beginning.
-    """
-    if not len(low) == len(high) == len(mos):
-        raise ValueError(f"{len(low)} and {len(high)} ends of intervals, {len(mos)} labels")
-    if np.isnan(low).any() or np.isnan(high).any() or not (low <= high).all():
-        raise ValueError("an interval is no interval: an end is NaN, or the high one below the low one")
-    return degenerate(np.arange(len(mos), dtype=np.float64), mos)
-
-
 def settled(
     low: Vector,
     high: Vector,
@@ -82,9 +69,13 @@ def settled(
         rounding: taken from the floor.
 
     Raises:
-        ValueError: as of `check_intervals`.
+        ValueError: other lengths, a NaN, or an interval whose end lies before its beginning.
     """
-    reason = check_intervals(low, high, mos)
+    if not len(low) == len(high) == len(mos):
+        raise ValueError(f"{len(low)} and {len(high)} ends of intervals, {len(mos)} labels")
+    if np.isnan(low).any() or np.isnan(high).any() or not (low <= high).all():
+        raise ValueError("an interval is no interval: an end is NaN, or the high one below the low one")
+    reason = degenerate(np.arange(len(mos), dtype=np.float64), mos)
     if reason:
         return Floor(Value.none(reason), exact=True)
     if (low < high).any():
@@ -103,7 +94,7 @@ def srocc_floor(low: Vector, high: Vector, mos: Vector) -> Floor:
         mos: (n,) labels, ties allowed.
 
     Raises:
-        ValueError: as of `check_intervals`.
+        ValueError: as of `settled`.
 
     Returns:
         The floor over all choices that have an SROCC, at least -1; undefined where no choice has one.

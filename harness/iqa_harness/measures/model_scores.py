@@ -11,7 +11,6 @@ import pandas as pd
 
 from iqa_harness.measures.bootstrap import Bootstrap, Replicates
 from iqa_harness.measures.correlation import (
-    METRICS,
     MIN_FIT,
     Fit,
     Metric,
@@ -85,7 +84,6 @@ class Judged:
     fitted_images: int
     mapping: str
     bootstrap: Bootstrap
-    _clean: dict[Metric, Estimated] = field(default_factory=dict)
     _known: dict[tuple[Metric, bytes], Estimated] = field(default_factory=dict, repr=False)
     """The last KEPT estimates: a worst case is judged anew for every row it appears in."""
 
@@ -113,7 +111,7 @@ class Judged:
 
     def clean_estimate(self, metric: Metric) -> Estimated:
         """Return the metric of the clean scores."""
-        return self._clean[metric]
+        return self.estimate(self.clean, metric)
 
 
 def judge(
@@ -137,7 +135,7 @@ def judge(
     fit = fit_logistic(column(on, "clean_score"), column(on, "mos"))
     mos = column(clean, "mos")
     card = next(m.card for m in manifest.models if m.name == model)
-    judged = Judged(
+    return Judged(
         model=model,
         ids=tuple(clean["image_id"]),
         mos=mos,
@@ -151,8 +149,6 @@ def judge(
         mapping=f"logistic on {fitted_on}" if fit.logistic else "none",
         bootstrap=Bootstrap(mos, tuple(clean["reference"]), seed=manifest.seed, resamples=resamples),
     )
-    judged._clean.update({m: judged.estimate(judged.clean, m) for m in METRICS})
-    return judged
 
 
 def _unit(mos: Vector, ends: Any) -> Vector:

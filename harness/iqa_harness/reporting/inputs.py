@@ -18,7 +18,7 @@ from iqa_harness.reporting.studies import checkpoint_results, evaluation_results
 from iqa_harness.training.logs import LOG
 from iqa_models import BadCheckpoint
 from iqa_models.checkpoint import read_card
-from iqa_reports import FRAMES, make_frame
+from iqa_reports import FRAMES
 from iqa_reports.inputs.frames import KEY, Epoch, Result, Setting
 
 _SCALARS = (int, float)
@@ -27,8 +27,8 @@ STUDY_COLUMNS = frozenset(("label", "settings", "seeds", "status"))
 """By these the table of a study is known; it is for readers, reports draw on its folder."""
 
 
-def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
-    """Return one frame of each kind (`iqa_reports.FRAMES`) from files and folders.
+def read_inputs(places: Sequence[Path]) -> dict[str, list[Any]]:
+    """Return the records of each kind (`iqa_reports.FRAMES`) from files and folders.
 
     A Parquet file is what its metadata says, or the kind whose columns it has. A folder is searched for
     those and for training folders (log.jsonl, card.json, figures.json), which give training, settings and
@@ -37,28 +37,28 @@ def read_inputs(places: Sequence[Path]) -> dict[str, pa.Table]:
     Raises:
         RunError: a place does not exist, a Parquet file is of no known kind, or a log cannot be read.
     """
-    found: dict[str, list[pa.Table]] = {}
+    found: dict[str, list[Any]] = {}
     judged: list[tuple[Identity, Result]] = []
     for place in places:
         if not place.exists():
             raise RunError(f"{place}: no such file or folder")
         files = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
         for file in files:
-            kind, table = _read(file, required=place.is_file())
+            kind, rows = _read(file, required=place.is_file())
             if kind is not None:
-                found.setdefault(kind, []).append(table)
+                found.setdefault(kind, []).extend(rows)
         if place.is_dir():
             for log in sorted(place.rglob(LOG)):
-                found.setdefault("training", []).append(training_frame(log.parent))
-                found.setdefault("settings", []).append(settings_frame(log.parent))
+                found.setdefault("training", []).extend(training_rows(log.parent))
+                found.setdefault("settings", []).extend(settings_rows(log.parent))
                 judged += checkpoint_results(log.parent)
     if judged:
-        found.setdefault("results", []).append(make_frame(Result, over_seeds(judged)))
-    return {kind: pa.concat_tables(tables) for kind, tables in found.items()}
+        found.setdefault("results", []).extend(over_seeds(judged))
+    return found
 
 
-def training_frame(folder: Path) -> pa.Table:
-    """Return a training folder's log as a frame (TRAINING): every number of every epoch.
+def training_rows(folder: Path) -> list[Epoch]:
+    """Return a training folder's log: every number of every epoch.
 
     A number whose name is NAME/PLACE, or a mapping of places, becomes one row a place.
 
@@ -85,16 +85,16 @@ def training_frame(folder: Path) -> pa.Table:
                         )
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RunError(f"{folder / LOG}, line {number}: not an epoch's JSON ({error})") from error
-    return make_frame(Epoch, rows)
+    return rows
 
 
-def settings_frame(folder: Path) -> pa.Table:
-    """Return what a checkpoint's card says of model, training and data as a frame (SETTINGS)."""
+def settings_rows(folder: Path) -> list[Setting]:
+    """Return what a checkpoint's card says of model, training and data."""
     rows: list[Setting] = []
     try:
         card = read_card(folder)
     except BadCheckpoint:
-        return make_frame(Setting, rows)  # training goes on: its log is there, its card is not
+        return rows  # training goes on: its log is there, its card is not
 
     def add(category: str, values: Mapping[str, Any], leave: Sequence[str] = ()) -> None:
         rows.extend(
@@ -111,23 +111,23 @@ def settings_frame(folder: Path) -> pa.Table:
         add("training", config, ("name", "model", "options", "data"))
     wanted = ("data", "data_label", "train_images", "val_images", "best_epoch", "seconds")
     add("data", {name: card.training[name] for name in wanted if name in card.training})
-    return make_frame(Setting, rows)
+    return rows
 
 
-def _read(file: Path, *, required: bool) -> tuple[str | None, pa.Table]:
-    """Return the kind of a Parquet file and its columns; kind None for one of another kind in a folder."""
+def _read(file: Path, *, required: bool) -> tuple[str | None, list[Any]]:
+    """Return the kind of a Parquet file and its records; kind None for one of another kind in a folder."""
     try:
         table = pq.ParquetFile(file, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{file}: not a readable Parquet file ({error})") from error
     metadata = table.schema.metadata or {}
     if is_evaluation(table):
-        return "results", make_frame(Result, evaluation_results(table))
+        return "results", evaluation_results(table)
     named = metadata.get(KEY, b"").decode()
-    kinds = [named] if named in FRAMES else [k for k, s in FRAMES.items() if _fits(table, s, metadata)]
+    kinds = [named] if named in FRAMES else [k for k, s in FRAMES.items() if _fits(table, s.arrow, metadata)]
     if len(kinds) != 1:
         if not required:
-            return None, table
+            return None, []
         if set(table.column_names) >= STUDY_COLUMNS:
             raise RunError(
                 f"{file}: a study's table; give its folder, --input {file.parent}: logs, checkpoints and "
@@ -144,7 +144,7 @@ def _read(file: Path, *, required: bool) -> tuple[str | None, pa.Table]:
     if missing:
         raise RunError(f"{file}: lacks the columns {', '.join(missing)} of {kinds[0]}")
     try:
-        return kinds[0], table.select(schema.names).cast(schema)
+        return kinds[0], schema.rows(table.select(schema.names).cast(schema.arrow))
     except pa.ArrowException as error:
         raise RunError(f"{file}: not the types of {kinds[0]} ({error})") from error
 

@@ -15,7 +15,7 @@ from iqa_harness.errors import RunError
 from iqa_models import QualityModel
 from iqa_models.hyper.model import HyperQuality
 from iqa_models.srm import DiagnosticRow
-from iqa_reports import make_frame
+from iqa_reports import FRAMES, make_frame
 from iqa_reports.inputs.frames import Attention, Feature
 from iqa_results import write_parquet
 
@@ -23,8 +23,8 @@ SCHEMA_VERSION = 1
 """Raised when the columns of the file of diagnostics change."""
 
 
-def attention_frame(model: QualityModel, label: str, images: ImageSet, device: str = "cpu") -> pa.Table:
-    """Return the weight of each stage on every image (ATTENTION), mean over the image's crops.
+def attention_rows(model: QualityModel, label: str, images: ImageSet, device: str = "cpu") -> list[Attention]:
+    """Return the weight of each stage on every image, mean over the image's crops.
 
     Raises:
         RunError: the model has no attention over stages.
@@ -39,7 +39,7 @@ def attention_frame(model: QualityModel, label: str, images: ImageSet, device: s
             weights = found.attention[0].cpu().double().mean(dim=0).tolist()
             score = float(found.scores[0].cpu().double().mean())
             rows.append(Attention(label, record.image_id, record.mos, score, *weights))
-    return make_frame(Attention, rows)
+    return rows
 
 
 def feature_frame(
@@ -74,7 +74,7 @@ def feature_frame(
                         grid.flatten().tolist(),
                     )
                 )
-    return make_frame(Feature, rows)
+    return make_frame("features", rows)
 
 
 def by_quality(images: ImageSet, count: int) -> list[int]:
@@ -106,15 +106,7 @@ def write_diagnostics(
     Returns:
         The path.
     """
-    schema = pa.schema(
-        [
-            pa.field("table", pa.string(), nullable=False),
-            pa.field("quantity", pa.string(), nullable=False),
-            pa.field("place", pa.string(), nullable=False),
-            pa.field("statistic", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("samples", pa.int64(), nullable=False),
-        ],
-        metadata={"schema_version": str(SCHEMA_VERSION), **dict(context)},
-    )
+    frame = FRAMES["diagnostics"].arrow
+    columns = frame.remove(frame.get_field_index("model"))  # it stands in the metadata, once
+    schema = columns.with_metadata({"schema_version": str(SCHEMA_VERSION), **dict(context)})
     return write_parquet(path, pa.Table.from_pylist([row._asdict() for row in rows], schema))

@@ -9,12 +9,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from iqa_errors.json_text import read_json
-from iqa_reports import StoredRun, make_frame
+from iqa_reports import StoredRun
 from iqa_reports.inputs.frames import Cost, Result
-from iqa_results import ModelRecord
+from iqa_results import Estimate, ModelRecord
 
 _NOT_DECISIVE = ("name", "seed", "threads")
 """Settings of a training run that two seeds of one model may differ in."""
@@ -78,10 +76,10 @@ def training_record(record: ModelRecord) -> Mapping[str, Any]:
     return _mapping(card.get("training")) if same else {}
 
 
-def results_frame(
+def results_of(
     runs: Sequence[StoredRun], more: Iterable[Result] = (), costs: Sequence[Cost] = ()
-) -> pa.Table:
-    """Return the results of all runs at full strength as one frame (RESULTS).
+) -> list[Result]:
+    """Return the results of all runs at full strength.
 
     Args:
         runs: as read.
@@ -91,11 +89,11 @@ def results_frame(
     rows: list[tuple[Identity, Result]] = []
     for run in runs:
         known = {record.name: identify(record) for record in run.manifest.models}
-        final = [row for row in run.table.to_pylist() if row["final"]]
-        rows += [(known[row["model"]], _result(run, row, known[row["model"]])) for row in final]
+        final = (row for row in run.estimates if row.final)
+        rows += [(known[row.model], _result(run, row, known[row.model])) for row in final]
     sizes = {c.model: (c.parameters, _macs(c)) for c in costs if c.part == "whole"}
     # A study's file may hold what a run given beside it holds: once is enough.
-    return make_frame(Result, with_sizes(list(dict.fromkeys([*over_seeds(rows), *more])), sizes))
+    return with_sizes(list(dict.fromkeys([*over_seeds(rows), *more])), sizes)
 
 
 def with_sizes(results: Sequence[Result], sizes: Mapping[str, tuple[int | None, int | None]]) -> list[Result]:
@@ -111,13 +109,9 @@ def _macs(cost: Cost) -> int | None:
     return None if cost.macs is None else cost.macs // cost.batch
 
 
-def _result(run: StoredRun, row: Mapping[str, Any], identity: Identity) -> Result:
-    return Result(
-        model=row["model"],
-        **shared(identity),
-        suite=run.manifest.suite,
-        **{name: row[name] for name in _COPIED},
-    )
+def _result(run: StoredRun, row: Estimate, identity: Identity) -> Result:
+    copied = {name: getattr(row, name) for name in _COPIED}
+    return Result(model=row.model, **shared(identity), suite=run.manifest.suite, **copied)
 
 
 def shared(identity: Identity | None) -> dict[str, Any]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqa_harness.errors import RunError
 from iqa_harness.measures.optimality import gradients_of
 from iqa_harness.tables.measure_rows import OPTIMALITY
 from iqa_reports import ModelCost, StoredRun
-from iqa_reports.inputs.run_view import Optimality
+from iqa_reports.inputs.stored_run import Optimality
 from iqa_results import (
     INTERVAL_SCHEMA,
-    MEASURE,
+    RUN_TABLES,
+    TABLE,
+    Estimate,
     Measure,
     ResultsError,
     ResultStore,
@@ -78,36 +79,40 @@ def read_run(found: FoundRun, *, intervals: bool = True) -> StoredRun:
             f"`iqa-harness report {run} --store {store.root}`"
         )
     table = store.read_table(run)
-    flags, measures, power = (
-        store.read_table(run, name) if store.has_table(run, name) else None
-        for name in ("flags", "measures", "power")
-    )
-    rows = store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table()
-    stored = StoredRun(_as_stored(store, manifest, table), table, rows, flags, power=power)
-    return _completed(stored, measures, store, run)
+    reached = store.read_table(run, "intervals") if intervals else INTERVAL_SCHEMA.empty_table()
+    rows = {name: store.read_rows(run, name) for name in _READ}
+    return _stored(store, _as_stored(store, manifest, table), TABLE.rows(table), reached, rows)
 
 
 def computed_run(store: ResultStore, manifest: RunManifest, tables: RobustnessTable) -> StoredRun:
     """Return a run with tables as they were just computed from its rows, stored or not."""
-    made = StoredRun(manifest, tables.table, tables.intervals, tables.flags, power=tables.power)
-    return _completed(made, tables.measures, store, manifest.run)
+    rows = {name: RUN_TABLES[name].rows(getattr(tables, name)) for name in _READ}
+    return _stored(store, manifest, TABLE.rows(tables.table), tables.intervals, rows)
 
 
-def _completed(made: StoredRun, measures: pa.Table | None, store: ResultStore, run: str) -> StoredRun:
-    own = [] if measures is None else MEASURE.rows(measures)
-    return replace(
-        made,
-        costs=model_costs(own),
+_READ = ("flags", "measures", "power")
+
+
+def _stored(
+    store: ResultStore,
+    manifest: RunManifest,
+    estimates: Sequence[Estimate],
+    intervals: pa.Table,
+    rows: Mapping[str, Sequence[Any]],
+) -> StoredRun:
+    measures, norms = rows["measures"], {row.norm for row in estimates}
+    return StoredRun(
+        manifest,
+        tuple(estimates),
+        intervals,
+        tuple(rows["flags"]),
+        model_costs(measures),
         origin=store.root.name,
-        optimalities=attack_optimality(own),
-        radii=radius_measures(own),
-        certificates=certificates_of(store, run),
+        optimalities=attack_optimality(measures),
+        radii=radius_measures(measures),
+        power=tuple(rows["power"]),
+        certificates=tuple(c for c in store.read_rows(manifest.run, CERTIFICATES) if c.norm in norms),
     )
-
-
-def certificates_of(store: ResultStore, run: str) -> pa.Table | None:
-    """Return what `certify` stored of a run, None if nothing."""
-    return store.read_table(run, CERTIFICATES) if store.has_table(run, CERTIFICATES) else None
 
 
 def _as_stored(store: ResultStore, manifest: RunManifest, table: pa.Table) -> RunManifest:
@@ -158,7 +163,7 @@ def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:
 
     Objectives of one attack share their gradients: an attack at one radius counts once, by its largest value.
     """
-    names = ("backwards", "forwards", "seconds")
+    names = ("backwards", "seconds")
     largest: dict[tuple[str, str, str, str, float], float] = {}
     for row in measures:
         if row.measure in names and row.final and row.value is not None:
@@ -168,9 +173,7 @@ def model_costs(measures: Sequence[Measure]) -> dict[str, ModelCost]:
     for (model, measure, *_), value in largest.items():
         own = totals.setdefault(model, dict.fromkeys(names, 0.0))
         own[measure] += value
-    return {
-        model: ModelCost(own["backwards"], own["forwards"], own["seconds"]) for model, own in totals.items()
-    }
+    return {model: ModelCost(*(own[name] for name in names)) for model, own in totals.items()}
 
 
 def attack_optimality(measures: Sequence[Measure]) -> tuple[Optimality, ...]:

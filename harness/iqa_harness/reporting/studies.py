@@ -46,28 +46,15 @@ def checkpoint_results(folder: Path) -> list[tuple[Identity, Result]]:
         figures = _Figures.model_validate_json((folder / FIGURES).read_bytes())
     except (BadCheckpoint, OSError, ValueError):
         return []
-    if figures.weights_sha256 != card.weights_sha256:
+    found = next((part for name in JUDGED for part in figures.splits if part.split == name), None)
+    if found is None or figures.weights_sha256 != card.weights_sha256:
         return []
     identity = identify_card(card.model.model_dump(mode="json"), card.training, card.weights_sha256)
-    splits = {part.split: part for part in figures.splits}
-    split = next((name for name in JUDGED if name in splits), None)
-    if split is None:
-        return []
+    place = {"data": figures.data, "split": found.split, "images": found.images}
+    values = {metric: getattr(found, metric) for metric in METRICS if metric in found.model_fields_set}
     return [
-        (
-            identity,
-            _result(
-                run_name(folder),
-                identity,
-                data=figures.data,
-                split=split,
-                images=splits[split].images,
-                metric=metric,
-                value=getattr(splits[split], metric),
-            ),
-        )
-        for metric in METRICS
-        if metric in splits[split].model_fields_set
+        (identity, _result(run_name(folder), identity, **place, metric=metric, value=value))
+        for metric, value in values.items()
     ]
 
 

@@ -27,7 +27,8 @@ from iqa_harness.machine.tuning import choices_of
 from iqa_harness.verification.recompute import AGAIN_SLACK
 from iqa_models import QualityModel
 from iqa_reports import StoredRun, Triptych
-from iqa_results import ResultStore
+from iqa_reports.inputs.stored_run import same
+from iqa_results import INTERVAL, ResultStore
 
 LARGE, SMALL = 320, 128
 """Longer side of a picture in the page, in pixels: of a model's ENLARGED images, and of the others."""
@@ -111,20 +112,15 @@ def worst_images(
 def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_Worst]:
     """Return the images that moved farthest, largest first, each with the row its worst score came from."""
     manifest = run.manifest
-    reached = [
-        row
-        for row in run.intervals.to_pylist()
-        if row["model"] == model and math.isclose(row["epsilon"], manifest.main_epsilon, rel_tol=1e-9)
-    ]
-    before = rankdata([row["clean"] for row in reached])
-    after = rankdata([row["composed_srocc"] for row in reached])
+    every = INTERVAL.rows(run.intervals)
+    reached = [r for r in every if r.model == model and same(r.epsilon, manifest.main_epsilon)]
+    before = rankdata([r.clean for r in reached])
+    after = rankdata([r.composed_srocc for r in reached])
     moved = np.abs(after - before)
     # Equal moves: the farther score first, so that the choice does not hang on the order of rows.
-    order = sorted(
-        range(len(reached)),
-        key=lambda i: (-moved[i], -abs(reached[i]["composed_srocc"] - reached[i]["clean"])),
-    )
-    chosen = [i for i in order if reached[i]["composed_srocc"] != reached[i]["clean"]][:count]
+    change = [abs(r.composed_srocc - r.clean) for r in reached]
+    order = sorted(range(len(reached)), key=lambda i: (-moved[i], -change[i]))
+    chosen = [i for i in order if change[i]][:count]
     keys = [
         cell.key
         for cell in manifest.cells
@@ -139,12 +135,12 @@ def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_
         matches = [
             row
             for row in rows
-            if row["image_id"] == reached[i]["image_id"] and row["adv_score"] == reached[i]["composed_srocc"]
+            if row["image_id"] == reached[i].image_id and row["adv_score"] == reached[i].composed_srocc
         ]
         if matches:
             # The full run of a named objective says more than a prefix or an end of all scores seen.
             best = max(matches, key=lambda row: (row["final"], row["loss"] is not None, row["epsilon"]))
-            found.append(_Worst(reached[i]["image_id"], float(moved[i]), best))
+            found.append(_Worst(reached[i].image_id, float(moved[i]), best))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from scipy.special import betaincinv
 
 from iqa_harness.evidence.plants import MUST_FIND
-from iqa_results import PLANT, ModelRecord, Plant, Power, ResultStore
+from iqa_results import ModelRecord, Plant, Power, ResultStore
 
 ANY = "any"
 """Stands for all attacks together: what at least one of them found."""
@@ -21,10 +21,9 @@ def plants_of(store: ResultStore, run: str, models: Iterable[ModelRecord]) -> di
     """
     names = {(model.name, model.sha256): model.name for model in models}
     found: dict[str, list[Plant]] = {name: [] for name in names.values()}
-    if store.has_table(run, "plants"):
-        for row in PLANT.rows(store.read_table(run, "plants")):
-            if (row.model, row.model_sha256) in names:
-                found[row.model].append(row)
+    for row in store.read_rows(run, "plants"):
+        if (row.model, row.model_sha256) in names:
+            found[row.model].append(row)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from iqa_reports import text
-from iqa_reports.table_view import VALUE, Entry, TableView
+from iqa_reports.table_view import Entry, TableView, headings_of
 
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
@@ -61,8 +61,7 @@ def latex_report(title: str, tables: Iterable[TableView]) -> str:
 
 def latex_table(table: TableView) -> str:
     r"""Return one table as a float; a paper takes it in by ``\input`` with booktabs and graphicx loaded."""
-    columns = "".join("r" if h.numeric else "l" for h in table.stub)
-    columns += "".join("r" if h.numeric else "l" for group in table.groups for h in group.headings)
+    columns = "".join("r" if numeric else "l" for _, numeric in headings_of(table))
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
@@ -99,13 +98,7 @@ def _plain(sign: str) -> str:
 def _heading(table: TableView) -> list[str]:
     """Return the lines of headings: group labels with their rules over the rest, or one line if that does."""
     if all(len(group.headings) == 1 for group in table.groups):
-        labels = [h.label for h in table.stub]
-        labels += [
-            g.label if h == VALUE else f"{g.label} {h.label}".strip()
-            for g in table.groups
-            for h in g.headings
-        ]
-        return [_row([escape(label) for label in labels])]
+        return [_row([escape(label) for label, _ in headings_of(table)])]
     over = [""] * len(table.stub)
     rules, place = [], len(table.stub) + 1
     for group in table.groups:

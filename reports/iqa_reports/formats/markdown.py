@@ -46,11 +46,7 @@ def markdown_report(report: Report) -> str:
 
 def _section(section: Section) -> list[str]:
     manifest = section.view.manifest
-    parts = [f"# Adversarial robustness: run {escape(manifest.run)}"]
-    parts.append(f"**{escape(section.finding)}**")
-    warning = text.warning(manifest)
-    if warning:
-        parts.append(f"> **Warning.** {escape(warning)}")
+    parts = [f"# Adversarial robustness: run {escape(manifest.run)}", *lead(section)]
     parts.append(escape(text.setting(manifest)))
     parts += [f"> {escape(remark)}" for remark in section.remarks]
     for title, names, kinds in SECTIONS:
@@ -66,6 +62,12 @@ def _section(section: Section) -> list[str]:
         facts = text.provenance(run.manifest, run.origin)
         parts.append("\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts))
     return [*parts, "## The suite", _fenced(manifest.suite_text, "toml")]
+
+
+def lead(section: Section) -> list[str]:
+    """Return what was found, and what the values must not be taken for."""
+    warning = text.warning(section.view.manifest)
+    return [f"**{escape(section.finding)}**", *([f"> **Warning.** {escape(warning)}"] if warning else [])]
 
 
 def _figure(drawn: Drawn) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,7 +14,7 @@ from iqa_reports import text
 from iqa_reports.drawing import inline_svg
 from iqa_reports.formats.csv_table import csv_table
 from iqa_reports.formats.latex import latex_table
-from iqa_reports.inputs.merge import Triptych
+from iqa_reports.inputs.stored_run import Triptych
 from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import Group, Heading, TableView, headings_of
 from iqa_reports.tables import short_board
@@ -76,13 +77,6 @@ class PageSection(NamedTuple):
     """Anchor of each model's panel."""
     figures: dict[str, PageFigure]
     """Those that show several models, by the name of their file without the section's prefix."""
-    setting: str
-    summary: str
-    """What the suite says of itself."""
-    warning: str | None
-    reading: list[str]
-    radius: str
-    provenance: list[list[tuple[str, str]]]
 
     def named(self, kind: str) -> list[PageFigure]:
         """Return the figures of a kind."""
@@ -98,7 +92,7 @@ def html_report(report: Report, svgs: Mapping[str, bytes], rows: str = "") -> st
         rows: relative address of the folder with the rows the page was made from, '' if not known.
     """
     sections = [_section(section, svgs) for section in report.sections]
-    page = _environment().get_template("report.html.j2")
+    page = page_environment().get_template("report.html.j2")
     return text.visible(
         page.render(
             report=report,
@@ -106,21 +100,21 @@ def html_report(report: Report, svgs: Mapping[str, bytes], rows: str = "") -> st
             tables=[PageTable(table, _files(table, "")) for table in report.tables],
             title=_title(report),
             studies=[_shown(drawn, svgs, "") for drawn in report.figures],
-            terms=text.TERMS,
             rows=rows,
-            number=text.number,
-            signed=text.signed,
+            text=text,
         )
     )
 
 
 def html_table(table: TableView) -> str:
     """Return one table as HTML; every name in it is escaped."""
-    module: Any = _environment().get_template("table.html.j2").make_module({"number": text.number})
+    module: Any = page_environment().get_template("table.html.j2").make_module({"text": text})
     return text.visible(str(module.show(table)))
 
 
-def _environment() -> Environment:
+@cache
+def page_environment() -> Environment:
+    """Return what the templates are rendered by."""
     return Environment(
         loader=PackageLoader("iqa_reports"),
         autoescape=True,
@@ -138,8 +132,7 @@ def _title(report: Report) -> str:
 
 
 def _section(section: Section, svgs: Mapping[str, bytes]) -> PageSection:
-    manifest, prefix = section.view.manifest, section.prefix
-    setting = text.setting(manifest)
+    prefix, setting = section.prefix, text.setting(section.view.manifest)
     models = [model for _, model in section.view.ranking()]
     anchors = {model: f"{prefix}model-{place:02d}" for place, model in enumerate(models, start=1)}
     return PageSection(
@@ -153,12 +146,6 @@ def _section(section: Section, svgs: Mapping[str, bytes]) -> PageSection:
             for d in section.figures
             if d.model is None and svgs
         },
-        setting,
-        text.suite_summary(manifest),
-        text.warning(manifest),
-        text.reading(manifest),
-        text.radius(manifest.main_epsilon),
-        [text.provenance(run.manifest, run.origin) for run in section.runs],
     )
 
 
@@ -207,7 +194,7 @@ def _panel(section: Section, model: str, anchor: str, svgs: Mapping[str, bytes],
         tuple(
             _shown(d, svgs, setting) for d in section.figures if d.kind in PANEL and d.model == model and svgs
         ),
-        tuple(t for t in section.triptychs if t.model == model),
+        tuple(t for t in section.view.triptychs if t.model == model),
     )
 
 

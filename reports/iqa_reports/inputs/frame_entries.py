@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from iqa_reports import text
 from iqa_reports.inputs.frames import Result
-from iqa_reports.table_view import Entry, Group, Notes, TableView, columns, missing, with_best
+from iqa_reports.table_view import (
+    Entry,
+    Group,
+    Notes,
+    TableView,
+    columns,
+    measured,
+    missing,
+    undefined,
+    valued,
+    with_best,
+)
 from iqa_reports.table_view import stub as stub_of
-
-METRIC_NAMES = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE"}
-"""How metrics are written."""
 
 SHOWN = ("srocc", "plcc")
 """Metrics of the papers' tables."""
@@ -34,22 +42,17 @@ def result_entry(found: Sequence[Result], notes: Notes, what: str) -> Entry:
         return missing(notes, f"{len(found)} values for one place (of {suites}); pick one")
     one = found[0]
     if one.value is None:
-        reason = one.undefined or "no reason given"
-        return Entry("undefined", "undefined", mark=notes.mark(f"undefined: {reason}"))
+        return undefined(notes, one.undefined)
     if one.seeds > 1:
         mark = notes.mark(f"mean ± standard deviation over {one.seeds} training seeds")
         return Entry(text.number(one.value), "number", "", mark, one.value, None, one.std)
-    if one.low is None or one.high is None:
-        return Entry(text.number(one.value), "number", number=one.value)
-    ends = (one.low, one.high)
-    return Entry(text.number(one.value), "number", text.interval(*ends), "", one.value, ends)
+    return valued(one.value, one.low, one.high)
 
 
 def amount(value: float | None, notes: Notes, what: str, unit: float = 1.0, digits: int = 2) -> Entry:
     """Return a size in units, or a dash with why it is missing."""
-    if value is None:
-        return missing(notes, f"missing: {what}")
-    return Entry(f"{value / unit:,.{digits}f}", "number", number=value / unit)
+    size = None if value is None else value / unit
+    return measured(size, lambda size: f"{size:,.{digits}f}", notes, f"missing: {what}")
 
 
 def of(
@@ -74,6 +77,25 @@ def pair_entries(
     ]
 
 
+def pairs_table(
+    name: str,
+    caption: str,
+    stub: Sequence[str],
+    models: Iterable[tuple[list[Entry], str]],
+    results: Sequence[Result],
+    places: Mapping[str, tuple[dict[str, Any], str]],
+    remarks: Sequence[str] = (),
+) -> TableView:
+    """Return a table of SROCC and PLCC, a row a model with what stands before it, two columns a place.
+
+    Places are by their labels, each with what is said where a model has no value.
+    """
+    notes = Notes()
+    rows = [[*head, *pair_entries(results, model, places.values(), notes)] for head, model in models]
+    best = range(len(stub), len(stub) + len(SHOWN) * len(places))
+    return frame_table(name, caption, stub, metric_groups([*places]), rows, notes, best=best, remarks=remarks)
+
+
 def splits_apart(results: Sequence[Result]) -> list[Result]:
     """Return the results with the split in the set's name where a set was evaluated on several.
 
@@ -90,7 +112,7 @@ def splits_apart(results: Sequence[Result]) -> list[Result]:
 
 def metric_groups(labels: Sequence[str]) -> tuple[Group, ...]:
     """Return a group of SROCC and PLCC a label."""
-    return tuple(columns(*(METRIC_NAMES[m] for m in SHOWN), group=name) for name in labels)
+    return tuple(columns(*(m.upper() for m in SHOWN), group=name) for name in labels)
 
 
 def frame_table(

@@ -1,17 +1,16 @@
 """What the papers' tables and figures are drawn from: a record a frame, each field with its meaning.
 
-A frame is an Arrow table of one of these schemas. The harness gathers them from runs, checkpoints and the
-files of `evaluate`, `study`, `diagnose` and `profile`; anybody else may make them too.
+A frame is a list of such records, or an Arrow table of their schema in a file. The harness gathers them from
+runs, checkpoints and the files of `evaluate`, `study`, `diagnose` and `profile`; anybody else may make some.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
 
-from iqa_reports.errors import BadFrame
 from iqa_results import TableSchema
 
 KEY = b"iqa_frame"
@@ -129,10 +128,8 @@ class Feature(NamedTuple):
     activation: Annotated[Sequence[float], "mean absolute activation over channels, row by row"]
 
 
-Frame = TypeVar("Frame", bound=tuple[Any, ...])
-
-_SCHEMAS: dict[type, TableSchema[Any]] = {
-    record: TableSchema(record, {KEY.decode(): name})
+FRAMES: dict[str, TableSchema[Any]] = {
+    name: TableSchema(record, {KEY.decode(): name})
     for name, record in {
         "results": Result,
         "diagnostics": Diagnostic,
@@ -143,28 +140,9 @@ _SCHEMAS: dict[type, TableSchema[Any]] = {
         "features": Feature,
     }.items()
 }
-
-FRAMES: dict[str, pa.Schema] = {s.arrow.metadata[KEY].decode(): s.arrow for s in _SCHEMAS.values()}
-"""Every kind of frame by the name in its schema's metadata."""
+"""Every kind of frame by its name, which stands in the metadata of its schema."""
 
 
-def make_frame(kind: type[Frame], rows: Sequence[Frame]) -> pa.Table:
-    """Return typed rows as a frame."""
-    return _SCHEMAS[kind].to_table(rows, kind.__name__)
-
-
-def rows_of(frame: pa.Table, kind: type[Frame]) -> list[Frame]:
-    """Return a frame as typed rows.
-
-    Raises:
-        BadFrame: a column is missing, or has another type; the message names the columns.
-    """
-    schema: TableSchema[Frame] = _SCHEMAS[kind]
-    name = schema.arrow.metadata[KEY].decode()
-    missing = [c for c in schema.names if c not in frame.column_names]
-    if missing:
-        raise BadFrame(f"a frame of {name} lacks the columns {', '.join(missing)}")
-    wrong = [c.name for c in schema.columns if frame.schema.field(c.name).type != c.type]
-    if wrong:
-        raise BadFrame(f"a frame of {name} has another type in the columns {', '.join(wrong)}")
-    return schema.rows(frame)
+def make_frame(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Return records of one kind as a table that says what it is."""
+    return FRAMES[name].to_table(rows, name)

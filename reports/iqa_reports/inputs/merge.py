@@ -3,73 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_reports import text
-from iqa_reports.inputs.run_view import ModelCost, Optimality
+from iqa_reports.inputs.stored_run import StoredRun
+from iqa_results import Estimate, RunManifest
 
-if TYPE_CHECKING:
-    from iqa_results import Measure, ModelRecord, RunManifest
-
-
-class Triptych(NamedTuple):
-    """One image as it was, as it was attacked, and the difference; each a ``data:`` address of a picture."""
-
-    model: str
-    image_id: str
-    attack: str
-    """Attack and objective that found it."""
-    original: str
-    attacked: str
-    difference: str
-    """Twenty times the change, on mid-grey."""
-    mos: float
-    before: float
-    """Score of the original."""
-    after: float
-    """Score of the attacked image."""
-    psnr: float
-    """In dB."""
-    ssim: float | None
-    """None if it was not computed."""
-    distortion: str = ""
-    """Type of the image's distortion, '' if unknown."""
-    large: bool = False
-    """Whether the pictures are large enough to be looked at one by one."""
-    other_score: float | None = None
-    """Score of the attacked picture where it is not the stored one: found again, an attack may take another
-    path."""
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as it was read: manifest, tables, and what else the harness knows of it."""
-
-    manifest: RunManifest
-    table: pa.Table
-    intervals: pa.Table
-    flags: pa.Table | None = None
-    costs: Mapping[str, ModelCost] = field(default_factory=dict)
-    """By model."""
-    triptychs: tuple[Triptych, ...] = ()
-    origin: str = ""
-    """Store the run was read from, for provenance."""
-    optimalities: tuple[Optimality, ...] = ()
-    """A row a (model, attack)."""
-    radii: tuple[Measure, ...] = ()
-    """Measures of attacks that look for the smallest radius."""
-    power: pa.Table | None = None
-    """What attacks found of plants; None or no rows without a power test."""
-    certificates: pa.Table | None = None
-    """Floors under the correlations, if the run was certified."""
-
-
-_TABLES = ("table", "intervals", "flags", "power", "certificates")
-_ROWS = ("triptychs", "optimalities", "radii")
+_ROWS = ("estimates", "flags", "triptychs", "optimalities", "radii", "power", "certificates")
 
 
 class Comparable(NamedTuple):
@@ -209,35 +152,28 @@ def _only(run: StoredRun, names: Mapping[tuple[str, str], str]) -> StoredRun:
         c.model_copy(update={"model": rename[c.model]}) for c in run.manifest.cells if c.model in rename
     )
     manifest = run.manifest.model_copy(update={"models": models, "cells": cells})
-    rows = {
+    rows: dict[str, Any] = {
         kind: tuple(
             row._replace(model=rename[row.model]) for row in getattr(run, kind) if row.model in rename
         )
         for kind in _ROWS
     }
-    tables: dict[str, Any] = {kind: _renamed(getattr(run, kind), rename) for kind in _TABLES}
+    rows["estimates"] = tuple(_with_ties(row, rename) for row in rows["estimates"])
     costs = {rename[name]: cost for name, cost in run.costs.items() if name in rename}
-    return StoredRun(manifest=manifest, costs=costs, origin=run.origin, **rows, **tables)
+    return StoredRun(
+        manifest=manifest, intervals=_renamed(run.intervals, rename), costs=costs, origin=run.origin, **rows
+    )
 
 
-def _renamed(table: pa.Table | None, rename: Mapping[str, str]) -> pa.Table | None:
-    if table is None:
-        return None
+def _with_ties(row: Estimate, rename: Mapping[str, str]) -> Estimate:
+    return row._replace(ties_with=row.ties_with and ", ".join(rename.get(name, name) for name in row.ties))
+
+
+def _renamed(table: pa.Table, rename: Mapping[str, str]) -> pa.Table:
     chosen = table.filter(pc.is_in(table.column("model"), pa.array(list(rename), pa.string())))
     models = [rename[name] for name in chosen.column("model").to_pylist()]
-    chosen = _with_column(chosen, "model", models)
-    if "ties_with" not in chosen.column_names:
-        return chosen
-    ties = [
-        text and ", ".join(rename.get(name.strip(), name.strip()) for name in text.split(","))
-        for text in chosen.column("ties_with").to_pylist()
-    ]
-    return _with_column(chosen, "ties_with", ties)
-
-
-def _with_column(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(name), pa.array(values, pa.string()))
+    place = chosen.schema.get_field_index("model")
+    return chosen.set_column(place, chosen.schema.field("model"), pa.array(models, pa.string()))
 
 
 def _joined(parts: Sequence[StoredRun]) -> StoredRun:
@@ -245,11 +181,10 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
     manifests = [part.manifest for part in parts]
     complete = all(m.status == "complete" for m in manifests)
     first = manifests[0]
-    models: list[ModelRecord] = [model for m in manifests for model in m.models]
     manifest = first.model_copy(
         update={
             "run": " + ".join(m.run for m in manifests),
-            "models": tuple(models),
+            "models": tuple(model for m in manifests for model in m.models),
             "cells": tuple(cell for m in manifests for cell in m.cells),
             "status": "complete" if complete else "partial",
             "started": min(m.started for m in manifests),
@@ -260,16 +195,13 @@ def _joined(parts: Sequence[StoredRun]) -> StoredRun:
             "notes": tuple(dict.fromkeys(note for m in manifests for note in m.notes)),
         }
     )
-    tables: dict[str, Any] = {}
-    for kind in _TABLES:
-        own = [table for part in parts if (table := getattr(part, kind)) is not None]
-        tables[kind] = pa.concat_tables(own) if own else None
     return StoredRun(
         manifest=manifest,
+        intervals=pa.concat_tables(part.intervals for part in parts),
         costs={name: cost for part in parts for name, cost in part.costs.items()},
         origin=", ".join(dict.fromkeys(part.origin for part in parts if part.origin)),
+        compared=False,
         **{kind: tuple(row for part in parts for row in getattr(part, kind)) for kind in _ROWS},
-        **tables,
     )
 
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-
-from iqa_reports.errors import BadPublished
+from typing import NamedTuple
 
 Record = dict[str, str | int | float]
 """A row by the names of its columns."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Paper(_Record):
+class Paper(NamedTuple):
     """Where values come from."""
 
     title: str
@@ -26,7 +20,7 @@ class Paper(_Record):
     caveat: str
 
 
-class PublishedTable(_Record):
+class PublishedTable(NamedTuple):
     """One table as printed."""
 
     paper: str
@@ -36,23 +30,16 @@ class PublishedTable(_Record):
     """What it is about; unique in a paper."""
     data: str
     """Image set of all its values, '' if a column says."""
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
     note: str = ""
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | int | float, ...], ...]
-
-    @model_validator(mode="after")
-    def _rows_fit(self) -> PublishedTable:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"table {self.table}: row {row[0]!r} has {len(row)} of {len(self.columns)}")
-        return self
 
     def records(self) -> list[Record]:
         """Return each row by the names of the columns."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-class Claim(_Record):
+class Claim(NamedTuple):
     """What a paper says in words about a table."""
 
     paper: str
@@ -60,20 +47,12 @@ class Claim(_Record):
     text: str
 
 
-class Published(_Record):
+class Published(NamedTuple):
     """The whole file."""
 
     papers: dict[str, Paper]
     tables: tuple[PublishedTable, ...]
     claims: tuple[Claim, ...]
-
-    @model_validator(mode="after")
-    def _papers_are_known(self) -> Published:
-        named = [(t.paper, t.table) for t in self.tables] + [(c.paper, c.table) for c in self.claims]
-        for paper, table in named:
-            if paper not in self.papers:
-                raise ValueError(f"table {table} is of a paper without a source: {paper!r}")
-        return self
 
     def table(self, paper: str, name: str) -> PublishedTable:
         """Return one table."""
@@ -89,13 +68,11 @@ class Published(_Record):
 
 @cache
 def load_published() -> Published:
-    """Return the values that ship with the package.
-
-    Raises:
-        BadPublished: the file breaks its layout.
-    """
+    """Return the values that ship with the package."""
     file = resources.files("iqa_reports") / "published.toml"
-    try:
-        return Published.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise BadPublished(f"published.toml: {error}") from error
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    return Published(
+        {name: Paper(**paper) for name, paper in found["papers"].items()},
+        tuple(PublishedTable(**table) for table in found["tables"]),
+        tuple(Claim(**claim) for claim in found["claims"]),
+    )

@@ -1,14 +1,12 @@
 """The tables of the SMART-IQA paper from whatever was measured, published values beside ours if wanted.
 
-Each returns None without own input. A published row says so in its column Source and is never marked best.
+Each is there only with own input. A published row says so in its column Source and is never marked best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import pyarrow as pa
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from iqa_reports import text
 from iqa_reports.inputs.frame_entries import (
@@ -19,7 +17,7 @@ from iqa_reports.inputs.frame_entries import (
     pair_entries,
     splits_apart,
 )
-from iqa_reports.inputs.frames import Epoch, Result, Setting, rows_of
+from iqa_reports.inputs.frames import Epoch, Result, Setting
 from iqa_reports.papers.published import PublishedTable, Record, load_published
 from iqa_reports.table_view import (
     Entry,
@@ -41,97 +39,23 @@ LOG_COLUMNS = ("loss", "train_srocc", "train_plcc", "val_srocc", "val_plcc", "te
 """Columns of the training log that are shown where a log has them."""
 
 
-def comparison_table(results: pa.Table, *, published: bool = False) -> TableView | None:
-    """SMART table I: every evaluated model on each image set, SROCC and PLCC (RESULTS)."""
-    rows_in = _clean(results)
-    if not rows_in:
+def smart_tables(results: Sequence[Result], *, published: bool = False) -> Iterator[TableView]:
+    """Yield SMART tables I to IV and VII, those that the results hold enough for."""
+    clean = splits_apart([r for r in results if r.row == "clean"])
+    for form in _FORMS:
+        own = [r for r in clean if form.chosen(r)]
+        if form.is_enough(own):
+            yield _beside(form, own, published)
+
+
+def settings_table(settings: Sequence[Setting]) -> TableView | None:
+    """SMART table V: every setting of every model side by side."""
+    if not settings:
         return None
-    form = _Form(
-        "comparison",
-        "smart-1-comparison",
-        "SMART table I. Comparison of models without attack.",
-        ("Model", "Backbone", "Source"),
-        lambda r, notes: [Entry(r.model, "header"), label(r.backbone)],
-        lambda r, notes: [Entry(str(r["method"]), "header"), label(str(r["backbone"]))],
-    )
-    return _beside(form, _firsts(rows_in), rows_in, published)
-
-
-def fusion_table(results: pa.Table, *, published: bool = False) -> TableView | None:
-    """SMART table II: backbone only, + AFA, + attention (RESULTS; the fusion is the variant)."""
-    rows_in = [r for r in _clean(results) if r.variant in FUSIONS]
-    if len({r.variant for r in rows_in}) < 2:
-        return None
-    form = _Form(
-        "ablation",
-        "smart-2-ablation",
-        "SMART table II. What each component contributes.",
-        ("Model", "AFA", "Attention", "Source"),
-        lambda r, notes: [
-            Entry(r.model, "header"),
-            label("no" if r.variant == "last" else "yes"),
-            label("yes" if r.variant == "attention" else "no"),
-        ],
-        lambda r, notes: [
-            Entry(str(r["method"]), "header"),
-            *(label(str(r[name])) for name in ("afa", "attention")),
-        ],
-    )
-    models = sorted(_firsts(rows_in), key=lambda r: FUSIONS.index(r.variant or "last"))
-    return _beside(form, models, rows_in, published)
-
-
-def cross_table(results: pa.Table, *, published: bool = False) -> TableView | None:
-    """SMART table III: models on image sets they were not trained on (RESULTS), the own set beside them."""
-    rows_in = [r for r in _clean(results) if r.trained_on is not None]
-    if not any(r.data != r.trained_on for r in rows_in):
-        return None
-    form = _Form(
-        "cross",
-        "smart-3-cross-data-set",
-        "SMART table III. Image sets a model was not trained on, without fine-tuning.",
-        ("Model", "Trained on", "Source"),
-        lambda r, notes: [Entry(r.model, "header"), label(r.trained_on)],
-        lambda r, notes: [Entry(str(r["method"]), "header"), label("koniq10k")],
-    )
-    return _beside(form, _firsts(rows_in), rows_in, published)
-
-
-def size_table(results: pa.Table, *, published: bool = False) -> TableView | None:
-    """SMART table IV: parameters and multiply-adds beside SROCC and PLCC (RESULTS)."""
-    rows_in = [r for r in _clean(results) if r.parameters is not None]
-    if not rows_in:
-        return None
-    form = _Form(
-        "sizes",
-        "smart-4-sizes",
-        "SMART table IV. Accuracy and size.",
-        ("Model", "Source"),
-        lambda r, notes: [
-            Entry(r.model, "header"),
-            amount(r.parameters, notes, "", 1e6),
-            amount(r.macs, notes, "multiply-adds were not counted", 1e9),
-        ],
-        lambda r, notes: [
-            Entry(str(r["method"]), "header"),
-            amount(float(r["parameters_millions"]), notes, "", digits=0),
-            _published(None, notes),
-        ],
-        (columns("parameters (M)", "GMAC", group="cost"),),
-    )
-    models = sorted(_firsts(rows_in), key=lambda r: (r.parameters or 0, r.model))
-    return _beside(form, models, rows_in, published)
-
-
-def settings_table(settings: pa.Table) -> TableView | None:
-    """SMART table V: every setting of every model side by side (SETTINGS)."""
-    rows_in = rows_of(settings, Setting)
-    if not rows_in:
-        return None
-    notes, models = Notes(), distinct(s.model for s in rows_in)
-    values = {(s.model, s.setting): s.value for s in rows_in}
+    notes, models = Notes(), distinct(s.model for s in settings)
+    values = {(s.model, s.setting): s.value for s in settings}
     rows = []
-    for category, setting in dict.fromkeys((s.category, s.setting) for s in rows_in):
+    for category, setting in dict.fromkeys((s.category, s.setting) for s in settings):
         row = [Entry(setting, "header"), label(category)]
         for model in models:
             value = values.get((model, setting))
@@ -151,24 +75,34 @@ def settings_table(settings: pa.Table) -> TableView | None:
     )
 
 
-def published_settings_table() -> TableView:
-    """SMART table V as the paper prints it, wholly published."""
-    table = load_published().table(PAPER, "hyperparameters")
-    rows = [[Entry(str(row[0]), "header"), *(label(str(value)) for value in row[1:])] for row in table.rows]
-    return frame_table(
-        "smart-5-settings-published",
-        "SMART table V as published. None of these values is ours.",
-        ("Setting",),
-        tuple(columns("", numeric=False, group=name) for name in table.columns[1:]),
-        rows,
-        Notes(),
-        remarks=_remarks(table, True),
-    )
+def published_tables() -> Iterator[TableView]:
+    """Yield SMART tables V and VI as the paper prints them, wholly published."""
+    for printed, name, first, numeric in (
+        ("hyperparameters", "5-settings", "Setting", False),
+        ("log", "6-log", "Epoch", True),
+    ):
+        table, notes = load_published().table(PAPER, printed), Notes()
+        rows = [
+            [
+                Entry(str(key), "header"),
+                *(_published(value, notes) if numeric else label(str(value)) for value in values),
+            ]
+            for key, *values in table.rows
+        ]
+        yield frame_table(
+            f"smart-{name}-published",
+            f"SMART table {table.table} as published. None of these values is ours.",
+            (first,),
+            [columns("", numeric=numeric, group=group.replace("_", " ")) for group in table.columns[1:]],
+            rows,
+            notes,
+            remarks=_remarks(table, True),
+        )
 
 
-def log_table(training: pa.Table, model: str) -> TableView | None:
-    """SMART table VI: one training run, epoch by epoch (TRAINING)."""
-    rows_in = [e for e in rows_of(training, Epoch) if e.model == model and not e.place]
+def log_table(epochs: Sequence[Epoch], model: str) -> TableView | None:
+    """SMART table VI: one training run, epoch by epoch."""
+    rows_in = [e for e in epochs if e.model == model and not e.place]
     quantities = [name for name in LOG_COLUMNS if any(e.quantity == name for e in rows_in)]
     if not quantities:
         return None
@@ -198,39 +132,6 @@ def log_table(training: pa.Table, model: str) -> TableView | None:
     )
 
 
-def published_log_table() -> TableView:
-    """SMART table VI as the paper prints it, wholly published."""
-    table, notes = load_published().table(PAPER, "log"), Notes()
-    rows = [
-        [Entry(str(row[0]), "header"), *(_published(value, notes) for value in row[1:])] for row in table.rows
-    ]
-    return frame_table(
-        "smart-6-log-published",
-        "SMART table VI as published. None of these values is ours.",
-        ("Epoch",),
-        tuple(columns("", group=name.replace("_", " ")) for name in table.columns[1:]),
-        rows,
-        notes,
-        remarks=_remarks(table, True),
-    )
-
-
-def loss_table(results: pa.Table, *, published: bool = False) -> TableView | None:
-    """SMART table VII: one model trained with several losses (RESULTS)."""
-    rows_in = [r for r in _clean(results) if r.loss is not None]
-    if len({r.loss for r in rows_in}) < 2:
-        return None
-    form = _Form(
-        "losses",
-        "smart-7-losses",
-        "SMART table VII. Training losses.",
-        ("Loss", "Model", "Source"),
-        lambda r, notes: [label(r.loss), label(r.model)],
-        lambda r, notes: [label(str(r["loss"])), label("SMART-IQA base")],
-    )
-    return _beside(form, _firsts(rows_in), rows_in, published)
-
-
 # Parts ---------------------------------------------------------------------------------------------
 
 
@@ -247,17 +148,93 @@ class _Form(NamedTuple):
     """What a row of ours holds before its pairs, but for where it is from."""
     theirs: Callable[[Record, Notes], list[Entry]]
     """The same of a published one."""
+    chosen: Callable[[Result], bool] = lambda r: True
+    """Which results it is of."""
+    is_enough: Callable[[Sequence[Result]], bool] = bool
+    """Whether these make a table."""
+    order: Callable[[Result], Any] = lambda r: 0
+    """What models are sorted by; they stay in the order met where it is equal."""
     further: tuple[Group, ...] = ()
     """Columns between the heads and the pairs."""
 
 
-def _beside(form: _Form, models: Sequence[Result], results: Sequence[Result], published: bool) -> TableView:
+_FORMS = (
+    _Form(
+        "comparison",
+        "smart-1-comparison",
+        "SMART table I. Comparison of models without attack.",
+        ("Model", "Backbone", "Source"),
+        lambda r, notes: [Entry(r.model, "header"), label(r.backbone)],
+        lambda r, notes: [Entry(str(r["method"]), "header"), label(str(r["backbone"]))],
+    ),
+    _Form(
+        "ablation",
+        "smart-2-ablation",
+        "SMART table II. What each component contributes.",
+        ("Model", "AFA", "Attention", "Source"),
+        lambda r, notes: [
+            Entry(r.model, "header"),
+            label("no" if r.variant == "last" else "yes"),
+            label("yes" if r.variant == "attention" else "no"),
+        ],
+        lambda r, notes: [
+            Entry(str(r["method"]), "header"),
+            *(label(str(r[name])) for name in ("afa", "attention")),
+        ],
+        chosen=lambda r: r.variant in FUSIONS,
+        is_enough=lambda own: len({r.variant for r in own}) > 1,
+        order=lambda r: FUSIONS.index(r.variant or "last"),
+    ),
+    _Form(
+        "cross",
+        "smart-3-cross-data-set",
+        "SMART table III. Image sets a model was not trained on, without fine-tuning.",
+        ("Model", "Trained on", "Source"),
+        lambda r, notes: [Entry(r.model, "header"), label(r.trained_on)],
+        lambda r, notes: [Entry(str(r["method"]), "header"), label("koniq10k")],
+        chosen=lambda r: r.trained_on is not None,
+        is_enough=lambda own: any(r.data != r.trained_on for r in own),
+    ),
+    _Form(
+        "sizes",
+        "smart-4-sizes",
+        "SMART table IV. Accuracy and size.",
+        ("Model", "Source"),
+        lambda r, notes: [
+            Entry(r.model, "header"),
+            amount(r.parameters, notes, "", 1e6),
+            amount(r.macs, notes, "multiply-adds were not counted", 1e9),
+        ],
+        lambda r, notes: [
+            Entry(str(r["method"]), "header"),
+            amount(float(r["parameters_millions"]), notes, "", digits=0),
+            _published(None, notes),
+        ],
+        chosen=lambda r: r.parameters is not None,
+        order=lambda r: (r.parameters or 0, r.model),
+        further=(columns("parameters (M)", "GMAC", group="cost"),),
+    ),
+    _Form(
+        "losses",
+        "smart-7-losses",
+        "SMART table VII. Training losses.",
+        ("Loss", "Model", "Source"),
+        lambda r, notes: [label(r.loss), label(r.model)],
+        lambda r, notes: [label(str(r["loss"])), label("SMART-IQA base")],
+        chosen=lambda r: r.loss is not None,
+        is_enough=lambda own: len({r.loss for r in own}) > 1,
+    ),
+)
+
+
+def _beside(form: _Form, results: Sequence[Result], published: bool) -> TableView:
     """Return a table of our results, a row a model, with the paper's rows below them if wanted."""
     notes, sets, place = Notes(), distinct(r.data for r in results), len(form.heads) - 1
     pairs = [(data, metric) for data in sets for metric in ("srocc", "plcc")]
     on_sets = [({"data": data}, f"not evaluated on {data}") for data in sets]
     rows = []
-    for first in models:
+    firsts = [next(r for r in results if r.model == name) for name in distinct(r.model for r in results)]
+    for first in sorted(firsts, key=form.order):
         row = form.ours(first, notes)
         row.insert(place, label("measured here"))
         rows.append([*row, *pair_entries(results, first.model, on_sets, notes)])
@@ -273,17 +250,6 @@ def _beside(form: _Form, models: Sequence[Result], results: Sequence[Result], pu
     groups = (*form.further, *metric_groups(sets))
     remarks = _remarks(table, bool(records))
     return frame_table(form.name, form.caption, form.heads, groups, marked, notes, remarks=remarks)
-
-
-def _clean(results: pa.Table) -> list[Result]:
-    return splits_apart([r for r in rows_of(results, Result) if r.row == "clean"])
-
-
-def _firsts(rows: Sequence[Result]) -> list[Result]:
-    firsts: dict[str, Result] = {}
-    for row in rows:
-        firsts.setdefault(row.model, row)
-    return list(firsts.values())
 
 
 def _published(value: str | int | float | None, notes: Notes) -> Entry:

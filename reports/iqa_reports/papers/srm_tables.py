@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import pyarrow as pa
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from iqa_reports import text
 from iqa_reports.inputs.frame_entries import (
     amount,
     distinct,
     frame_table,
-    metric_groups,
     of,
-    pair_entries,
+    pairs_table,
     result_entry,
     splits_apart,
 )
-from iqa_reports.inputs.frames import Cost, Diagnostic, Result, rows_of
+from iqa_reports.inputs.frames import Cost, Diagnostic, Result
 from iqa_reports.papers.published import load_published
 from iqa_reports.table_view import Entry, Group, Heading, Notes, TableView, columns, label, measured, missing
 
@@ -29,8 +26,8 @@ Statistic = tuple[str, str]
 """Quantity and statistic."""
 
 
-def conditioning_table(diagnostics: pa.Table) -> TableView | None:
-    """SRM table 1: condition number and residual of the landmark systems, link by link (DIAGNOSTICS)."""
+def conditioning_table(diagnostics: Sequence[Diagnostic]) -> TableView | None:
+    """SRM table 1: condition number and residual of the landmark systems, link by link."""
     return _diagnostic_table(
         diagnostics,
         "conditioning",
@@ -43,8 +40,8 @@ def conditioning_table(diagnostics: pa.Table) -> TableView | None:
     )
 
 
-def scale_table(diagnostics: pa.Table) -> TableView | None:
-    """SRM table 2: scale of attention outputs before and after the rescaler, link by link (DIAGNOSTICS)."""
+def scale_table(diagnostics: Sequence[Diagnostic]) -> TableView | None:
+    """SRM table 2: scale of attention outputs before and after the rescaler, link by link."""
     return _diagnostic_table(
         diagnostics,
         "scale",
@@ -58,16 +55,15 @@ def scale_table(diagnostics: pa.Table) -> TableView | None:
     )
 
 
-def neck_cost_table(costs: pa.Table) -> TableView | None:
-    """SRM table 3: what the neck adds in parameters, multiply-adds, time and memory (COSTS)."""
-    rows_in = rows_of(costs, Cost)
-    models = distinct(c.model for c in rows_in if c.part == "neck")
+def neck_cost_table(costs: Sequence[Cost]) -> TableView | None:
+    """SRM table 3: what the neck adds in parameters, multiply-adds, time and memory."""
+    models = distinct(c.model for c in costs if c.part == "neck")
     if not models:
         return None
     notes = Notes()
     rows = []
     for model in models:
-        own = [c for c in rows_in if c.model == model]
+        own = [c for c in costs if c.model == model]
         for size in sorted({c.size for c in own}):
             parts = {c.part: c for c in own if c.size == size}
             neck, whole, step = parts.get("neck"), parts.get("whole"), parts.get(NECK_STEP)
@@ -104,57 +100,44 @@ def neck_cost_table(costs: pa.Table) -> TableView | None:
     )
 
 
-def clean_table(results: pa.Table) -> TableView | None:
-    """SRM table 6: SROCC and PLCC without attack, every model on every image set (RESULTS)."""
-    rows_in = splits_apart([r for r in rows_of(results, Result) if r.row == "clean"])
-    if not rows_in:
-        return None
-    notes, sets = Notes(), distinct(r.data for r in rows_in)
-    places = [({"data": data}, f"not evaluated on {data}") for data in sets]
-    rows = [[*_stub(r), *pair_entries(rows_in, r.model, places, notes)] for r in _models(rows_in)]
-    return frame_table(
-        "srm-6-clean",
+def clean_table(results: Sequence[Result]) -> TableView | None:
+    """SRM table 6: SROCC and PLCC without attack, every model on every image set."""
+    rows_in = splits_apart([r for r in results if r.row == "clean"])
+    places = {
+        data: ({"data": data}, f"not evaluated on {data}") for data in distinct(r.data for r in rows_in)
+    }
+    return _by_backbone(
+        "6-clean",
         "SRM table 6. Correlation with the labels without attack; brackets are 95 % intervals.",
-        ("Model", "Backbone", "Neck"),
-        metric_groups(sets),
-        rows,
-        notes,
-        best=range(3, 3 + 2 * len(sets)),
-        remarks=load_published().claims_on("srm", "6"),
+        rows_in,
+        places,
     )
 
 
-def worst_case_table(results: pa.Table) -> TableView | None:
-    """SRM table 8: the suite's minimum by backbone, norm and radius (RESULTS)."""
-    rows_in = [r for r in rows_of(results, Result) if r.row == "suite_min"]
-    if not rows_in:
-        return None
-    notes = Notes()
-    distinct_places = sorted({_place(r) for r in rows_in})
-    places = [
-        ({"row": "suite_min", **p._asdict()}, f"suite {p.suite} was not run on it at this radius")
-        for p in distinct_places
-    ]
-    rows = [[*_stub(r), *pair_entries(rows_in, r.model, places, notes)] for r in _models(rows_in)]
-    labels = [f"{p.data}, {p.norm} norm, ε = {text.radius(p.epsilon)} ({p.suite})" for p in distinct_places]
-    return frame_table(
-        "srm-8-worst-case",
+def worst_case_table(results: Sequence[Result]) -> TableView | None:
+    """SRM table 8: the suite's minimum by backbone, norm and radius."""
+    rows_in = [r for r in results if r.row == "suite_min"]
+    places = {
+        f"{p.data}, {p.norm} norm, ε = {text.radius(p.epsilon)} ({p.suite})": (
+            {"row": "suite_min", **p._asdict()},
+            f"suite {p.suite} was not run on it at this radius",
+        )
+        for p in sorted({_place(r) for r in rows_in})
+    }
+    return _by_backbone(
+        "8-worst-case",
         "SRM table 8. Worst case over the suite's attacks (suite_min), by backbone, norm and radius.",
-        ("Model", "Backbone", "Neck"),
-        metric_groups(labels),
-        rows,
-        notes,
-        best=range(3, 3 + 2 * len(places)),
-        remarks=load_published().claims_on("srm", "8"),
+        rows_in,
+        places,
     )
 
 
-def ablation_table(results: pa.Table) -> TableView | None:
-    """SRM table 11: one change of the neck at a time, clean and worst-case SROCC (RESULTS).
+def ablation_table(results: Sequence[Result]) -> TableView | None:
+    """SRM table 11: one change of the neck at a time, clean and worst-case SROCC.
 
     The worst case is suite_min at the largest radius that every variant has.
     """
-    rows_in = [r for r in rows_of(results, Result) if r.neck == "srm" and r.metric == "srocc"]
+    rows_in = [r for r in results if r.neck == "srm" and r.metric == "srocc"]
     models = _models(rows_in)
     if len({m.variant for m in models}) < 2:
         return None
@@ -194,10 +177,20 @@ def ablation_table(results: pa.Table) -> TableView | None:
 # Parts ---------------------------------------------------------------------------------------------
 
 
-def _diagnostic_table(
-    diagnostics: pa.Table, kind: str, name: str, caption: str, groups: dict[str, list[Statistic]]
+def _by_backbone(
+    name: str, caption: str, results: Sequence[Result], places: Mapping[str, tuple[dict[str, Any], str]]
 ) -> TableView | None:
-    rows_in = [d for d in rows_of(diagnostics, Diagnostic) if d.table == kind]
+    if not results:
+        return None
+    models = [(_stub(r), r.model) for r in _models(results)]
+    claims = load_published().claims_on("srm", name.partition("-")[0])
+    return pairs_table(f"srm-{name}", caption, ("Model", "Backbone", "Neck"), models, results, places, claims)
+
+
+def _diagnostic_table(
+    diagnostics: Sequence[Diagnostic], kind: str, name: str, caption: str, groups: dict[str, list[Statistic]]
+) -> TableView | None:
+    rows_in = [d for d in diagnostics if d.table == kind]
     if not rows_in:
         return None
     notes = Notes()

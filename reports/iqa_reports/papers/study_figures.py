@@ -19,7 +19,7 @@ from iqa_reports.drawing import (
     plain_ticks,
     style,
 )
-from iqa_reports.inputs.frame_entries import METRIC_NAMES, distinct
+from iqa_reports.inputs.frame_entries import distinct
 from iqa_reports.inputs.frames import Attention, Diagnostic, Epoch, Feature, Result
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def bars_figure(title: str, results: Sequence[Result], label: str) -> Figure:
     with style():
         metrics = [m for m in ("srocc", "plcc") if any(r.metric == m for r in results)]
         figure, drawn = panels(
-            [f"{title}, {METRIC_NAMES[m]}" if i == 0 else METRIC_NAMES[m] for i, m in enumerate(metrics)],
+            [f"{title}, {m.upper()}" if i == 0 else m.upper() for i, m in enumerate(metrics)],
             ROW,
         )
         for place, (axes, metric) in enumerate(zip(drawn, metrics, strict=True)):
@@ -73,7 +73,7 @@ def bars_figure(title: str, results: Sequence[Result], label: str) -> Figure:
             axes.set_xticks(range(len(own)), labels=[r.model for r in own], rotation=25, ha="right")
             plain_ticks(axes)
             axes.axhline(0, color=INK, linewidth=0.6)
-            axes.set_ylabel(f"{METRIC_NAMES[metric]} with {label}")
+            axes.set_ylabel(f"{metric.upper()} with {label}")
         return figure
 
 
@@ -107,7 +107,7 @@ def lr_figure(results: Sequence[Result], label: str) -> Figure:
                 (r.lr, r.value) for r in results if r.metric == metric and r.lr and r.value is not None
             )
             if points:
-                draw_line(axes, metric, points, metrics, label=METRIC_NAMES[metric])
+                draw_line(axes, metric, points, metrics, label=metric.upper())
                 best = max(points, key=lambda point: point[1])
                 axes.plot(
                     *best, marker="o", markersize=12, fillstyle="none", color=INK, linestyle="none",

@@ -1,11 +1,11 @@
-"""Selection: from a run's stored tables to the typed values a report shows."""
+"""A run as it was read and as reports see it: the manifest and its values, looked up by name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,11 +13,7 @@ import pyarrow.compute as pc
 from iqa_reports.errors import InconsistentRun
 from iqa_reports.inputs.ranks import Rank, ranks
 from iqa_results import (
-    CERTIFICATE,
-    FLAG,
     INTERVAL,
-    POWER,
-    TABLE,
     Certificate,
     Estimate,
     Flag,
@@ -25,7 +21,6 @@ from iqa_results import (
     Power,
     Reach,
     RunManifest,
-    TableSchema,
 )
 
 Metric = Literal["srocc", "plcc"]
@@ -33,7 +28,7 @@ WorstCase = Literal["suite_min", "composed", "closed_loop"]
 
 METRICS: tuple[Metric, ...] = ("srocc", "plcc")
 WORST_CASES: tuple[WorstCase, ...] = ("suite_min", "composed")
-"""Those of every run; what else a run has is in `RunView.cases`."""
+"""Those of every run; what else a run has is in `StoredRun.cases`."""
 
 
 class ModelCost(NamedTuple):
@@ -41,8 +36,6 @@ class ModelCost(NamedTuple):
 
     gradients: float
     """Model evaluations with a gradient."""
-    forwards: float
-    """All model evaluations."""
     seconds: float
     """Wall time."""
 
@@ -58,29 +51,6 @@ class Optimality(NamedTuple):
     """By the mean change of an image's score, in [0, 1]; None if undefined."""
     gradients: float
     """What the attack cost an image; a score without its gradient is a third of one."""
-
-
-class Line(NamedTuple):
-    """One line of the step sweep: (steps, SROCC or None if undefined), by rising steps."""
-
-    label: str
-    points: tuple[tuple[int, float | None], ...]
-
-
-class RadiusPoint(NamedTuple):
-    """SROCC at one radius, with its interval; None where undefined."""
-
-    epsilon: float
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class RadiusLine(NamedTuple):
-    """One line of SROCC against the radius, by rising radius."""
-
-    label: str
-    points: tuple[RadiusPoint, ...]
 
 
 class Member(NamedTuple):
@@ -105,17 +75,53 @@ class Member(NamedTuple):
         return self.attack.partition(":")[2]
 
 
+class Triptych(NamedTuple):
+    """One image as it was, as it was attacked, and the difference; each a ``data:`` address of a picture."""
+
+    model: str
+    image_id: str
+    attack: str
+    """Attack and objective that found it."""
+    original: str
+    attacked: str
+    difference: str
+    """Twenty times the change, on mid-grey."""
+    mos: float
+    before: float
+    """Score of the original."""
+    after: float
+    """Score of the attacked image."""
+    psnr: float
+    """In dB."""
+    ssim: float | None
+    """None if it was not computed."""
+    distortion: str = ""
+    """Type of the image's distortion, '' if unknown."""
+    large: bool = False
+    """Whether the pictures are large enough to be looked at one by one."""
+    other_score: float | None = None
+    """Score of the attacked picture where it is not the stored one: found again, an attack may take another
+    path."""
+
+
 @dataclass(frozen=True)
-class RunView:
-    """A run as reports see it: the manifest and its values, looked up by name."""
+class StoredRun:
+    """A run: its manifest, tables, and what else the harness knows of it.
+
+    Raises:
+        InconsistentRun: the estimates are of models the manifest does not name, or of several norms.
+    """
 
     manifest: RunManifest
     estimates: tuple[Estimate, ...]
-    norm: str
-    """Norm of the run's balls; '' if no attacked value is there."""
+    intervals: pa.Table
+    """INTERVAL_SCHEMA: a row an image, so it stays a table."""
     flags: tuple[Flag, ...] = ()
     costs: Mapping[str, ModelCost] = field(default_factory=dict)
     """By model; empty if not recorded."""
+    triptychs: tuple[Triptych, ...] = ()
+    origin: str = ""
+    """Store the run was read from, for provenance."""
     optimalities: tuple[Optimality, ...] = ()
     """A row a (model, attack) at the main radius; empty if not recorded."""
     radii: tuple[Measure, ...] = ()
@@ -123,9 +129,22 @@ class RunView:
     power: tuple[Power, ...] = ()
     """What attacks found of plants; empty without a power test."""
     certificates: tuple[Certificate, ...] = ()
-    """Floors under the correlations; empty where the run was not certified."""
+    """Floors under the correlations, in the run's norm; empty where it was not certified."""
     compared: bool = True
     """Whether all models were compared with each other; those of several runs were not."""
+
+    def __post_init__(self) -> None:
+        strangers = {e.model for e in self.estimates} - {m.name for m in self.manifest.models}
+        if strangers:
+            raise InconsistentRun(f"the table has models the manifest does not name: {sorted(strangers)}")
+        norms = sorted({e.norm for e in self.estimates if e.row != "clean"})
+        if len(norms) > 1:
+            raise InconsistentRun(f"a report shows one norm, the table has {norms}")
+
+    @property
+    def norm(self) -> str:
+        """Norm of the run's balls; '' if no attacked value is there."""
+        return next((e.norm for e in self.estimates if e.row != "clean"), "")
 
     @property
     def cases(self) -> tuple[WorstCase, ...]:
@@ -143,19 +162,15 @@ class RunView:
         )
         return next(found, None)
 
-    def at_worst(self, model: str, row: str, epsilon: float, metric: Metric) -> Estimate | None:
-        """Return a value at full strength by the name of its kind of row, None if the table has none."""
-        return self._only(
-            e for e in self._of(model, metric) if e.row == row and e.final and same(e.epsilon, epsilon)
-        )
-
     def clean(self, model: str, metric: Metric) -> Estimate | None:
         """Return the value without attack, None if the table has none."""
         return self._only(e for e in self._of(model, metric) if e.row == "clean")
 
     def worst(self, model: str, case: WorstCase, epsilon: float, metric: Metric) -> Estimate | None:
         """Return a worst case at full strength, None if the table has none."""
-        return self.at_worst(model, case, epsilon, metric)
+        return self._only(
+            e for e in self._of(model, metric) if e.row == case and e.final and same(e.epsilon, epsilon)
+        )
 
     def attacked(self, model: str, member: Member, epsilon: float, metric: Metric) -> Estimate | None:
         """Return the value under one attack and objective at full strength, None if the table has none."""
@@ -248,16 +263,14 @@ class RunView:
     def may_rank(self, model: str) -> bool:
         """Whether a model's worst case may stand in the order: by the verdict, else by the checks."""
         verdict = self.verdict(model)
-        return verdict not in ("invalid", "incomplete") if verdict else self.is_sound(model)
+        if verdict:
+            return verdict not in ("invalid", "incomplete")
+        checks = next(m.checks for m in self.manifest.models if m.name == model)
+        return all(check["passed"] for check in checks.values())
 
     def is_suspect(self, model: str) -> bool:
         """Whether a stronger attack probably exists than the value of a model is of."""
         return self.verdict(model) == "suspect"
-
-    def is_sound(self, model: str) -> bool:
-        """Whether a model passed every check made before the attack."""
-        checks = next(m.checks for m in self.manifest.models if m.name == model)
-        return all(isinstance(c, dict) and c.get("passed") is True for c in checks.values())
 
     def verdict(self, model: str) -> str:
         """Return sound, suspect, incomplete or invalid; '' if the numbers were not judged."""
@@ -268,45 +281,37 @@ class RunView:
         own = [flag for flag in self.flags if flag.model == model]
         return sorted(own, key=lambda flag: (not flag.raised, not flag.measured))
 
-    def radius_lines(self, model: str) -> list[RadiusLine]:
-        """Return SROCC against the radius at full strength: worst cases and members of the suite's minimum.
+    def radius_lines(self, model: str) -> dict[str, list[Estimate]]:
+        """Return SROCC at rising radii at full strength: worst cases and members of the suite's minimum.
 
-        A line needs two radii.
+        By label; a line needs two radii.
         """
-        rows = [
-            e
-            for e in self._of(model, "srocc")
-            if e.final
-            and (e.row in WORST_CASES or (e.row == "attack" and _label(e) in self.manifest.suite_min))
-        ]
-        lines = []
-        for label in dict.fromkeys(_label(e) for e in rows):
-            points = sorted((e for e in rows if _label(e) == label), key=lambda e: e.epsilon)
-            if len(points) > 1:
-                lines.append(
-                    RadiusLine(label, tuple(RadiusPoint(e.epsilon, e.value, e.low, e.high) for e in points))
-                )
-        return lines
+        lines: dict[str, list[Estimate]] = {}
+        for e in self._of(model, "srocc"):
+            label = Member(e.attack, e.objective).label if e.row == "attack" else e.row
+            if e.final and label in (*WORST_CASES, *self.manifest.suite_min):
+                lines.setdefault(label, []).append(e)
+        rising = {label: sorted(points, key=lambda e: e.epsilon) for label, points in lines.items()}
+        return {label: points for label, points in rising.items() if len(points) > 1}
 
-    def step_lines(self, model: str) -> list[Line]:
-        """Return SROCC against steps at the main radius.
+    def step_lines(self, model: str) -> dict[str, list[Estimate]]:
+        """Return SROCC at rising steps at the main radius.
 
-        A line an objective of the manifest's `step_sweep`, then each worst case that has prefixes.
+        By objective of the manifest's `step_sweep`, then by worst case that has prefixes.
         """
-        rows = [
-            e
-            for e in self._of(model, "srocc")
-            if e.row != "clean" and same(e.epsilon, self.manifest.main_epsilon)
-        ]
+        rows = [e for e in self._of(model, "srocc") if same(e.epsilon, self.manifest.main_epsilon)]
         swept = [e for e in rows if e.row == "attack" and e.attack == self.manifest.step_sweep]
-        lines = [
-            _line(name, [e for e in swept if e.objective == name])
-            for name in dict.fromkeys(e.objective for e in swept)
-        ]
+        lines: dict[str, list[Estimate]] = {}
+        for e in swept:
+            lines.setdefault(e.objective, []).append(e)
         for case in WORST_CASES:
             points = [e for e in rows if e.row == case]
             if any(not e.final for e in points):
-                lines.append(_line(case, points))
+                lines[case] = points
+        for label, points in lines.items():
+            points.sort(key=lambda e: e.steps)
+            if len({e.steps for e in points}) < len(points):
+                raise InconsistentRun(f"the step sweep of {label} has two values at one number of steps")
         return lines
 
     def _of(self, model: str, metric: Metric) -> list[Estimate]:
@@ -324,51 +329,14 @@ class RunView:
         return rows[0] if rows else None
 
 
-# One argument a part of a run: most runs have few of them.
-def view_run(
-    manifest: RunManifest,
-    table: pa.Table,
-    flags: pa.Table | None = None,
-    costs: Mapping[str, ModelCost] | None = None,
-    *,
-    optimalities: Iterable[Optimality] = (),
-    radii: Iterable[Measure] = (),
-    power: pa.Table | None = None,
-    certificates: pa.Table | None = None,
-    compared: bool = True,
-) -> RunView:
-    """Return the view of a run's manifest and table (TABLE_SCHEMA), and what else is known of it.
-
-    `compared` is False for runs merged, whose models were not compared across runs.
-
-    Raises:
-        InconsistentRun: the table has other columns, models the manifest does not name, or several norms.
-    """
-    _require(table, TABLE, "table")
-    estimates = tuple(TABLE.rows(table))
-    strangers = {e.model for e in estimates} - {m.name for m in manifest.models}
-    if strangers:
-        raise InconsistentRun(f"the table has models the manifest does not name: {sorted(strangers)}")
-    norms = sorted({e.norm for e in estimates if e.row != "clean"})
-    if len(norms) > 1:
-        raise InconsistentRun(f"a report shows one norm, the table has {norms}")
-    judged = () if flags is None else tuple(FLAG.rows(flags))
-    norm = norms[0] if norms else ""
-    planted = () if power is None else tuple(POWER.rows(power))
-    floors = (
-        () if certificates is None else tuple(c for c in CERTIFICATE.rows(certificates) if c.norm == norm)
-    )
-    return RunView(manifest, estimates, norm, judged, costs or {},
-                   tuple(optimalities), tuple(radii), planted, floors, compared)  # fmt: skip
-
-
 def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
     """Return what can be reached on a model's images at a radius, by rising MOS.
 
     Raises:
         InconsistentRun: the intervals have other columns than INTERVAL_SCHEMA.
     """
-    _require(intervals, INTERVAL, "interval table")
+    if not intervals.schema.equals(INTERVAL.arrow):
+        raise InconsistentRun("the interval table has other columns than this version of iqa-harness writes")
     # A column at a time: a run of many models and images has a million rows here.
     radii = [found for found in intervals.column("epsilon").unique().to_pylist() if same(found, epsilon)]
     wanted = pc.and_(
@@ -381,21 +349,3 @@ def reach_of(intervals: pa.Table, model: str, epsilon: float) -> list[Reach]:
 def same(first: float, second: float) -> bool:
     """Whether two radii are one: 2/255 may have been written 0.00784313725490196."""
     return math.isclose(first, second, rel_tol=1e-9)
-
-
-def _label(estimate: Estimate) -> str:
-    if estimate.row != "attack":
-        return estimate.row
-    return Member(estimate.attack, estimate.objective).label
-
-
-def _line(label: str, rows: list[Estimate]) -> Line:
-    points = sorted((e.steps, e.value) for e in rows)
-    if len({steps for steps, _ in points}) < len(points):
-        raise InconsistentRun(f"the step sweep of {label} has two values at one number of steps")
-    return Line(label, tuple(points))
-
-
-def _require(table: pa.Table, schema: TableSchema[Any], what: str) -> None:
-    if not table.schema.equals(schema.arrow):
-        raise InconsistentRun(f"the {what} has other columns than this version of iqa-harness writes")
