@@ -61,7 +61,7 @@ def create_trunk(
     *,
     pretrained: bool = False,
     backbone_weights: Path | str | None = None,
-    strides: Sequence[int] = STRIDES,
+    strides: Sequence[int] | None = STRIDES,
     **timm_options: Any,
 ) -> FeatureTrunk:
     """Build a timm backbone as a pyramid; random weights unless asked otherwise.
@@ -70,7 +70,7 @@ def create_trunk(
         tag: timm name with its tag of weights (``resnet50.tv_in1k``); without one timm's default is named.
         pretrained: load the tag's weights, from this machine's caches or else from the hub.
         backbone_weights: load this file instead (safetensors, or a weights-only .pth, in timm's layout).
-        strides: the stages wanted; a backbone that lacks one has no pyramid.
+        strides: the stages wanted, None for all; a backbone that lacks one has no pyramid.
         **timm_options: further options of timm's model (``drop_path_rate``).
 
     Raises:
@@ -81,7 +81,7 @@ def create_trunk(
     import timm
 
     tag = full_tag(tag)
-    net = _pyramid(tag, tuple(strides), timm_options)
+    net = _pyramid(tag, strides, timm_options)
     info = net.feature_info
     trunk = FeatureTrunk(tag, net, info.channels(), info.reduction())
     if backbone_weights is not None:
@@ -224,7 +224,7 @@ def _squash(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _pyramid(tag: str, strides: tuple[int, ...], timm_options: dict[str, Any]) -> Any:
+def _pyramid(tag: str, strides: Sequence[int] | None, timm_options: dict[str, Any]) -> Any:
     import timm
 
     trouble = (RuntimeError, AssertionError, AttributeError, TypeError, NotImplementedError, ValueError)
@@ -234,12 +234,15 @@ def _pyramid(tag: str, strides: tuple[int, ...], timm_options: dict[str, Any]) -
             found = list(timm.create_model(tag, features_only=True).feature_info.reduction())
     except trouble as error:
         raise BadModelOption(f"timm makes no pyramid of {tag!r}: {error}") from error
-    if sorted(set(found)) != found or not set(strides) <= set(found):
-        raise BadModelOption(
-            f"backbone {tag!r} has no pyramid of strides {list(strides)}, its stages have {found}; "
-            "take a hierarchical one"
+    lacks = len(found) < 2 if strides is None else not set(strides) <= set(found)
+    if sorted(set(found)) != found or lacks:
+        wanted = (
+            ", its stages have strides"
+            if strides is None
+            else f" of strides {list(strides)}, its stages have"
         )
-    indices = tuple(found.index(stride) for stride in strides)
+        raise BadModelOption(f"backbone {tag!r} has no pyramid{wanted} {found}; take a hierarchical one")
+    indices = tuple(found.index(stride) for stride in strides or found)
     try:
         return timm.create_model(tag, features_only=True, out_indices=indices, **timm_options)
     except trouble as error:

