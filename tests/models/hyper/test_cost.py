@@ -1,5 +1,7 @@
 """Parameter totals to the unit and multiply-adds, counted on the meta device."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,8 +45,9 @@ STATE_ENTRIES = {
 }
 
 
+@cache
 def skeleton(name, **options):
-    """Build a model without storage."""
+    """Build a model without storage, once for all tests that read it."""
     with torch.device("meta"):
         model = create_model(name, protocol="native", **options)
     assert isinstance(model, HyperQuality)
@@ -71,7 +74,7 @@ def test_every_variant_has_its_published_size_and_cost(name, fusion):
 
 def test_hyperiqa_has_its_published_size_part_by_part():
     """Trunk, LDA, squeeze and each generator of HyperIQA have the counts of the authors' code."""
-    model = skeleton("hyperiqa")
+    model = skeleton("hyperiqa", fusion="last")
     head = model.head
     assert count(model.trunk) == 23_508_032
     assert count(head.lda) == 475_360
@@ -114,7 +117,7 @@ def test_the_papers_own_fusion_has_the_size_its_text_implies():
 @pytest.mark.parametrize(("name", "last", "top"), [("tiny", 11, 0.2), ("small", 23, 0.25), ("base", 23, 0.3)])
 def test_drop_path_rises_linearly_over_the_blocks(name, last, top):
     """The i-th of n blocks drops its path at rate r i / (n - 1)."""
-    net = skeleton(f"smart_iqa_{name}").trunk.net
+    net = skeleton(f"smart_iqa_{name}", fusion="attention").trunk.net
     blocks = [block for stage in range(4) for block in getattr(net, f"layers_{stage}").blocks]
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
     assert len(rates) == last + 1
