@@ -16,6 +16,9 @@ from iqa_models.graphs import Graphs
 CHEAP = {"pretrained": "none", "protocol": "centre", "crop": 64, "shorter_side": 64}
 """Random weights, and one small crop an image where the model has such options."""
 
+WHOLE = {"protocol": "native", "dynamic_size": True}
+"""Options by which the large hyper-networks take small images whole."""
+
 FAMILIES = (
     "demo_lite0",
     "demo_resnet10t",
@@ -50,7 +53,8 @@ def with_statistics(model):
 def build(name, **options):
     """Return a model, one for all tests in a row that ask for it: none may change it."""
     known = inspect.signature(registry.find_builder(name)).parameters
-    cheap = {option: value for option, value in CHEAP.items() if option in known}
+    cheap = CHEAP | WHOLE if name in ("hyperiqa", "smart_iqa_tiny") else CHEAP
+    cheap = {option: value for option, value in cheap.items() if option in known}
     return with_statistics(create_model(name, **{**cheap, **options}))
 
 
@@ -80,14 +84,19 @@ def assert_same(model, other, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["hyperiqa", "srm_mobilenetv3_large"])
-def test_the_copy_scores_and_slopes_as_its_model_over_many_crops(name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("hyper", {"resize": "240x256"}),
+        ("srm_mobilenetv3_large", {"shorter_side": 72, "crop": 64}),
+    ],
+)
+def test_the_copy_scores_and_slopes_as_its_model_over_many_crops(name, options):
     """With crops taken together and their gradients ahead."""
-    options = {"protocol": "random_crops:3:0"}
-    model = build(name, **(options if name == "hyperiqa" else {**options, "shorter_side": 72, "crop": 64}))
+    model = build(name, protocol="random_crops:3:0", **options)
     made = frozen(model)
     assert made.crops_ahead and not model.crops_ahead
-    assert_same(model, made, images(model, 1 if name == "hyperiqa" else 2))
+    assert_same(model, made, images(model))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

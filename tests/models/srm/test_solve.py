@@ -99,7 +99,7 @@ def test_lu_and_svd_share_a_batch_matrix_by_matrix():
 )
 def test_the_gradient_is_right_at_repeated_singular_values(route, matrix):
     """Where the SVD's own derivative divides by zero, gradcheck passes for every route."""
-    config = SRMConfig(**{**route, "power_iterations": 200})
+    config = SRMConfig(**{**route, "power_iterations": 80})
     right = randn(5, 2)
     inputs = (matrix.clone().requires_grad_(), right.requires_grad_())
     assert torch.autograd.gradcheck(lambda a, b: solve_system(a[None], b[None], config).solution[0], inputs)
