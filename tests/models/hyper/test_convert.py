@@ -181,11 +181,11 @@ def test_smart_scores_as_its_tensors_say(reference, swin, fusion, folder):
 
 @pytest.mark.parametrize("name", SWIN)
 @pytest.mark.parametrize("fusion", ["last", "afa", "attention"])
-def test_every_smart_variant_is_recognised_and_fits_to_the_name(reference, name, fusion):
+def test_every_smart_variant_is_recognised_and_fits_to_the_name(reference, skeleton, name, fusion):
     """Size and fusion are read off names and shapes, and each tensor has its place and shape in our model."""
     backbone, trunk = SWIN[name]
+    ours = skeleton(name, fusion=fusion).state_dict()
     with torch.device("meta"):
-        ours = create_model(name, fusion=fusion).state_dict()
         head = {
             key: torch.empty(shape)
             for key, shape in reference.author_shapes(getattr(reference, trunk), (512, 256), fusion).items()
@@ -348,7 +348,7 @@ def test_pyiqas_crops_are_the_ones_that_are_scored(pyiqa_model, size):
 
 @pytest.mark.slow
 def test_the_score_is_the_mean_over_pyiqas_crops(pyiqa_model, monkeypatch):
-    """The whole model, on an image that is enlarged first; in two rows of crops, not five, to be done soon."""
+    """The whole model, on an image that is enlarged first; in two rows of crops, not five, to be short."""
     monkeypatch.setattr(pyiqa_model, "protocol", parse_protocol("uniform:2x2"))
     image = random_image((100, 341))
     with torch.no_grad():
