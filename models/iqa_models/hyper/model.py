@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from iqa_models.errors import BadModelOption
-from iqa_models.hyper.head import HeadTrace, HyperHead
+from iqa_models.hyper.head import HyperHead
 from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_protocol
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import require_whole
@@ -69,10 +69,6 @@ class HyperQuality(QualityModel):
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the mean score of each image's crops, (B,)."""
-        return self.crop_scores(images).mean(dim=1)
-
-    def crop_scores(self, images: Tensor) -> Tensor:
-        """Return the score of every crop of images (B, 3, H, W) in [0, 1]: (B, N)."""
         return crop_scores(
             self.score_patches,
             images,
@@ -81,7 +77,7 @@ class HyperQuality(QualityModel):
             # Scoring a chunk again would update batch norm's statistics twice.
             checkpointed=not self.training,
             ahead=self.crops_ahead,
-        )
+        ).mean(dim=1)
 
     def score_patches(self, patches: Tensor) -> Tensor:
         """Return the scores (P,) of patches (P, 3, 224, 224) in [0, 1], without the input protocol.
@@ -90,10 +86,6 @@ class HyperQuality(QualityModel):
         """
         scores: Tensor = self.head(self.trunk(self.normalise(patches)))
         return scores
-
-    def trace_patches(self, patches: Tensor) -> HeadTrace:
-        """Return the scores of patches (P, 3, 224, 224) in [0, 1] with every intermediate value."""
-        return self.head.trace(self.trunk(self.normalise(patches)))
 
     def explain(self, images: Tensor) -> Explanation:
         """Return attention weights, LDA vectors and hyper maps of images (B, 3, H, W) in [0, 1].
@@ -108,23 +100,24 @@ class HyperQuality(QualityModel):
         resized = self.protocol.resized(images)
         height, width = resized.shape[-2:]
         corners = self.protocol.corners(height, width)
-        rows = []
+        traces = []
         for image in torch.split(resized, 1):
-            patches = self.protocol.patches(image, corners)
-            rows.append([self.trace_patches(chunk) for chunk in torch.split(patches, self.crop_batch)])
+            patches = self.normalise(self.protocol.patches(image, corners))
+            traces += [self.head.trace(self.trunk(c)) for c in torch.split(patches, self.crop_batch)]
 
-        def gather(field: str) -> Tensor:
-            return torch.stack([torch.cat([getattr(trace, field) for trace in row]) for row in rows])
+        def gather(parts: Iterable[Tensor]) -> Tensor:
+            return torch.cat(list(parts)).unflatten(0, (len(images), len(corners)))
 
-        scores = gather("score")
+        weights = [trace.fused.attention for trace in traces if trace.fused.attention is not None]
+        scores = gather(trace.score for trace in traces)
         return Explanation(
             scores=scores if self.spec.higher_is_better else -scores,
             corners=tuple(corners),
             resized=(height, width),
-            lda=gather("lda"),
-            attention=None if self.head.fusion.attention is None else gather("attention"),
-            fused=gather("fused"),
-            hyper=gather("hyper"),
+            lda=gather(trace.lda for trace in traces),
+            attention=gather(weights) if weights else None,
+            fused=gather(trace.fused.maps for trace in traces),
+            hyper=gather(trace.made.hyper for trace in traces),
         )
 
 

@@ -1,14 +1,11 @@
 """An evaluation of the head that shares no code with ours: grouped convolutions on the authors' names."""
 
 import math
-from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-
-from iqa_models import create_model
 
 HYPERIQA = (256, 512, 1024, 2048)
 SWIN_T = (96, 192, 384, 768)
@@ -147,15 +144,3 @@ def reference():
         evaluate=evaluate,
         grouped=grouped,
     )
-
-
-@pytest.fixture(scope="session")
-def skeleton():
-    """Models without storage by name and fusion, each built once for all tests that read it."""
-
-    @cache
-    def build(name, **options):
-        with torch.device("meta"):
-            return create_model(name, **options)
-
-    return build

@@ -80,7 +80,7 @@ def test_the_target_network_is_the_grouped_convolution(reference, count):
     head = small_head()
     trace = head.trace(small_maps(count))
     assert trace.score.shape == (count,)
-    wanted = reference.grouped(trace.lda, trace.weights, trace.biases)
+    wanted = reference.grouped(trace.lda, trace.made.weights, trace.made.biases)
     torch.testing.assert_close(trace.score, wanted, rtol=0, atol=1e-12)
 
 
