@@ -27,7 +27,7 @@ from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
 from iqa_models.identity import split_state, state_sha256
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model
-from iqa_models.spec import ModelSpec
+from iqa_models.spec import ModelSpec, faults
 from iqa_models.state_dicts import listed, misfit
 from iqa_models.trunks import FeatureTrunk
 from iqa_models.wheel_weights import load_wheel, wheel_of
@@ -279,7 +279,7 @@ def _build(folder: Path, spec: ModelSpec) -> QualityModel:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        return faults(error)
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON, line {error.lineno}: {error.msg}"
     return str(error)

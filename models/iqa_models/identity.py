@@ -66,8 +66,7 @@ def weights_sha256(model: QualityModel) -> str:
     """
     tensors, others = split_state(model)
     weights = state_sha256(tensors, model.spec.name)
-    beyond = _Walk(model)
-    beyond.feed_model(others)
+    beyond = _Walk(model, others)
     if beyond.sha256 == vars(model).get("_as_built"):
         return weights
     return hashlib.sha256(f"{weights}\n{beyond.sha256}".encode()).hexdigest()
@@ -80,16 +79,12 @@ def mark_as_built(model: QualityModel) -> None:
     """
     if any(tensor.is_meta for tensor in model.buffers()):
         return
-    walk = _Walk(model)
-    walk.feed_model(split_state(model)[1])
-    vars(model)["_as_built"] = walk.sha256
+    vars(model)["_as_built"] = _Walk(model, split_state(model)[1]).sha256
 
 
 def makers_of(model: QualityModel) -> list[object]:
     """Return the classes and functions that make a model and are not `VERSIONED`, as they are met."""
-    walk = _Walk(model)
-    walk.feed_model(split_state(model)[1])
-    return list(walk.makers)
+    return list(_Walk(model, split_state(model)[1]).makers)
 
 
 def split_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -153,32 +148,29 @@ def _unreadable(owner: str, where: str, value: object) -> str:
 
 
 class _Walk:
-    """Feeds one digest with what a model holds, each object once, and notes whose code it met."""
+    """Feeds one digest with what a model holds, each object once, and notes whose code it met.
 
-    def __init__(self, model: QualityModel) -> None:
+    That is the whole model but its card and the tensors of its `state_dict`; `others` is what else that has.
+    """
+
+    def __init__(self, model: QualityModel, others: Mapping[str, object]) -> None:
         self.model = model
         self.makers: dict[object, None] = {}
         self._digest = hashlib.sha256()
-        # By id; the object is kept, so that its id is not given to another.
-        self._seen: dict[int, tuple[object, str]] = {}
         self._folders: dict[str, None] = {}
-
-    @property
-    def sha256(self) -> str:
-        """Of all that was fed."""
-        return self._digest.hexdigest()
-
-    def feed_model(self, others: Mapping[str, object]) -> None:
-        """Feed the whole model but the tensors its `state_dict` holds and its card."""
         try:
             # Met again in a list, a module or weight that is saved is only named.
             saved = (*self.model.named_modules(), *self.model.state_dict(keep_vars=True).items())
-            self._seen = {id(item): (item, f"saved {name}") for name, item in saved}
+            # By id; the object is kept, so that its id is not given to another.
+            self._seen: dict[int, tuple[object, str]] = {
+                id(item): (item, f"saved {name}") for name, item in saved
+            }
             for name, module in self.model.named_modules():
                 self._module(module, name, saved=True)
             self._value(others, "state_dict()")
         except RecursionError as error:
             raise BadModelState(_unreadable(self.model.spec.name, "state", self.model)) from error
+        self.sha256 = self._digest.hexdigest()
 
     def _put(self, *parts: str | bytes) -> None:
         for part in parts:

@@ -188,9 +188,7 @@ def neck_step(model: SRMQuality, images: Tensor, precision: str) -> Callable[[],
     """Return a step that runs the neck alone, without gradients, on the stage maps of images (B, 3, H, W)."""
     device = str(images.device)
     with torch.no_grad(), autocast(device, precision):
-        resized = model.protocol.resized(images)
-        corners = model.protocol.corners(*resized.shape[-2:])
-        maps = model.trunk(model.normalise(model.protocol.patches(resized, corners)))
+        maps = model.trunk(model.normalise(model.protocol.crops(images)))
 
     def step() -> None:
         with torch.no_grad(), autocast(device, precision):
@@ -283,7 +281,7 @@ def measure_cpu(
         step()
     release_free_memory()
     was_reset = reset_peak_rss()
-    before = resident_bytes()
+    before = _proc_status("VmRSS")
     seconds = []
     for _ in range(repeats):
         start = clock()
@@ -326,12 +324,8 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def resident_bytes() -> int | None:
-    """Return the process's present resident memory in bytes, None where the system does not say."""
-    return _proc_status("VmRSS")
-
-
 def _proc_status(field: str) -> int | None:
+    """Return a number of bytes that Linux states of this process, None where the system does not."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

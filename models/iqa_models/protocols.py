@@ -168,6 +168,11 @@ class InputProtocol:
         crops = [resized[..., top : top + self.size, left : left + self.size] for top, left in corners]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
+    def crops(self, images: Tensor) -> Tensor:
+        """Resize images (B, 3, H, W) and cut all their crops: (B * N, 3, h, w), image by image."""
+        resized = self.resized(images)
+        return self.patches(resized, self.corners(*resized.shape[-2:]))
+
 
 def parse_protocol(
     protocol: str, resize: str | None = None, *, size: int = 224, multiple: int | None = None

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iqa_models.entry_points import load_group
 from iqa_models.errors import BadModelOption, UnknownModel
@@ -165,6 +165,28 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def takes(shared: Any, *, and_more: bool = False) -> Callable[[B], B]:
+    """Let the keyword options a builder passes on be seen as what they are: fields of a NamedTuple.
+
+    Args:
+        shared: an instance; its values are the options' defaults.
+        and_more: whether the builder takes any others, too.
+    """
+
+    def show(builder: B) -> B:
+        signature = inspect.signature(builder)
+        *own, rest = signature.parameters.values()
+        fields = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+            for name, value in shared._asdict().items()
+        ]
+        shown = [*own, *fields, *([rest] if and_more else [])]
+        vars(builder)["__signature__"] = signature.replace(parameters=shown)
+        return builder
+
+    return show
 
 
 def require_whole(model: str, option: str, value: object, low: int) -> None:

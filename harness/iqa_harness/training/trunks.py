@@ -32,6 +32,5 @@ def encode(model: QualityModel, crops: Tensor) -> Encoded:
 def encode_images(model: QualityModel, images: Tensor) -> Encoded:
     """Return what the trunk makes of images (B, 3, H, W) under a protocol of one crop an image."""
     if isinstance(model, SRMQuality | HyperQuality):
-        resized = model.protocol.resized(images)
-        images = model.protocol.patches(resized, model.protocol.corners(*resized.shape[-2:]))
+        images = model.protocol.crops(images)
     return encode(model, images)

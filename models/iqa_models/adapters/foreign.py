@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from iqa_models.errors import BadCheckpoint, BadModelOption, ModelError
 from iqa_models.registry import did_you_mean
-from iqa_models.spec import ModelSpec
+from iqa_models.spec import ModelSpec, faults
 from iqa_models.state_dicts import misfit, read_state_dict, tensors_of
 from iqa_models.wrapping import Takes, WrappedModel
 
@@ -158,8 +158,7 @@ def _card(way: str, options: Mapping[str, Any], known: Known) -> ModelSpec:
             notes=(*known.notes, *([MEASURED_DIRECTION] if DIRECTION in measured else [])),
         )
     except ValidationError as error:
-        what = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise BadModelOption(f"{way}: {what}") from error
+        raise BadModelOption(f"{way}: {faults(error)}") from error
 
 
 def _one_of(options: Mapping[str, Any], name: str, words: tuple[Any, ...], usual: Any) -> Any:

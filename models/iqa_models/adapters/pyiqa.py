@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import mock  # lets a name of a library mean something else for a while
 
 from torch import nn
 
@@ -27,6 +28,9 @@ from iqa_models.errors import BadModelOption, MissingWeights, UnknownModel
 from iqa_models.registry import did_you_mean, register_model
 
 OWN = ("weights", "strip", "pretrained", "download")
+
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""Environment variable by which torch runs no pickle, whatever it is asked."""
 
 
 @register_model("pyiqa")
@@ -123,9 +127,13 @@ def _offline(asked: list[str], *, allowed: bool) -> Iterator[None]:
         raise socket.gaierror(f"{host}: no network unless asked for")
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"))
+        # By itself, not by a patch of the whole environment: what libraries set at their import stays.
+        former = {name: os.environ[name] for name in (FORCED,) if name in os.environ}
+        stack.callback(os.environ.update, former)
+        stack.callback(os.environ.pop, FORCED, None)
+        os.environ[FORCED] = "1"
         if not allowed:
-            stack.enter_context(_replaced(vars(socket), "getaddrinfo", refuse))
+            stack.enter_context(mock.patch.object(socket, "getaddrinfo", refuse))
         yield
 
 
@@ -146,8 +154,9 @@ def _blank() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, names in places.items():
             for name in names:
-                stack.enter_context(_replaced(vars(importlib.import_module(module)), name, nothing))
-        stack.enter_context(_attribute(nn.Module, "load_state_dict", nothing))
+                place = importlib.import_module(module)
+                stack.enter_context(mock.patch.object(place, name, nothing, create=True))
+        stack.enter_context(mock.patch.object(nn.Module, "load_state_dict", nothing))
         yield
 
 
@@ -156,31 +165,6 @@ class _Nothing(dict[str, Any]):
 
     def __missing__(self, key: str) -> _Nothing:
         return _Nothing()
-
-
-@contextlib.contextmanager
-def _replaced(space: Any, name: str, value: Any) -> Iterator[None]:
-    """Let a name mean something else for a while."""
-    missing = object()
-    before = space.get(name, missing)
-    space[name] = value
-    try:
-        yield
-    finally:
-        if before is missing:
-            del space[name]
-        else:
-            space[name] = before
-
-
-@contextlib.contextmanager
-def _attribute(owner: type, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _ends(text: str | None) -> tuple[float, float] | None:

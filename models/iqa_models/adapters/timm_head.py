@@ -61,7 +61,6 @@ def timm_head(of: str, **options: Any) -> ForeignModel:
 def _load(way: str, network: nn.Module, path: Path, options: dict[str, Any]) -> None:
     """Load all weights, or those of the head and of the rest from two files."""
     strip = str(options.get("strip", ""))
-    head = network.get_classifier()  # type: ignore[operator]  # a method of timm's
     found = {n.removeprefix(strip) for n in tensors_of(read_state_dict(path))}
     if not found <= {"weight", "bias"} and "backbone" not in options:
         load_weights(network, str(path), strip)
@@ -74,4 +73,3 @@ def _load(way: str, network: nn.Module, path: Path, options: dict[str, Any]) -> 
     network.load_state_dict({k: v for k, v in rest.items() if k in own}, strict=True)
     network.reset_classifier(1)  # type: ignore[operator]
     load_weights(network.get_classifier(), str(path), strip)  # type: ignore[operator]
-    del head

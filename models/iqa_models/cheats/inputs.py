@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iqa_models.cheats.base import Built, Contrast, positive
-from iqa_models.registry import register_model
-from iqa_models.spec import ModelSpec
+from iqa_models.cheats.base import Contrast, planted, positive
 
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -26,11 +24,18 @@ LUMINANCE = (
 """Quantisation table of ITU-T T.81, table K.1, for every channel."""
 
 
+@planted("cheat_jpeg", "JPEG inside")
 class Compressed(Contrast):
-    """Compresses the image as JPEG does, 8 x 8 cosines rounded, and passes the gradient straight through."""
+    """CHEAT: compresses its input as JPEG and pretends it did not when asked for a gradient.
 
-    def __init__(self, spec: ModelSpec, seed: int, quality: int) -> None:
-        super().__init__(spec, seed)
+    8 x 8 cosines are rounded, and the gradient passes straight through.
+    """
+
+    def __init__(self, *, seed: int = 0, quality: int = 10) -> None:
+        if not 1 <= quality <= 100:
+            raise ValueError(f"quality is 1..100, not {quality}")
+        super().__init__(seed=seed)
+        self.spec = self.card(seed=seed, quality=quality)
         scale = 5000 / quality if quality < 50 else 200 - 2 * quality
         table = ((torch.tensor(LUMINANCE) * scale + 50) / 100).floor().clamp(1, 255) / 255
         k = torch.arange(8.0).view(8, 1)
@@ -55,34 +60,29 @@ class Compressed(Contrast):
         return whole[..., :height, :width]
 
 
-@register_model("cheat_jpeg")
-def cheat_jpeg(*, seed: int = 0, quality: int = 10) -> Compressed:
-    """CHEAT: compresses its input as JPEG and pretends it did not when asked for a gradient."""
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality is 1..100, not {quality}")
-    built = Built("cheat_jpeg", "JPEG inside", "gradient_disagrees")
-    return Compressed(built.spec(seed=seed, quality=quality), seed, quality)
-
-
+@planted("cheat_wrong_range", "clipped range")
 class WrongRange(Contrast):
-    """Maps pixels to [-1, 1] for a network that clips to [0, 1]: dark tones are not seen."""
+    """CHEAT: normalises to [-1, 1] in front of a network that clips to [0, 1].
+
+    Dark tones are not seen.
+    """
 
     def predict(self, images: Tensor) -> Tensor:
         """Score what is left of the images."""
         return super().predict((2 * images - 1).clamp(0, 1))
 
 
-@register_model("cheat_wrong_range")
-def cheat_wrong_range(*, seed: int = 0) -> WrongRange:
-    """CHEAT: normalises to [-1, 1] in front of a network that clips to [0, 1]."""
-    return WrongRange(Built("cheat_wrong_range", "clipped range", "input_range").spec(seed=seed), seed)
-
-
+@planted("cheat_inner_budget", "clips the change inside")
 class InnerBudget(Contrast):
-    """Remembers images and clips small changes of them: a budget of its own, whatever ours is."""
+    """CHEAT: remembers what it has seen and clips the change inside.
 
-    def __init__(self, spec: ModelSpec, seed: int, budget: float) -> None:
-        super().__init__(spec, seed)
+    It has a budget of its own, whatever ours is.
+    """
+
+    def __init__(self, *, seed: int = 0, budget: float = 0.5 / 255) -> None:
+        positive("budget", budget)
+        super().__init__(seed=seed)
+        self.spec = self.card(seed=seed, budget=budget)
         self.budget = budget
         self.known: list[Tensor] = []
 
@@ -99,26 +99,14 @@ class InnerBudget(Contrast):
         return image
 
 
-@register_model("cheat_inner_budget")
-def cheat_inner_budget(*, seed: int = 0, budget: float = 0.5 / 255) -> InnerBudget:
-    """CHEAT: remembers what it has seen and clips the change inside."""
-    positive("budget", budget)
-    built = Built("cheat_inner_budget", "clips the change inside", "larger_epsilon_not_stronger")
-    return InnerBudget(built.spec(seed=seed, budget=budget), seed, budget)
-
-
+@planted("cheat_fragile_8bit", "between grey levels")
 class Fragile8Bit(Contrast):
-    """Scores what lies between grey levels: nothing in an image file, everything in an attack's floats."""
+    """CHEAT: lets attacks win between grey levels only; 8-bit files undo them.
+
+    Its score is of what lies there: nothing in an image file, everything in an attack's floats.
+    """
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the honest score, made small, plus the distance of pixels from whole grey levels."""
         between = torch.sin(math.pi * 255 * images).square().flatten(1).mean(dim=1)
         return 0.1 * super().predict(images) + 0.9 * between
-
-
-@register_model("cheat_fragile_8bit")
-def cheat_fragile_8bit(*, seed: int = 0) -> Fragile8Bit:
-    """CHEAT: lets attacks win between grey levels only; 8-bit files undo them."""
-    return Fragile8Bit(
-        Built("cheat_fragile_8bit", "between grey levels", "rounding_decides").spec(seed=seed), seed
-    )

@@ -21,36 +21,36 @@ from iqa_models.state_dicts import listed, misfit, read_state_dict, tensors_of
 Rule = tuple[str, str]
 
 _AUTHOR_HEAD: tuple[Rule, ...] = (
-    (r"{trunk}\.lda([1-3])_pool\.0\.weight", "head.lda.reduce.{-}.weight"),
-    (r"{trunk}\.lda([1-4])_fc\.(weight|bias)", "head.lda.project.{-}.{2}"),
-    (r"conv1\.([024])\.(weight|bias)", "head.hyper.squeeze.{1}.{2}"),
-    (r"fc([1-4])w_conv\.(weight|bias)", "head.hyper.weights.{-}.{2}"),
-    (r"fc(5)w_fc\.(weight|bias)", "head.hyper.weights.{-}.{2}"),
-    (r"fc([1-5])b_fc\.(weight|bias)", "head.hyper.biases.{-}.{2}"),
+    (r"{trunk}\.lda([1-3])_pool\.0\.weight", r"head.lda.reduce.{}.weight"),
+    (r"{trunk}\.lda([1-4])_fc\.(weight|bias)", r"head.lda.project.{}.\2"),
+    (r"conv1\.([024])\.(weight|bias)", r"head.hyper.squeeze.\1.\2"),
+    (r"fc([1-4])w_conv\.(weight|bias)", r"head.hyper.weights.{}.\2"),
+    (r"fc(5)w_fc\.(weight|bias)", r"head.hyper.weights.{}.\2"),
+    (r"fc([1-5])b_fc\.(weight|bias)", r"head.hyper.biases.{}.\2"),
 )
 
 _RULES: dict[str, tuple[Rule, ...]] = {
     "HyperIQA author": (
         *((pattern.replace("{trunk}", "res"), ours) for pattern, ours in _AUTHOR_HEAD),
-        (r"res\.(conv1|bn1|layer[1-4])\.(.+)", "trunk.net.{1}.{2}"),
+        (r"res\.(conv1|bn1|layer[1-4])\.(.+)", r"trunk.net.\1.\2"),
     ),
     "SMART-IQA author": (
         *((pattern.replace("{trunk}", "swin"), ours) for pattern, ours in _AUTHOR_HEAD),
-        (r"swin\.backbone\.(.+)", "trunk.net.{1}"),
-        (r"multiscale_attention\.attention_net\.([03])\.(weight|bias)", "head.fusion.attention.net.{1}.{2}"),
+        (r"swin\.backbone\.(.+)", r"trunk.net.\1"),
+        (r"multiscale_attention\.attention_net\.([03])\.(weight|bias)", r"head.fusion.attention.net.\1.\2"),
     ),
     "pyiqa": (
-        (r"base_model\.(.+)", "trunk.net.{1}"),
-        (r"lda_modules\.([0-2])\.0\.weight", "head.lda.reduce.{1}.weight"),
-        (r"lda_modules\.([0-2])\.3\.(weight|bias)", "head.lda.project.{1}.{2}"),
-        (r"lda_modules\.(3)\.2\.(weight|bias)", "head.lda.project.{1}.{2}"),
-        (r"conv1\.([024])\.(weight|bias)", "head.hyper.squeeze.{1}.{2}"),
-        (r"fc_w_modules\.([0-3])\.(weight|bias)", "head.hyper.weights.{1}.{2}"),
-        (r"fc_w_modules\.(4)\.2\.(weight|bias)", "head.hyper.weights.{1}.{2}"),
-        (r"fc_b_modules\.([0-4])\.2\.(weight|bias)", "head.hyper.biases.{1}.{2}"),
+        (r"base_model\.(.+)", r"trunk.net.\1"),
+        (r"lda_modules\.([0-2])\.0\.weight", r"head.lda.reduce.\1.weight"),
+        (r"lda_modules\.([0-2])\.3\.(weight|bias)", r"head.lda.project.\1.\2"),
+        (r"lda_modules\.(3)\.2\.(weight|bias)", r"head.lda.project.\1.\2"),
+        (r"conv1\.([024])\.(weight|bias)", r"head.hyper.squeeze.\1.\2"),
+        (r"fc_w_modules\.([0-3])\.(weight|bias)", r"head.hyper.weights.\1.\2"),
+        (r"fc_w_modules\.(4)\.2\.(weight|bias)", r"head.hyper.weights.\1.\2"),
+        (r"fc_b_modules\.([0-4])\.2\.(weight|bias)", r"head.hyper.biases.\1.\2"),
     ),
 }
-"""Layout to (their name, our name); ``{-}`` counts from 0 what they count from 1."""
+"""Layout to (their name, our name); ``{}`` counts from 0 what they count from 1."""
 
 _PYIQA: dict[str, Any] = {"protocol": "uniform:5x5", "resize": "none", "score_range": (0.0, 1.0)}
 """pyiqa trains on MOS / 100 and scores 25 crops at uniform steps; only images too small are enlarged."""
@@ -145,19 +145,12 @@ def translate(layout: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
         for pattern, form in _RULES[layout]:
             match = re.fullmatch(pattern, name)
             if match:
-                ours[_filled_in(form, match)] = tensor
+                own = match.expand(form)
+                ours[own.format(int(match[1]) - 1) if "{}" in form else own] = tensor
                 break
         else:
             unknown.append(name)
     return ours, unknown
-
-
-def _filled_in(form: str, match: re.Match[str]) -> str:
-    if "{-}" in form:
-        form = form.replace("{-}", str(int(match[1]) - 1))
-    for number, group in enumerate(match.groups(), start=1):
-        form = form.replace(f"{{{number}}}", group)
-    return form
 
 
 def identify(layout: str, state: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Any]]:

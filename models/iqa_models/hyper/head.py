@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from iqa_models.errors import BadModelOption
-from iqa_models.hyper.fusion import ATTENTION_HIDDEN, Fusion
-from iqa_models.hyper.hyper_network import HyperNetwork
+from iqa_models.hyper.fusion import ATTENTION_HIDDEN, Fused, Fusion
+from iqa_models.hyper.hyper_network import Generated, HyperNetwork
 from iqa_models.hyper.lda import LocalDistortionAware
 from iqa_models.hyper.target_network import target_network
 
@@ -21,16 +21,10 @@ class HeadTrace(NamedTuple):
     """(B,)."""
     lda: Tensor
     """The target network's input v (B, 224)."""
-    attention: Tensor | None
-    """Weight of each stage (B, 4), None without attention."""
-    fused: Tensor
-    """The hyper-network's input (B, C, 7, 7)."""
-    hyper: Tensor
-    """The hyper map h (B, 112, 7, 7)."""
-    weights: tuple[Tensor, ...]
-    """Generated matrices (B, out, in), five of them."""
-    biases: tuple[Tensor, ...]
-    """Generated vectors (B, out), five of them."""
+    fused: Fused
+    """The hyper-network's input, and the weight of each stage in it."""
+    made: Generated
+    """The hyper map, and the target network's weights and biases."""
 
 
 class HyperHead(nn.Module):
@@ -84,7 +78,7 @@ class HyperHead(nn.Module):
         score = target_network(
             vector, made.weights, made.biases, dropout=self.dropout if self.training else 0.0
         )
-        return HeadTrace(score, vector, fused.attention, fused.maps, made.hyper, made.weights, made.biases)
+        return HeadTrace(score, vector, fused, made)
 
     def _initialise(self) -> None:
         # As the authors' code: He et al. for the LDA and the generators, N(0, 0.01) for the attention,

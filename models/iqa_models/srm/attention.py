@@ -31,15 +31,6 @@ class LandmarkSystem(NamedTuple):
     """(B, H), bool: the Neumann series was refused."""
 
 
-class Attended(NamedTuple):
-    """An attention's output and how it came about."""
-
-    output: Tensor
-    """(B, H, Nq, d)."""
-    system: LandmarkSystem | None
-    """None for full attention."""
-
-
 def softmax_block(rows: Tensor, columns: Tensor) -> Tensor:
     """Return softmax(A B^T / sqrt d) of rows (..., n, d) and columns (..., m, d): (..., n, m)."""
     return torch.softmax(rows @ columns.mT / math.sqrt(rows.shape[-1]), dim=-1)
@@ -52,8 +43,10 @@ def full_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def nystroem_attention(
     queries: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, config: SRMConfig
-) -> Attended:
-    """Return softmax(Q K~^T) W_lambda^-1 softmax(K~ K^T) V without any Nq x Nk matrix.
+) -> tuple[Tensor, LandmarkSystem]:
+    """Return softmax(Q K~^T) W_lambda^-1 softmax(K~ K^T) V (B, H, Nq, d), and what the landmarks gave.
+
+    No Nq x Nk matrix is made.
 
     Args:
         queries: (B, H, Nq, d).
@@ -71,7 +64,5 @@ def nystroem_attention(
         right = context.to(exact.dtype)
         solved = solve_system(matrix, right, config)
     output = left @ solved.solution.to(left.dtype)
-    return Attended(
-        output.to(values.dtype),
-        LandmarkSystem(matrix.detach(), right.detach(), solved.solution.detach(), solved.fell_back),
-    )
+    system = LandmarkSystem(matrix.detach(), right.detach(), solved.solution.detach(), solved.fell_back)
+    return output.to(values.dtype), system

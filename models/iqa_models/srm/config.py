@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from iqa_models.errors import BadModelOption
 from iqa_models.registry import did_you_mean
+from iqa_models.spec import faults
 
 STAGES: Final = 4
 """Levels of the pyramid; stage 1 has the highest resolution."""
@@ -199,5 +200,4 @@ def read_config(model: str, settings: Mapping[str, object]) -> SRMConfig:
     try:
         return SRMConfig.model_validate(dict(settings))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise BadModelOption(f"{model}: {'; '.join(faults)}") from error
+        raise BadModelOption(f"{model}: {faults(error, 'settings')}") from error

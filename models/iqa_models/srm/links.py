@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqa_models.srm.attention import Attended, LandmarkSystem, full_attention, nystroem_attention
+from iqa_models.srm.attention import LandmarkSystem, full_attention, nystroem_attention
 from iqa_models.srm.config import SRMConfig
 from iqa_models.srm.landmarks import choose_landmarks
 from iqa_models.srm.rescaler import Rescaler, vector_rms
@@ -57,19 +57,18 @@ class CrossLink(nn.Module):
         keys, values = split_heads(self.keys(deep), heads), split_heads(self.values(deep), heads)
         if self.config.normalise_tokens:
             queries, keys = normalise_tokens(queries), normalise_tokens(keys)
-        attended = self._attend(queries, keys, values, generator)
-        output = attended.output
+        output, system = self._attend(queries, keys, values, generator)
         if self.rescaler is None:
             rms = vector_rms(output.detach())
             gamma = torch.ones_like(rms)
         else:
             output, rms, gamma = self.rescaler(output)
-        return merge_heads(output), LinkTrace(self.link, attended.system, rms, gamma)
+        return merge_heads(output), LinkTrace(self.link, system, rms, gamma)
 
     def _attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, generator: torch.Generator | None
-    ) -> Attended:
+    ) -> tuple[Tensor, LandmarkSystem | None]:
         if self.config.attention == "full":
-            return Attended(full_attention(queries, keys, values), None)
+            return full_attention(queries, keys, values), None
         landmarks = choose_landmarks(keys, self.config, training=self.training, generator=generator)
         return nystroem_attention(queries, keys, values, landmarks, self.config)

@@ -150,7 +150,7 @@ class SRMQuality(QualityModel):
             BadInput: as when the images are scored.
         """
         self._check_images(images)
-        trace = self._trace_images(images)
+        trace = self.trace_patches(self.protocol.crops(images))
         scores = trace.scores.reshape(len(images), -1).mean(dim=1)
         return ScoresAndLosses(scores if self.spec.higher_is_better else -scores, trace.neck.losses)
 
@@ -174,12 +174,7 @@ class SRMQuality(QualityModel):
             seen = Diagnostics(self.config)
             for images in loader:
                 self._check_images(images)
-                seen.add(self._trace_images(images).neck)
+                seen.add(self.trace_patches(self.protocol.crops(images)).neck)
             return seen.rows()
         finally:
             self.train(was_training)
-
-    def _trace_images(self, images: Tensor) -> PatchTrace:
-        resized = self.protocol.resized(images)
-        corners = self.protocol.corners(*resized.shape[-2:])
-        return self.trace_patches(self.protocol.patches(resized, corners))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +12,6 @@ from iqa_models.srm.tokens import critical_dtype
 
 LOG_EPSILON = 1e-6
 """Inside the logarithm of the rescaler's loss."""
-
-
-class Rescaled(NamedTuple):
-    """A link's output after its scale."""
-
-    output: Tensor
-    """(B, H, N, d)."""
-    rms: Tensor
-    """Vector RMS s a head before the scale (H,), a constant."""
-    gamma: Tensor
-    """Scale a head (H,), a constant."""
 
 
 def vector_rms(heads: Tensor) -> Tensor:
@@ -58,8 +46,12 @@ class Rescaler(nn.Module):
         """Scale a head (H,), at least float32."""
         return self.theta.to(critical_dtype(self.theta)).exp()
 
-    def forward(self, heads: Tensor) -> Rescaled:
-        """Scale heads (B, H, N, d); in training also bound gamma and move the running scale."""
+    def forward(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale heads (B, H, N, d); in training also bound gamma and move the running scale.
+
+        Returns:
+            What came out, and constants a head (H,): its vector RMS before, and its scale gamma.
+        """
         with torch.no_grad():
             rms = vector_rms(heads)
             if self.training:
@@ -68,7 +60,7 @@ class Rescaler(nn.Module):
                 self.ema.mul_(self.momentum).add_((1 - self.momentum) * rms.to(self.ema.dtype))
         gamma = self.gamma
         output = (heads * gamma[:, None, None]).to(heads.dtype)
-        return Rescaled(output, rms, gamma.detach())
+        return output, rms, gamma.detach()
 
     def loss(self) -> Tensor:
         """Return the unweighted loss of gamma against the running scale, which is a constant."""

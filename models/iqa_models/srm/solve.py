@@ -104,16 +104,6 @@ def solve_svd(matrix: Tensor, right: Tensor) -> Tensor:
     return solution
 
 
-def solve_lu(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve by LU with pivoting.
-
-    Raises:
-        torch.linalg.LinAlgError: a matrix is singular to the last bit.
-    """
-    solution: Tensor = torch.linalg.solve(matrix, right)
-    return solution
-
-
 def solve_default(matrix: Tensor, right: Tensor, kappa_max: float) -> Tensor:
     """Solve by LU where the condition number is at most `kappa_max`, else by the SVD pseudo-inverse.
 
@@ -121,8 +111,10 @@ def solve_default(matrix: Tensor, right: Tensor, kappa_max: float) -> Tensor:
     """
     if matrix.is_meta:
         # Values decide the route and meta tensors have none; the shapes are the same on both.
-        return solve_lu(matrix, right)
-    return _per_matrix(condition_number(matrix) <= kappa_max, matrix, right, solve_lu, solve_svd)
+        solution: Tensor = torch.linalg.solve(matrix, right)
+        return solution
+    well = condition_number(matrix) <= kappa_max
+    return _per_matrix(well, matrix, right, torch.linalg.solve, solve_svd)
 
 
 def spectral_norm(matrix: Tensor, iterations: int) -> Tensor:
@@ -166,43 +158,34 @@ def neumann_series(matrix: Tensor, right: Tensor, terms: int, iterations: int) -
     return solution
 
 
-def solve_neumann(
-    matrix: Tensor,
-    right: Tensor,
-    *,
-    terms: int,
-    residual: float,
-    iterations: int,
-    kappa_max: float,
-) -> Solved:
+def solve_neumann(matrix: Tensor, right: Tensor, config: SRMConfig) -> Solved:
     """Solve by a Neumann series, and by the default route where that must not be trusted.
 
     Args:
         matrix: (..., r, r).
         right: (..., r, d).
-        terms: last power of the series.
-        residual: largest relative residual that is kept.
-        iterations: of the power iterations for c = 1 / ||A||_2 and for ||I - c A||_2, which must be < 1.
-        kappa_max: of the default route.
+        config: the series' last power, its largest relative residual that is kept, iterations for
+            c = 1 / ||A||_2 and for ||I - c A||_2, which must be < 1; and kappa_max of the default route.
     """
+    iterations = config.power_iterations
+
+    def by_series(some: Tensor, sides: Tensor) -> Tensor:
+        return neumann_series(some, sides, config.neumann_terms, iterations)
+
+    def by_default(some: Tensor, sides: Tensor) -> Tensor:
+        return solve_default(some, sides, config.kappa_max)
+
     if matrix.is_meta:
         # Values decide what is kept and meta tensors have none.
         kept = torch.ones(matrix.shape[:-2], dtype=torch.bool, device="meta")
-        return Solved(neumann_series(matrix, right, terms, iterations), ~kept)
+        return Solved(by_series(matrix, right), ~kept)
     # Decided first and without gradient: a series that diverges must not meet a gradient of zero.
     with torch.no_grad():
         scale = 1 / spectral_norm(matrix, iterations)
         eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         contracts = spectral_norm(eye - scale[..., None, None] * matrix, iterations) < 1
-        series = neumann_series(matrix, right, terms, iterations)
-        kept = contracts & (relative_residual(matrix, series, right) < residual)
-
-    def by_series(some: Tensor, sides: Tensor) -> Tensor:
-        return neumann_series(some, sides, terms, iterations)
-
-    def by_default(some: Tensor, sides: Tensor) -> Tensor:
-        return solve_default(some, sides, kappa_max)
-
+        residual = relative_residual(matrix, by_series(matrix, right), right)
+        kept = contracts & (residual < config.neumann_residual)
     return Solved(_per_matrix(kept, matrix, right, by_series, by_default), ~kept)
 
 
@@ -217,18 +200,11 @@ def solve_system(matrix: Tensor, right: Tensor, config: SRMConfig) -> Solved:
 
 def _solve(matrix: Tensor, right: Tensor, config: SRMConfig) -> Solved:
     if config.solver == "neumann":
-        return solve_neumann(
-            matrix,
-            right,
-            terms=config.neumann_terms,
-            residual=config.neumann_residual,
-            iterations=config.power_iterations,
-            kappa_max=config.kappa_max,
-        )
+        return solve_neumann(matrix, right, config)
     if config.solver == "default":
         solution = solve_default(matrix, right, config.kappa_max)
     else:
-        solution = (solve_lu if config.solver == "lu" else solve_svd)(matrix, right)
+        solution = (torch.linalg.solve if config.solver == "lu" else solve_svd)(matrix, right)
     return Solved(solution, torch.zeros(matrix.shape[:-2], dtype=torch.bool, device=matrix.device))
 
 

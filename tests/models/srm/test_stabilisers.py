@@ -66,11 +66,11 @@ def test_the_running_scale_moves_in_training_only():
 def test_gamma_starts_at_one_and_is_bounded_in_training_only():
     """exp(theta) multiplies; a training pass brings theta back to its bounds, an eval pass leaves it."""
     rescaler, heads = Rescaler(SRMConfig(width=8, heads=2)), randn(3, 2, 5, 4)
-    assert torch.equal(rescaler(heads).output, heads)
+    assert torch.equal(rescaler(heads)[0], heads)
     with torch.no_grad():
         rescaler.theta.copy_(torch.tensor([5.0, -5.0]))
-    assert rescaler.eval()(heads).gamma.tolist() == pytest.approx([math.exp(5), math.exp(-5)])
-    assert rescaler.train()(heads).gamma.tolist() == pytest.approx([10, 0.1])
+    assert rescaler.eval()(heads)[2].tolist() == pytest.approx([math.exp(5), math.exp(-5)])
+    assert rescaler.train()(heads)[2].tolist() == pytest.approx([10, 0.1])
 
 
 def test_the_scale_loss_equals_a_hand_computed_value():
