@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
-from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
+from iqa_harness.data.image_set import SPLITS, DataCard, ImageRecord, ImageSet
 from iqa_harness.data.listing import Entry, Folder, Listing, number, refuse
 from iqa_harness.errors import DataError
-
-_SPLITS = ("train", "val", "test")
 
 
 class ArrayImageSet(ImageSet):
@@ -79,8 +77,7 @@ class ArrayImageSet(ImageSet):
         for image in pixels:
             image.setflags(write=False)
         records = [
-            ImageRecord(e.image_id, e.mos, e.split, e.reference, None, None, pixel_sha256(image))
-            for e, image in zip(listing.entries, pixels, strict=True)
+            entry.record(pixel_sha256(image)) for entry, image in zip(listing.entries, pixels, strict=True)
         ]
         card = DataCard(
             name=name,
@@ -123,8 +120,8 @@ def _check(listing: Listing, images: Sequence[NDArray[np.uint8]]) -> None:
             listing.find(entry.where, "pixels", f"{form} has no pixel")
         if not np.isfinite(entry.mos):
             listing.find(entry.where, "label", f"mos {entry.mos} is not a finite number")
-        if entry.split not in _SPLITS:
-            listing.find(entry.where, "split", f"split {entry.split!r} is none of {', '.join(_SPLITS)}")
+        if entry.split not in SPLITS:
+            listing.find(entry.where, "split", f"split {entry.split!r} is none of {', '.join(SPLITS)}")
         if seen.setdefault(entry.image_id, entry.where) != entry.where:
             listing.find(entry.where, "duplicate", f"id {entry.image_id!r} is that of {seen[entry.image_id]}")
     listing.leaks()

@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
+from iqa_harness.data.image_set import ImageRecord
 from iqa_harness.errors import DataError
 
 SHOWN = 50
@@ -50,6 +51,12 @@ class Entry(NamedTuple):
     level: int | None = None
     split: str = ""
     """train, val or test by the set's own lists; empty if they do not say."""
+
+    def record(self, sha256: str) -> ImageRecord:
+        """Return what a set keeps of it, with the hash of its pixels."""
+        return ImageRecord(
+            self.image_id, self.mos, self.split, self.reference, self.distortion, self.level, sha256
+        )
 
 
 @dataclass

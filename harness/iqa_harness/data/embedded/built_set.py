@@ -7,16 +7,17 @@ record is damage, and is reported.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,36 +96,29 @@ class StoredImageSet(ImageSet):
         return {**self.__dict__, "_map": None}
 
 
-class PixelWriter:
-    """Writes `pixels.npy` row by row, from several threads, through a file rather than a map.
+WriteRow: TypeAlias = "Callable[[int, NDArray[np.uint8]], None]"
+"""Writes the pixels (H, W, 3) of one row."""
+
+
+@contextlib.contextmanager
+def pixel_writer(folder: Path, shape: tuple[int, int, int, int]) -> Iterator[WriteRow]:
+    """Yield what writes `pixels.npy` row by row, from several threads, through a file rather than a map.
 
     A full disk is then an error message; writing through a map would end the process.
     """
+    lock = threading.Lock()
+    with (folder / _PIXELS).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
-        self._shape = shape
-        self._lock = threading.Lock()
-        self._file = (folder / _PIXELS).open("wb")
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
-        self._start = self._file.tell()
+        def write(row: int, pixels: NDArray[np.uint8]) -> None:
+            if pixels.shape != shape[1:] or pixels.dtype != np.uint8:
+                raise ValueError(f"row {row}: expected uint8 {shape[1:]}, got {pixels.dtype} {pixels.shape}")
+            with lock:
+                file.seek(start + row * pixels.nbytes)
+                file.write(np.ascontiguousarray(pixels).data)
 
-    def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
-        """Write the pixels (H, W, 3) of one row."""
-        if pixels.shape != self._shape[1:] or pixels.dtype != np.uint8:
-            raise ValueError(
-                f"row {row}: expected uint8 {self._shape[1:]}, got {pixels.dtype} {pixels.shape}"
-            )
-        with self._lock:
-            self._file.seek(self._start + row * pixels.nbytes)
-            self._file.write(np.ascontiguousarray(pixels).data)
-
-    def __enter__(self) -> PixelWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        yield write
 
 
 def write_records(folder: Path, card: DataCard, records: Sequence[ImageRecord], recipe: object) -> None:

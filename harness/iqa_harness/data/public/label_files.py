@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -71,6 +72,22 @@ def _bare(text: str) -> str:
     return text.strip().strip("\u200b\u200c\u200d\u2060\ufeff").strip()
 
 
+def read_rows(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
+    """Read a label file as what its name ends in: an Excel file, a text of words, else a CSV file.
+
+    Args:
+        path: the file.
+        columns: those that it must have; all that a text has, in order.
+        sheet: of an Excel file.
+
+    Raises:
+        DataError: it cannot be read so.
+    """
+    if path.suffix == ".xlsx":
+        return read_sheet(path, columns, sheet)
+    return read_words(path, columns) if path.suffix == ".txt" else read_csv(path, columns)
+
+
 def read_csv(path: Path, required: Sequence[str]) -> list[Row]:
     """Read a CSV file as `read_table` does, whose rows must be whole.
 
@@ -131,9 +148,7 @@ def read_mat(path: Path, variable: str) -> list[Any]:
 
             near = did_you_mean(variable, shapes)
             raise DataError(f"{path}: no variable {variable!r}{near}; found: {', '.join(shapes) or 'none'}")
-        count = 1
-        for side in shapes[variable]:
-            count *= side
+        count = math.prod(shapes[variable])
         if count > _MOST_VALUES:
             raise DataError(f"{path}: {variable!r} holds {count} values; that is no label file")
         values = loadmat(path, variable_names=[variable])[variable]
@@ -160,9 +175,6 @@ def _unwrap(value: Any) -> Any:
 def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) -> list[Row]:
     """Read a sheet of an Excel file whose header row holds the required columns.
 
-    A file of the same name that ends in .csv is taken instead if it is there, so that openpyxl is
-    not needed.
-
     Args:
         path: the .xlsx file.
         required: columns; the first row that holds all of them is the header.
@@ -171,15 +183,12 @@ def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) ->
     Raises:
         DataError: openpyxl is missing, no Excel file, or no such sheet or header.
     """
-    text = path.with_suffix(".csv")
-    if text.is_file():
-        return read_csv(text, required)
     try:
         import openpyxl
     except ImportError as error:
         raise DataError(
             f"{path}: reading Excel files needs openpyxl (pip install 'iqa-harness[data]'); or save "
-            f"the sheet as {text.name} beside it"
+            f"the sheet as {path.stem}.csv beside it"
         ) from error
     try:
         with zipfile.ZipFile(path) as archive:
