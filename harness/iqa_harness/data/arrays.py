@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -15,18 +17,14 @@ from iqa_harness.data.listing import Entry, Folder, Listing, number, refuse
 from iqa_harness.errors import DataError
 
 
+@dataclass(eq=False, repr=False)
 class ArrayImageSet(ImageSet):
     """Images held in memory; `of` makes one of arrays and labels."""
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        pixels: Sequence[NDArray[np.uint8]],
-        card: DataCard,
-        fingerprint: str,
-    ) -> None:
-        self.records, self.pixels = tuple(records), tuple(pixels)
-        self.card, self.fingerprint = card, fingerprint
+    records: Sequence[ImageRecord]
+    pixels: Sequence[NDArray[np.uint8]]
+    card: DataCard
+    fingerprint: str
 
     @classmethod
     def of(
@@ -73,12 +71,12 @@ class ArrayImageSet(ImageSet):
         low, high = listing.label_range(mos_range)
         _check(listing, images)
         refuse(name, listing.findings)
-        pixels = [np.array(image) for image in images]
+        pixels = tuple(np.array(image) for image in images)
         for image in pixels:
             image.setflags(write=False)
-        records = [
+        records = tuple(
             entry.record(pixel_sha256(image)) for entry, image in zip(listing.entries, pixels, strict=True)
-        ]
+        )
         card = DataCard(
             name=name,
             label="MOS",
@@ -103,10 +101,10 @@ class ArrayImageSet(ImageSet):
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
-        chosen = list(indices)
-        return type(self)(
-            [self.records[i] for i in chosen], [self.pixels[i] for i in chosen], self.card, self.fingerprint
-        )
+        part = copy.copy(self)
+        part.records = tuple(self.records[i] for i in indices)
+        part.pixels = tuple(self.pixels[i] for i in indices)
+        return part
 
 
 def _check(listing: Listing, images: Sequence[NDArray[np.uint8]]) -> None:

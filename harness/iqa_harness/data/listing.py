@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -220,17 +222,12 @@ class Folder:
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
         """Return the names in a folder by what `alike` makes of them; none if it cannot be read."""
-        names = self._names.get(folder)
-        if names is None:
-            names = {}
-            try:
-                with os.scandir(folder) as found:
-                    for item in found:
-                        names.setdefault(alike(item.name), []).append(item.name)
-            except OSError:
-                names = {}
-            self._names[folder] = names
-        return names
+        if folder not in self._names:
+            names = self._names[folder] = defaultdict[str, list[str]](list)
+            with contextlib.suppress(OSError):
+                for item in folder.iterdir():
+                    names[alike(item.name)].append(item.name)
+        return self._names[folder]
 
     def portable(self, name: str) -> str:
         """Return a relative path with slashes where it was written with backslashes, as on Windows."""

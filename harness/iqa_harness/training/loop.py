@@ -59,8 +59,6 @@ def train(
     *,
     backbone_weights: Path | str | None = None,
     run: RunOptions | None = None,
-    progress: bool = False,
-    overwrite: bool = False,
 ) -> Path:
     """Train a model on the ``train`` split, choose the epoch on ``val``, write a checkpoint.
 
@@ -75,8 +73,6 @@ def train(
         out: the checkpoint's folder; logs and, while unfinished, the run's state lie there too.
         backbone_weights: file the trunk starts from, instead of what the settings say.
         run: how the run is carried out.
-        progress: same as in `run`.
-        overwrite: same as in `run`.
 
     Returns:
         `out`, now a checkpoint.
@@ -87,7 +83,7 @@ def train(
         ModelError: the model cannot be built, or a checkpoint in `out` is damaged.
         DataError: an image cannot be read.
     """
-    run = run or RunOptions(progress=progress, overwrite=overwrite)
+    run = run or RunOptions()
     check_device(config, torch.device(run.device))
     _check_splits(config, data)
     identity = run_identity(config, data, backbone_weights)

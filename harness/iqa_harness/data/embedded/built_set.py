@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -32,24 +32,18 @@ _BUILDING = ".building-"
 _STALE_SECONDS = 24 * 3600
 
 
+@dataclass(eq=False, repr=False)
 class StoredImageSet(ImageSet):
     """Images of one size in a published folder; pixels are checked against their record when first read."""
 
-    def __init__(
-        self,
-        folder: Path,
-        card: DataCard,
-        fingerprint: str,
-        records: Sequence[ImageRecord],
-        rows: Sequence[int],
-    ) -> None:
-        self.folder = folder
-        self.card = card
-        self.fingerprint = fingerprint
-        self.records = tuple(records)
-        self._rows = tuple(rows)
-        self._map: NDArray[np.uint8] | None = None
-        self._verified: set[int] = set()
+    folder: Path
+    card: DataCard
+    fingerprint: str
+    records: Sequence[ImageRecord]
+    rows: Sequence[int]
+    """Where each image stands in the file."""
+    _map: NDArray[np.uint8] | None = field(default=None, init=False)
+    _verified: set[int] = field(default_factory=set, init=False)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`.
@@ -57,7 +51,7 @@ class StoredImageSet(ImageSet):
         Raises:
             DataError: if the file cannot be mapped or the pixels are not those of the record.
         """
-        row, record = self._rows[index], self.records[index]
+        row, record = self.rows[index], self.records[index]
         if self._map is None:
             self._map = self._open()
         pixels = np.array(self._map[row])
@@ -74,7 +68,7 @@ class StoredImageSet(ImageSet):
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
         part = copy.copy(self)
         part.records = tuple(self.records[i] for i in indices)
-        part._rows = tuple(self._rows[i] for i in indices)
+        part.rows = tuple(self.rows[i] for i in indices)
         return part
 
     def _open(self) -> NDArray[np.uint8]:
@@ -85,7 +79,7 @@ class StoredImageSet(ImageSet):
             raise DataError(
                 f"{path}: cannot be read ({error}); delete {self.folder} to build it again"
             ) from error
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[0] <= max(self._rows, default=0):
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[0] <= max(self.rows, default=0):
             raise DataError(
                 f"{path}: holds {pixels.dtype} {pixels.shape}; delete {self.folder} to build it again"
             )
@@ -209,7 +203,7 @@ def _open_folder(folder: Path, card: DataCard) -> StoredImageSet:
     try:
         manifest = _read_manifest(folder) or {}
         entries = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
-        records = [ImageRecord(**entry) for entry in entries]
+        records = tuple(ImageRecord(**entry) for entry in entries)
         fingerprint = set_fingerprint(card.name, card.mos_range, records)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged from error

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -27,6 +28,7 @@ _PLAIN: Final = frozenset({".bmp", ".ppm"})
 """Files that hold their pixels as they are: nothing is saved by a copy of them."""
 
 
+@dataclass(eq=False, repr=False)
 class FileImageSet(ImageSet):
     """Images in files, decoded when read and checked against the pixels seen at opening.
 
@@ -34,28 +36,14 @@ class FileImageSet(ImageSet):
     happens to the file meanwhile (`data check` reads the files).
     """
 
-    def __init__(
-        self,
-        root: Path,
-        card: DataCard,
-        fingerprint: str,
-        records: Sequence[ImageRecord],
-        files: Sequence[Path],
-        raw_labels: Sequence[float],
-        cache: PixelCache | None = None,
-    ) -> None:
-        self.root = root
-        self.card = card
-        self.fingerprint = fingerprint
-        self.records = tuple(records)
-        self.cache = cache
-        self._files = tuple(files)
-        self._raw = tuple(raw_labels)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Where each image lies."""
-        return self._files
+    root: Path
+    card: DataCard
+    fingerprint: str
+    records: Sequence[ImageRecord]
+    files: Sequence[Path]
+    """Where each image lies."""
+    raw_labels: Sequence[float]
+    cache: PixelCache | None = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`; see `decoding.read_image`.
@@ -75,23 +63,23 @@ class FileImageSet(ImageSet):
 
     def raw_label(self, index: int) -> float:
         """Return the label of image `index` as the label file has it."""
-        return self._raw[index]
+        return self.raw_labels[index]
 
     def subset(self, indices: Sequence[int]) -> FileImageSet:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
         part = copy.copy(self)
         part.records = tuple(self.records[i] for i in indices)
-        part._files = tuple(self._files[i] for i in indices)
-        part._raw = tuple(self._raw[i] for i in indices)
+        part.files = tuple(self.files[i] for i in indices)
+        part.raw_labels = tuple(self.raw_labels[i] for i in indices)
         return part
 
     def _cached(self, index: int) -> NDArray[np.uint8] | None:
-        if self.cache is None or self._files[index].suffix.lower() in _PLAIN:
+        if self.cache is None or self.files[index].suffix.lower() in _PLAIN:
             return None
         return self.cache.get(self.records[index].sha256)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        record, file = self.records[index], self._files[index]
+        record, file = self.records[index], self.files[index]
         pixels = read_image(file).pixels
         if pixel_sha256(pixels) != record.sha256:
             raise DataError(f"{file}: changed since the data set was opened")

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from iqa_errors.json_text import read_json
 from iqa_harness.errors import DataError
 
@@ -151,25 +153,15 @@ def read_mat(path: Path, variable: str) -> list[Any]:
         count = math.prod(shapes[variable])
         if count > _MOST_VALUES:
             raise DataError(f"{path}: {variable!r} holds {count} values; that is no label file")
-        values = loadmat(path, variable_names=[variable])[variable]
+        # Squeezed, a cell is the text or number in it, however deep MATLAB has wrapped it.
+        values = np.ravel(loadmat(path, variable_names=[variable], squeeze_me=True)[variable])
     except NotImplementedError as error:
         raise DataError(f"{path}: a MATLAB 7.3 file; save it as version 7 (save -v7)") from error
     except DataError:
         raise
     except Exception as error:  # the parser answers damage with almost any exception
         raise DataError(f"{path}: cannot be read as a MATLAB file ({error})") from error
-    return [_unwrap(value) for value in values.ravel()]
-
-
-def _unwrap(value: Any) -> Any:
-    """Return what a cell of a MATLAB cell array holds: a text or number in arrays of one element."""
-    while getattr(value, "size", None) == 1 and hasattr(value, "ravel"):
-        value = value.ravel()[0]
-        if not hasattr(value, "dtype") or value.dtype.kind != "O":
-            break
-    if hasattr(value, "item") and getattr(value, "size", 0) == 1:
-        value = value.item()
-    return value
+    return list(values.tolist())
 
 
 def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) -> list[Row]:

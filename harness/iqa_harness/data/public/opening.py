@@ -78,7 +78,7 @@ def open_files(opened: Opened, *, cache_dir: Path | str | None, progress: bool) 
     for text in told if progress else ():
         say(f"{card.name}: {text}", err=True)
     card = replace(card, remarks=(*card.remarks, *told))
-    records = [entry.record(digest) for entry, digest in zip(listing.entries, digests, strict=True)]
+    records = tuple(entry.record(digest) for entry, digest in zip(listing.entries, digests, strict=True))
     images = FileImageSet(
         listing.folder.root,
         card,
