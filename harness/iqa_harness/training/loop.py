@@ -18,11 +18,11 @@ from iqa_harness.errors import TrainingError
 from iqa_harness.machine.terminal import Meter
 from iqa_harness.measures.correlation import degenerate, srocc
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
-from iqa_harness.training.checkpoints import LAST, is_finished, sweep, write_checkpoints
+from iqa_harness.training.checkpoints import is_finished, sweep, write_checkpoints
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.figures import split_srocc
-from iqa_harness.training.logs import LOG, StepLog, write_epochs
+from iqa_harness.training.logs import StepLog, write_epochs
 from iqa_harness.training.maps import FrozenViews, frozen_views, require_cacheable
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.options import RunOptions
@@ -43,8 +43,6 @@ from iqa_harness.training.trunks import Encoded
 from iqa_harness.wording import in_words
 from iqa_models import MissingWeights, QualityModel, TimmRegressor, create_model
 from iqa_results.storage import write_whole
-
-__all__ = ["FAILURE", "LAST", "LOG", "RunOptions", "run_identity", "train"]
 
 PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""

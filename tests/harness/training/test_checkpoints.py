@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig
 from iqa_harness.training.checkpoints import _HALF, LAST, has_seen
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.loop import RunOptions, train
 from iqa_models import (
     LinearQuality,

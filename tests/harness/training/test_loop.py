@@ -11,9 +11,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, loop
-from iqa_harness.training.logs import STEP_LOG
-from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
+from iqa_harness.training import loop
+from iqa_harness.training.checkpoints import LAST
+from iqa_harness.training.config import TrainConfig
+from iqa_harness.training.logs import LOG, STEP_LOG
+from iqa_harness.training.loop import FAILURE, RunOptions, run_identity, train
 from iqa_harness.training.state import STATE, load_state
 from iqa_models import (
     BadCheckpoint,

@@ -5,7 +5,7 @@ import torch
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import Draws, score_crops, statistics_kept
 from iqa_harness.training.loop import train
 from iqa_harness.training.prepare import batch_norms

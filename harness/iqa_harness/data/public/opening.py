@@ -6,7 +6,7 @@ import fnmatch
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -170,9 +170,9 @@ def _open_layout(layout: Layout, source: DataSource) -> Opened:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder\n  {layout.fetch}")
     label = layout.label(source.options.get("label"))
-    reading = Reading(layout, label, root, source.options, Listing(Folder(root)))
-    if any(name in source.options for name in LISTS):
-        reading.options = {**source.options, "split": "lists"}
+    by_lists = any(name in source.options for name in LISTS)
+    options = {**source.options, "split": "lists"} if by_lists else source.options
+    reading = Reading(layout, label, root, options, Listing(Folder(root)))
     layout.read(reading)
     listing, labels = reading.listing, reading.label_files[0]
     if not listing.entries:
@@ -345,13 +345,12 @@ def _resize(source: DataSource) -> str | None:
     return rule
 
 
-def _unlabelled(listing: Listing, ordinary: Iterable[str]) -> None:
+def _unlabelled(listing: Listing, ordinary: Sequence[str]) -> None:
     """Remark on each image file beside the labelled ones that has no label."""
     labelled = {file for file in listing.files if file is not None}
-    patterns = tuple(ordinary)
     for folder in sorted({file.parent for file in labelled}):
         for file in sorted(folder.iterdir()):
             name = file.relative_to(listing.folder.root).as_posix()
-            known = file in labelled or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+            known = file in labelled or any(fnmatch.fnmatch(name, pattern) for pattern in ordinary)
             if file.suffix.lower() in _SUFFIXES and not known:
                 listing.remark(name, "unlabelled", "an image file that no label names")
