@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from iqa_harness.data import ImageSet, open_data
-from iqa_harness.training import changed, load_preset
+from iqa_harness.training.config import changed, load_preset
 from iqa_harness.training.environment import repeatable
 from iqa_harness.training.loop import RunOptions, train
 from iqa_harness.training.optimisers import create_optimiser

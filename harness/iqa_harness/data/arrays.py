@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -10,25 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
-from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
+from iqa_harness.data.image_set import SPLITS, DataCard, ImageRecord, ImageSet
 from iqa_harness.data.listing import Entry, Folder, Listing, number, refuse
 from iqa_harness.errors import DataError
 
-_SPLITS = ("train", "val", "test")
 
-
+@dataclass(eq=False, repr=False)
 class ArrayImageSet(ImageSet):
     """Images held in memory; `of` makes one of arrays and labels."""
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        pixels: Sequence[NDArray[np.uint8]],
-        card: DataCard,
-        fingerprint: str,
-    ) -> None:
-        self.records, self.pixels = tuple(records), tuple(pixels)
-        self.card, self.fingerprint = card, fingerprint
+    records: Sequence[ImageRecord]
+    pixels: Sequence[NDArray[np.uint8]]
+    card: DataCard
+    fingerprint: str
 
     @classmethod
     def of(
@@ -75,13 +71,12 @@ class ArrayImageSet(ImageSet):
         low, high = listing.label_range(mos_range)
         _check(listing, images)
         refuse(name, listing.findings)
-        pixels = [np.array(image) for image in images]
+        pixels = tuple(np.array(image) for image in images)
         for image in pixels:
             image.setflags(write=False)
-        records = [
-            ImageRecord(e.image_id, e.mos, e.split, e.reference, None, None, pixel_sha256(image))
-            for e, image in zip(listing.entries, pixels, strict=True)
-        ]
+        records = tuple(
+            entry.record(pixel_sha256(image)) for entry, image in zip(listing.entries, pixels, strict=True)
+        )
         card = DataCard(
             name=name,
             label="MOS",
@@ -106,10 +101,10 @@ class ArrayImageSet(ImageSet):
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
-        chosen = list(indices)
-        return type(self)(
-            [self.records[i] for i in chosen], [self.pixels[i] for i in chosen], self.card, self.fingerprint
-        )
+        part = copy.copy(self)
+        part.records = tuple(self.records[i] for i in indices)
+        part.pixels = tuple(self.pixels[i] for i in indices)
+        return part
 
 
 def _check(listing: Listing, images: Sequence[NDArray[np.uint8]]) -> None:
@@ -123,8 +118,8 @@ def _check(listing: Listing, images: Sequence[NDArray[np.uint8]]) -> None:
             listing.find(entry.where, "pixels", f"{form} has no pixel")
         if not np.isfinite(entry.mos):
             listing.find(entry.where, "label", f"mos {entry.mos} is not a finite number")
-        if entry.split not in _SPLITS:
-            listing.find(entry.where, "split", f"split {entry.split!r} is none of {', '.join(_SPLITS)}")
+        if entry.split not in SPLITS:
+            listing.find(entry.where, "split", f"split {entry.split!r} is none of {', '.join(SPLITS)}")
         if seen.setdefault(entry.image_id, entry.where) != entry.where:
             listing.find(entry.where, "duplicate", f"id {entry.image_id!r} is that of {seen[entry.image_id]}")
     listing.leaks()

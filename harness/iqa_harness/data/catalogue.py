@@ -8,17 +8,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from iqa_harness.data.embedded.recipes import (
-    Recipe,
-    core_recipe,
-    demo_recipe,
-    open_embedded,
-    small_recipe,
-    smoke_recipe,
-    study_recipe,
-)
+from iqa_harness.data.embedded.recipes import RECIPES, embedded_recipe, open_embedded
 from iqa_harness.data.hashing import set_fingerprint
-from iqa_harness.data.image_set import DataCard, ImageSet
+from iqa_harness.data.image_set import SPLITS, DataCard, ImageSet
 from iqa_harness.data.listing import Finding
 from iqa_harness.data.public.layout import Layout
 from iqa_harness.data.public.opening import JSON, check_files, open_files, read_source, read_table_source
@@ -39,14 +31,6 @@ ALLOWABLE: Final = (
 Data: TypeAlias = "str | Path | ImageSet | pd.DataFrame | Sequence[tuple[str | Path, float]]"
 """What `open_data` takes."""
 
-_EMBEDDED = {
-    "demo": demo_recipe,
-    "demo-small": small_recipe,
-    "demo-study": study_recipe,
-    "demo-core": core_recipe,
-    "smoke": smoke_recipe,
-}
-
 
 def list_data() -> list[DataCard]:
     """Return the cards of the sets that `open_data` can make from the packages installed; builds nothing.
@@ -54,10 +38,7 @@ def list_data() -> list[DataCard]:
     `demo`, `demo-small` and `demo-study` are missing from the list when one of their photographs is: opening
     them then gives `demo-core`.
     """
-    recipes: dict[str, Recipe] = {}
-    for make in _EMBEDDED.values():
-        recipe = make()
-        recipes[recipe.name] = recipe
+    recipes = {recipe.name: recipe for recipe in map(embedded_recipe, RECIPES)}
     return [recipe.card() for recipe in recipes.values()]
 
 
@@ -109,10 +90,10 @@ def open_data(
     for key, value in options.items():
         if given.setdefault(key, value) != value:
             raise DataError(f"data {str(source)!r}: option {key!r} is given twice")
-    if named.name in _EMBEDDED:
+    if named.name in RECIPES:
         if given:
             raise DataError(f"data set {named.name!r} is embedded: it has its own MOS range and no options")
-        return open_embedded(_EMBEDDED[named.name](), cache_dir=cache_dir, progress=progress)
+        return open_embedded(embedded_recipe(named.name), cache_dir=cache_dir, progress=progress)
     layouts = list_layouts()
     if named.name in layouts and "mos_range" in given:
         raise DataError(f"data set {named.name!r} has its own MOS range; state one for a CSV file only")
@@ -155,7 +136,7 @@ def _installed() -> dict[str, object]:
         return {}
     from iqa_models.entry_points import load_group  # loads torch, for nothing if there are none
 
-    own = {*_EMBEDDED, *LAYOUTS, JSON}
+    own = {*RECIPES, *LAYOUTS, JSON}
     return {name: made for name, made in load_group(GROUP).items() if name not in own}
 
 
@@ -177,9 +158,9 @@ def parse(name: str | Path) -> DataSource:
     Raises:
         DataError: none of these, or options or a folder for an embedded set, which has none.
     """
-    names = tuple(dict.fromkeys((*_EMBEDDED, *LAYOUTS, *_installed(), JSON)))
+    names = tuple(dict.fromkeys((*RECIPES, *LAYOUTS, *_installed(), JSON)))
     source = parse_source(str(name), names)
-    if source.name in _EMBEDDED and (source.options or source.root):
+    if source.name in RECIPES and (source.options or source.root):
         raise DataError(f"data set {source.name!r} is embedded: it has no folder and no options")
     path = Path(source.name)
     if source.name in names or path.suffix.lower() == ".csv" or path.is_file():
@@ -235,7 +216,7 @@ def check_source(
         )
     source = parse(name)
     layouts = list_layouts()
-    if source.name in _EMBEDDED or (source.name in _installed() and source.name not in layouts):
+    if source.name in RECIPES or (source.name in _installed() and source.name not in layouts):
         images = open_data(name, cache_dir=cache_dir, progress=progress)
         count, findings = len(images), [Finding("", "record", text) for text in check_data(images)]
     else:
@@ -261,7 +242,7 @@ def check_data(image_set: ImageSet) -> list[str]:
         seen.add(record.image_id)
         if not (math.isfinite(record.mos) and low <= record.mos <= high):
             problems.append(f"{record.image_id}: label {record.mos} is outside {low}..{high}")
-        if record.split not in {"train", "val", "test"}:
+        if record.split not in SPLITS:
             problems.append(f"{record.image_id}: unknown split {record.split!r}")
         if home.setdefault(record.reference, record.split) != record.split:
             problems.append(f"{record.image_id}: reference {record.reference!r} lies in two splits")

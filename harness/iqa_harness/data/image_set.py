@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 PSEUDO: Final = "pseudo_mos"
 """Column of a table whose labels were computed, not given by people."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
+from iqa_harness.data.image_set import ImageRecord
 from iqa_harness.errors import DataError
 
 SHOWN = 50
@@ -50,6 +53,12 @@ class Entry(NamedTuple):
     level: int | None = None
     split: str = ""
     """train, val or test by the set's own lists; empty if they do not say."""
+
+    def record(self, sha256: str) -> ImageRecord:
+        """Return what a set keeps of it, with the hash of its pixels."""
+        return ImageRecord(
+            self.image_id, self.mos, self.split, self.reference, self.distortion, self.level, sha256
+        )
 
 
 @dataclass
@@ -213,17 +222,12 @@ class Folder:
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
         """Return the names in a folder by what `alike` makes of them; none if it cannot be read."""
-        names = self._names.get(folder)
-        if names is None:
-            names = {}
-            try:
-                with os.scandir(folder) as found:
-                    for item in found:
-                        names.setdefault(alike(item.name), []).append(item.name)
-            except OSError:
-                names = {}
-            self._names[folder] = names
-        return names
+        if folder not in self._names:
+            names = self._names[folder] = defaultdict[str, list[str]](list)
+            with contextlib.suppress(OSError):
+                for item in folder.iterdir():
+                    names[alike(item.name)].append(item.name)
+        return self._names[folder]
 
     def portable(self, name: str) -> str:
         """Return a relative path with slashes where it was written with backslashes, as on Windows."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from iqa_harness.data.image_set import Split
+from iqa_harness.data.image_set import SPLITS, Split
 from iqa_harness.errors import DataError
 
 SHARES: Final = (17, 4, 7)
@@ -31,13 +31,36 @@ def split_scenes(scenes: Sequence[str], seed: int, shares: tuple[int, int, int] 
         raise DataError(
             f"{len(scenes)} photographs found, at least 3 are needed: train, val and test share none"
         )
-    n = len(scenes)
-    val, test = (max(1, round(n * share / sum(shares))) for share in shares[1:])
-    train = n - val - test
-    shuffled = sorted(scenes, key=lambda scene: _draw(seed, scene))
+    return divide(scenes, shares, seed, ("train", "test", "val"))
+
+
+def divide(
+    names: Sequence[str], shares: tuple[int, int, int], seed: int, order: Sequence[Split] = SPLITS
+) -> dict[str, Split]:
+    """Return the split of each distinct name, in proportions, at least one where one is due.
+
+    Args:
+        names: In any order.
+        shares: Of train, val and test, in proportion.
+        seed: Of the shuffle.
+        order: In which the shuffled names fill the splits.
+
+    Raises:
+        DataError: fewer names than splits.
+    """
+    distinct = set(names)
+    wanted = [split for split, share in zip(SPLITS, shares, strict=True) if share]
+    if len(distinct) < len(wanted):
+        raise DataError(
+            f"{len(distinct)} contents cannot be divided into {' and '.join(wanted)}; take split=all"
+        )
+    val, test = (max(1, round(len(distinct) * s / sum(shares))) if s else 0 for s in shares[1:])
+    counts = {"train": len(distinct) - val - test, "val": val, "test": test}
+    first, second, last = order
+    ends = counts[first], counts[first] + counts[second]
     return {
-        scene: "train" if i < train else "test" if i < train + test else "val"
-        for i, scene in enumerate(shuffled)
+        name: first if place < ends[0] else second if place < ends[1] else last
+        for place, name in enumerate(seeded_order(distinct, seed))
     }
 
 

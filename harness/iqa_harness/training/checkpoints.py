@@ -50,14 +50,13 @@ def is_finished(out: Path, identity: str, overwrite: bool) -> bool:
         if read_card(out).training.get("identity") == identity:
             checked_card(out)  # damaged weights are told now, not when they are used
             return True
+        if not overwrite:
+            raise TrainingError(
+                f"{out} holds a checkpoint of other settings or images; overwrite it or train elsewhere"
+            )
     except BadCheckpoint:
         if not overwrite:
             raise
-        return False
-    if not overwrite:
-        raise TrainingError(
-            f"{out} holds a checkpoint of other settings or images; overwrite it or train elsewhere"
-        )
     return False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ class StepLog:
 
     def __init__(self, folder: Path, *, steps: bool, tensorboard: bool, done: int) -> None:
         self._path = folder / STEP_LOG if steps else None
-        self._fields: list[str] | None = None
         self._writer: Any = _tensorboard(folder / TENSORBOARD, done) if tensorboard else None
         if self._path is not None:
             self._begin(self._path, done)
@@ -44,15 +42,12 @@ class StepLog:
         if self._path is None:
             return
         row = {"step": step, **values}
-        text = io.StringIO()
-        # Names stay those of the first row: settings do not change in a run.
-        writer = csv.DictWriter(text, self._fields or list(row), lineterminator="\n")
-        if self._fields is None:
-            self._fields = list(row)
-            writer.writeheader()
-        writer.writerow(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            # Names are those of the first row: settings do not change in a run.
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
 
     def epoch(self, entry: EpochLog) -> None:
         """Write an epoch's figures for TensorBoard."""
@@ -78,18 +73,9 @@ class StepLog:
         if done == 0 or not path.exists():
             path.unlink(missing_ok=True)
             return
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            # A killed run may have left its last row incomplete.
-            rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= done]
-            self._fields = list(reader.fieldnames or ()) or None
-        if self._fields is None:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._fields, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(path, text.getvalue().encode())
+        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        kept = [row for row in rows if (step := row.partition(",")[0]).isdigit() and int(step) <= done]
+        write_whole(path, "".join([header, *kept]).encode())
 
 
 def _tensorboard(folder: Path, done: int) -> Any:

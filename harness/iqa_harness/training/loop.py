@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from iqa_harness.data.files.resized import resized_for_now
+from iqa_harness.data.hashing import file_sha256
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.errors import TrainingError
 from iqa_harness.machine.terminal import Meter
 from iqa_harness.measures.correlation import degenerate, srocc
 from iqa_harness.training.batches import Batch, Sample, epoch_order, train_batches, unit_labels, whole_batches
-from iqa_harness.training.checkpoints import LAST, is_finished, sweep, write_checkpoints
+from iqa_harness.training.checkpoints import is_finished, sweep, write_checkpoints
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.figures import split_srocc
-from iqa_harness.training.logs import LOG, StepLog, write_epochs
+from iqa_harness.training.logs import StepLog, write_epochs
 from iqa_harness.training.maps import FrozenViews, frozen_views, require_cacheable
 from iqa_harness.training.optimisers import create_optimiser, rebuilds_every_epoch, set_rates
 from iqa_harness.training.options import RunOptions
@@ -43,8 +44,6 @@ from iqa_harness.wording import in_words
 from iqa_models import MissingWeights, QualityModel, TimmRegressor, create_model
 from iqa_results.storage import write_whole
 
-__all__ = ["FAILURE", "LAST", "LOG", "RunOptions", "run_identity", "train"]
-
 PROTOCOL = 1
 """Raised by a change of this package that gives other weights from equal settings."""
 FAILURE = "failure.json"
@@ -58,8 +57,6 @@ def train(
     *,
     backbone_weights: Path | str | None = None,
     run: RunOptions | None = None,
-    progress: bool = False,
-    overwrite: bool = False,
 ) -> Path:
     """Train a model on the ``train`` split, choose the epoch on ``val``, write a checkpoint.
 
@@ -74,8 +71,6 @@ def train(
         out: the checkpoint's folder; logs and, while unfinished, the run's state lie there too.
         backbone_weights: file the trunk starts from, instead of what the settings say.
         run: how the run is carried out.
-        progress: same as in `run`.
-        overwrite: same as in `run`.
 
     Returns:
         `out`, now a checkpoint.
@@ -86,7 +81,7 @@ def train(
         ModelError: the model cannot be built, or a checkpoint in `out` is damaged.
         DataError: an image cannot be read.
     """
-    run = run or RunOptions(progress=progress, overwrite=overwrite)
+    run = run or RunOptions()
     check_device(config, torch.device(run.device))
     _check_splits(config, data)
     identity = run_identity(config, data, backbone_weights)
@@ -130,8 +125,7 @@ def run_identity(config: TrainConfig, data: ImageSet, backbone_weights: Path | s
     if backbone_weights is not None:
         if not Path(backbone_weights).is_file():
             raise MissingWeights(f"no file of backbone weights {backbone_weights}")
-        with Path(backbone_weights).open("rb") as file:
-            content.append(hashlib.file_digest(file, "sha256").hexdigest())
+        content.append(file_sha256(Path(backbone_weights)))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -263,7 +257,7 @@ class _Run:
         if not self.config.cache_maps:
             return None
         crops, samples = self._drawn_batches(epoch=0), self._order(epoch=0)
-        return frozen_views(self.config, self.model, crops, samples, self.val_set, self.device)
+        return frozen_views(self.model, crops, samples, self.val_set, self.device)
 
     def _val_srocc(self) -> float | None:
         if self.views is None:
@@ -272,20 +266,20 @@ class _Run:
 
     def _epoch(self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog) -> Progress:
         epoch = progress.epochs_done + 1
-        passed, rates = self._pass(progress, partway, reporter, log)
+        rates = self._pass(progress, partway, reporter, log)
         began = time.perf_counter()
         with averaged(self.training):
             value = self._val_srocc()
-            means = {name: total / passed.seen for name, total in passed.totals.items()}
+            means = {name: total / partway.seen for name, total in partway.totals.items()}
             entry = EpochLog(
                 epoch=epoch,
                 loss=means.pop("loss"),
                 val_srocc=value,
-                seconds=round(passed.seconds + time.perf_counter() - began, 1),
+                seconds=round(partway.seconds + time.perf_counter() - began, 1),
                 rates=rates,
                 terms=means,
-                images_per_second=round(passed.seen / max(passed.seconds, 1e-9), 2),
-                data_share=round(passed.waited / max(passed.seconds, 1e-9), 4),
+                images_per_second=round(partway.seen / max(partway.seconds, 1e-9), 2),
+                data_share=round(partway.waited / max(partway.seconds, 1e-9), 4),
             )
             is_best = _is_better(entry, progress.log[progress.best_epoch])
             if is_best:
@@ -296,10 +290,8 @@ class _Run:
             best_epoch=epoch if is_best else progress.best_epoch,
         )
 
-    def _pass(
-        self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog
-    ) -> tuple[Partway, dict[str, float]]:
-        """Run one epoch's steps behind those that are done."""
+    def _pass(self, progress: Progress, partway: Partway, reporter: Meter, log: StepLog) -> dict[str, float]:
+        """Run one epoch's steps behind those that are done; return the rates of the last one."""
         config, epoch = self.config, progress.epochs_done + 1
         training_mode(
             self.model, live_batch_norm=config.batch_norm == "live", frozen_trunk=config.trunk == "frozen"
@@ -309,7 +301,7 @@ class _Run:
             reseed(_epoch_seed(config.seed, epoch), self.device)
             if rebuilds_every_epoch(config):
                 self.training.optimiser = create_optimiser(self.model, config, epoch)
-        before, totals, seen = partway, dict(partway.totals), partway.seen
+        before = partway.model_copy()
         first = (epoch - 1) * self.steps_per_epoch
         rates: dict[str, float] = {}
         began = time.perf_counter()
@@ -324,16 +316,9 @@ class _Run:
                 except NotFinite as error:
                     torch.set_rng_state(generators)
                     self._fail(error, progress, partway, epoch, number, batch)
-                for name, value in result.terms.items():
-                    totals[name] = totals.get(name, 0.0) + value * len(batch.samples)
-                seen += len(batch.samples)
-                partway = Partway(
-                    steps=number + 1,
-                    seen=seen,
-                    totals=totals,
-                    seconds=before.seconds + time.perf_counter() - began,
-                    waited=before.waited + batches.waited,
-                )
+                partway.add(result.terms, len(batch.samples))
+                partway.seconds = before.seconds + time.perf_counter() - began
+                partway.waited = before.waited + batches.waited
                 if self.run.log_steps or self.run.tensorboard:
                     lr = {f"lr_{name}": rate for name, rate in rates.items()}
                     values = {"epoch": epoch, **result.terms, "gradient_norm": result.gradient_norm, **lr}
@@ -344,7 +329,7 @@ class _Run:
                 reporter.at(first + number + 1, note=f"loss {result.terms['loss']:.4f}")
         finally:
             batches.close()
-        return partway, rates
+        return rates
 
     def _fail(
         self, error: NotFinite, progress: Progress, partway: Partway, epoch: int, number: int, batch: Batch

@@ -6,10 +6,10 @@ the trunk's memory layout. A head trained on them takes the steps it would take 
 
 from __future__ import annotations
 
+import math
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,17 +29,8 @@ BATCH = 8
 """Images the trunk sees at once; bounds memory."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One of the tensors of an image."""
-
-    shape: tuple[int, ...]
-    """(C, H, W) or (F,)."""
-    channels_last: bool
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
+_Form = tuple[tuple[int, ...], bool]
+"""Shape of one of the tensors of an image as it lies in memory, and whether its channels come last there."""
 
 
 class StoredMaps:
@@ -51,7 +42,7 @@ class StoredMaps:
         scratch = Scratch()
         self._folder = scratch.path
         weakref.finalize(self, scratch.close)
-        self._places: list[tuple[int, tuple[_Part, ...]]] = []
+        self._places: list[tuple[int, tuple[_Form, ...]]] = []
         self._end = 0
         self._values: NDArray[np.float32] | None = None
 
@@ -65,33 +56,30 @@ class StoredMaps:
             TrainingError: the temporary folder has too little room for all images.
         """
         laid = [_laid_out(part) for part in encoded]
+        form = tuple((values.shape[1:], last) for values, last in laid)
+        size = sum(values[0].size for values, _ in laid)
         if not self._places:
-            self._check_room(sum(part[0].numel() for part in encoded) * 4)
-        parts = tuple(part for part, _ in laid)
+            self._check_room(size * 4)
         with (self._folder / "maps").open("ab") as file:
             for row in range(len(encoded[0])):
-                self._places.append((self._end, parts))
-                for _, values in laid:
+                self._places.append((self._end, form))
+                self._end += size
+                for values, _ in laid:
                     file.write(values[row].tobytes())
-                self._end += sum(part.size for part in parts)
         self._values = None
 
     def take(self, indices: Sequence[int]) -> Encoded:
         """Return the maps of images of one size, stacked in the order of the indices."""
         if self._values is None:
             self._values = np.memmap(self._folder / "maps", np.float32, "r", shape=(self._end,))
-        first = self._places[indices[0]][1]
         made = []
         begin = 0
-        for part in first:
-            shape = (part.shape[1], part.shape[2], part.shape[0]) if part.channels_last else part.shape
-            rows = np.empty((len(indices), *shape), np.float32)
-            for row, index in enumerate(indices):
-                at = self._places[index][0] + begin
-                rows[row] = self._values[at : at + part.size].reshape(shape)
-            tensor = torch.from_numpy(rows)
-            made.append(tensor.permute(0, 3, 1, 2) if part.channels_last else tensor)
-            begin += part.size
+        for shape, last in self._places[indices[0]][1]:
+            end = begin + math.prod(shape)
+            rows = [self._values[at + begin : at + end] for at in (self._places[i][0] for i in indices)]
+            tensor = torch.from_numpy(np.stack(rows).reshape(-1, *shape))
+            made.append(tensor.permute(0, 3, 1, 2) if last else tensor)
+            begin = end
         return tuple(made)
 
     def batches(self, size: int) -> Iterator[Encoded]:
@@ -115,14 +103,13 @@ class StoredMaps:
             )
 
 
-def _laid_out(tensor: Tensor) -> tuple[_Part, NDArray[np.float32]]:
-    """Return what a part looks like and its values (B, ...) as they lie in memory."""
+def _laid_out(tensor: Tensor) -> tuple[NDArray[np.float32], bool]:
+    """Return the values (B, ...) of a part as they lie in memory, and whether channels come last there."""
     last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(
         memory_format=torch.channels_last
     )  # fmt: skip
     values = tensor.detach().float().cpu()
-    ordered = values.permute(0, 2, 3, 1) if last else values
-    return _Part(tuple(tensor.shape[1:]), last), ordered.contiguous().numpy()
+    return (values.permute(0, 2, 3, 1) if last else values).contiguous().numpy(), last
 
 
 class FrozenViews:
@@ -157,7 +144,6 @@ class FrozenViews:
 
 @torch.no_grad()
 def frozen_views(
-    config: TrainConfig,
     model: QualityModel,
     crops: Iterator[Batch],
     samples: Sequence[Sample],
@@ -167,8 +153,7 @@ def frozen_views(
     """Send every crop, and every image that chooses the epoch, through a frozen trunk once.
 
     Args:
-        config: for messages.
-        model: its trunk is what it will be at the end.
+        model: `require_cacheable`, its trunk is what it will be at the end.
         crops: batches of the crops.
         samples: where the crops come from, in the same order.
         chosen_on: the images that choose the epoch, seen under the model's own input protocol.
@@ -177,7 +162,6 @@ def frozen_views(
     Raises:
         TrainingError: the maps do not fit on the disk.
     """
-    require_cacheable(config, model)
     model.eval()
     stored = StoredMaps(len(samples))
     for batch in crops:

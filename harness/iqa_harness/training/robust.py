@@ -14,7 +14,7 @@ from iqa_attacks.results import Targets
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import CropScorer, Draws, evaluating, score_crops, statistics_kept
-from iqa_harness.training.robust_settings import Fgsm, Pgd
+from iqa_harness.training.robust_settings import Fgsm, GradientNorm, Pgd
 from iqa_models import QualityModel
 
 
@@ -26,8 +26,12 @@ def gradient_sign(model: QualityModel, crops: Tensor) -> Tensor:
     return gradient.sign()
 
 
+AUTHORS_SCALE = 100
+"""Length of the label scale on which the authors' code compares scores."""
+
+
 def gradient_norm_penalty(
-    model: QualityModel, crops: Tensor, scores: Tensor, *, step: float, draws: Draws, span: float
+    model: QualityModel, crops: Tensor, scores: Tensor, settings: GradientNorm, *, draws: Draws, span: float
 ) -> Tensor:
     """Return the mean L1 norm of the input gradients, by a finite difference that can be differentiated.
 
@@ -35,39 +39,30 @@ def gradient_norm_penalty(
     forward and backward pass replace a second derivative. x + h s is clipped to [0, 1], where an adversary
     has to stay as well: pixels at an end of the range that would leave it do not count.
 
+    The form `author` is the penalty as the code of Liu et al. has it: ((f(x + h s) - f(x)) / h)^2 / 2, mean.
+    x is normalised there, so that a pixel moves by h times the deviation of its channel and may leave [0, 1];
+    scores are on a scale of 0 to AUTHORS_SCALE. Divided by that scale, it stands to a loss of scores on
+    [0, 1] as the authors' penalty stands to theirs.
+
     Args:
         model: in training mode.
         crops: (B, 3, h, w) in [0, 1].
         scores: (B,) of the crops, on the model's scale, with their graph.
-        step: h.
+        settings: h and the form.
         draws: of the pass that gave the scores, so that both see the same dropout masks.
         span: length of the model's score range; the norm is in score ranges per pixel unit.
     """
-    moved = (crops + step * gradient_sign(model, crops)).clamp(0, 1)
+    author, moved = settings.form == "author", settings.step * gradient_sign(model, crops)
+    if author:
+        moved = crops + torch.tensor(model.spec.std).to(crops).view(1, -1, 1, 1) * moved
+    else:
+        moved = (crops + moved).clamp(0, 1)
     with statistics_kept(model), draws.again():
-        there = score_crops(model, moved).scores
-    return ((there - scores).abs() / (step * span)).mean()
-
-
-AUTHORS_SCALE = 100
-"""Length of the label scale on which the authors' code compares scores."""
-
-
-def squared_norm_penalty(
-    model: QualityModel, crops: Tensor, scores: Tensor, *, step: float, draws: Draws, span: float
-) -> Tensor:
-    """Return the penalty as the code of Liu et al. (2024) has it: ((f(x + h s) - f(x)) / h)^2 / 2, mean.
-
-    x is normalised there, so that a pixel moves by h times the deviation of its channel and may leave [0, 1];
-    scores are on a scale of 0 to AUTHORS_SCALE. Divided by that scale, it stands to a loss of scores on
-    [0, 1] as the authors' penalty stands to theirs. Arguments are those of `gradient_norm_penalty`.
-    """
-    deviations = torch.tensor(model.spec.std).to(crops).view(1, -1, 1, 1)
-    moved = crops + step * deviations * gradient_sign(model, crops)
-    with statistics_kept(model), draws.again():
-        there = score_crops(model, moved, outside=True).scores
-    slopes = AUTHORS_SCALE * (there - scores) / (step * span)
-    return slopes.square().mean() / 2 / AUTHORS_SCALE
+        there = score_crops(model, moved, outside=author).scores
+    if author:
+        slopes = AUTHORS_SCALE * (there - scores) / (settings.step * span)
+        return slopes.square().mean() / 2 / AUTHORS_SCALE
+    return ((there - scores).abs() / (settings.step * span)).mean()
 
 
 @dataclass(frozen=True)

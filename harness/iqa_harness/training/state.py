@@ -66,7 +66,7 @@ class Progress(BaseModel):
 class Partway(BaseModel):
     """Where the unfinished epoch stands; the default is its beginning."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     steps: int = 0
     """Steps done."""
@@ -80,6 +80,13 @@ class Partway(BaseModel):
     """Part of it spent waiting for images."""
     scaler: dict[str, float] = {}
     """State of the loss scaling, empty without."""
+
+    def add(self, terms: Mapping[str, float], count: int) -> None:
+        """Count a step on so many images, whose loss and parts are means over them."""
+        self.steps += 1
+        self.seen += count
+        for name, value in terms.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value * count
 
 
 @dataclass

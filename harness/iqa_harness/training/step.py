@@ -15,12 +15,7 @@ from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import autocast
 from iqa_harness.training.forward import Draws, score_crops
 from iqa_harness.training.losses import training_loss
-from iqa_harness.training.robust import (
-    Adversary,
-    create_adversary,
-    gradient_norm_penalty,
-    squared_norm_penalty,
-)
+from iqa_harness.training.robust import Adversary, create_adversary, gradient_norm_penalty
 from iqa_harness.training.robust_settings import GradientNorm
 from iqa_harness.training.state import Training
 from iqa_harness.training.trunks import Encoded
@@ -112,8 +107,7 @@ class Stepper:
                 quality = training_loss(config, raw, low + (high - low) * labels, high - low)
             terms = {"quality": quality, **auxiliary}
             if draws is not None and isinstance(robust, GradientNorm) and isinstance(crops, Tensor):
-                of_form = squared_norm_penalty if robust.form == "author" else gradient_norm_penalty
-                penalty = of_form(self.model, crops, raw, step=robust.step, draws=draws, span=high - low)
+                penalty = gradient_norm_penalty(self.model, crops, raw, robust, draws=draws, span=high - low)
                 terms["gradient_norm"] = robust.weight * penalty
         loss = quality
         for name, value in terms.items():

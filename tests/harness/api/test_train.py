@@ -7,7 +7,7 @@ import pytest
 
 from iqa_harness.api.train import show_training, train
 from iqa_harness.errors import DataError, TrainingError
-from iqa_harness.training import load_train_config
+from iqa_harness.training.config import load_train_config
 from iqa_models import load_checkpoint, weights_sha256
 
 TINY = """

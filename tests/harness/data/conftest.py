@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from helpers.public_sets import TREES
 from iqa_harness.data.embedded.built_set import StoredImageSet
 from iqa_harness.data.embedded.photographs import BASE, read_crop
-from iqa_harness.data.embedded.recipes import open_embedded, smoke_recipe
+from iqa_harness.data.embedded.recipes import embedded_recipe, open_embedded
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def smoke_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke(smoke_cache: Path) -> StoredImageSet:
-    return open_embedded(smoke_recipe(), cache_dir=smoke_cache, progress=False)
+    return open_embedded(embedded_recipe("smoke"), cache_dir=smoke_cache, progress=False)
 
 
 @pytest.fixture

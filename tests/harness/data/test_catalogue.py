@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from iqa_harness.data import ImageSet, check_data, list_data, open_data
-from iqa_harness.data.catalogue import _EMBEDDED
+from iqa_harness.data.embedded.recipes import RECIPES
 from iqa_harness.data.hashing import pixel_sha256, set_fingerprint
 from iqa_harness.data.image_set import DataCard, ImageRecord
 from iqa_harness.errors import DataError
@@ -106,4 +106,4 @@ def test_pixel_hash_sees_the_shape() -> None:
 
 def test_a_suite_knows_which_sets_are_embedded():
     """It refuses a label scale for them without opening any."""
-    assert tuple(_EMBEDDED) == EMBEDDED
+    assert tuple(RECIPES) == EMBEDDED

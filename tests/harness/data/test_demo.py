@@ -75,7 +75,7 @@ def test_two_builds_are_identical(
 ) -> None:
     """A second build, on one thread instead of several, gives the same bytes, records and fingerprint."""
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    again = demo.open_embedded(demo.smoke_recipe(), cache_dir=tmp_path, progress=False)
+    again = demo.open_embedded(demo.embedded_recipe("smoke"), cache_dir=tmp_path, progress=False)
     assert again.fingerprint == smoke.fingerprint
     for name in ("pixels.npy", "records.json", "manifest.json"):
         assert (again.folder / name).read_bytes() == (smoke.folder / name).read_bytes()
@@ -106,13 +106,13 @@ def test_batches_are_varied(smoke: StoredImageSet) -> None:
 )
 def test_every_setting_is_part_of_the_description(change: dict[str, object]) -> None:
     """Whatever changes the content changes the description the cache key is made of."""
-    recipe = demo.smoke_recipe()
+    recipe = demo.embedded_recipe("smoke")
     assert demo.Recipe(**{**vars(recipe), **change}).describe() != recipe.describe()
 
 
 def test_progress_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The bar leaves standard output alone."""
-    recipe = demo.smoke_recipe()
+    recipe = demo.embedded_recipe("smoke")
     small = demo.Recipe(**{**vars(recipe), "types": ("jpeg",), "size": 32})
     demo.open_embedded(small, cache_dir=tmp_path, progress=True)
     captured = capsys.readouterr()
@@ -125,7 +125,7 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureF
 )
 def test_plan_of_demo() -> None:
     """`demo` has 27 scenes, 2,928 training images of three crops, 244 for validation and 427 for test."""
-    recipe = demo.demo_recipe()
+    recipe = demo.embedded_recipe("demo")
     images = demo.plan_images(recipe, demo.plan_crops(recipe))
     assert recipe.name == "demo"
     assert Counter(image.crop.split for image in images) == {"train": 2928, "val": 244, "test": 427}
@@ -142,7 +142,7 @@ def test_plan_of_demo() -> None:
 )
 def test_the_small_demo_is_the_demo_with_one_crop_a_scene() -> None:
     """Scenes, splits, distortions and the order of the test images are those of `demo`."""
-    small, whole = demo.small_recipe(), demo.demo_recipe()
+    small, whole = demo.embedded_recipe("demo-small"), demo.embedded_recipe("demo")
     images, all_images = (demo.plan_images(recipe, demo.plan_crops(recipe)) for recipe in (small, whole))
     assert (small.name, small.size) == ("demo-small", 192)
     assert Counter(image.crop.split for image in images) == {"train": 976, "val": 244, "test": 427}
@@ -156,16 +156,16 @@ def test_demo_falls_back_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         photographs, "locate", lambda p: None if p.package in {"foolbox", "sklearn"} else here(p)
     )
-    recipe = demo.demo_recipe()
+    recipe = demo.embedded_recipe("demo")
     assert recipe.name == recipe.card().name == "demo-core"
-    assert demo.small_recipe().describe() == recipe.describe()
+    assert demo.embedded_recipe("demo-small").describe() == recipe.describe()
     assert Counter(crop.split for crop in demo.plan_crops(recipe)) == {"train": 9, "val": 1, "test": 1}
     assert any("[demo]" in note for note in recipe.card().notes)
 
 
 def test_attributions_are_given() -> None:
     """Card and README name author, licence and source of the photographs under CC BY, and the changes."""
-    source = replace(demo.smoke_recipe(), scenes=photographs.CORE).card().source
+    source = replace(demo.embedded_recipe("smoke"), scenes=photographs.CORE).card().source
     readme = Path(demo.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
     for text in (source, readme):
         assert "resized, cropped and distorted" in text
@@ -178,7 +178,7 @@ def test_too_few_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """With no photograph at all the error says how many are needed."""
     monkeypatch.setattr(photographs, "locate", lambda _: None)
     with pytest.raises(DataError, match="at least 3"):
-        demo.open_embedded(demo.smoke_recipe(), cache_dir=tmp_path, progress=False)
+        demo.open_embedded(demo.embedded_recipe("smoke"), cache_dir=tmp_path, progress=False)
 
 
 def test_import_and_cache_hit_are_light(smoke: StoredImageSet, smoke_cache: Path) -> None:

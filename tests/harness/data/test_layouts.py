@@ -14,7 +14,7 @@ from PIL import Image
 from iqa_harness.data import ImageSet, check_data, open_data
 from iqa_harness.data.public import label_files as tables
 from iqa_harness.data.public.label_files import read_mat
-from iqa_harness.data.public.opening import LAYOUTS
+from iqa_harness.data.public.sets import LAYOUTS
 from iqa_harness.errors import DataError
 
 Tree = Callable[..., Path]

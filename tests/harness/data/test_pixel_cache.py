@@ -14,6 +14,7 @@ from PIL import Image
 
 from iqa_harness.data import ImageSet, open_data
 from iqa_harness.data.files import decoding, file_set
+from iqa_harness.data.files.decoding import DecodedImage
 from iqa_harness.data.files.file_set import FileImageSet
 from iqa_harness.data.files.pixel_cache import DEFAULT_LIMIT, HEADER, PixelCache, open_pixel_cache
 from iqa_harness.data.files.resized import ResizedImageSet
@@ -93,11 +94,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Note the files that are decoded from now on."""
     decoded: list[Path] = []
 
-    def decode(path: Path) -> NDArray[np.uint8]:
+    def read_image(path: Path) -> DecodedImage:
         decoded.append(path)
-        return decoding.read_image(path).pixels
+        return decoding.read_image(path)
 
-    monkeypatch.setattr(file_set, "decode", decode)
+    monkeypatch.setattr(file_set, "read_image", read_image)
     return decoded
 
 

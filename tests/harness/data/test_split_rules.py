@@ -11,8 +11,8 @@ from PIL import Image
 
 from iqa_harness.data import open_data
 from iqa_harness.data.public.layout import SplitRule
-from iqa_harness.data.public.opening import LAYOUTS
-from iqa_harness.data.public.split_rules import divide
+from iqa_harness.data.public.sets import LAYOUTS
+from iqa_harness.data.splits import divide
 from iqa_harness.errors import DataError
 
 Tree = Callable[..., Path]

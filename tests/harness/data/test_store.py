@@ -17,7 +17,7 @@ from iqa_harness.machine.cache_folder import cache_root
 
 
 def reopen(cache: Path) -> StoredImageSet:
-    return demo.open_embedded(demo.smoke_recipe(), cache_dir=cache, progress=False)
+    return demo.open_embedded(demo.embedded_recipe("smoke"), cache_dir=cache, progress=False)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.open_or_build(tmp_path / "data" / "x", demo.smoke_recipe().card(), fail)
+        store.open_or_build(tmp_path / "data" / "x", demo.embedded_recipe("smoke").card(), fail)
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -184,8 +184,8 @@ def test_pickle_carries_no_pixels(smoke: StoredImageSet) -> None:
 
 def test_writer_refuses_other_shapes(tmp_path: Path) -> None:
     """A row of another shape or dtype raises ValueError."""
-    with store.PixelWriter(tmp_path, (1, 4, 4, 3)) as writer, pytest.raises(ValueError, match="row 0"):
-        writer.write(0, np.zeros((4, 5, 3), np.uint8))
+    with store.pixel_writer(tmp_path, (1, 4, 4, 3)) as write, pytest.raises(ValueError, match="row 0"):
+        write(0, np.zeros((4, 5, 3), np.uint8))
 
 
 def test_manifest_explains_itself(smoke: StoredImageSet) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from helpers import tiny
 from iqa_harness.data import ArrayImageSet, DataCard, ImageRecord
-from iqa_harness.training import TrainConfig
+from iqa_harness.training.config import TrainConfig
 
 
 class TinySet(ArrayImageSet):

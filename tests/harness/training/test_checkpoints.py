@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig
 from iqa_harness.training.checkpoints import _HALF, LAST, has_seen
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.loop import RunOptions, train
 from iqa_models import (
     LinearQuality,
@@ -63,7 +63,7 @@ def test_scores_that_order_nothing_keep_the_last_epoch_and_say_so(new_set, tmp_p
     monkeypatch.setitem(registry._BUILDERS, "constant_of_the_test", constant)  # no other test meets it
     config = TrainConfig(name="x", model="constant_of_the_test", epochs=2, batch_size=4, crop=32)
     data = new_set({"train": 8, "val": 4})
-    out = train(config, data, tmp_path, progress=True)
+    out = train(config, data, tmp_path, run=RunOptions(progress=True))
     assert content(out) == content(out / LAST) != weights_sha256(constant())
     card = read_card(out)
     assert (card.training["epoch"], card.training["best_epoch"]) == (2, 2)

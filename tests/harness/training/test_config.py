@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, changed, list_presets, load_preset, load_train_config
+from iqa_harness.training.config import TrainConfig, changed, list_presets, load_preset, load_train_config
 from iqa_harness.training.robust_settings import Fgsm, Pgd
 from iqa_harness.training.sessions import DEMOS
 from iqa_models import list_models
@@ -99,7 +99,7 @@ def test_every_setting_is_documented():
 def test_listing_presets_needs_no_torch():
     """Importing the settings and listing presets leaves torch unloaded."""
     code = (
-        "import sys; from iqa_harness.training import list_presets, load_preset;"
+        "import sys; from iqa_harness.training.config import list_presets, load_preset;"
         "[load_preset(n) for n in list_presets()]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import autocast, check_device, create_scaler, repeatable, reseed
 from iqa_harness.training.loop import RunOptions, train
 from iqa_harness.training.optimisers import create_optimiser

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from iqa_harness.data import open_data
-from iqa_harness.training import changed, load_train_config
+from iqa_harness.training.config import changed, load_train_config
 from iqa_harness.training.logs import STEP_LOG
 from iqa_harness.training.loop import train
 from iqa_harness.training.state import STATE

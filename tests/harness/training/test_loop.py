@@ -11,9 +11,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, loop
-from iqa_harness.training.logs import STEP_LOG
-from iqa_harness.training.loop import FAILURE, LAST, LOG, RunOptions, run_identity, train
+from iqa_harness.training import loop
+from iqa_harness.training.checkpoints import LAST
+from iqa_harness.training.config import TrainConfig
+from iqa_harness.training.logs import LOG, STEP_LOG
+from iqa_harness.training.loop import FAILURE, RunOptions, run_identity, train
 from iqa_harness.training.state import STATE, load_state
 from iqa_models import (
     BadCheckpoint,
@@ -152,7 +154,7 @@ def test_a_folder_of_another_run_is_refused_unless_overwritten(tiny_set, config,
     with pytest.raises(TrainingError, match="other settings or images"):
         train(other, tiny_set, tmp_path)
     assert content(tmp_path) == before
-    assert content(train(other, tiny_set, tmp_path, overwrite=True)) != before
+    assert content(train(other, tiny_set, tmp_path, run=RunOptions(overwrite=True))) != before
 
 
 def test_an_unfinished_run_of_other_settings_is_refused(tiny_set, config, tmp_path, monkeypatch):
@@ -164,7 +166,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(tiny_set, config, tmp_pa
     other = change(config, seed=1)
     with pytest.raises(TrainingError, match="unfinished run with other settings"):
         train(other, tiny_set, tmp_path)
-    train(other, tiny_set, tmp_path, overwrite=True)
+    train(other, tiny_set, tmp_path, run=RunOptions(overwrite=True))
     assert read_card(tmp_path).training["identity"] == run_identity(other, tiny_set)
 
 
@@ -241,7 +243,7 @@ def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, tmp_path):
 
 def test_progress_is_one_line_an_epoch_where_no_terminal_is(tiny_set, config, tmp_path, capsys):
     """Shown progress goes to stderr, a line an epoch; hidden progress writes nothing."""
-    train(config, tiny_set, tmp_path / "shown", progress=True)
+    train(config, tiny_set, tmp_path / "shown", run=RunOptions(progress=True))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert [line.split()[2] for line in shown.err.splitlines() if " epoch " in line][:4] == [

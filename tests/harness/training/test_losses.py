@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from iqa_harness.training import TrainConfig
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.losses import (
     correlation_loss,
     hinge_loss,

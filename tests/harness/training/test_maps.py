@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, loop
+from iqa_harness.training import loop
 from iqa_harness.training.batches import epoch_order, train_batches, unit_labels
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.figures import split_srocc
-from iqa_harness.training.loop import LOG, RunOptions, train
+from iqa_harness.training.logs import LOG
+from iqa_harness.training.loop import RunOptions, train
 from iqa_harness.training.maps import StoredMaps
 from iqa_harness.training.optimisers import create_optimiser
 from iqa_harness.training.prepare import freeze_trunk, training_mode

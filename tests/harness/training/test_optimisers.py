@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig, changed, load_preset
+from iqa_harness.training.config import TrainConfig, changed, load_preset
 from iqa_harness.training.optimisers import create_optimiser, parameter_groups, set_rates
 from iqa_models import create_model
 

@@ -5,7 +5,7 @@ import torch
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_harness.errors import TrainingError
-from iqa_harness.training import TrainConfig
+from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.forward import Draws, score_crops, statistics_kept
 from iqa_harness.training.loop import train
 from iqa_harness.training.prepare import batch_norms
@@ -14,8 +14,8 @@ from iqa_harness.training.robust import (
     damage,
     gradient_norm_penalty,
     gradient_sign,
-    squared_norm_penalty,
 )
+from iqa_harness.training.robust_settings import GradientNorm
 from iqa_harness.training.state import Training
 from iqa_harness.training.step import Stepper
 from iqa_models import create_model, load_checkpoint
@@ -43,7 +43,7 @@ def penalty(model, images, step=0.01):
     """Return the penalty of a model's own pass."""
     draws = Draws(CPU)
     scores = score_crops(model, images).scores
-    return gradient_norm_penalty(model, images, scores, step=step, draws=draws, span=1.0)
+    return gradient_norm_penalty(model, images, scores, GradientNorm(step=step), draws=draws, span=1.0)
 
 
 def test_on_a_linear_model_the_penalty_is_the_norm_of_its_weights():
@@ -69,7 +69,8 @@ def test_the_authors_penalty_on_a_linear_model(ends):
     by_channel = input_gradients(model, images).abs().sum(dim=(2, 3))
     norm = 100 * (by_channel * torch.tensor([0.5, 0.25, 0.125])).sum(dim=1) / 4
     scores = score_crops(model, images).scores
-    found = squared_norm_penalty(model, images, scores, step=0.01, draws=draws, span=4.0)
+    author = GradientNorm(step=0.01, form="author")
+    found = gradient_norm_penalty(model, images, scores, author, draws=draws, span=4.0)
     assert found.item() == pytest.approx(norm.square().mean().item() / 2 / 100, rel=1e-9)
 
 
@@ -170,7 +171,7 @@ def test_a_step_with_the_penalty_moves_the_statistics_once(name, options, side, 
     once = {key: value.clone() for key, value in model.named_buffers()}
     moved = [key for key in once if not torch.equal(once[key], before[key])]
     assert any(key.endswith(statistic) for key in moved)
-    extra = gradient_norm_penalty(model, crops, scores, step=0.01, draws=draws, span=1.0)
+    extra = gradient_norm_penalty(model, crops, scores, GradientNorm(), draws=draws, span=1.0)
     for key, value in model.named_buffers():
         assert torch.equal(value, once[key]), key
     (scores.sum() + extra + sum(auxiliary.values())).backward()
@@ -185,7 +186,8 @@ def test_the_penalty_draws_the_masks_of_the_scores():
     with torch.random.fork_rng():
         draws = Draws(CPU)
         scores = score_crops(model, crops).scores
-        found = gradient_norm_penalty(model, crops, scores, step=1e-9, draws=draws, span=1e9)
+        small = GradientNorm(step=1e-9)
+        found = gradient_norm_penalty(model, crops, scores, small, draws=draws, span=1e9)
     # |f(x + h s) - f(x)| itself, as h times the span is 1.
     assert found.item() < 1e-5 * scores.abs().item()
 

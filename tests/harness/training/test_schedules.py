@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_harness.training import TrainConfig, load_preset
+from iqa_harness.training.config import TrainConfig, load_preset
 from iqa_harness.training.optimisers import HEAD, TRUNK, learning_rate, one_cycle
 
 

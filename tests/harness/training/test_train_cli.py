@@ -7,7 +7,7 @@ import tomllib
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_harness.training import TrainConfig, list_presets, load_preset
+from iqa_harness.training.config import TrainConfig, list_presets, load_preset
 from iqa_harness.training.sessions import set_name
 from iqa_models.checkpoint import read_card
 

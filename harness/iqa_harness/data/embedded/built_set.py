@@ -7,16 +7,17 @@ record is damage, and is reported.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +32,18 @@ _BUILDING = ".building-"
 _STALE_SECONDS = 24 * 3600
 
 
+@dataclass(eq=False, repr=False)
 class StoredImageSet(ImageSet):
     """Images of one size in a published folder; pixels are checked against their record when first read."""
 
-    def __init__(
-        self,
-        folder: Path,
-        card: DataCard,
-        fingerprint: str,
-        records: Sequence[ImageRecord],
-        rows: Sequence[int],
-    ) -> None:
-        self.folder = folder
-        self.card = card
-        self.fingerprint = fingerprint
-        self.records = tuple(records)
-        self._rows = tuple(rows)
-        self._map: NDArray[np.uint8] | None = None
-        self._verified: set[int] = set()
+    folder: Path
+    card: DataCard
+    fingerprint: str
+    records: Sequence[ImageRecord]
+    rows: Sequence[int]
+    """Where each image stands in the file."""
+    _map: NDArray[np.uint8] | None = field(default=None, init=False)
+    _verified: set[int] = field(default_factory=set, init=False)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`.
@@ -56,7 +51,7 @@ class StoredImageSet(ImageSet):
         Raises:
             DataError: if the file cannot be mapped or the pixels are not those of the record.
         """
-        row, record = self._rows[index], self.records[index]
+        row, record = self.rows[index], self.records[index]
         if self._map is None:
             self._map = self._open()
         pixels = np.array(self._map[row])
@@ -73,7 +68,7 @@ class StoredImageSet(ImageSet):
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
         part = copy.copy(self)
         part.records = tuple(self.records[i] for i in indices)
-        part._rows = tuple(self._rows[i] for i in indices)
+        part.rows = tuple(self.rows[i] for i in indices)
         return part
 
     def _open(self) -> NDArray[np.uint8]:
@@ -84,7 +79,7 @@ class StoredImageSet(ImageSet):
             raise DataError(
                 f"{path}: cannot be read ({error}); delete {self.folder} to build it again"
             ) from error
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[0] <= max(self._rows, default=0):
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[0] <= max(self.rows, default=0):
             raise DataError(
                 f"{path}: holds {pixels.dtype} {pixels.shape}; delete {self.folder} to build it again"
             )
@@ -95,36 +90,29 @@ class StoredImageSet(ImageSet):
         return {**self.__dict__, "_map": None}
 
 
-class PixelWriter:
-    """Writes `pixels.npy` row by row, from several threads, through a file rather than a map.
+WriteRow: TypeAlias = "Callable[[int, NDArray[np.uint8]], None]"
+"""Writes the pixels (H, W, 3) of one row."""
+
+
+@contextlib.contextmanager
+def pixel_writer(folder: Path, shape: tuple[int, int, int, int]) -> Iterator[WriteRow]:
+    """Yield what writes `pixels.npy` row by row, from several threads, through a file rather than a map.
 
     A full disk is then an error message; writing through a map would end the process.
     """
+    lock = threading.Lock()
+    with (folder / _PIXELS).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
-        self._shape = shape
-        self._lock = threading.Lock()
-        self._file = (folder / _PIXELS).open("wb")
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
-        self._start = self._file.tell()
+        def write(row: int, pixels: NDArray[np.uint8]) -> None:
+            if pixels.shape != shape[1:] or pixels.dtype != np.uint8:
+                raise ValueError(f"row {row}: expected uint8 {shape[1:]}, got {pixels.dtype} {pixels.shape}")
+            with lock:
+                file.seek(start + row * pixels.nbytes)
+                file.write(np.ascontiguousarray(pixels).data)
 
-    def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
-        """Write the pixels (H, W, 3) of one row."""
-        if pixels.shape != self._shape[1:] or pixels.dtype != np.uint8:
-            raise ValueError(
-                f"row {row}: expected uint8 {self._shape[1:]}, got {pixels.dtype} {pixels.shape}"
-            )
-        with self._lock:
-            self._file.seek(self._start + row * pixels.nbytes)
-            self._file.write(np.ascontiguousarray(pixels).data)
-
-    def __enter__(self) -> PixelWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        yield write
 
 
 def write_records(folder: Path, card: DataCard, records: Sequence[ImageRecord], recipe: object) -> None:
@@ -215,7 +203,7 @@ def _open_folder(folder: Path, card: DataCard) -> StoredImageSet:
     try:
         manifest = _read_manifest(folder) or {}
         entries = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
-        records = [ImageRecord(**entry) for entry in entries]
+        records = tuple(ImageRecord(**entry) for entry in entries)
         fingerprint = set_fingerprint(card.name, card.mos_range, records)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged from error

@@ -14,12 +14,18 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from iqa_harness.data.embedded import photographs
-from iqa_harness.data.embedded.built_set import PixelWriter, StoredImageSet, open_or_build, write_records
+from iqa_harness.data.embedded.built_set import (
+    StoredImageSet,
+    WriteRow,
+    open_or_build,
+    pixel_writer,
+    write_records,
+)
 from iqa_harness.data.embedded.distortions import DISTORTIONS, LEVELS, PRISTINE, distort, generator_for
 from iqa_harness.data.embedded.photographs import Photograph, locate, read_crop
 from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, Anchors, fit_anchors, haarpsi_to, pseudo_mos
 from iqa_harness.data.hashing import file_sha256, json_sha256, pixel_sha256
-from iqa_harness.data.image_set import DataCard, ImageRecord, Split
+from iqa_harness.data.image_set import SPLITS, DataCard, ImageRecord, Split
 from iqa_harness.data.splits import SHARES, balanced_order, split_scenes
 from iqa_harness.machine.cache_folder import cache_root
 from iqa_harness.machine.terminal import progress_bar
@@ -92,88 +98,58 @@ class Recipe:
         )
 
 
-def smoke_recipe() -> Recipe:
-    """Return the recipe of `smoke`: the photographs every installation has, built in seconds, for tests."""
-    return Recipe(
-        name="smoke",
-        scenes=photographs.installed(photographs.BASE),
-        types=("gaussian_blur", "jpeg", "white_noise", "brighten", "sharpen"),
-        levels=(2, 3, 5),
-        size=128,
-        train_crops=1,
-        summary="5 distortions at 3 levels, 128 x 128, for tests",
-        notes=("One test scene: figures on this set mean nothing.",),
-    )
-
-
-def core_recipe() -> Recipe:
-    """Return the recipe of `demo-core`: photographs whose licence is stated, as far as they are installed."""
-    scenes = photographs.installed(photographs.CORE)
-    return Recipe(
-        name="demo-core",
-        scenes=scenes,
-        types=DEMO_TYPES,
-        levels=LEVELS,
-        size=256,
-        train_crops=3,
-        summary="12 distortions at 5 levels, 256 x 256",
-        notes=(
-            "Few scenes: the split moves every figure. The `[demo]` extra brings the full set.",
-            _IDENTICAL,
-        ),
-    )
-
-
-def demo_recipe() -> Recipe:
-    """Return the recipe of `demo`, or of `demo-core` if any of its photographs is not installed."""
-    if len(photographs.installed(photographs.ALL)) < len(photographs.ALL):
-        return core_recipe()
-    return Recipe(
-        name="demo",
-        scenes=photographs.ALL,
-        types=DEMO_TYPES,
-        levels=LEVELS,
-        size=256,
-        train_crops=3,
-        summary="12 distortions at 5 levels, 256 x 256",
-        notes=("Seven test scenes: report a spread over splits, never the third decimal.", _IDENTICAL),
-    )
-
-
-def small_recipe() -> Recipe:
-    """Return the recipe of `demo-small`: the scenes of `demo`, each in half the area and one crop.
-
-    Or of `demo-core`, if any of the photographs is not installed.
-    """
-    whole = demo_recipe()
-    if whole.name != "demo":
-        return whole
-    return replace(
-        whole, name="demo-small", size=192, train_crops=1, summary="12 distortions at 5 levels, 192 x 192"
-    )
-
-
-def study_recipe() -> Recipe:
-    """Return the recipe of `demo-study`: `demo-small` with half of the scenes for the test.
-
-    Or of `demo-core`, if any of the photographs is not installed.
-    """
-    small = small_recipe()
-    if small.name != "demo-small":
-        return small
-    return replace(
-        small,
-        name="demo-study",
-        shares=(10, 3, 14),
-        summary="12 distortions at 5 levels, 192 x 192, half of the scenes for the test",
-        notes=(
-            "Fourteen test scenes, ten to train on: for comparing models, not for the best one.",
-            _IDENTICAL,
-        ),
-    )
-
-
 _IDENTICAL = "Level 1 of gaussian_blur and motion_blur changes no pixel, as in KADID-10k: pristine label."
+_CORE = Recipe(
+    name="demo-core",
+    scenes=photographs.CORE,
+    types=DEMO_TYPES,
+    levels=LEVELS,
+    size=256,
+    train_crops=3,
+    summary="12 distortions at 5 levels, 256 x 256",
+    notes=("Few scenes: the split moves every figure. The `[demo]` extra brings the full set.", _IDENTICAL),
+)
+_DEMO = replace(
+    _CORE,
+    name="demo",
+    scenes=photographs.ALL,
+    notes=("Seven test scenes: report a spread over splits, never the third decimal.", _IDENTICAL),
+)
+_SMALL = replace(
+    _DEMO, name="demo-small", size=192, train_crops=1, summary="12 distortions at 5 levels, 192 x 192"
+)
+_STUDY = replace(
+    _SMALL,
+    name="demo-study",
+    shares=(10, 3, 14),
+    summary="12 distortions at 5 levels, 192 x 192, half of the scenes for the test",
+    notes=("Fourteen test scenes, ten to train on: for comparing models, not for the best one.", _IDENTICAL),
+)
+_SMOKE = Recipe(
+    name="smoke",
+    scenes=photographs.BASE,
+    types=("gaussian_blur", "jpeg", "white_noise", "brighten", "sharpen"),
+    levels=(2, 3, 5),
+    size=128,
+    train_crops=1,
+    summary="5 distortions at 3 levels, 128 x 128, for tests",
+    notes=("One test scene: figures on this set mean nothing.",),
+)
+RECIPES: Final = {recipe.name: recipe for recipe in (_DEMO, _SMALL, _STUDY, _CORE, _SMOKE)}
+"""The embedded sets with all their photographs: `demo-core` of those whose licence is stated, `smoke` of
+those every installation has."""
+
+
+def embedded_recipe(name: str) -> Recipe:
+    """Return the recipe of an embedded set as far as its photographs are installed.
+
+    If any is not, `demo`, `demo-small` and `demo-study` are `demo-core`.
+    """
+    recipe = RECIPES[name]
+    found = photographs.installed(recipe.scenes)
+    if recipe.scenes == photographs.ALL and found != recipe.scenes:
+        return embedded_recipe(_CORE.name)
+    return replace(recipe, scenes=found)
 
 
 def open_embedded(
@@ -241,7 +217,7 @@ def plan_images(recipe: Recipe, crops: Sequence[Crop]) -> list[Planned]:
     """Return the images in test order: split by split, each balanced over scene, type and level."""
     kinds = [(PRISTINE, 0), *itertools.product(recipe.types, recipe.levels)]
     ordered: list[Planned] = []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         images = [Planned(crop, *kind) for crop in crops if crop.split == split for kind in kinds]
         order = balanced_order([(i.crop.scene, i.kind, i.level) for i in images], recipe.seed)
         ordered += [images[i] for i in order]
@@ -260,10 +236,10 @@ def _build(
     made: dict[Planned, _Made] = {}
     # Threads suffice: SciPy, Pillow and NumPy release the lock; no order of work changes a byte.
     with (
-        PixelWriter(into, (len(images), recipe.size, recipe.size, 3)) as writer,
+        pixel_writer(into, (len(images), recipe.size, recipe.size, 3)) as write,
         ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool,
     ):
-        jobs = [pool.submit(_make_crop, recipe, crop, by_crop[crop], rows, writer) for crop in crops]
+        jobs = [pool.submit(_make_crop, recipe, crop, by_crop[crop], rows, write) for crop in crops]
         try:
             for job in as_completed(jobs):
                 made.update(job.result())
@@ -281,7 +257,7 @@ class _Made(NamedTuple):
 
 
 def _make_crop(
-    recipe: Recipe, crop: Crop, images: Sequence[Planned], rows: dict[Planned, int], writer: PixelWriter
+    recipe: Recipe, crop: Crop, images: Sequence[Planned], rows: dict[Planned, int], write: WriteRow
 ) -> dict[Planned, _Made]:
     pristine = read_crop(crop.photograph, recipe.size, crop.number)
     similarity = haarpsi_to(pristine)
@@ -292,7 +268,7 @@ def _make_crop(
         else:
             generator = generator_for(recipe.seed, crop.scene, image.kind, image.level)
             pixels = distort(pristine, image.kind, image.level, generator)
-        writer.write(rows[image], pixels)
+        write(rows[image], pixels)
         made[image] = _Made(similarity(pixels), pixel_sha256(pixels))
     return made
 

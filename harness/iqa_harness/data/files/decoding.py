@@ -29,20 +29,14 @@ class BadImage(DataError):
         """missing, empty, truncated, unreadable, oversized, cmyk, 16-bit, mode, frames or alpha."""
 
 
-class Conversion(NamedTuple):
-    """What was done to a file that is not plain 8-bit RGB; it changes no colour a viewer would show."""
-
-    kind: str
-    """palette, opaque-alpha or rotated."""
-    detail: str
-
-
 class DecodedImage(NamedTuple):
     """The pixels of a file and how they were come by."""
 
     pixels: NDArray[np.uint8]
     """RGB (H, W, 3)."""
-    conversions: tuple[Conversion, ...]
+    conversions: list[tuple[str, str]]
+    """What was done to a file that is not plain 8-bit RGB, which changes no colour a viewer would show: in a
+    word (palette, opaque-alpha or rotated), and as a sentence."""
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
@@ -69,19 +63,19 @@ def read_image(path: Path) -> DecodedImage:
             _refuse(path, image)
             conversions = []
             if image.mode == "P":
-                conversions.append(Conversion("palette", "palette colours are read as RGB"))
+                conversions.append(("palette", "palette colours are read as RGB"))
             turn = image.getexif().get(_ORIENTATION, 1)
             if turn in range(2, 9):
-                conversions.append(Conversion("rotated", f"EXIF orientation {turn} is applied"))
+                conversions.append(("rotated", f"EXIF orientation {turn} is applied"))
             ImageOps.exif_transpose(image, in_place=True)
             if image.has_transparency_data:
                 if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
                     raise BadImage(
                         path, "alpha", "has transparent pixels; flatten it onto a background first"
                     )
-                conversions.append(Conversion("opaque-alpha", "an alpha channel without effect is dropped"))
+                conversions.append(("opaque-alpha", "an alpha channel without effect is dropped"))
             rgb = image if image.mode == "RGB" else image.convert("RGB")
-            return DecodedImage(np.array(rgb), tuple(conversions))
+            return DecodedImage(np.array(rgb), conversions)
     except FileNotFoundError as error:
         raise BadImage(path, "missing", "no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

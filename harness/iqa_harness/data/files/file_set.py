@@ -6,19 +6,20 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_harness.data.files.decoding import BadImage, Conversion, decode, read_image
+from iqa_harness.data.files.decoding import BadImage, read_image
 from iqa_harness.data.files.pixel_cache import PixelCache
-from iqa_harness.data.hashing import json_sha256, pixel_sha256, set_fingerprint
+from iqa_harness.data.hashing import json_sha256, pixel_sha256
 from iqa_harness.data.image_set import DataCard, ImageRecord, ImageSet
-from iqa_harness.data.listing import Entry, Listing
+from iqa_harness.data.listing import Listing
 from iqa_harness.errors import DataError
 from iqa_harness.machine.cache_folder import cache_root
 from iqa_results.storage import write_whole
@@ -27,6 +28,7 @@ _PLAIN: Final = frozenset({".bmp", ".ppm"})
 """Files that hold their pixels as they are: nothing is saved by a copy of them."""
 
 
+@dataclass(eq=False, repr=False)
 class FileImageSet(ImageSet):
     """Images in files, decoded when read and checked against the pixels seen at opening.
 
@@ -34,28 +36,14 @@ class FileImageSet(ImageSet):
     happens to the file meanwhile (`data check` reads the files).
     """
 
-    def __init__(
-        self,
-        root: Path,
-        card: DataCard,
-        fingerprint: str,
-        records: Sequence[ImageRecord],
-        files: Sequence[Path],
-        raw_labels: Sequence[float],
-        cache: PixelCache | None = None,
-    ) -> None:
-        self.root = root
-        self.card = card
-        self.fingerprint = fingerprint
-        self.records = tuple(records)
-        self.cache = cache
-        self._files = tuple(files)
-        self._raw = tuple(raw_labels)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Where each image lies."""
-        return self._files
+    root: Path
+    card: DataCard
+    fingerprint: str
+    records: Sequence[ImageRecord]
+    files: Sequence[Path]
+    """Where each image lies."""
+    raw_labels: Sequence[float]
+    cache: PixelCache | None = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a fresh array of the pixels (H, W, 3) of image `index`; see `decoding.read_image`.
@@ -75,24 +63,24 @@ class FileImageSet(ImageSet):
 
     def raw_label(self, index: int) -> float:
         """Return the label of image `index` as the label file has it."""
-        return self._raw[index]
+        return self.raw_labels[index]
 
     def subset(self, indices: Sequence[int]) -> FileImageSet:
         """Return the images at `indices`, in that order, with the fingerprint of the whole set."""
         part = copy.copy(self)
         part.records = tuple(self.records[i] for i in indices)
-        part._files = tuple(self._files[i] for i in indices)
-        part._raw = tuple(self._raw[i] for i in indices)
+        part.files = tuple(self.files[i] for i in indices)
+        part.raw_labels = tuple(self.raw_labels[i] for i in indices)
         return part
 
     def _cached(self, index: int) -> NDArray[np.uint8] | None:
-        if self.cache is None or self._files[index].suffix.lower() in _PLAIN:
+        if self.cache is None or self.files[index].suffix.lower() in _PLAIN:
             return None
         return self.cache.get(self.records[index].sha256)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        record, file = self.records[index], self._files[index]
-        pixels = decode(file)
+        record, file = self.records[index], self.files[index]
+        pixels = read_image(file).pixels
         if pixel_sha256(pixels) != record.sha256:
             raise DataError(f"{file}: changed since the data set was opened")
         if self.cache is not None and file.suffix.lower() not in _PLAIN:
@@ -128,17 +116,19 @@ class DigestIndex:
         self._known[str(file.relative_to(self._root))] = [*_state(file), sha256]
         self._changed = True
 
-    def save(self) -> None:
-        """Write what was put, whole or not at all; of two processes the later one wins.
+    def __enter__(self) -> Self:
+        return self
 
-        Raises:
-            OSError: the cache cannot be written to.
-        """
+    def __exit__(self, *_: object) -> None:
+        """Write what was put, whole or not at all; of two processes the later one wins."""
         if not self._changed:
             return
-        content = json.dumps({"format": _DIGESTS, "files": self._known})
-        write_whole(self._path, content.encode())
-        self._changed = False
+        try:
+            write_whole(self._path, json.dumps({"format": _DIGESTS, "files": self._known}).encode())
+        except OSError as error:
+            logging.getLogger(__name__).warning(
+                "pixel hashes cannot be kept (%s): the next opening decodes all images again", error
+            )
 
     def _load(self) -> dict[str, Sequence[int | str]]:
         try:
@@ -156,111 +146,44 @@ def _state(file: Path) -> list[int | str]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-T = TypeVar("T")
+def hash_images(listing: Listing, index: DigestIndex | None, advance: Callable[[], None]) -> list[str]:
+    """Return the pixel hash of every entry, '' where its file is missing or refused, which is a finding.
 
-
-def _on_files(
-    listing: Listing, work: Callable[[Path], T], advance: Callable[[], None]
-) -> Iterator[tuple[Entry, Path | None, T | BadImage | None]]:
-    """Yield each entry with its file and what `work` made of it: None without a file, `BadImage` if refused.
-
-    At most a few images are in memory at once.
+    Args:
+        listing: gets the findings, and a remark on each file that is not plain 8-bit RGB.
+        index: knows files that were seen before, which are not decoded; without it every file is.
+        advance: called once a file.
     """
 
-    def one(file: Path | None) -> T | BadImage | None:
+    def look(file: Path | None) -> tuple[str, list[tuple[str, str]]] | BadImage:
         try:
-            return None if file is None else work(file)
+            if file is None:
+                return "", []
+            if known := index.get(file) if index else None:
+                return known, []
+            image = read_image(file)
+            digest = pixel_sha256(image.pixels)
+            if index:
+                index.put(file, digest)
+            shown = file.relative_to(listing.folder.root)
+            return digest, [(kind, f"{shown}: {detail}") for kind, detail in image.conversions]
         except BadImage as error:
             return error
         finally:
             advance()
 
+    digests = []
+    # At most a few images are in memory at once.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         try:
-            yield from zip(listing.entries, listing.files, pool.map(one, listing.files), strict=True)
+            for entry, found in zip(listing.entries, pool.map(look, listing.files), strict=True):
+                if isinstance(found, BadImage):
+                    listing.find(entry.where, found.kind, str(found))
+                digest, remarks = ("", []) if isinstance(found, BadImage) else found
+                digests.append(digest)
+                for kind, detail in remarks:
+                    listing.remark(entry.where, kind, detail)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def hash_images(
-    listing: Listing, cache_dir: Path | str | None, advance: Callable[[], None] = lambda: None
-) -> list[str]:
-    """Return the pixel hash of every entry, decoding files that were not seen before; '' where that fails.
-
-    Undecodable files become findings.
-    """
-    index = DigestIndex(listing.folder.root, cache_dir)
-
-    def digest_of(file: Path) -> tuple[str, bool]:
-        known = index.get(file)
-        return (known, False) if known else (pixel_sha256(decode(file)), True)
-
-    digests = []
-    try:
-        for entry, file, found in _on_files(listing, digest_of, advance):
-            digest, new = found if isinstance(found, tuple) else ("", False)
-            digests.append(digest)
-            if isinstance(found, BadImage):
-                listing.find(entry.where, found.kind, str(found))
-            elif new and file is not None:
-                index.put(file, digest)
-    finally:
-        try:
-            index.save()
-        except OSError as error:
-            logging.getLogger(__name__).warning(
-                "pixel hashes cannot be kept (%s): the next opening decodes all images again", error
-            )
     return digests
-
-
-def inspect_images(listing: Listing, advance: Callable[[], None] = lambda: None) -> list[str]:
-    """Decode every file of a listing afresh; return the pixel hash of every entry, '' where that fails.
-
-    All that is wrong or unusual becomes findings and remarks.
-    """
-
-    def look(file: Path) -> tuple[str, tuple[Conversion, ...]]:
-        image = read_image(file)
-        return pixel_sha256(image.pixels), image.conversions
-
-    digests = []
-    for entry, file, found in _on_files(listing, look, advance):
-        digest, conversions = found if isinstance(found, tuple) else ("", ())
-        digests.append(digest)
-        if isinstance(found, BadImage):
-            listing.find(entry.where, found.kind, str(found))
-        for kind, detail in conversions:
-            shown = file.relative_to(listing.folder.root) if file is not None else entry.path
-            listing.remark(entry.where, kind, f"{shown}: {detail}")
-    return digests
-
-
-def make_record(entry: Entry, sha256: str) -> ImageRecord:
-    """Return the record of an entry."""
-    return ImageRecord(
-        image_id=entry.image_id,
-        mos=entry.mos,
-        split=entry.split,
-        reference=entry.reference,
-        distortion=entry.distortion,
-        level=entry.level,
-        sha256=sha256,
-    )
-
-
-def make_set(
-    listing: Listing, card: DataCard, digests: Sequence[str], cache: PixelCache | None
-) -> FileImageSet:
-    """Return the set of a listing without findings."""
-    records = [make_record(entry, digest) for entry, digest in zip(listing.entries, digests, strict=True)]
-    return FileImageSet(
-        listing.folder.root,
-        card,
-        set_fingerprint(card.name, card.mos_range, records),
-        records,
-        [file for file in listing.files if file is not None],
-        [entry.raw for entry in listing.entries],
-        cache,
-    )

@@ -53,7 +53,7 @@ class PixelCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self.hits = self.misses = 0
+        self.hits = 0
         self._began = time.time_ns()
         self._full = limit <= 0
         self._verified: set[str] = set()
@@ -71,7 +71,6 @@ class PixelCache:
                 used = os.fstat(file.fileno()).st_mtime_ns
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, NotADirectoryError):
-            self.misses += 1
             return None
         except (OSError, ValueError):  # ValueError: an empty file cannot be mapped
             pixels = None
@@ -80,7 +79,6 @@ class PixelCache:
         if pixels is None:
             with contextlib.suppress(OSError):  # not ours to remove: it stays a miss
                 path.unlink()
-            self.misses += 1
             return None
         if used < self._began:
             with contextlib.suppress(OSError):  # pushed out by another process meanwhile; the map stays valid

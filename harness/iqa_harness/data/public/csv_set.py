@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from iqa_harness.data.image_set import SPLITS
 from iqa_harness.data.listing import Entry, Folder, Listing, number
 from iqa_harness.data.public.label_files import Row, read_table, require_columns
 from iqa_harness.data.public.split_rules import RULES_OF_TABLES
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 REQUIRED: Final = ("path", "mos")
 OPTIONAL: Final = ("split", "reference", "distortion", "level")
-_SPLITS: Final = ("train", "val", "test")
 
 
 def read_csv_listing(path: Path, names: Mapping[str, str]) -> tuple[Listing, str]:
@@ -125,13 +125,11 @@ def table_columns(
     return f"Columns read: {', '.join(read)}; not read: {', '.join(ignored) or 'none'}."
 
 
-def add_rows(listing: Listing, rows: Iterable[Row], names: Mapping[str, str]) -> None:
+def add_rows(listing: Listing, rows: Sequence[Row], names: Mapping[str, str]) -> None:
     """Add the rows of a table; what is wrong becomes findings."""
-    empty = True
     for row in rows:
-        empty = False
         listing.add(_parse(row, names, listing))
-    if empty and not listing.findings:
+    if not rows and not listing.findings:
         listing.find("", "columns", "no rows")
 
 
@@ -153,8 +151,8 @@ def _parse(row: Row, names: Mapping[str, str], listing: Listing) -> Entry:
     if not math.isfinite(mos):
         listing.find(row.where, "label", f"{names.get('mos', 'mos')} {cell('mos')!r} is not a finite number")
     split = cell("split") or "test"
-    if split not in _SPLITS:
-        listing.find(row.where, "split", f"split {split!r} is none of {', '.join(_SPLITS)}")
+    if split not in SPLITS:
+        listing.find(row.where, "split", f"split {split!r} is none of {', '.join(SPLITS)}")
     level = number(cell("level"))
     if cell("level") and level not in range(6):
         listing.find(row.where, "level", f"level {cell('level')!r} is not an integer from 0 to 5")

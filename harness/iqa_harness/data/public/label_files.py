@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from iqa_errors.json_text import read_json
 from iqa_harness.errors import DataError
@@ -69,6 +72,22 @@ def read_table(path: Path) -> Table:
 def _bare(text: str) -> str:
     """Return a text without blanks and invisible signs (zero-width, byte order marks) around it."""
     return text.strip().strip("\u200b\u200c\u200d\u2060\ufeff").strip()
+
+
+def read_rows(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
+    """Read a label file as what its name ends in: an Excel file, a text of words, else a CSV file.
+
+    Args:
+        path: the file.
+        columns: those that it must have; all that a text has, in order.
+        sheet: of an Excel file.
+
+    Raises:
+        DataError: it cannot be read so.
+    """
+    if path.suffix == ".xlsx":
+        return read_sheet(path, columns, sheet)
+    return read_words(path, columns) if path.suffix == ".txt" else read_csv(path, columns)
 
 
 def read_csv(path: Path, required: Sequence[str]) -> list[Row]:
@@ -131,37 +150,22 @@ def read_mat(path: Path, variable: str) -> list[Any]:
 
             near = did_you_mean(variable, shapes)
             raise DataError(f"{path}: no variable {variable!r}{near}; found: {', '.join(shapes) or 'none'}")
-        count = 1
-        for side in shapes[variable]:
-            count *= side
+        count = math.prod(shapes[variable])
         if count > _MOST_VALUES:
             raise DataError(f"{path}: {variable!r} holds {count} values; that is no label file")
-        values = loadmat(path, variable_names=[variable])[variable]
+        # Squeezed, a cell is the text or number in it, however deep MATLAB has wrapped it.
+        values = np.ravel(loadmat(path, variable_names=[variable], squeeze_me=True)[variable])
     except NotImplementedError as error:
         raise DataError(f"{path}: a MATLAB 7.3 file; save it as version 7 (save -v7)") from error
     except DataError:
         raise
     except Exception as error:  # the parser answers damage with almost any exception
         raise DataError(f"{path}: cannot be read as a MATLAB file ({error})") from error
-    return [_unwrap(value) for value in values.ravel()]
-
-
-def _unwrap(value: Any) -> Any:
-    """Return what a cell of a MATLAB cell array holds: a text or number in arrays of one element."""
-    while getattr(value, "size", None) == 1 and hasattr(value, "ravel"):
-        value = value.ravel()[0]
-        if not hasattr(value, "dtype") or value.dtype.kind != "O":
-            break
-    if hasattr(value, "item") and getattr(value, "size", 0) == 1:
-        value = value.item()
-    return value
+    return list(values.tolist())
 
 
 def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) -> list[Row]:
     """Read a sheet of an Excel file whose header row holds the required columns.
-
-    A file of the same name that ends in .csv is taken instead if it is there, so that openpyxl is
-    not needed.
 
     Args:
         path: the .xlsx file.
@@ -171,15 +175,12 @@ def read_sheet(path: Path, required: Sequence[str], sheet: str | None = None) ->
     Raises:
         DataError: openpyxl is missing, no Excel file, or no such sheet or header.
     """
-    text = path.with_suffix(".csv")
-    if text.is_file():
-        return read_csv(text, required)
     try:
         import openpyxl
     except ImportError as error:
         raise DataError(
             f"{path}: reading Excel files needs openpyxl (pip install 'iqa-harness[data]'); or save "
-            f"the sheet as {text.name} beside it"
+            f"the sheet as {path.stem}.csv beside it"
         ) from error
     try:
         with zipfile.ZipFile(path) as archive:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from iqa_harness.data.listing import Entry, Listing, number
+from iqa_harness.data.public.label_files import Row, read_rows
 from iqa_harness.errors import DataError
 
 SplitRule = Literal["official", "references", "random", "all"]
@@ -108,29 +109,26 @@ class Reading:
     label_files: list[Path] = field(default_factory=list)
 
     def file(self, name: str) -> Path:
-        """Return a file the layout must have.
+        """Return a label file the layout must have; for an Excel file a CSV of the same name will do.
 
         Raises:
             DataError: it is not there; the message says what to fetch and where to put it.
         """
         path = self.root / name
-        if not path.is_file():
+        text = path.with_suffix(".csv")
+        found = text if path.suffix == ".xlsx" and text.is_file() else path
+        if not found.is_file():
             raise self.missing(name)
-        self.label_files.append(path)
-        return path
+        self.label_files.append(found)
+        return found
 
-    def sheet(self, name: str) -> Path:
-        """Return an Excel file the layout must have; a CSV of the same name will do, see `tables.read_sheet`.
+    def rows(self, name: str, *columns: str, sheet: str | None = None) -> list[Row]:
+        """Return the rows of such a file, which must have these columns, in a sheet of an Excel file.
 
         Raises:
-            DataError: neither is there.
+            DataError: it is not there, or cannot be read.
         """
-        path = self.root / name
-        text = path.with_suffix(".csv")
-        if not (path.is_file() or text.is_file()):
-            raise self.missing(name)
-        self.label_files.append(text if text.is_file() else path)
-        return path
+        return read_rows(self.file(name), columns, sheet)
 
     def images_in(self, *names: str) -> str:
         """Return the first of these folders that is there.

@@ -6,21 +6,20 @@ import fnmatch
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from iqa_harness.data.files.file_set import hash_images, inspect_images, make_set
+from iqa_harness.data.files.file_set import DigestIndex, FileImageSet, hash_images
 from iqa_harness.data.files.pixel_cache import open_pixel_cache
 from iqa_harness.data.files.resized import RULES, ResizedImageSet
-from iqa_harness.data.hashing import file_sha256
+from iqa_harness.data.hashing import file_sha256, set_fingerprint
 from iqa_harness.data.image_set import PSEUDO, DataCard, ImageSet
 from iqa_harness.data.listing import Entry, Finding, Folder, Listing, alike, in_file_order, number, refuse
 from iqa_harness.data.public.csv_set import read_csv_listing, read_frame_listing
 from iqa_harness.data.public.label_files import read_scored_list
 from iqa_harness.data.public.layout import Layout, Reading
-from iqa_harness.data.public.sets import LAYOUTS
 from iqa_harness.data.public.source import ROOTS, DataSource, find_root
 from iqa_harness.data.public.split_rules import LISTS, OPTIONS, RULES_OF_TABLES, apply_rule, list_path
 from iqa_harness.data.splits import seeded_order
@@ -29,8 +28,6 @@ from iqa_harness.machine.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["JSON", "LAYOUTS", "Opened", "check_files", "open_files", "read_source", "read_table_source"]
 
 JSON: Final = "json"
 _TABLE_OPTIONS: Final = ("mos_range", "resize", "path", "label", *OPTIONS)
@@ -65,8 +62,9 @@ def open_files(opened: Opened, *, cache_dir: Path | str | None, progress: bool) 
     """
     cache = open_pixel_cache(cache_dir)
     listing, card = opened.listing, opened.card
-    with progress_bar(f"Reading {card.name}", len(listing.entries), show=progress) as advance:
-        digests = hash_images(listing, cache_dir, advance)
+    bar = progress_bar(f"Reading {card.name}", len(listing.entries), show=progress)
+    with bar as advance, DigestIndex(listing.folder.root, cache_dir) as index:
+        digests = hash_images(listing, index, advance)
     gone = any(finding.kind == "missing" for finding in listing.findings)
     refuse(opened.labels, listing.findings, opened.hint if gone else "")
     listing.copies(digests)
@@ -80,7 +78,16 @@ def open_files(opened: Opened, *, cache_dir: Path | str | None, progress: bool) 
     for text in told if progress else ():
         say(f"{card.name}: {text}", err=True)
     card = replace(card, remarks=(*card.remarks, *told))
-    images = make_set(listing, card, digests, cache)
+    records = tuple(entry.record(digest) for entry, digest in zip(listing.entries, digests, strict=True))
+    images = FileImageSet(
+        listing.folder.root,
+        card,
+        set_fingerprint(card.name, card.mos_range, records),
+        records,
+        [file for file in listing.files if file is not None],
+        [entry.raw for entry in listing.entries],
+        cache,
+    )
     return ResizedImageSet(images, opened.resize, cache) if opened.resize else images
 
 
@@ -88,7 +95,7 @@ def check_files(opened: Opened, *, progress: bool) -> list[Finding]:
     """Decode every file of a set afresh; return all findings and remarks in the order of the label file."""
     listing = opened.listing
     with progress_bar(f"Checking {opened.card.name}", len(listing.entries), show=progress) as advance:
-        listing.copies(inspect_images(listing, advance))
+        listing.copies(hash_images(listing, None, advance))
     return in_file_order([*listing.findings, *listing.remarks])
 
 
@@ -108,7 +115,6 @@ def read_source(source: DataSource, layout: Layout | None) -> Opened:
     elif source.name == JSON:
         opened = _open_json(source)
     else:
-        _known_options(source, _TABLE_OPTIONS)
         path = Path(source.name)
         names, source = _column_names(source)
         listing, columns = read_csv_listing(path, names)
@@ -129,9 +135,7 @@ def read_table_source(frame: pd.DataFrame, options: dict[str, str]) -> Opened:
     """
     name, root = options.get("name", "images"), options.get("root")
     rest = {key: value for key, value in options.items() if key not in ("name", "root")}
-    source = DataSource(name, None, rest)
-    _known_options(source, _TABLE_OPTIONS)
-    names, source = _column_names(source)
+    names, source = _column_names(DataSource(name, None, rest))
     listing, columns = read_frame_listing(frame, names, Path(root).expanduser() if root else None)
     opened = _own(listing, source._replace(root=listing.folder.root), "the table", names, columns)
     return replace(opened, card=replace(opened.card, name=name), resize=_resize(source))
@@ -141,7 +145,11 @@ def _column_names(source: DataSource) -> tuple[dict[str, str], DataSource]:
     """Return what columns are called instead, and the source without the options that said it.
 
     ``split`` is a rule if it names one, else a column.
+
+    Raises:
+        DataError: an option that a table does not have.
     """
+    _known_options(source, _TABLE_OPTIONS)
     options = dict(source.options)
     names = {
         column: options.pop(key) for key, column in (("path", "path"), ("label", "mos")) if key in options
@@ -162,9 +170,9 @@ def _open_layout(layout: Layout, source: DataSource) -> Opened:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder\n  {layout.fetch}")
     label = layout.label(source.options.get("label"))
-    reading = Reading(layout, label, root, source.options, Listing(Folder(root)))
-    if any(name in source.options for name in LISTS):
-        reading.options = {**source.options, "split": "lists"}
+    by_lists = any(name in source.options for name in LISTS)
+    options = {**source.options, "split": "lists"} if by_lists else source.options
+    reading = Reading(layout, label, root, options, Listing(Folder(root)))
     layout.read(reading)
     listing, labels = reading.listing, reading.label_files[0]
     if not listing.entries:
@@ -337,13 +345,12 @@ def _resize(source: DataSource) -> str | None:
     return rule
 
 
-def _unlabelled(listing: Listing, ordinary: Iterable[str]) -> None:
+def _unlabelled(listing: Listing, ordinary: Sequence[str]) -> None:
     """Remark on each image file beside the labelled ones that has no label."""
     labelled = {file for file in listing.files if file is not None}
-    patterns = tuple(ordinary)
     for folder in sorted({file.parent for file in labelled}):
         for file in sorted(folder.iterdir()):
             name = file.relative_to(listing.folder.root).as_posix()
-            known = file in labelled or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+            known = file in labelled or any(fnmatch.fnmatch(name, pattern) for pattern in ordinary)
             if file.suffix.lower() in _SUFFIXES and not known:
                 listing.remark(name, "unlabelled", "an image file that no label names")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from iqa_harness.data.hashing import file_sha256
+from iqa_harness.data.image_set import SPLITS
 from iqa_harness.data.listing import Entry, Listing, alike
 from iqa_harness.data.public.label_files import read_scored_list
-from iqa_harness.data.splits import seeded_order
+from iqa_harness.data.splits import divide, seeded_order
 from iqa_harness.errors import DataError
 
-SPLITS: Final = ("train", "val", "test")
-LISTS: Final = SPLITS
+LISTS: Final[tuple[str, ...]] = SPLITS
 """Options that name a JSON list; any of them makes the rule `lists`."""
 RULES_OF_TABLES: Final = ("official", "references", "random", "all")
 """Rules a user's own table can have, the default first."""
@@ -80,27 +80,6 @@ def apply_rule(
     counts = [sum(home == split for home in homes.values()) for split in SPLITS]
     what = "references" if by_reference else "images"
     return f"{rule}: {'/'.join(map(str, counts))} {what} for train/val/test, seed {seed}"
-
-
-def divide(names: Sequence[str], shares: tuple[int, int, int], seed: int) -> dict[str, str]:
-    """Return the split of each distinct name, in proportions, at least one where one is due.
-
-    Raises:
-        DataError: fewer names than splits.
-    """
-    distinct = set(names)
-    wanted = [split for split, share in zip(SPLITS, shares, strict=True) if share]
-    if len(distinct) < len(wanted):
-        raise DataError(
-            f"{len(distinct)} contents cannot be divided into {' and '.join(wanted)}; take split=all"
-        )
-    total = sum(shares)
-    val, test = (max(1, round(len(distinct) * share / total)) if share else 0 for share in shares[1:])
-    train = len(distinct) - val - test
-    return {
-        name: "train" if place < train else "val" if place < train + val else "test"
-        for place, name in enumerate(seeded_order(distinct, seed))
-    }
 
 
 def _by_lists(listing: Listing, lists: dict[str, str], root: Path, seed: int, val_share: str | None) -> str:
