@@ -78,25 +78,14 @@ app = App(
     epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 70 a bug, "
     "130 interrupted, 141 output closed.",
 )
-app.command("demo")(demo.demo)
-app.command("train")(train.train)
-app.command("study")(study.study)
-app.command("attack")(attack.attack)
-app.command("report")(report.report)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("evaluate")(evaluate.evaluate)
-app.command("score")(score.score)
-app.command("profile")(profile.profile)
-app.command("diagnose")(diagnose.diagnose)
-app.add_typer(runs.app, name="runs")
-app.command("verify")(verify.verify)
-app.command("power")(power.power)
-app.command("certify")(certify.certify)
-app.command("gate")(gate.gate)
-app.add_typer(baseline.app, name="baseline")
-app.add_typer(models.app, name="models")
-app.add_typer(suites.app, name="suites")
-app.add_typer(data.app, name="data")
+for verb in (
+    demo.demo, train.train, study.study, attack.attack, report.report, leaderboard.leaderboard,
+    evaluate.evaluate, score.score, profile.profile, diagnose.diagnose, verify.verify, power.power,
+    certify.certify, gate.gate,
+):  # fmt: skip
+    app.command()(verb)
+for group in (runs, baseline, models, suites, data):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def _version(value: bool) -> None:
