@@ -1,7 +1,7 @@
 """Options that several commands share, one by one and in groups.
 
-A group is a record that a command takes as one argument and hands on as it is: its fields are the keywords of a
-function of Python. Behind an option's description stands its default; None where nothing does.
+A group is a record that a command takes as one argument and hands on as it is: its fields are the keywords of
+a function of Python. Behind an option's description stands its default; None where nothing does.
 """
 
 from __future__ import annotations
