@@ -144,6 +144,10 @@ class Work:
         chosen = self.chosen
         return selection_words(chosen, len(self.images), self.chosen_from) if chosen else None
 
+    def images_of(self, split: str) -> ImageSet:
+        """Return the images that cells of a split are of."""
+        return self.images if split == self.suite.data.split else self.validation
+
 
 def plan(
     suite: Suite, entrants: Sequence[Entrant], data: ImageSet, selection: Selection = EVERYTHING

@@ -48,14 +48,14 @@ def report(
         bool, typer.Option("--full", help="Print every table, not the leaderboard alone.")
     ] = False,
     cache: CacheOption = None,
-    plugin: PluginOption = None,
+    plugin: PluginOption = [],  # noqa: B006 - only read
 ) -> Answer:
     """Compute runs' tables from their rows; print them, write the page, Markdown, CSV, LaTeX and figures."""
     from iqa_harness.api.report import report as write
 
     written = write(
         run or (), store=store, out=out, formats=formats or None, inputs=inputs or (), published=published,
-        images=images, cache=cache, plugins=plugin or (),
+        images=images, cache=cache, plugins=plugin,
     )  # fmt: skip
     print_written(written, full=full)
     return Answer(written.summary)
