@@ -115,12 +115,8 @@ def report_folder(store: ResultStore, run: str) -> Path:
     return root / "runs" / run / "report" if isinstance(root, Path) else Path("iqa-reports") / run
 
 
-def quiet(text: str) -> None:
-    """Say nothing."""
-
-
 def teller(progress: bool) -> Callable[[str], None]:
     """Return what tells a person something on standard error, or nobody."""
     from iqa_harness.machine.terminal import say
 
-    return (lambda text: say(text, err=True)) if progress else quiet
+    return (lambda text: say(text, err=True)) if progress else lambda text: None

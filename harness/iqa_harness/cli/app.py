@@ -16,14 +16,12 @@ from typer.core import TyperGroup
 from iqa_errors import IQAError
 from iqa_harness.cli import (
     attack,
-    baseline,
     certify,
     data,
     demo,
     diagnose,
     evaluate,
     gate,
-    leaderboard,
     models,
     power,
     profile,
@@ -79,13 +77,16 @@ app = App(
     "130 interrupted, 141 output closed.",
 )
 for verb in (
-    demo.demo, train.train, study.study, attack.attack, report.report, leaderboard.leaderboard,
+    demo.demo, train.train, study.study, attack.attack, report.report, report.leaderboard,
     evaluate.evaluate, score.score, profile.profile, diagnose.diagnose, verify.verify, power.power,
     certify.certify, gate.gate,
 ):  # fmt: skip
     app.command()(verb)
-for group in (runs, baseline, models, suites, data):
-    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+for name, group in (
+    ("runs", runs.app), ("baseline", gate.baseline_app), ("models", models.app), ("suites", suites.app),
+    ("data", data.app),
+):  # fmt: skip
+    app.add_typer(group, name=name)
 
 
 def _version(value: bool) -> None:

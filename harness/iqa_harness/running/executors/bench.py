@@ -7,13 +7,12 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
-from iqa_attacks import AttackFailed, AttackResult
+from iqa_attacks import AttackResult
 from iqa_harness.cells.compute import attacked_model, craft, run_cell, to_tensor
 from iqa_harness.cells.examples import Examples, encode, stored, used_elsewhere
 from iqa_harness.cells.plan import Cell, CellRef
@@ -21,9 +20,9 @@ from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
-from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
+from iqa_harness.running.choices import chunk_of
 from iqa_harness.running.ledger import read_report, report_of
 from iqa_harness.running.model_records import Before
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
@@ -176,9 +175,7 @@ class Bench:
         self._peak = self._peak_now()  # measuring begins anew
         images = self._images(cell.split)
         pixels = [to_tensor(images.read(cell.first + i), self._device) for i in range(cell.count)]
-        chunk = self._runtime.at_most
-        with suppress(AttackFailed):  # no gradients: its attacks say so
-            chunk = fitting_chunk(self._model(cell.label), pixels, chunk)
+        chunk = chunk_of(self._model(cell.label), pixels, self._runtime)
         self._fitting[cell.label] = replace(self._runtime, chunk=chunk)
 
     def _peak_now(self) -> int | None:

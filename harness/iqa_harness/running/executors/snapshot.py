@@ -233,10 +233,8 @@ class _Models:
     def __init__(
         self, folder: Path, models: Sequence[dict[str, Any]], device: str, fetch: Fetch | None
     ) -> None:
-        self._folders = {model["label"]: folder / "models" / str(i) for i, model in enumerate(models)}
-        self._sha256 = {model["label"]: model["sha256"] for model in models}
+        self._named = {model["label"]: (folder / "models" / str(i), model) for i, model in enumerate(models)}
         self._device, self._fetch, self._root = device, fetch, folder
-        self._defences = {model["label"]: model["defences"] for model in models}
         self._loaded: dict[str, QualityModel] = {}
 
     def __call__(self, label: str) -> QualityModel:
@@ -246,9 +244,10 @@ class _Models:
             RunError: it is not bit by bit the driver's.
         """
         if label not in self._loaded:
-            loaded, defences = self._load(self._folders[label]), self._defences[label]
-            model = defend(loaded, defences) if defences else loaded
-            if Entrant(label, model).sha256 != self._sha256[label]:
+            folder, said = self._named[label]
+            loaded = self._load(folder)
+            model = defend(loaded, said["defences"]) if said["defences"] else loaded
+            if Entrant(label, model).sha256 != said["sha256"]:
                 raise RunError(
                     f"model {label!r} comes out otherwise here than where the run was started: another "
                     "version of iqa-harness, or of a plugin"
