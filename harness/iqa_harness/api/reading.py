@@ -33,17 +33,12 @@ def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTab
     tables = stored_tables(store, manifest)
     if tables is None:
         tables = robustness_table(store, manifest)
-        if _is_writable(store):
-            tables.write(store, run)
+        try:
+            require_folder(str(store.root), "--store")
+        except RunError:
+            return manifest, tables
+        tables.write(store, run)
     return manifest, tables
-
-
-def _is_writable(store: ResultStore) -> bool:
-    try:
-        require_folder(str(store.root), "--store")
-    except RunError:
-        return False
-    return True
 
 
 def gather(

@@ -232,16 +232,13 @@ def list_cells(
         clean = _Row(suite, rival, "clean", None)
         cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
     for rival in rivals:
-        for settings in attacks_on(suite, has_gradient=rival.has_gradient):
-            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+        # On a black box those that need no gradient.
+        for settings in suite.own_attacks:
+            if rival.has_gradient or not settings.attack_class.needs_gradient:
+                cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
     for rival in rivals:
         cells += _ensemble_cells(suite, rival, rivals, ranges[suite.data.split])
     return cells
-
-
-def attacks_on(suite: Suite, *, has_gradient: bool) -> list[OwnAttackSettings]:
-    """Return the attacks of a suite that are run on a model: of a black box those that need no gradient."""
-    return [own for own in suite.own_attacks if has_gradient or not own.attack_class.needs_gradient]
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
