@@ -264,7 +264,8 @@ def run(kills: int, seed: int, world: Path, log: Path, commands: list[str]) -> C
     counts: Counter[str] = Counter()
     expected: dict[str, Whole] = {}
     with log.open("w", encoding="utf-8", buffering=1) as file:
-        for command in ("attack", *(name for name in commands if name != "attack")):
+        first = ["attack"] if {"attack", "report", "merge"} & {*commands} else []  # what these begin with
+        for command in (*first, *(name for name in commands if name != "attack")):
             folder = world / ("whole" if command == "attack" else f"whole {command}")
             expected[command] = undisturbed(command, folder, world)
             file.write(f"{command}: {expected[command].seconds:.1f} s undisturbed\n")
@@ -276,9 +277,8 @@ def run(kills: int, seed: int, world: Path, log: Path, commands: list[str]) -> C
             command = commands[turn % len(commands)]
             folder = world / f"turn {turn}"
             prepare(folder, command, world)
-            killed, faults, seconds = disturb(
-                command, folder, expected[command], rng, rng.randint(3, MOST_KILLS)
-            )
+            most = min(rng.randint(3, MOST_KILLS), kills - counts["kills"])
+            killed, faults, seconds = disturb(command, folder, expected[command], rng, most)
             expected[command] = expected[command]._replace(seconds=seconds)
             if not faults:
                 now, whole = digest(folder, command), expected[command].digest

@@ -176,7 +176,7 @@ def test_toml_within_bounds_is_as_python_reads_it():
     ("script", "options"),
     [
         ("bench_fuzz.py", ("--inputs", "60", "--commands", "0")),
-        ("bench_kills.py", ("--kills", "1", "--commands", "evaluate", "merge")),
+        ("bench_kills.py", ("--kills", "2", "--commands", "evaluate")),
     ],
 )
 def test_the_benchmarks_of_faults_in_short(tmp_path, script, options):

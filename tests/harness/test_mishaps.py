@@ -21,6 +21,7 @@ from iqa_harness.running.run import run_suite
 from iqa_harness.training.maps import StoredMaps
 from iqa_models import create_model
 from iqa_results import ResultStore
+from iqa_suites import parse_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("harness", "models", "attacks", "suites", "results", "reports")
@@ -53,15 +54,14 @@ def start(folder, *arguments, **options):
 # Cells that vanish ------------------------------------------------------------------------------------------
 
 
-def run(store, images, suite, on_cell):
+def run(store, images, on_cell):
     entrants = [Entrant("m", create_model("linear", seed=1))]
-    return run_suite(
-        plan(suite, entrants, images), entrants, RunConfig("r", tiny.SUITE), store, on_cell=on_cell
-    )
+    work = plan(parse_suite(tiny.SHORT, "tiny"), entrants, images)
+    return run_suite(work, entrants, RunConfig("r", tiny.SHORT), store, on_cell=on_cell)
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no longer")])
-def test_a_cell_that_vanishes_in_mid_run_is_not_done(tmp_path, images, suite, harm):
+def test_a_cell_that_vanishes_in_mid_run_is_not_done(tmp_path, images, harm):
     """Partial, the cell is named with its path, and the next start computes that one alone."""
     store, cells = ResultStore(tmp_path), []
 
@@ -70,13 +70,13 @@ def test_a_cell_that_vanishes_in_mid_run_is_not_done(tmp_path, images, suite, ha
         if len(cells) == 3:
             harm(store.cell_path(cells[0].key))
 
-    manifest = run(store, images, suite, meanwhile)
+    manifest = run(store, images, meanwhile)
     assert manifest.status == "partial"
     lost = [cell for cell in manifest.cells if cell.status != "done"]
     assert [(c.key, c.status) for c in lost] == [(cells[0].key, "failed")]
     assert str(store.cell_path(cells[0].key)) in lost[0].error
     seen = []
-    again = run(store, images, suite, lambda cell, status: seen.append((cell.key, status)))
+    again = run(store, images, lambda cell, status: seen.append((cell.key, status)))
     assert again.status == "complete"
     assert [key for key, status in seen if status == "done"] == [cells[0].key]
 

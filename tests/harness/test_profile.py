@@ -5,12 +5,12 @@ import functools
 import pyarrow.parquet as pq
 import pytest
 import torch
-import typer
 from torch import nn
 from typer.testing import CliRunner
 
 from iqa_harness.api.diagnose import diagnose
 from iqa_harness.api.inputs import entrants_of
+from iqa_harness.cli.command import App
 from iqa_harness.cli.profile import profile
 from iqa_harness.errors import RunError
 from iqa_harness.reporting.insights import write_diagnostics
@@ -23,7 +23,7 @@ SMALL = "srm?crop=64&shorter_side=64&width=32"
 
 def run(command, *arguments):
     """Run one command by itself."""
-    app = typer.Typer()
+    app = App()
     app.command()(command)
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
 

@@ -46,6 +46,19 @@ def _rows(store, manifest):
 
 
 @pytest.fixture(scope="module")
+def suite_text():
+    """The shared suite with one start and three objectives: nothing here hangs on more."""
+    fewer = tiny.SUITE.replace("restarts = 2", "restarts = 1")
+    return fewer.replace(', "raise", "lower"]\nsteps', "]\nsteps")
+
+
+@pytest.fixture(scope="module")
+def suite(suite_text):
+    """That suite, read."""
+    return parse_suite(suite_text, "tiny")
+
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory, images, suite):
     """Store and manifest of a whole run, to be read only."""
     store = ResultStore(tmp_path_factory.mktemp("finished"))

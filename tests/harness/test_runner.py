@@ -31,7 +31,7 @@ from iqa_models import LinearQuality, create_model
 from iqa_results import ROW_SCHEMA, ResultStore
 from iqa_suites import parse_suite
 
-TEXT = tiny.SUITE + tiny.TRANSFER
+TEXT = tiny.SHORT + tiny.TRANSFER
 
 
 def _entrants(*seeds):
@@ -94,7 +94,7 @@ def test_two_runs_at_once_share_one_store(tmp_path, images, whole):
 def test_a_model_added_by_another_process_stays_in_the_run(tmp_path, images):
     """Each writes the manifest while the other computes: in the end it has the models and cells of both."""
     store, seen = ResultStore(tmp_path / "a"), []
-    suite = tiny.SUITE  # no transfers, so that one model alone is a plan
+    suite = tiny.SHORT  # no transfers, so that one model alone is a plan
 
     def meanwhile(cell, status):
         seen.append(status)
@@ -111,7 +111,7 @@ def test_a_model_added_by_another_process_stays_in_the_run(tmp_path, images):
         c.key for c in expected.cells if c.model == "m1" or c.attack == "clean"
     }
     whole = _run(store, images, suite, _entrants(1, 2))
-    assert (whole.status, whole.forwards, len(whole.cells)) == ("complete", expected.forwards, 30)
+    assert (whole.status, whole.forwards, len(whole.cells)) == ("complete", expected.forwards, 24)
     assert whole.device_seconds > now.device_seconds > 0
 
 
@@ -119,12 +119,12 @@ def test_a_manifest_is_written_when_no_other_process_is_at_it(tmp_path, images):
     """A start waits while another one holds the run, and then keeps what that has written."""
     store, begun = ResultStore(tmp_path / "a"), threading.Event()
     other = ResultStore(tmp_path / "b")
-    theirs = _run(other, images, tiny.SUITE, _entrants(2), only=["clean"])
-    _run(other, images, tiny.SUITE, _entrants(1, 2), only=["clean"])
+    theirs = _run(other, images, tiny.SHORT, _entrants(2), only=["clean"])
+    _run(other, images, tiny.SHORT, _entrants(1, 2), only=["clean"])
     shutil.copytree(tmp_path / "b/cells", tmp_path / "a/cells")
     with ThreadPoolExecutor(1) as pool:
         with store.locked_run("r"):
-            mine = pool.submit(_run, store, images, tiny.SUITE, _entrants(1), on_cell=lambda *_: begun.set())
+            mine = pool.submit(_run, store, images, tiny.SHORT, _entrants(1), on_cell=lambda *_: begun.set())
             assert begun.wait(60)  # it has found a cell, and no run of this name
             time.sleep(0.2)
             assert store.list_runs() == []
@@ -167,15 +167,15 @@ class OwnDisk(Inline):
 def test_cells_on_another_machines_disk_are_not_done(tmp_path, images):
     """A worker's word is not enough: what the driver cannot find in its store has failed, with the reason."""
     entrants = _entrants(1)
-    work = plan(parse_suite(tiny.SUITE, "tiny"), entrants, images)
+    work = plan(parse_suite(tiny.SHORT, "tiny"), entrants, images)
     store, far = ResultStore(tmp_path / "near"), ResultStore(tmp_path / "far")
     for _ in range(2):  # computed there the first time, found there the second
-        manifest = _run(store, images, tiny.SUITE, entrants, executor=OwnDisk(far, entrants, work))
+        manifest = _run(store, images, tiny.SHORT, entrants, executor=OwnDisk(far, entrants, work))
         assert manifest.status == "partial"
         assert {cell.status for cell in manifest.cells} == {"failed"}
         assert all("near shared by all workers?" in cell.error for cell in manifest.cells)
     assert len(far.cell_sizes()) == len(manifest.cells)
-    assert _run(store, images, tiny.SUITE, entrants).status == "complete"
+    assert _run(store, images, tiny.SHORT, entrants).status == "complete"
 
 
 class DiesAfterStoring(Inline):
@@ -189,7 +189,7 @@ class DiesAfterStoring(Inline):
 
 def test_what_a_lost_worker_stored_counts(tmp_path, images):
     """Its cells are read from the store, with their cost, though nobody reported them."""
-    few = (images, tiny.SUITE, _entrants(1), Selection(limit=4))
+    few = (images, tiny.SHORT, _entrants(1), Selection(limit=4))
     expected = _run(ResultStore(tmp_path / "b"), *few)
     manifest = _run(ResultStore(tmp_path / "a"), *few, executor=DiesAfterStoring())
     assert (manifest.status, manifest.forwards) == ("complete", expected.forwards)
@@ -228,9 +228,9 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_row(tmp_path, images, fit
     roomy, cramped = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
     # Of equal room at first: it is an attribute of the model, and so in its keys.
     entrant = _cramped(3)
-    expected = _run(roomy, images, tiny.SUITE, [entrant], executor=Shrinking(entrant.model, 10**6))
+    expected = _run(roomy, images, tiny.SHORT, [entrant], executor=Shrinking(entrant.model, 10**6))
     entrant = _cramped(3)
-    manifest = _run(cramped, images, tiny.SUITE, [entrant], executor=Shrinking(entrant.model, fits))
+    manifest = _run(cramped, images, tiny.SHORT, [entrant], executor=Shrinking(entrant.model, fits))
     assert manifest.status == "complete"
     assert _rows(cramped, manifest).equals(_rows(roomy, expected))
     assert manifest.tuning["reduced_chunks"] == {"m1": {1: 1, 3: 2}[fits]}
@@ -258,7 +258,7 @@ def test_every_library_has_its_words_for_no_memory(error, meant):
 def test_no_room_for_one_image_is_a_failure(tmp_path, images):
     """Below one image there is nothing to halve: the cells fail with the reason."""
     entrant, store = _cramped(4), ResultStore(tmp_path)
-    manifest = _run(store, images, tiny.SUITE, [entrant], executor=Shrinking(entrant.model, 0))
+    manifest = _run(store, images, tiny.SHORT, [entrant], executor=Shrinking(entrant.model, 0))
     assert {c.status for c in manifest.cells} == {"failed"}
     assert all("tried to allocate 1 images" in c.error for c in manifest.cells)
 
@@ -266,7 +266,7 @@ def test_no_room_for_one_image_is_a_failure(tmp_path, images):
 def test_a_device_without_room_for_the_checks_is_refused(tmp_path, images):
     """Batch independence needs two images at once; without them nothing is run."""
     with pytest.raises(RunError, match="no room for two images at once"):
-        _run(ResultStore(tmp_path), images, tiny.SUITE, [_cramped(1)])
+        _run(ResultStore(tmp_path), images, tiny.SHORT, [_cramped(1)])
 
 
 class Moody(LinearQuality):
@@ -300,7 +300,7 @@ def _moody(seed=1):
 def test_a_cell_is_tried_twice_and_again_at_the_next_start(tmp_path, images, failures, failed):
     """One failure is forgiven, two mark the cell with the traceback; the next start computes it."""
     entrant, store = _moody(), ResultStore(tmp_path)
-    manifest = _run(store, images, tiny.SUITE, [entrant], executor=Later(entrant.model, failures))
+    manifest = _run(store, images, tiny.SHORT, [entrant], executor=Later(entrant.model, failures))
     bad = [c for c in manifest.cells if c.status == "failed"]
     assert len(bad) == failed
     for cell in bad:
@@ -309,7 +309,7 @@ def test_a_cell_is_tried_twice_and_again_at_the_next_start(tmp_path, images, fai
         assert not store.has_cell(cell.key)
     assert manifest.status == ("partial" if failed else "complete")
     seen = []
-    again = _run(store, images, tiny.SUITE, [entrant], on_cell=lambda cell, status: seen.append(status))
+    again = _run(store, images, tiny.SHORT, [entrant], on_cell=lambda cell, status: seen.append(status))
     assert seen.count("done") == failed
     assert again.status == "complete"
     assert all(c.error is None for c in again.cells)

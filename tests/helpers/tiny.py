@@ -41,6 +41,14 @@ restarts = 2
 batch = 4
 """
 
+SHORT = (
+    SUITE.replace('["2/255", "4/255"]', '["4/255"]')
+    .replace(', "raise", "lower"]\nsteps', "]\nsteps")
+    .replace("steps = 4\nreport_steps = [1, 2]", "steps = 2\nreport_steps = [1]")
+    .replace("restarts = 2", "restarts = 1")
+)
+"""The same at one radius, with fewer objectives, steps and restarts: for what does not hang on the numbers."""
+
 ONE_PGD = """
 name = "one"
 summary = "for tests"

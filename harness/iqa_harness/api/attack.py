@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -155,7 +155,23 @@ class Planned:
         return Run(self.store, manifest, tables, self.entrants, self.data, asked)
 
 
-class AttackOptions(TypedDict, total=False):
+class RuntimeOptions(TypedDict, total=False):
+    """How the work is carried out: see the fields of `Runtime`."""
+
+    device: str
+    chunk: int | None
+    threads: int | None
+    executor: str | None
+    workers: int | None
+    address: str
+    cpus: int | None
+    gpus: float
+    settings: tuple[str, ...]
+    tune: str
+    choices: tuple[Tuning, ...]
+
+
+class AttackOptions(RuntimeOptions, total=False):
     """What may be said of a run beside suite and models; all of it may be left out."""
 
     run: str | None
@@ -184,33 +200,7 @@ class AttackOptions(TypedDict, total=False):
     plugins: Sequence[str | Path]
     """Python files of yours that register models."""
     runtime: Runtime | None
-    """Devices, sizes and workers as one record, instead of the following."""
-    device: str
-    """Torch device: cpu, cuda:1; several as cuda:0,cuda:1; cuda for all cards."""
-    chunk: int | None
-    """Images in one pass; halved where memory runs out. None: 8 on a CPU, what fits on a GPU."""
-    threads: int | None
-    """Threads within one operation."""
-    executor: str | None
-    """inline, processes, ray or slurm."""
-    workers: int | None
-    """Processes a device, or Slurm jobs at once."""
-    address: str
-    """Ray: `local`, `auto` or HOST:PORT."""
-    cpus: int | None
-    """Ray, Slurm: cores of a task or job."""
-    gpus: float
-    """Ray, Slurm: GPUs of a task or job."""
-    settings: tuple[str, ...]
-    """Slurm, Ray: KEY=VALUE."""
-    tune: str
-    """How gradients are computed: `off` as the model stands, `fast` or `full` by measurement."""
-    choices: tuple[Tuning, ...]
-    """Choices made already, such as those of another run: `choices_of(run.manifest)`."""
-
-
-PLACES = frozenset(field.name for field in fields(Runtime))
-"""Options that say how the work is carried out."""
+    """Devices, sizes and workers as one record, instead of each by itself."""
 
 
 def plan(
@@ -250,7 +240,10 @@ def plan(
     entrants = measure_cards(entrants, source.split(loaded.suite.data.split), runtime.devices[0])
     work = plan_work(loaded.suite, entrants, source, selection)
     only = tuple(options.get("only", ()))
-    _refuse_unknown(only, work)
+    known = list(dict.fromkeys(cell.family for cell in work.cells))
+    for family in only:
+        if family not in known:
+            raise RunError(f"--only {family}: no attack of the suite; there are {', '.join(known)}")
     if only:  # an attack's numbers are compared with clean scores
         only = (*only, "clean")
     missing = tuple(missing_cells(work, results))
@@ -315,7 +308,7 @@ def as_suite(suite: str | Path | Suite | LoadedSuite) -> LoadedSuite:
 
 def _runtime(options: AttackOptions) -> Runtime:
     given = options.get("runtime")
-    how = {name: value for name, value in options.items() if name in PLACES}
+    how = {name: value for name, value in options.items() if name in RuntimeOptions.__annotations__}
     if given is None:
         return Runtime(**how)  # type: ignore[arg-type]  # the keys are its fields
     if how:
@@ -343,10 +336,3 @@ def suite_on_data(
         return loaded, images
     stated = None if images.card.name in EMBEDDED else images.card.mos_range
     return loaded.on_data(images.card.name, stated), images
-
-
-def _refuse_unknown(only: Collection[str], work: Work) -> None:
-    known = list(dict.fromkeys(cell.family for cell in work.cells))
-    for name in only:
-        if name not in known:
-            raise RunError(f"--only {name}: no attack of the suite; there are {', '.join(known)}")

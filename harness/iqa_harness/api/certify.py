@@ -21,7 +21,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.certificates import Certified, Judged, certify_set
-from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_images
+from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_image
 from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
 from iqa_harness.reporting.runs import CERTIFICATES, computed_run
@@ -109,7 +109,8 @@ def certify(
         DataError: images that cannot be used.
         ModelError: a model that cannot be made.
     """
-    threat, drawing = ThreatModel(norm, parse_epsilon(epsilon)), _drawing(draws, confidence, seed)
+    threat = ThreatModel(norm, parse_epsilon(epsilon))
+    drawing = Drawing(draws=draws, confidence=confidence, seed=seed)
     set_up(device, threads, plugins)
     entrants = entrants_of(models, backbone_weights=backbone_weights, plugins=plugins, tell=progress)
     images = open_data(data, cache_dir=cache, progress=progress)
@@ -168,7 +169,7 @@ def certify_run(
         RunError: a model that cannot be made again or is another one now; images that are not the run's.
         AttackError: a number of draws that cannot be.
     """
-    drawing = _drawing(draws, confidence, seed)
+    drawing = Drawing(draws=draws, confidence=confidence, seed=seed)
     set_up(device, threads, plugins)
     results = opened(store)
     manifest, tables = aggregated(results, run)
@@ -223,18 +224,13 @@ def _judged(entrant: Entrant, images: ImageSet, named: DataUnderTest, how: Scori
     def scored(some: ImageSet) -> Vector:
         ids = [record.image_id for record in some.records]
         with in_use(entrant.model, how.device):
-            pairs = zip(range(len(some)), ids, strict=True)
             return np.array(
-                [score_images(entrant.model, [some.read(i)], [name], how)[0] for i, name in pairs]
+                [score_image(entrant.model, some.read(i), name, how) for i, name in enumerate(ids)]
             )
 
     clean, validation = scored(images), named.validation
     on = (clean, images.labels) if validation is None else (scored(validation), validation.labels)
     return Judged(images.labels, clean, fit_logistic(*on).logistic)
-
-
-def _drawing(draws: int, confidence: float, seed: int) -> Drawing:
-    return Drawing(draws=draws, confidence=confidence, seed=seed)
 
 
 def _frame(made: Sequence[tuple[Certified, ImageSet]]) -> pd.DataFrame:

@@ -32,17 +32,12 @@ def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTab
     tables = stored_tables(store, manifest)
     if tables is None:
         tables = robustness_table(store, manifest)
-        if _is_writable(store):
-            tables.write(store, run)
+        try:
+            require_folder(str(store.root), "--store")
+        except RunError:
+            return manifest, tables
+        tables.write(store, run)
     return manifest, tables
-
-
-def _is_writable(store: ResultStore) -> bool:
-    try:
-        require_folder(str(store.root), "--store")
-    except RunError:
-        return False
-    return True
 
 
 def gather(
@@ -113,12 +108,8 @@ def report_folder(store: ResultStore, run: str) -> Path:
     return root / "runs" / run / "report" if isinstance(root, Path) else Path("iqa-reports") / run
 
 
-def quiet(text: str) -> None:
-    """Say nothing."""
-
-
 def teller(progress: bool) -> Callable[[str], None]:
     """Return what tells a person something on standard error, or nobody."""
     from iqa_harness.machine.terminal import say
 
-    return (lambda text: say(text, err=True)) if progress else quiet
+    return (lambda text: say(text, err=True)) if progress else lambda text: None

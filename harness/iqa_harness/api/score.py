@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,16 +156,16 @@ def image_tensors(images: Image | Sequence[Image], most: int) -> list[Tensor]:
 
 def _listed(images: Image | Sequence[Image]) -> list[tuple[str, Path | Pixels]]:
     """Return every image with its name, a folder as the image files below it."""
-    return list(_named([images] if isinstance(images, str | Path | np.ndarray | Tensor) else images))
-
-
-def _named(images: Sequence[Image]) -> Iterator[tuple[str, Path | Pixels]]:
-    for place, image in enumerate(images):
+    found: list[tuple[str, Path | Pixels]] = []
+    for place, image in enumerate(
+        [images] if isinstance(images, str | Path | np.ndarray | Tensor) else images
+    ):
         if isinstance(image, str | Path):
             path = Path(image)
-            yield from ((str(file), file) for file in (_below(path) if path.is_dir() else [path]))
+            found += [(str(file), file) for file in (_below(path) if path.is_dir() else [path])]
         else:
-            yield f"image {place}", _checked(image, f"image {place}")
+            found.append((f"image {place}", _checked(image, f"image {place}")))
+    return found
 
 
 def _below(folder: Path) -> list[Path]:

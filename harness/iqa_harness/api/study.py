@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
+from iqa_harness.api.train import SessionOptions
 from iqa_harness.errors import DataError, HarnessError
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import say
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from iqa_harness.api.inputs import Data
     from iqa_harness.data.image_set import ImageSet
     from iqa_harness.studies.contrasts import ContrastRow
     from iqa_harness.studies.table import RowResult, Worst
@@ -78,21 +78,15 @@ class Studied:
 def study(
     name: str | Path | Study,
     *,
-    data: Data | None = None,
-    mos_range: tuple[float, float] | None = None,
     settings: Settings | None = None,
     seeds: str | Sequence[int] | None = None,
     out: Path | str | None = None,
     store: Path | str = "iqa-store",
-    cache: Path | str | None = None,
-    backbone_weights: Path | str | None = None,
     plugins: Sequence[Path | str] = (),
-    device: str = "cpu",
-    save_every: int = 200,
     suite: str | None = None,
     no_attack: bool = False,
     workers: int | None = None,
-    progress: bool = True,
+    **options: Unpack[SessionOptions],
 ) -> Studied:
     """Train every point of a study on every seed and put them into one table; finished runs are kept.
 
@@ -100,21 +94,15 @@ def study(
 
     Args:
         name: a study's name, the path of a TOML file, or a study.
-        data: images instead of the study's own, by name or as a set.
-        mos_range: ends of a CSV's label scale.
         settings: changes to the base, key to value or ``key=value`` texts.
         seeds: other seeds than the study's.
         out: folder of runs and table, by default ``studies/NAME`` in the store.
         store: folder the suite's results go to.
-        cache: root of the cache of data.
-        backbone_weights: file of pretrained trunk weights.
         plugins: Python files of yours that register models; they are run.
-        device: torch device.
-        save_every: steps between saved states; 0 saves once an epoch.
         suite: attack suite for the worst cases, instead of all of the study's.
         no_attack: train and score only.
         workers: processes that attack; training is one process.
-        progress: report on stderr.
+        **options: data, device and so on; see `TrainSession`.
 
     Raises:
         TrainingError: no such study, or a setting that is refused; nothing has been trained then.
@@ -124,21 +112,13 @@ def study(
     """
     from iqa_harness.api.inputs import set_up
 
-    session = TrainSession.of(
-        data,
-        mos_range,
-        cache=cache,
-        backbone_weights=backbone_weights,
-        device=device,
-        save_every=save_every,
-        progress=progress,
-    )
+    session = TrainSession.of(**options)
     chosen, rows = _plan(name, session.data, settings, seeds, suite, plugins)
     if no_attack:
         chosen = chosen.model_copy(update={"suite": None, "suites": ()})
     require_folder(out, "--out")
     require_folder(store, "--store")
-    set_up(device, None)
+    set_up(session.device, None)
     for wanted in chosen.suite_runs:
         from iqa_suites import load_suite
 
@@ -186,13 +166,10 @@ def _plan(
 ) -> tuple[Study, list[StudyRow]]:
     """Return the study a user means and its rows, all settings checked."""
     found = name if isinstance(name, Study) else load_study(str(name))[0]
-    changes: dict[str, object] = {
-        "seeds": None if seeds is None else tuple(read_seeds(seeds)),
-        "suite": suite,
-    }
+    changes: dict[str, object] = {} if seeds is None else {"seeds": tuple(read_seeds(seeds))}
     if suite is not None:
-        changes["suites"] = ()
-    found = found.model_copy(update={key: value for key, value in changes.items() if value is not None})
+        changes |= {"suite": suite, "suites": ()}
+    found = found.model_copy(update=changes)
     if plugins:
         from iqa_harness.api.inputs import run_plugins
 

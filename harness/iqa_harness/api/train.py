@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from iqa_harness.errors import TrainingError
 from iqa_harness.machine.places import require_folder
@@ -98,26 +98,37 @@ class Trained:
         return str(self.table.to_html(index=False))
 
 
+class SessionOptions(TypedDict, total=False):
+    """What trainings of one call share, all of it may be left out: see the fields of `TrainSession`."""
+
+    data: Data | None
+    mos_range: tuple[float, float] | None
+    cache: Path | str | None
+    backbone_weights: Path | str | None
+    device: str
+    save_every: int
+    progress: bool
+
+
+class TrainOptions(SessionOptions, total=False):
+    """The same and what holds for models alone."""
+
+    resume: bool
+    overwrite: bool
+    log_steps: bool
+    tensorboard: bool
+
+
 def train(
     preset: str | Path | TrainConfig,
     *,
-    data: Data | None = None,
-    mos_range: tuple[float, float] | None = None,
     settings: Settings | None = None,
     size: str | None = None,
     seeds: str | Sequence[int] | None = None,
     out: Path | str | None = None,
     store: Path | str = "iqa-store",
-    cache: Path | str | None = None,
-    backbone_weights: Path | str | None = None,
     plugins: Sequence[Path | str] = (),
-    device: str = "cpu",
-    resume: bool = False,
-    overwrite: bool = False,
-    save_every: int = 200,
-    log_steps: bool = False,
-    tensorboard: bool = False,
-    progress: bool = True,
+    **options: Unpack[TrainOptions],
 ) -> Trained:
     """Train models; what is trained already is kept, what was interrupted goes on.
 
@@ -125,23 +136,13 @@ def train(
 
     Args:
         preset: a preset's name, the path of a TOML file, settings, ``demo`` or ``demo-full`` for the demo's.
-        data: images instead of the preset's own, by name or as a set.
-        mos_range: ends of a CSV's label scale.
         settings: changes, key to value or ``key=value`` texts; ``options.KEY`` is the model's.
         size: of SMART-IQA: tiny, small or base.
         seeds: one model a seed, then mean and deviation.
         out: the checkpoint's folder, by default ``models/NAME`` in the store.
         store: folder of the checkpoints.
-        cache: root of the cache of data.
-        backbone_weights: file of pretrained trunk weights.
         plugins: Python files of yours that register models; they are run.
-        device: torch device.
-        resume: only go on with an unfinished run.
-        overwrite: replace a checkpoint of other settings or images.
-        save_every: steps between saved states; 0 saves once an epoch.
-        log_steps: write every step to ``steps.csv``.
-        tensorboard: write TensorBoard's event files too.
-        progress: report on stderr.
+        **options: data, device, resume and so on; see `TrainSession`.
 
     Raises:
         TrainingError: settings that are refused, or a training that cannot go on.
@@ -151,29 +152,17 @@ def train(
     """
     from iqa_harness.api.inputs import set_up
 
-    session = TrainSession.of(
-        data,
-        mos_range,
-        cache=cache,
-        backbone_weights=backbone_weights,
-        device=device,
-        save_every=save_every,
-        log_steps=log_steps,
-        tensorboard=tensorboard,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress,
-    )
+    session = TrainSession.of(**options)
     configs = read_configs(preset, session.data, settings, size)
     if out is not None and len(configs) > 1:
         raise TrainingError("--out names one checkpoint's folder; give a single preset with it")
     require_folder(store, "--store") if out is None else require_folder(out, "--out")
     chosen = None if seeds is None else read_seeds(seeds)
-    set_up(device, None, plugins)
+    set_up(session.device, None, plugins)
     # Processes of their own are given the store and the cache, and no other option.
-    plain = session == TrainSession(cache=session.cache, progress=progress) and not plugins
+    plain = session == TrainSession(cache=session.cache, progress=session.progress) and not plugins
     if str(preset) in DEMOS and chosen is None and plain and configs == read_configs(preset):
-        train_side_by_side(DEMOS[str(preset)], Path(store), session.cache, progress=progress)
+        train_side_by_side(DEMOS[str(preset)], Path(store), session.cache, progress=session.progress)
     found: list[Checkpoint] = []
     tables: list[SeedTable] = []
     for config in configs:

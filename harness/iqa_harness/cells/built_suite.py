@@ -13,14 +13,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from iqa_attacks import PGD, objectives_with_settings
+from iqa_attacks import PGD, Attack, objectives_with_settings
 from iqa_errors.toml_text import read_toml
 from iqa_harness.cells.estimate import expected_work
 from iqa_harness.errors import RunError
 from iqa_harness.measures.optimality import gradients_of
 from iqa_results import Estimate, RunManifest
 from iqa_suites import LoadedSuite, Suite, parse_suite
-from iqa_suites.attack_settings import OwnAttackSettings
 
 
 class Member(NamedTuple):
@@ -111,8 +110,7 @@ class _Measured(NamedTuple):
         return math.fsum(self._cost(*key, objectives) for key, objectives in together.items())
 
     def _cost(self, name: str, steps: int, objectives: Sequence[str]) -> float:
-        attack = next(a for a in self.suite.own_attacks if a.name == name)
-        made = attack.attack(self.suite.main_epsilon, self.suite.seed)
+        made = _attack(self.suite, name)
         return gradients_of(*expected_work(made, objectives=len(objectives), steps=steps))
 
 
@@ -146,7 +144,11 @@ def build_from(
         fall = found.clean[model] - found.whole[model]
         held_out.append(HeldOut(model, found.cost(others), found.fall(others, model), fall))
     members = tuple(
-        Chosen(_label(found.suite, m), found.cost(chosen[:i]), found.mean_fall(chosen[:i], models))
+        Chosen(
+            f"{_name(found.suite, m)}/{m.objective}",
+            found.cost(chosen[:i]),
+            found.mean_fall(chosen[:i], models),
+        )
         for i, m in enumerate(chosen, start=1)
     )
     whole = math.fsum(found.clean[m] - found.whole[m] for m in models) / len(models)
@@ -218,12 +220,14 @@ def _label(suite: Suite, member: Member) -> str:
 
 def _name(suite: Suite, member: Member) -> str:
     """Return what the attack of a member is called: its own name, with the number of steps of a prefix."""
-    full = _settings(suite, member).attack(suite.main_epsilon, suite.seed).effort.steps
+    full = _attack(suite, member.attack).effort.steps
     return member.attack if member.steps == full else f"{member.attack}_{member.steps}"
 
 
-def _settings(suite: Suite, member: Member) -> OwnAttackSettings:
-    return next(a for a in suite.own_attacks if a.name == member.attack)
+def _attack(suite: Suite, name: str) -> Attack:
+    """Return an attack of a suite at its main radius."""
+    settings = next(a for a in suite.own_attacks if a.name == name)
+    return settings.attack(suite.main_epsilon, suite.seed)
 
 
 def _text(manifest: RunManifest, suite: Suite, chosen: Sequence[Member], name: str, built: BuiltSuite) -> str:

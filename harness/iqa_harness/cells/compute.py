@@ -281,7 +281,6 @@ def _attack_rows(
             {
                 **image_columns(cell, images, found.image),
                 **attack_columns(cell, runtime),
-                **({"kind": "transfer"} if cell.transferred else {}),
                 "gradient_l1": None,
                 "objective": found.objective,
                 "steps": found.steps,
@@ -388,28 +387,25 @@ def image_columns(cell: Cell, images: ImageSet, offset: int) -> dict[str, Any]:
 
 
 def attack_columns(cell: Cell, runtime: Runtime) -> dict[str, Any]:
-    """Return what a row says of the attack and of where it ran; of a transfer `kind` is the source's."""
+    """Return what a row says of the attack and of where it ran."""
     attack = cell.attack
+    said: dict[str, Any] = {"attack": cell.attack_name, "device": runtime.device}
     if attack is None:
-        return {
-            "attack": cell.attack_name,
-            "kind": "clean",
+        nothing = {
             "norm": "none",
             "epsilon": 0.0,
             "threat": "none",
             "step_size": 0.0,
             "restarts": 0,
             "seed": 0,
-            "device": runtime.device,
         }
-    return {
-        "attack": cell.attack_name,
-        "kind": attack.kind,
+        return said | {"kind": "clean"} | nothing
+    return said | {
+        "kind": "transfer" if cell.transferred else attack.kind,
         "norm": attack.threat.norm,
         "epsilon": attack.threat.epsilon,
         "threat": attack.threat.constraint,
         "step_size": attack.effort.step_size,
         "restarts": attack.effort.restarts,
         "seed": attack.seed,
-        "device": runtime.device,
     }

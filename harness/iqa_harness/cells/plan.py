@@ -135,12 +135,18 @@ class Work:
     """Number of the suite's images."""
     training: Mapping[str, ImageSet] = field(default_factory=dict)
     """By split, the images that attacks are trained on."""
+    rivals: Sequence[Rival] = ()
+    """The models as the cells' keys name them: from these another process lists the same cells."""
 
     @property
     def selection(self) -> str | None:
         """Which of the suite's images these are, in words; None for all."""
         chosen = self.chosen
         return selection_words(chosen, len(self.images), self.chosen_from) if chosen else None
+
+    def images_of(self, split: str) -> ImageSet:
+        """Return the images that cells of a split are of."""
+        return self.images if split == self.suite.data.split else self.validation
 
 
 def plan(
@@ -201,7 +207,7 @@ def plan_rivals(
     training = training_images(suite, data, images)
     cells = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
     chosen = None if len(images) == total else selection
-    return Work(suite, images, validation, tuple(cells), chosen, total, training)
+    return Work(suite, images, validation, tuple(cells), chosen, total, training, tuple(rivals))
 
 
 def list_cells(
@@ -226,16 +232,13 @@ def list_cells(
         clean = _Row(suite, rival, "clean", None)
         cells += [clean.cell(part, split, first) for split, part in ranges.items() for first in part.firsts]
     for rival in rivals:
-        for settings in attacks_on(suite, has_gradient=rival.has_gradient):
-            cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
+        # On a black box those that need no gradient.
+        for settings in suite.own_attacks:
+            if rival.has_gradient or not settings.attack_class.needs_gradient:
+                cells += _attack_cells(suite, settings, rival, rivals, ranges[suite.data.split], trained)
     for rival in rivals:
         cells += _ensemble_cells(suite, rival, rivals, ranges[suite.data.split])
     return cells
-
-
-def attacks_on(suite: Suite, *, has_gradient: bool) -> list[OwnAttackSettings]:
-    """Return the attacks of a suite that are run on a model: of a black box those that need no gradient."""
-    return [own for own in suite.own_attacks if has_gradient or not own.attack_class.needs_gradient]
 
 
 def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
@@ -243,61 +246,18 @@ def draws_of(suite: Suite, is_stochastic: bool) -> int | None:
     return suite.eot_samples if is_stochastic else None
 
 
-def remake(
-    suite: Suite,
-    wanted: CellRef,
-    images: ImageSet,
-    draws: Mapping[str, int | None],
-    trained: TrainedAttacks | None = None,
-) -> Cell:
-    """Make a cell again, in another process, from the names of its parts.
-
-    Args:
-        suite: the same suite.
-        wanted: the cell as its plan names it.
-        images: the evaluated images of the cell's split.
-        draws: `draws_of` each model by the names of the run.
-        trained: trains attacks that need it.
-
-    Raises:
-        RunError: suite, data or code of this process make another cell of it.
-    """
-    transfers = {transfer.name: transfer.source[0] for transfer in suite.transfers}
-    name = wanted.attack_name.partition(":")[0]
-    attacker = wanted.surrogate.label if wanted.surrogate else wanted.label
-    settings = {own.name: own for own in suite.own_attacks}.get(transfers.get(name, name))
-    attack = settings.attack(wanted.epsilon, suite.seed, draws[attacker]) if settings else None
-    rival = Rival(wanted.label, wanted.model_sha256, draws[wanted.label])
-    if wanted.ensemble:
-        drawn = max((draws[label] or 0 for label, _ in wanted.ensemble), default=0)
-        attack = _on_ensemble(suite, name, wanted.epsilon, drawn or None)
-    row = _Row(suite, rival, wanted.attack_name, attack, wanted.surrogate, trained, wanted.ensemble)
-    cell = row.cell(Ranges(suite, images, wanted.split).of(settings), wanted.split, wanted.first)
-    if cell.key != wanted.key:
-        raise RunError(
-            f"{wanted.label}, {wanted.attack_name}, images from {wanted.first}: this worker would compute "
-            "another cell than was planned; its iqa-harness or its data differ from the driver's"
-        )
-    return cell
-
-
 class CellRef(NamedTuple):
-    """A cell as plain data: enough for another process to make it again."""
+    """What a task says of a cell: another process has it in its own plan."""
 
     key: str
     label: str
-    model_sha256: str
     attack_name: str
-    epsilon: float
-    split: str
     first: int
-    surrogate: Surrogate | None
-    ensemble: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, cell: Cell) -> CellRef:
-        """Name the parts of a cell."""
-        return cls(**{name: getattr(cell, name) for name in cls._fields})
+        """Name a cell."""
+        return cls(cell.key, cell.label, cell.attack_name, cell.first)
 
 
 class Rival(NamedTuple):
@@ -366,20 +326,14 @@ def _ensemble_cells(suite: Suite, rival: Rival, rivals: Sequence[Rival], images:
     members = tuple((r.label, r.sha256) for r in others)
     cells = []
     for settings in (t for t in suite.transfers if isinstance(t, EnsembleSettings)):
-        source = next(o for o in suite.own_attacks if o.name == settings.source[0])
+        name, objective = settings.source
+        source = next(o for o in suite.own_attacks if o.name == name)
         mine = images.of(source)
         for epsilon in source.epsilons:
-            attack = _on_ensemble(suite, settings.name, epsilon, drawn)
+            attack = replace(source.attack(epsilon, suite.seed, drawn), objectives=(objective,))
             row = _Row(suite, rival, settings.name, attack, ensemble=members)
             cells += [row.cell(mine, suite.data.split, first) for first in mine.firsts]
     return cells
-
-
-def _on_ensemble(suite: Suite, name: str, epsilon: float, draws: int | None) -> Attack:
-    """Return the attack of an ensemble: that of the suite it names, with the one objective."""
-    source, objective = next(t.source for t in suite.transfers if t.name == name)
-    settings = next(own for own in suite.own_attacks if own.name == source)
-    return replace(settings.attack(epsilon, suite.seed, draws), objectives=(objective,))
 
 
 class _Row:

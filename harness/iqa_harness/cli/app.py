@@ -16,14 +16,12 @@ from typer.core import TyperGroup
 from iqa_errors import IQAError
 from iqa_harness.cli import (
     attack,
-    baseline,
     certify,
     data,
     demo,
     diagnose,
     evaluate,
     gate,
-    leaderboard,
     models,
     power,
     profile,
@@ -78,25 +76,17 @@ app = App(
     epilog="Exit codes: 0 done, 1 a check says no, 2 wrong usage, 3 bad input, 4 partial, 70 a bug, "
     "130 interrupted, 141 output closed.",
 )
-app.command("demo")(demo.demo)
-app.command("train")(train.train)
-app.command("study")(study.study)
-app.command("attack")(attack.attack)
-app.command("report")(report.report)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("evaluate")(evaluate.evaluate)
-app.command("score")(score.score)
-app.command("profile")(profile.profile)
-app.command("diagnose")(diagnose.diagnose)
-app.add_typer(runs.app, name="runs")
-app.command("verify")(verify.verify)
-app.command("power")(power.power)
-app.command("certify")(certify.certify)
-app.command("gate")(gate.gate)
-app.add_typer(baseline.app, name="baseline")
-app.add_typer(models.app, name="models")
-app.add_typer(suites.app, name="suites")
-app.add_typer(data.app, name="data")
+for verb in (
+    demo.demo, train.train, study.study, attack.attack, report.report, report.leaderboard,
+    evaluate.evaluate, score.score, profile.profile, diagnose.diagnose, verify.verify, power.power,
+    certify.certify, gate.gate,
+):  # fmt: skip
+    app.command()(verb)
+for name, group in (
+    ("runs", runs.app), ("baseline", gate.baseline_app), ("models", models.app), ("suites", suites.app),
+    ("data", data.app),
+):  # fmt: skip
+    app.add_typer(group, name=name)
 
 
 def _version(value: bool) -> None:

@@ -8,19 +8,13 @@ import typer
 
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
-    AddressOption,
-    BackboneOption,
-    CacheOption,
-    CpusOption,
-    ExecutorOption,
-    GpusOption,
+    PANEL,
+    Making,
     ModelsOption,
-    PluginOption,
     QuietOption,
     ResultsOption,
-    SetOption,
     ThreadsOption,
-    WorkersOption,
+    Workers,
 )
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import code_of, print_run, speed_lines
@@ -28,6 +22,7 @@ from iqa_harness.machine.terminal import say
 
 
 def attack(
+    *,
     suite: Annotated[str, typer.Option("--suite", "-s", help="Suite by name, or the path of a TOML file.")],
     model: ModelsOption,
     run: Annotated[
@@ -77,21 +72,22 @@ def attack(
             show_default="8 on a CPU, what fits on a GPU",
         ),
     ] = None,
-    executor: ExecutorOption = None,
-    workers: WorkersOption = None,
-    address: AddressOption = "local",
-    cpus: CpusOption = None,
-    gpus: GpusOption = 0.0,
-    settings: SetOption = None,
+    where: Workers,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Slurm, Ray: KEY=VALUE for submitit's update_parameters (slurm_partition=gpu) or ray.init.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     tune: Annotated[
         str,
         typer.Option(
             "--tune", help="How gradients are computed: off (as the model stands), fast or full (measured)."
         ),
     ] = "fast",
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    making: Making,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a model's verdict is not sound.")
     ] = False,
@@ -114,10 +110,8 @@ def attack(
         require_folder(store, "--store")
     planned = plan(
         suite, model, run=run, data=data, mos_range=mos_range, limit=limit, images=image or (),
-        only=only or (), keep_images=keep_images, store=store, cache=cache,
-        backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
-        device=device, chunk=chunk, threads=threads, executor=executor, workers=workers, address=address,
-        cpus=cpus, gpus=gpus, settings=tuple(settings or ()), tune=tune,
+        only=only or (), keep_images=keep_images, store=store, progress=not quiet, device=device,
+        chunk=chunk, threads=threads, settings=tuple(settings or ()), tune=tune, **where, **making,
     )  # fmt: skip
     if not quiet or dry_run:
         for line in planned.lines():

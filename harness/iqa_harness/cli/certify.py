@@ -6,16 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    DeviceOption,
-    PluginOption,
-    QuietOption,
-    ResultsOption,
-    ThreadsOption,
-)
+from iqa_harness.cli.arguments import DEFAULT_STORE, Making, Place, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
@@ -23,6 +14,7 @@ from iqa_harness.machine.terminal import say
 
 
 def certify(
+    *,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="Model, as `attack` takes it; of a run where it is now. Repeat."),
@@ -48,11 +40,8 @@ def certify(
     ] = 0.999,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of those draws.")] = 0,
     store: ResultsOption = DEFAULT_STORE,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    place: Place,
+    making: Making,
     quiet: QuietOption = False,
 ) -> Answer:
     """Print what no attack within a ball can push SROCC and PLCC below.
@@ -68,14 +57,12 @@ def certify(
     if run is not None:
         found = api.certify_run(
             run, store=store, models=model or (), data=data, draws=draws, confidence=confidence, seed=seed,
-            device=device, threads=threads, cache=cache, backbone_weights=backbone_weights,
-            plugins=plugin or (), progress=not quiet,
+            progress=not quiet, **place, **making,
         )  # fmt: skip
     else:
         found = api.certify(
             model or (), "demo" if data is None else data, norm=norm, epsilon=epsilon, split=split,
-            limit=limit, draws=draws, confidence=confidence, seed=seed, device=device, threads=threads,
-            cache=cache, backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
+            limit=limit, draws=draws, confidence=confidence, seed=seed, progress=not quiet, **place, **making,
         )  # fmt: skip
     for view in found.views:
         print_view(view)

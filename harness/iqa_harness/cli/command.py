@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from json import dumps
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints, is_typeddict
 
 import typer
 from typer.models import CommandFunctionType
@@ -53,15 +53,19 @@ class App(typer.Typer):
 
 
 def completed(function: Callable[..., Answer]) -> Callable[..., None]:
-    """Return a command with `--json` and `--quiet` and the exit code of its answer."""
+    """Return a command with `--json` and `--quiet`, its groups' options, and the exit code of its answer."""
     signature = inspect.signature(function, eval_str=True)
-    own = list(signature.parameters.values())
+    groups = {each.name: _options_of(each.annotation) for each in signature.parameters.values()}
+    own = [option for name, each in signature.parameters.items() for option in groups[name] or [each]]
     tells = "quiet" in signature.parameters
 
     @functools.wraps(function)
     def command(*, json: bool, **given: Any) -> None:
         if not tells:
             del given["quiet"]
+        for name, options in groups.items():
+            if options:
+                given[name] = {option.name: given.pop(option.name) for option in options}
         with contextlib.redirect_stdout(io.StringIO()) if json else contextlib.nullcontext():
             answer = function(**given)
         if json:
@@ -76,6 +80,15 @@ def completed(function: Callable[..., Answer]) -> Callable[..., None]:
     shown.__signature__ = signature.replace(parameters=own)
     shown.__annotations__ = {each.name: each.annotation for each in own}
     return command
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    """Return the options of a group with their defaults, none for what is no group; see `cli.arguments`."""
+    fields = get_type_hints(group, include_extras=True) if is_typeddict(group) else {}
+    return [
+        inspect.Parameter(name, KEYWORD, default=(*field.__metadata__, None)[1], annotation=field)
+        for name, field in fields.items()
+    ]
 
 
 def plain_values(value: Any) -> Any:

@@ -64,7 +64,6 @@ def read_defaults(group: Any, environ: Mapping[str, str]) -> dict[str, Any]:
         if variable.startswith(f"{PREFIX}_") and variable not in readable | OTHERS:
             raise RunError(f"{variable} is no option's variable{_near(variable, readable | OTHERS)}")
     content = _content()
-    defaults: dict[str, Any] = {}
     top = {key: content.pop(key) for key in list(content) if not isinstance(content[key], dict)}
     for key in top:
         if key not in SHARED:
@@ -72,19 +71,31 @@ def read_defaults(group: Any, environ: Mapping[str, str]) -> dict[str, Any]:
                 f"{FILE}: {key!r} is no setting of all commands (those of one stand in its table)"
                 f"{_near(key, SHARED)}"
             )
-    for words, options in known.items():
-        own = dict(top)
-        table = _table(content, words)
-        for key, value in table.items():
-            if key not in options:
-                raise RunError(f"{FILE}: [{'.'.join(words)}] has no setting {key!r}{_near(key, options)}")
-            own[key] = value
-        place = defaults
-        for word in words:
-            place = place.setdefault(word, {})
-        place.update({options[key].name: value for key, value in own.items() if key in options})
-    _refuse_tables(content, {words[: n + 1] for words in known for n in range(len(words))})
-    return defaults
+    return _of_command(
+        group, content, top, {".".join(words[: n + 1]) for words in known for n in range(len(words))}
+    )
+
+
+def _of_command(
+    command: Any, table: Any, top: Mapping[str, Any], names: Iterable[str], words: Words = ()
+) -> dict[str, Any]:
+    """Return the defaults of a command, or of those below a group, by its table and what holds for all."""
+    if not isinstance(table, dict):
+        raise RunError(f"{FILE}: {words[-1]!r} is a table, [{'.'.join(words)}]")
+    if hasattr(command, "commands"):
+        for key in table:
+            if key not in command.commands:
+                name = ".".join((*words, key))
+                raise RunError(f"{FILE}: [{name}] is no command{_near(name, names)}")
+        return {
+            word: _of_command(below, table.get(word, {}), top, names, (*words, word))
+            for word, below in command.commands.items()
+        }
+    options = dict(_long_names(command))
+    for key in table:
+        if key not in options:
+            raise RunError(f"{FILE}: [{'.'.join(words)}] has no setting {key!r}{_near(key, options)}")
+    return {options[key].name: value for key, value in {**top, **table}.items() if key in options}
 
 
 def _content() -> dict[str, Any]:
@@ -94,28 +105,6 @@ def _content() -> dict[str, Any]:
         return {}
     except (ValueError, OSError) as error:
         raise RunError(f"{FILE} cannot be read: {error}") from error
-
-
-def _table(content: Mapping[str, Any], words: Words) -> Mapping[str, Any]:
-    """Return the table of a command, empty if it has none."""
-    table = content
-    for word in words:
-        found = table.get(word, {})
-        if not isinstance(found, dict):
-            raise RunError(f"{FILE}: {word!r} is a table, [{'.'.join(words)}]")
-        table = found
-    return table
-
-
-def _refuse_tables(content: Mapping[str, Any], known: set[Words], above: Words = ()) -> None:
-    for key, value in content.items():
-        words = (*above, key)
-        if words not in known:
-            names = {".".join(each) for each in known}
-            raise RunError(f"{FILE}: [{'.'.join(words)}] is no command{_near('.'.join(words), names)}")
-        below = {each for each in known if each[: len(words)] == words and len(each) > len(words)}
-        if below:
-            _refuse_tables(value, known, words)
 
 
 def _variable(*words: str) -> str:

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    DEFAULT_STORE,
-    CacheOption,
-    DeviceOption,
-    QuietOption,
-    StoreOption,
-    ThreadsOption,
-)
+from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, Place, QuietOption, StoreOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import code_of, print_run, say_where
 from iqa_harness.machine.terminal import say
@@ -24,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def demo(
+    *,
     full: Annotated[
         bool, typer.Option("--full", help="Two models trained whole, 48 images, five radii: half an hour.")
     ] = False,
@@ -31,8 +25,7 @@ def demo(
         int | None, typer.Option("--limit", min=1, help="Attack only the first so many images.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    place: Place,
     cache: CacheOption = None,
     quiet: QuietOption = False,
 ) -> Answer:
@@ -45,9 +38,7 @@ def demo(
     from iqa_harness.api.demo import Stage
     from iqa_harness.api.demo import demo as run_demo
 
-    done = run_demo(
-        full=full, limit=limit, store=store, device=device, threads=threads, cache=cache, progress=not quiet
-    )
+    done = run_demo(full=full, limit=limit, store=store, cache=cache, progress=not quiet, **place)
     began = time.perf_counter()
     if done.page is None or not done.run.complete:
         print_run(done.run)

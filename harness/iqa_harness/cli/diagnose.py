@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import CacheOption, DeviceOption, QuietOption, ThreadsOption
+from iqa_harness.cli.arguments import CacheOption, Place, QuietOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_figures
 from iqa_harness.machine.terminal import say
 
 
 def diagnose(
+    *,
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     data: Annotated[str, typer.Option("--data", help="Image set, as in `iqa-harness data list`.")] = "demo",
     split: Annotated[
@@ -29,8 +30,7 @@ def diagnose(
         ),
     ] = 0,
     cache: CacheOption = None,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    place: Place,
     quiet: QuietOption = False,
 ) -> Answer:
     """Print what an SRM neck does to images, or how SMART-IQA weighs its stages, and write it as Parquet."""
@@ -38,7 +38,7 @@ def diagnose(
 
     found = api.diagnose(
         model, data=data, split=split, limit=limit, batch=batch, out=out, maps=maps, cache=cache,
-        device=device, threads=threads, progress=not quiet,
+        progress=not quiet, **place,
     )  # fmt: skip
     if found.rows:
         heads, texts, names = found.shown()

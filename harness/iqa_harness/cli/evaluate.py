@@ -6,17 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    DeviceOption,
-    ModelsOption,
-    PluginOption,
-    QuietOption,
-    StoreOption,
-    ThreadsOption,
-)
+from iqa_harness.cli.arguments import DEFAULT_STORE, Making, ModelsOption, Place, QuietOption, StoreOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
@@ -24,6 +14,7 @@ from iqa_harness.machine.terminal import say
 
 
 def evaluate(
+    *,
     model: ModelsOption,
     data: Annotated[
         list[str],
@@ -41,15 +32,12 @@ def evaluate(
         str, typer.Option("--name", help="Table in the store that the rows go to.")
     ] = "evaluation",
     store: StoreOption = DEFAULT_STORE,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    place: Place,
     eot_samples: Annotated[
         int | None, typer.Option("--eot-samples", min=1, help="Draws averaged for a stochastic model.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals and of such draws.")] = 0,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    making: Making,
     quiet: QuietOption = False,
 ) -> Answer:
     """Test models on data sets without attack: SROCC, PLCC after a logistic, KROCC, one row a model and set.
@@ -60,9 +48,8 @@ def evaluate(
     from iqa_harness.api import evaluate as api
 
     found = api.evaluate(
-        model, data, split=split, name=name, store=store, device=device, threads=threads,
-        eot_samples=eot_samples, seed=seed, cache=cache, backbone_weights=backbone_weights,
-        plugins=plugin or (), progress=not quiet,
+        model, data, split=split, name=name, store=store, eot_samples=eot_samples, seed=seed,
+        progress=not quiet, **place, **making,
     )  # fmt: skip
     print_view(found.view)
     say(f"table.csv, table.parquet, scores.parquet and manifest.json are in {found.folder}")

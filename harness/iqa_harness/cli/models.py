@@ -10,9 +10,9 @@ import typer
 from iqa_harness.api import models as api
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
-    BackboneOption,
     CacheOption,
     DeviceOption,
+    Files,
     PluginOption,
     QuietOption,
     ResultsOption,
@@ -32,23 +32,23 @@ EndpointOption = Annotated[
 @app.command("list")
 def list_command(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, e.g. 'smart*'.")] = "*",
-    plugin: PluginOption = None,
+    plugin: PluginOption = [],  # noqa: B006 - only read
 ) -> Answer:
     """List the registered models, those of a plugin among them."""
-    found = api.list_models(pattern, plugins=plugin or ())
+    found = api.list_models(pattern, plugins=plugin)
     print_list(("model", "what it is"), list(found.items()))
     return Answer(found)
 
 
 @app.command("show")
 def show_command(
+    *,
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    files: Files,
     quiet: QuietOption = False,
 ) -> Answer:
     """Print a model's card as JSON, with its number of parameters on stderr."""
-    found = api.show_model(model, backbone_weights=backbone_weights, plugins=plugin or ())
+    found = api.show_model(model, **files)
     say(found.card.model_dump_json(indent=1))
     if not quiet:
         say(f"parameters {found.parameters:,}\nsha256 {found.sha256}", err=True)
@@ -57,6 +57,7 @@ def show_command(
 
 @app.command("check")
 def check_command(
+    *,
     model: Annotated[
         str, typer.Argument(help="As after --model: NAME, ./FOLDER, pyiqa:NAME, onnx:FILE, cmd:'...', ...")
     ],
@@ -65,15 +66,12 @@ def check_command(
         typer.Argument(help="A few image files, or a folder.", show_default="embedded ones"),
     ] = None,
     device: DeviceOption = "cpu",
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    files: Files,
     cache: CacheOption = None,
     quiet: QuietOption = False,
 ) -> Answer:
     """Check on a few images whether a model can be put under test; exit code 1 where a run refuses it."""
-    found = api.check_model(
-        model, images, device=device, backbone_weights=backbone_weights, plugins=plugin or (), cache=cache
-    )
+    found = api.check_model(model, images, device=device, cache=cache, **files)
     for line in found.lines():
         say(line)
     return Answer(found, ExitCode.OK if found.usable else ExitCode.FOUND)

@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    DeviceOption,
-    PluginOption,
-    QuietOption,
-    ResultsOption,
-    ThreadsOption,
-)
+from iqa_harness.cli.arguments import DEFAULT_STORE, Making, Place, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_view
 from iqa_harness.errors import ExitCode
@@ -23,6 +14,7 @@ from iqa_harness.machine.terminal import say
 
 
 def power(
+    *,
     run: Annotated[str | None, typer.Argument(help="Name of a run in the store; or give --suite.")] = None,
     suite: Annotated[
         str | None,
@@ -57,11 +49,8 @@ def power(
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Where the images are now; else as the suite says.")
     ] = None,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    place: Place,
+    making: Making,
     quiet: QuietOption = False,
 ) -> Answer:
     """Plant basins in models' scores and see which the attacks find: how far can a worst case be trusted?
@@ -74,8 +63,7 @@ def power(
         raise typer.BadParameter("name a stored run, or a suite with --suite and its models with --model")
     found = api.power(
         run, suite=suite, models=model or (), images=images, attacks=attack or (), store=store, data=data,
-        device=device, threads=threads, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (),
-        progress=not quiet,
+        progress=not quiet, **place, **making,
     )  # fmt: skip
     view = found.view()
     if view is not None:

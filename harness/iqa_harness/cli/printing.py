@@ -104,9 +104,8 @@ def comparable(compare: Callable[[], T]) -> T:
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
     from iqa_harness.gating.formats import comparison_view
-    from iqa_reports import print_table
 
-    print_table(comparison_view(found), console())
+    print_view(comparison_view(found))
     for note in found.notes:
         say(f"note: {note}")
     for line in found.lines():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import DeviceOption, ThreadsOption
+from iqa_harness.cli.arguments import Place
 from iqa_harness.cli.command import Answer
 from iqa_harness.cli.printing import print_figures
 from iqa_harness.machine.terminal import say
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def profile(
+    *,
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     size: Annotated[int, typer.Option("--size", min=1, help="Side of the square images.")] = 384,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 1,
@@ -31,21 +32,19 @@ def profile(
     out: Annotated[
         Path | None, typer.Option("--out", help="Parquet file of the costs, for `report --input`.")
     ] = None,
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    place: Place,
 ) -> Answer:
     """Print parameters, multiply-adds, time and memory of a model, by parts."""
     from iqa_harness.api import profile as api
 
     found = api.profile(
-        model, size=size, batch=batch, precision=precision, repeats=repeats, growth=growth, out=out,
-        device=device, threads=threads,
-    )  # fmt: skip
+        model, size=size, batch=batch, precision=precision, repeats=repeats, growth=growth, out=out, **place
+    )
     say(f"{found.model}, {found.input}\n{found.convention}")
     parts = [(part.part, f"{part.parameters:,}", f"{part.macs / 1e9:.4f}") for part in found.parts]
     print_figures(("part", "parameters", "GMAC"), parts)
     if found.measured:
-        say(f"batch {batch}, {precision}, {device}, {repeats} repetitions")
+        say(f"batch {batch}, {precision}, {place['device']}, {repeats} repetitions")
         steps = [(name, *_measured(one)) for name, one in found.measured.items()]
         print_figures(("step", "median ms", "least ms", "peak MB", "reserved MB"), steps)
         say(f"peak MB: {found.measured['forward'].memory}")

@@ -1,4 +1,4 @@
-"""`iqa-harness report`: tables and figures of runs and studies."""
+"""`iqa-harness report` and `leaderboard`: tables and figures of runs and studies, of one store or many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from iqa_harness.cli.arguments import DEFAULT_STORE, CacheOption, PluginOption, ResultsOption
 from iqa_harness.cli.command import Answer
-from iqa_harness.cli.printing import print_written
+from iqa_harness.cli.printing import print_written, say_where
+from iqa_harness.errors import ExitCode
+from iqa_harness.machine.terminal import console
 
 
 def report(
@@ -48,14 +50,38 @@ def report(
         bool, typer.Option("--full", help="Print every table, not the leaderboard alone.")
     ] = False,
     cache: CacheOption = None,
-    plugin: PluginOption = None,
+    plugin: PluginOption = [],  # noqa: B006 - only read
 ) -> Answer:
     """Compute runs' tables from their rows; print them, write the page, Markdown, CSV, LaTeX and figures."""
     from iqa_harness.api.report import report as write
 
     written = write(
         run or (), store=store, out=out, formats=formats or None, inputs=inputs or (), published=published,
-        images=images, cache=cache, plugins=plugin or (),
+        images=images, cache=cache, plugins=plugin,
     )  # fmt: skip
     print_written(written, full=full)
     return Answer(written.summary)
+
+
+def leaderboard(
+    places: Annotated[
+        list[str],
+        typer.Argument(help="Stores (folders or URLs), folders with stores below them, or folders of runs."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for leaderboard.md and leaderboard.html.")
+    ] = Path("reports"),
+) -> Answer:
+    """Merge runs into one leaderboard; runs of other suites or data stand apart, never in one table.
+
+    Reads the tables that `iqa-harness report` or `attack` stored and computes no attack. A run that cannot be
+    read is named and left out (exit code 4); a table of other cells than its run has is shown and said to be.
+    """
+    from iqa_harness.api.report import leaderboard as merge
+    from iqa_reports import print_report
+
+    written = merge(places, out=out)
+    print_report(written.report, console(), full=False)
+    for path in written.files:
+        say_where("page", path)
+    return Answer(written.summary, ExitCode.PARTIAL if written.unread else ExitCode.OK)

@@ -7,23 +7,22 @@ from typing import Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import BackboneOption, DeviceOption, PluginOption, QuietOption, ThreadsOption
+from iqa_harness.cli.arguments import Files, Place, QuietOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
 
 
 def score(
+    *,
     model: Annotated[str, typer.Argument(help="NAME, NAME?option=value&..., or a checkpoint FOLDER.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = None,
+    place: Place,
     eot_samples: Annotated[
         int | None, typer.Option("--eot-samples", min=1, help="Draws averaged for a stochastic model.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of such draws.")] = 0,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    files: Files,
     quiet: QuietOption = False,
 ) -> Answer:
     """Print the score of image files, one line each: score, tab, file; higher is better.
@@ -32,10 +31,7 @@ def score(
     """
     from iqa_harness.api import score as api
 
-    found = api.score(
-        model, images, device=device, threads=threads, eot_samples=eot_samples, seed=seed,
-        backbone_weights=backbone_weights, plugins=plugin or (), progress=not quiet,
-    )  # fmt: skip
+    found = api.score(model, images, eot_samples=eot_samples, seed=seed, progress=not quiet, **place, **files)
     scored = [
         (name, value) for name, value in zip(found.ids, found.values, strict=True) if name not in found.errors
     ]

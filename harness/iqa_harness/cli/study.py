@@ -9,14 +9,10 @@ import typer
 
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    ChangesOption,
-    DataOption,
+    Changes,
     DeviceOption,
-    PluginOption,
+    Making,
     QuietOption,
-    RangeOption,
     SaveOption,
     StoreOption,
     WorkersOption,
@@ -28,19 +24,16 @@ from iqa_harness.machine.terminal import say
 
 
 def study(
+    *,
     name: Annotated[str, typer.Argument(help="Study by name (see --list), or the path of a TOML file.")] = "",
-    data: DataOption = None,
-    mos_range: RangeOption = None,
-    settings: ChangesOption = None,
+    changes: Changes,
     seeds: Annotated[str | None, typer.Option("--seeds", help="0,1,2: other seeds than the study's.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder of runs and table.", show_default="studies/NAME in the store"),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    making: Making,
     device: DeviceOption = "cpu",
     save_every: SaveOption = 200,
     suite: Annotated[
@@ -62,19 +55,18 @@ def study(
     """Train every point of a study on every seed and print one table; finished runs are kept."""
     from iqa_harness.api import study as api
 
-    plugins = plugin or ()
     if known or not name:
         listed = api.list_studies()
         say("\n".join(f"{one}: {summary}" for one, summary in listed.items()))
         return Answer(listed)
     if show:
-        text = api.show_study(name, data=data, settings=settings, seeds=seeds, plugins=plugins)
+        data, settings = changes["data"], changes["settings"]
+        text = api.show_study(name, data=data, settings=settings, seeds=seeds, plugins=making["plugins"])
         say(text)
         return Answer(text)
     found = api.study(
-        name, data=data, mos_range=mos_range, settings=settings, seeds=seeds, out=out, store=store,
-        cache=cache, backbone_weights=backbone_weights, plugins=plugins, device=device,
-        save_every=save_every, suite=suite, no_attack=no_attack, workers=workers, progress=not quiet,
+        name, seeds=seeds, out=out, store=store, device=device, save_every=save_every, suite=suite,
+        no_attack=no_attack, workers=workers, progress=not quiet, **changes, **making,
     )  # fmt: skip
     print_view(found.view)
     if found.compared is not None:

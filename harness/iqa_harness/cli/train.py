@@ -9,14 +9,10 @@ import typer
 
 from iqa_harness.cli.arguments import (
     DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    ChangesOption,
-    DataOption,
+    Changes,
     DeviceOption,
-    PluginOption,
+    Making,
     QuietOption,
-    RangeOption,
     SaveOption,
     StoreOption,
 )
@@ -26,12 +22,11 @@ from iqa_harness.machine.terminal import say
 
 
 def train(
+    *,
     preset: Annotated[
         str, typer.Argument(help="Preset by name, the path of a TOML file, 'demo' or 'demo-full'.")
     ],
-    data: DataOption = None,
-    mos_range: RangeOption = None,
-    settings: ChangesOption = None,
+    changes: Changes,
     size: Annotated[str | None, typer.Option("--size", help="Of SMART-IQA: tiny, small or base.")] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="0,1,2: one model a seed, then mean and deviation.")
@@ -41,9 +36,7 @@ def train(
         typer.Option("--out", help="Folder of the checkpoint.", show_default="models/NAME in the store"),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    making: Making,
     device: DeviceOption = "cpu",
     resume: Annotated[
         bool, typer.Option("--resume", help="Only go on with an unfinished run (without it: go on or start).")
@@ -65,14 +58,13 @@ def train(
     from iqa_harness.api import train as api
 
     if show:
-        text = api.show_training(preset, data=data, settings=settings, size=size)
+        text = api.show_training(preset, data=changes["data"], settings=changes["settings"], size=size)
         typer.echo(text, nl=False)
         return Answer(text)
     found = api.train(
-        preset, data=data, mos_range=mos_range, settings=settings, size=size, seeds=seeds, out=out,
-        store=store, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (), device=device,
-        resume=resume, overwrite=overwrite, save_every=save_every, log_steps=log_steps,
-        tensorboard=tensorboard, progress=not quiet,
+        preset, size=size, seeds=seeds, out=out, store=store, device=device, resume=resume,
+        overwrite=overwrite, save_every=save_every, log_steps=log_steps, tensorboard=tensorboard,
+        progress=not quiet, **changes, **making,
     )  # fmt: skip
     say("\n".join(map(str, found.folders)))
     for seeds_table in found.seeds:

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iqa_harness.cli.arguments import (
-    DEFAULT_STORE,
-    BackboneOption,
-    CacheOption,
-    DeviceOption,
-    PluginOption,
-    QuietOption,
-    ResultsOption,
-)
+from iqa_harness.cli.arguments import DEFAULT_STORE, DeviceOption, Making, QuietOption, ResultsOption
 from iqa_harness.cli.command import Answer
 from iqa_harness.errors import ExitCode
 from iqa_harness.machine.terminal import say
@@ -29,6 +21,7 @@ SHOWN = 20
 
 
 def verify(
+    *,
     run: Annotated[str | None, typer.Argument(help="Name of the run in the store.")] = None,
     store: ResultsOption = DEFAULT_STORE,
     model: Annotated[
@@ -64,9 +57,7 @@ def verify(
             "--threads", min=1, help="Threads within one operation.", show_default="those of the run"
         ),
     ] = None,
-    cache: CacheOption = None,
-    backbone_weights: BackboneOption = None,
-    plugin: PluginOption = None,
+    making: Making,
     quiet: QuietOption = False,
 ) -> Answer:
     """Verify a run: manifest, rows and tables against each other; checks, scores, a sample of attacks again.
@@ -83,8 +74,7 @@ def verify(
         raise typer.BadParameter("name a run, or a flag with --explain")
     found = api.verify(
         run, store=store, models=model or (), sample=sample, seed=seed, suite=suite, data=data,
-        device=device, threads=threads, cache=cache, backbone_weights=backbone_weights, plugins=plugin or (),
-        progress=not quiet,
+        device=device, threads=threads, progress=not quiet, **making,
     )  # fmt: skip
     for line in _findings(found):
         say(line)

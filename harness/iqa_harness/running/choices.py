@@ -69,7 +69,7 @@ def choose(
                 entrant.model,
                 entrant.sha256,
                 pixels,
-                chunk=_most(entrant.model, pixels, runtime),
+                chunk=chunk_of(entrant.model, pixels, runtime),
                 mode=runtime.tune,
                 gradients=Experience(()).of(todo, work.suite.sha256).backwards,
             )
@@ -78,7 +78,7 @@ def choose(
     return tuple(choices)
 
 
-def _most(model: QualityModel, pixels: Sequence[Tensor], runtime: Runtime) -> int:
+def chunk_of(model: QualityModel, pixels: Sequence[Tensor], runtime: Runtime) -> int:
     """Return the most images in one pass: as asked for, or as many as the GPU holds."""
     if not runtime.chunk_by_memory:
         return runtime.at_most

@@ -23,7 +23,6 @@ from iqa_harness.evidence.model_checks import (
     AGREES,
     DRIFT,
     FIRST_IMAGES,
-    UNCHANGED,
     agrees_as_first,
     blocked_by,
     check_again,
@@ -128,32 +127,6 @@ def measured_as_first(entrant: Entrant, work: Work, runtime: Runtime) -> dict[st
     return checks
 
 
-def after_run(
-    record: ModelRecord,
-    entrant: Entrant,
-    work: Work,
-    device: str,
-    copy: QualityModel | None,
-    stored: Callable[[], str | None],
-    elsewhere: Check | None = None,
-) -> ModelRecord:
-    """Return a model's record with what is measured again after a run.
-
-    Args:
-        record: from `model_record`.
-        entrant: the model, on the device, after all its calls.
-        work: what was computed.
-        device: torch device.
-        copy: what attacks asked for gradients in its place.
-        stored: says which stored clean score is no longer the model's.
-        elsewhere: what other processes measured of their copies of it, which made the attacks.
-    """
-    before = Before(work.images, work.suite.eot_samples, {entrant.label: record.checks})
-    # A copy here that made no attack tells nothing beside those that made them, but whether scores are kept.
-    check = before.compare(entrant.label, entrant.model, device, copy, stored, elsewhere)
-    return record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}})
-
-
 class Before(NamedTuple):
     """What is needed to measure models again after their attacks."""
 
@@ -173,7 +146,17 @@ class Before(NamedTuple):
         stored: Callable[[], str | None] = lambda: None,
         elsewhere: Check | None = None,
     ) -> Check:
-        """Measure a model again; see `check_again`, and `after_run` for the arguments."""
+        """Measure a model again; see `check_again`.
+
+        Args:
+            label: its name in the run.
+            model: it, on the device, after all its calls.
+            device: torch device.
+            copy: what attacks asked for gradients in its place.
+            stored: says which stored clean score is no longer the model's.
+            elsewhere: what other processes measured of their copies of it, which made the attacks: one here
+                that made none tells nothing beside those, but whether scores are kept.
+        """
         try:
             check = elsewhere or check_again(
                 model, _batch(self.images, device), self.checks[label], draws=self.draws, copy=copy

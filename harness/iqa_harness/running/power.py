@@ -170,10 +170,20 @@ def keep_plants(
     *,
     progress: bool = True,
 ) -> None:
-    """Make the searches whose rows a run does not have, and store them with it as they come."""
+    """Make the searches whose rows a run does not have, and store them with it as they come.
+
+    Rows of the same attack and model that are not wanted now go.
+    """
 
     def keep(rows: list[Plant]) -> None:
-        store_plants(store, run, rows, asked.keys)
+        with store.locked_run(run):
+            new, own = {(row.model, row.attack) for row in rows}, {row.key for row in rows}
+            kept = [
+                row
+                for row in _stored(store, run)
+                if row.key not in own and ((row.model, row.attack) not in new or row.key in asked.keys)
+            ]
+            store.write_table(run, [*kept, *rows], "plants")
 
     find_plants(asked, entrants, runtime, keep, stored_keys(store, run), progress=progress)
 
@@ -229,19 +239,6 @@ def _of_model(
 def stored_keys(store: ResultStore, run: str) -> frozenset[str]:
     """Return the keys of the searches whose rows a run has."""
     return frozenset(row.key for row in _stored(store, run))
-
-
-def store_plants(store: ResultStore, run: str, rows: Sequence[Plant], keys: Collection[str]) -> None:
-    """Add the rows of a search to a run's; those of the same attack and model that are not wanted now go."""
-    with store.locked_run(run):
-        new = {(row.model, row.attack) for row in rows}
-        own = {row.key for row in rows}
-        kept = [
-            row
-            for row in _stored(store, run)
-            if row.key not in own and ((row.model, row.attack) not in new or row.key in keys)
-        ]
-        store.write_table(run, [*kept, *rows], "plants")
 
 
 def _stored(store: ResultStore, run: str) -> list[Plant]:

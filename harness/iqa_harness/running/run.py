@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from iqa_harness.cells.estimate import Experience, dearest_first
 from iqa_harness.cells.plan import Cell, Work
-from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.defended import bare_label
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
@@ -20,8 +20,8 @@ from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import write_snapshot
 from iqa_harness.running.ledger import Ledger, planned
 from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
-from iqa_harness.running.model_records import model_record
-from iqa_harness.running.stored_scores import require_stored_scores
+from iqa_harness.running.model_records import Before, model_record
+from iqa_harness.running.stored_scores import changed_score
 from iqa_results import ModelRecord, ResultStore, RunManifest
 from iqa_results.storage import no_room
 
@@ -29,6 +29,8 @@ SHARED_OUT = ("processes", "ray")
 """Executors whose workers take a task when they have done one."""
 OnCell = Callable[[Cell, str], None]
 """Told after every cell: the cell and `cached`, `done` or `failed`."""
+Changed = Callable[[Entrant, Collection[str]], str | None]
+"""Says of a model, but for the cells of some keys, which stored score is not its own: `changed_score`."""
 
 
 def run_suite(
@@ -80,22 +82,18 @@ def run_suite(
     records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
-    kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
-    usable = [entrant for entrant, _ in kept]
-    for entrant in usable:
-        require_stored_scores(work, entrant, runtime.devices[0], store, missing)
-    runtime = replace(runtime, choices=choose(work, usable, runtime, former, missing, executor.name))
+    changed = partial(changed_score, work, store, runtime.devices[0])
+    kept = _usable(entrants, records, changed, missing)
+    choices = choose(work, [entrant for entrant, _ in kept], runtime, former, missing, executor.name)
+    runtime = replace(runtime, choices=choices)
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     _tell(on_cell, work, missing, reasons)
     tasks = _tasks(work, store, config, missing - set(reasons))
     if tasks:
         log.write("running")
         _expect(on_estimate, [cells[ref.key] for task in tasks for ref in task.cells], runtime, former, work)
-
-    def images_of(split: str) -> ImageSet:
-        return work.images if split == work.suite.data.split else work.validation
-
-    bench = Bench(models.__getitem__, images_of, lambda ref: cells[ref.key], store, runtime)
+    before = Before(work.images, work.suite.eot_samples, {record.name: record.checks for record in records})
+    bench = Bench(models.__getitem__, work.images_of, lambda ref: cells[ref.key], store, runtime, before)
     job = Job(bench.run, lambda folder: write_snapshot(folder, work, kept, store, runtime))
     outcomes = executor.run(job, _in_order(tasks, cells, executor, former, work.suite.sha256))
     try:
@@ -106,7 +104,7 @@ def run_suite(
                 on_cell(cells[ref.key], {"found": "cached"}.get(states[ref.key], states[ref.key]))
             log.write_now_and_then()
         ledger.look_again()
-        log.models = _measured_again(work, entrants, records, former, busy, bench, ledger)
+        log.models = _measured_again(entrants, records, former, busy, bench, ledger, changed)
     except BaseException as error:  # an interrupt, or an executor that cannot go on
         with suppress(OSError) if no_room(error) else nullcontext():
             log.write("interrupted")
@@ -177,14 +175,29 @@ def _not_to_run(records: Sequence[ModelRecord], work: Work, missing: Collection[
     return reasons
 
 
+def _usable(
+    entrants: Sequence[Entrant], records: Sequence[ModelRecord], changed: Changed, missing: Collection[str]
+) -> list[tuple[Entrant, ModelRecord]]:
+    """Return the models that are run, with their records.
+
+    Raises:
+        RunError: a stored clean score is not the model's.
+    """
+    kept = [(e, r) for e, r in zip(entrants, records, strict=True) if not blocked_by(r.checks)]
+    for entrant, _ in kept:
+        if (words := changed(entrant, missing)) is not None:
+            raise RunError(f"model {entrant.label!r} {words}")
+    return kept
+
+
 def _measured_again(
-    work: Work,
     entrants: Sequence[Entrant],
     records: Sequence[ModelRecord],
     former: RunManifest | None,
     busy: Collection[str],
     bench: Bench,
     ledger: Ledger,
+    changed: Changed,
 ) -> list[ModelRecord]:
     """Return the models' records, with the check after the run of those that were computed on now."""
     before = {(model.name, model.sha256): model for model in former.models} if former else {}
@@ -194,8 +207,9 @@ def _measured_again(
         if isinstance(held, Mapping) and not held.get("passed"):  # cells of that start are in the run
             found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: dict(held)}}))
         elif entrant.label in busy and not blocked_by(record.checks):
-            elsewhere = ledger.unchanged.get(entrant.label)
-            found.append(bench.measured_again(record, entrant, work, missing, elsewhere))
+            elsewhere, stored = ledger.unchanged.get(record.name), partial(changed, entrant, missing)
+            check = bench.measured_again(record.name, record.sha256, stored, elsewhere)
+            found.append(record.model_copy(update={"checks": {**record.checks, UNCHANGED: check._asdict()}}))
         else:
             found.append(record)
     return found

@@ -8,35 +8,22 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.scoring import stored_scores
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.errors import RunError
 from iqa_harness.evidence.stored_scores import difference, some
 from iqa_results import ResultStore
 
 
-def require_stored_scores(
-    work: Work, entrant: Entrant, device: str, store: ResultStore, missing: Collection[str]
-) -> None:
-    """Score some images again whose clean scores are stored, and refuse a model that scores otherwise.
+def changed_score(
+    work: Work, store: ResultStore, device: str, entrant: Entrant, missing: Collection[str]
+) -> str | None:
+    """Say which stored clean score is not the model's, of some that are scored again; None if none is.
 
     Args:
         work: the plan.
-        entrant: one of its models, on the device.
-        device: torch device.
         store: of the cells.
+        device: torch device.
+        entrant: a model of the plan, on the device.
         missing: keys of cells that are not stored.
-
-    Raises:
-        RunError: a stored clean score is not the model's.
     """
-    words = changed_score(work, entrant, device, store, missing)
-    if words is not None:
-        raise RunError(f"model {entrant.label!r} {words}")
-
-
-def changed_score(
-    work: Work, entrant: Entrant, device: str, store: ResultStore, missing: Collection[str]
-) -> str | None:
-    """Say which stored clean score is not the model's, of some that are scored again; None if none is."""
     mine = [
         cell
         for cell in work.cells
@@ -47,8 +34,7 @@ def changed_score(
 
 
 def _difference(cell: Cell, entrant: Entrant, work: Work, device: str, store: ResultStore) -> str | None:
-    images = work.images if cell.split == work.suite.data.split else work.validation
     row = store.read_cell(cell.key).slice(cell.count // 2, 1).to_pylist()[0]
-    image = to_tensor(images.read(row["position"]), device)
+    image = to_tensor(work.images_of(cell.split).read(row["position"]), device)
     (now,) = stored_scores(entrant.model, [image], [row["image_id"]], seed=cell.seed, draws=cell.draws)
     return difference(entrant.model.spec, row["image_id"], now, row["clean_score"], store.root)

@@ -45,7 +45,7 @@ class TrainSession(RunOptions):
     """What the trainings of one call share: their images, and how they are carried out."""
 
     data: str | Path | ImageSet | None = None
-    """Images, None for the settings' own set."""
+    """Images by name or as a set, None for the settings' own set."""
     mos_range: tuple[float, float] | None = None
     """Ends of the label scale of a CSV."""
     cache: Path | str | None = None
@@ -56,7 +56,9 @@ class TrainSession(RunOptions):
     """Whether to report on stderr."""
 
     @classmethod
-    def of(cls, data: Data | None, mos_range: tuple[float, float] | None, **options: Any) -> TrainSession:
+    def of(
+        cls, data: Data | None = None, mos_range: tuple[float, float] | None = None, **options: Any
+    ) -> TrainSession:
         """Return a session on images given as anything; a table or list is opened, its label range read.
 
         Raises:

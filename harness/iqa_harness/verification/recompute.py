@@ -137,7 +137,7 @@ class Again:
         """Make cells again; yield the number of rows of each and what differs."""
         for cell in cells:
             on_cell(cell)
-            images = self.work.images if cell.split == self.manifest.data.split else self.work.validation
+            images = self.work.images_of(cell.split)
             try:
                 made = run_cell(
                     cell, self.models[cell.label], images, self.runtime, self._examples.of, self.copies

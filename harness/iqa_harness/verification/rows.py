@@ -60,7 +60,7 @@ def rows_differ(cell: Cell, part: pa.Table, images: ImageSet) -> list[Finding]:
     rows = part.to_pylist()
     findings = _rows_missing(cell, rows)
     offsets = range(min(cell.count, len(images) - cell.first))
-    of_attack = attack_columns(cell, Runtime()) | ({"kind": "transfer"} if cell.transferred else {})
+    of_attack = attack_columns(cell, Runtime())
     planned = [of_attack | image_columns(cell, images, i) for i in offsets]
     differing: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
     for row in rows:

@@ -1,8 +1,11 @@
 """What attacks are trained on reaches a worker, through a snapshot opened in this process."""
 
+import pytest
+
 from iqa_harness.cells.compute import run_cell
 from iqa_harness.cells.plan import CellRef, plan
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.executors.snapshot import open_snapshot, write_snapshot
 from iqa_harness.running.model_records import model_record
@@ -45,6 +48,8 @@ def test_a_worker_trains_a_universal_change_as_the_driver_does(csv_set, tmp_path
     cells = [cell for cell in work.cells if cell.attack is not None]
     outcome = bench.run(Task(0, tuple(CellRef.of(cell) for cell in cells)))
     assert [report.status for report in outcome.cells] == ["done", "done"]
+    with pytest.raises(RunError, match=r"plain, universal, images from 0: .*another cell than was planned"):
+        bench.run(Task(0, (CellRef.of(cells[0])._replace(key="0" * 64),)))
     for cell in cells:
         here = run_cell(cell, entrants[0].model, work.images, Runtime())
         there = store.read_cell(cell.key).to_pylist()

@@ -6,31 +6,28 @@ import functools
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
-from iqa_attacks import AttackFailed, AttackResult
+from iqa_attacks import AttackResult
 from iqa_harness.cells.compute import attacked_model, craft, run_cell, to_tensor
 from iqa_harness.cells.examples import Examples, encode, stored, used_elsewhere
-from iqa_harness.cells.plan import Cell, CellRef, Work
+from iqa_harness.cells.plan import Cell, CellRef
 from iqa_harness.data.ahead import ReadAhead
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.evidence.check import Check
 from iqa_harness.machine.devices import device_name, out_of_memory, peak_memory
-from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies
+from iqa_harness.running.choices import chunk_of
 from iqa_harness.running.ledger import read_report, report_of
-from iqa_harness.running.model_records import Before, after_run
-from iqa_harness.running.stored_scores import changed_score
+from iqa_harness.running.model_records import Before
 from iqa_harness.running.task import CellReport, Outcome, Task, WorkerReport
 from iqa_models import QualityModel
-from iqa_results import ModelRecord, ResultStore
+from iqa_results import ResultStore
 from iqa_results.storage import no_room
 
 ATTEMPTS = 2
@@ -59,7 +56,7 @@ class Bench:
             cell: makes a cell of its parts.
             store: where parts go.
             runtime: device and chunk sizes.
-            before: what a process of its own measures its models against, after its last task.
+            before: what models are measured against after their last task.
         """
         self._model, self._images, self._cell = model, images, cell
         if runtime.devices[0].startswith("cuda"):
@@ -109,29 +106,20 @@ class Bench:
         return Outcome(task.number, tuple(reports.values()), self._describe(), time.perf_counter() - started)
 
     def measured_again(
-        self,
-        record: ModelRecord,
-        entrant: Entrant,
-        work: Work,
-        missing: Collection[str],
-        elsewhere: Check | None,
-    ) -> ModelRecord:
-        """Return a model's record with what is measured after its attacks; see `after_run`."""
-        copy = self._copies.of(entrant.model, entrant.sha256)
-
-        def stored() -> str | None:
-            return changed_score(work, entrant, self._device, self._store, missing)
-
-        return after_run(record, entrant, work, self._device, copy, stored, elsewhere)
+        self, label: str, sha256: str, stored: Callable[[], str | None], elsewhere: Check | None = None
+    ) -> Check:
+        """Measure a model again after its attacks; see `Before.compare`."""
+        assert self._before is not None  # noqa: S101 - of a bench that is asked for it
+        model = self._model(label)
+        copy = self._copies.of(model, sha256)
+        return self._before.compare(label, model, self._device, copy, stored, elsewhere)
 
     def last(self) -> Outcome:
         """Measure again every model that was asked for gradients here: this object, after all its calls."""
-        assert self._before is not None  # noqa: S101 - of the bench of a process of its own
         started = time.perf_counter()
         found = {}
         for label, sha256 in self._attacked.items():
-            model = self._model(label)
-            check = self._before.compare(label, model, self._device, self._copies.of(model, sha256))
+            check = self.measured_again(label, sha256, lambda: None)
             found[label] = check._replace(detail=f"{check.detail} (in a worker process)")
         return Outcome(None, (), self._describe()._replace(unchanged=found), time.perf_counter() - started)
 
@@ -187,9 +175,7 @@ class Bench:
         self._peak = self._peak_now()  # measuring begins anew
         images = self._images(cell.split)
         pixels = [to_tensor(images.read(cell.first + i), self._device) for i in range(cell.count)]
-        chunk = self._runtime.at_most
-        with suppress(AttackFailed):  # no gradients: its attacks say so
-            chunk = fitting_chunk(self._model(cell.label), pixels, chunk)
+        chunk = chunk_of(self._model(cell.label), pixels, self._runtime)
         self._fitting[cell.label] = replace(self._runtime, chunk=chunk)
 
     def _peak_now(self) -> int | None:

@@ -12,6 +12,8 @@ from iqa_harness.errors import RunError
 from iqa_harness.running.executors.worker import run_tasks
 from iqa_harness.running.task import Job, Outcome, Place, Task
 
+MINUTES = 240
+"""Time limit of a job, where `options` has no other `timeout_min`."""
 ROUNDS = 3
 """Times what a killed job left is submitted again before it is given up; Slurm itself retries nothing."""
 
@@ -28,7 +30,6 @@ class Slurm:
         jobs: int = 1,
         cpus: int = 1,
         gpus: int = 0,
-        minutes: int = 240,
         cluster: str | None = None,
         options: dict[str, Any] | None = None,
         poll: float = 5.0,
@@ -40,7 +41,6 @@ class Slurm:
             jobs: jobs at once.
             cpus: cores of a job, and threads of its operations.
             gpus: GPUs of a job; it uses the first.
-            minutes: time limit of a job.
             cluster: `slurm`, or `local` for processes of this machine; by default what submitit finds.
             options: more of submitit's parameters, such as `slurm_partition`.
             poll: seconds between two looks at the jobs.
@@ -49,7 +49,7 @@ class Slurm:
         self._cluster, self._poll = cluster, poll
         self._parameters = {
             "name": "iqa-harness",
-            "timeout_min": minutes,
+            "timeout_min": MINUTES,
             "cpus_per_task": cpus,
             "gpus_per_node": gpus,
             **(options or {}),

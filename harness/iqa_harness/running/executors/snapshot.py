@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from iqa_attacks.defences.defended import defend
-from iqa_harness.cells.plan import Work, draws_of, remake
+from iqa_harness.cells.plan import Cell, CellRef, Rival, Work, list_cells
 from iqa_harness.cells.universal import TrainedAttacks
 from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.data.embedded.built_set import StoredImageSet
@@ -71,7 +71,7 @@ def write_snapshot(
         save_checkpoint(bare, folder / "models" / str(number), training={})
         before = {name: check for name, check in record.checks.items() if name in (AGREES, SLOPE)}
         named = {"label": entrant.label, "sha256": entrant.sha256, "defences": defences_of(entrant.model)}
-        models.append({**named, "draws": draws_of(work.suite, entrant.model.is_stochastic), "checks": before})
+        models.append({**named, "checks": before})
     plugins = []
     files = dict.fromkeys(path for entrant, _ in entrants for path in entrant.plugins)
     for number, path in enumerate(files):
@@ -90,6 +90,7 @@ def write_snapshot(
         "chunk": runtime.chunk,
         "choices": [choice.model_dump(mode="json") for choice in runtime.choices],
         "models": models,
+        "rivals": work.rivals,
         "plugins": plugins,
     }
     for name, content in ((SESSION, session), (DATA, _data(work))):
@@ -163,16 +164,22 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         same = own.is_file() and sources_of(own).hashes() == files
         run_plugin(own if same else folder / "plugins" / str(number) / next(iter(files)), own.stem)
     images, validation, training = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
-    trained = TrainedAttacks(training)
-    models = _Models(folder, session["models"], place.device, fetch)
+    rivals = [Rival(*rival) for rival in session["rivals"]]
+    listed = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
+    cells = {cell.key: cell for cell in listed}
 
-    def images_of(split: str) -> ImageSet:
-        return images if split == suite.data.split else validation
+    def cell_of(ref: CellRef) -> Cell:
+        if ref.key not in cells:
+            raise RunError(
+                f"{ref.label}, {ref.attack_name}, images from {ref.first}: this worker would compute "
+                "another cell than was planned; its iqa-harness or its data differ from the driver's"
+            )
+        return cells[ref.key]
 
     return Bench(
-        models,
-        images_of,
-        lambda ref: remake(suite, ref, images_of(ref.split), models.draws, trained),
+        _Models(folder, session["models"], place.device, fetch),
+        lambda split: images if split == suite.data.split else validation,
+        cell_of,
         ResultStore(session["store"]),
         Runtime(device=place.device, chunk=session["chunk"], choices=read_choices(session["choices"])),
         Before(images, suite.eot_samples, {model["label"]: model["checks"] for model in session["models"]}),
@@ -226,13 +233,9 @@ class _Models:
     def __init__(
         self, folder: Path, models: Sequence[dict[str, Any]], device: str, fetch: Fetch | None
     ) -> None:
-        self._folders = {model["label"]: folder / "models" / str(i) for i, model in enumerate(models)}
-        self._sha256 = {model["label"]: model["sha256"] for model in models}
+        self._named = {model["label"]: (folder / "models" / str(i), model) for i, model in enumerate(models)}
         self._device, self._fetch, self._root = device, fetch, folder
-        self._defences = {model["label"]: model["defences"] for model in models}
         self._loaded: dict[str, QualityModel] = {}
-        self.draws: dict[str, int | None] = {model["label"]: model["draws"] for model in models}
-        """How many evaluations make a score of each model."""
 
     def __call__(self, label: str) -> QualityModel:
         """Return a model on the worker's device.
@@ -241,9 +244,10 @@ class _Models:
             RunError: it is not bit by bit the driver's.
         """
         if label not in self._loaded:
-            loaded, defences = self._load(self._folders[label]), self._defences[label]
-            model = defend(loaded, defences) if defences else loaded
-            if Entrant(label, model).sha256 != self._sha256[label]:
+            folder, said = self._named[label]
+            loaded = self._load(folder)
+            model = defend(loaded, said["defences"]) if said["defences"] else loaded
+            if Entrant(label, model).sha256 != said["sha256"]:
                 raise RunError(
                     f"model {label!r} comes out otherwise here than where the run was started: another "
                     "version of iqa-harness, or of a plugin"
