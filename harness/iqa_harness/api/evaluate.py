@@ -122,6 +122,5 @@ def evaluate(
     how = Scoring(device, eot_samples, seed)
     with progress_bar("Scoring", count_images(entrants, sets), show=progress) as advance:
         found = run_evaluation(entrants, sets, evaluations, how, on_image=advance)
-    joined, folder = add_to_store(found, describe(entrants, sets, how), evaluations, name)
-    stored = joined.stored
-    return Evaluation(stored.rows, stored.scores, found.errors, joined.left_out, folder)
+    stored, left_out, folder = add_to_store(found, describe(entrants, sets, how), evaluations, name)
+    return Evaluation(stored.rows, stored.scores, found.errors, left_out, folder)

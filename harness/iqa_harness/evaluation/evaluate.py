@@ -28,7 +28,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluation, EvaluationStore, ImageScore, Stored
-from iqa_harness.evaluation.table import Joined, join
+from iqa_harness.evaluation.table import join
 from iqa_harness.evidence.stored_scores import difference, some
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import collect_provenance
@@ -429,12 +429,12 @@ def describe(entrants: Sequence[Entrant], sets: Sequence[DataUnderTest], how: Sc
 
 def add_to_store(
     found: EvaluationTable, manifest: Mapping[str, Any], store: EvaluationStore, name: str
-) -> tuple[Joined, Path]:
-    """Write what was found to the table of a name, beside earlier rows; return the table and its folder.
+) -> tuple[Stored, tuple[str, ...], Path]:
+    """Write what was found to the table of a name, beside earlier rows; see `join`; return its folder, too.
 
     Raises:
         RunError: what is there under the name is damaged.
     """
     # Read again: another evaluation of this name may have ended meanwhile.
-    joined = join(store.read(name), Stored(found.rows, found.scores, dict(manifest)))
-    return joined, store.write(name, joined.stored)
+    stored, left_out = join(store.read(name), Stored(found.rows, found.scores, dict(manifest)))
+    return stored, left_out, store.write(name, stored)

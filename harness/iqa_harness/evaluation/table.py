@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -16,16 +16,7 @@ _CALL: Final = ("written", "eot_samples", "seed", "provenance")
 """What a manifest says of one call, not of models and sets."""
 
 
-class Joined(NamedTuple):
-    """A former evaluation and a new one together."""
-
-    stored: Stored
-    """Tables and manifest as they are to be written."""
-    left_out: tuple[str, ...]
-    """Former rows that could not stay, in words."""
-
-
-def join(former: Stored | None, new: Stored) -> Joined:
+def join(former: Stored | None, new: Stored) -> tuple[Stored, tuple[str, ...]]:
     """Add new rows to those of former calls; a row of the same model, set and split is replaced.
 
     Former rows of a model that now has other weights go: under one name a table shows one model. Sets need no
@@ -34,9 +25,12 @@ def join(former: Stored | None, new: Stored) -> Joined:
     Args:
         former: what is there under the name, None if nothing is.
         new: what was computed now.
+
+    Returns:
+        Tables and manifest as they are to be written, and in words the former rows that could not stay.
     """
     if former is None:
-        return Joined(new, ())
+        return new, ()
     rows = new.rows.to_pylist()
     weights = {row["model"]: row["model_sha256"] for row in rows}
     own = {_key(row): row for row in rows}
@@ -57,7 +51,7 @@ def join(former: Stored | None, new: Stored) -> Joined:
         _scores(former.scores, new.scores, earlier),
         _manifest(former.manifest, new.manifest, earlier),
     )
-    return Joined(stored, tuple(left_out))
+    return stored, tuple(left_out)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

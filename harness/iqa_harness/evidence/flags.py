@@ -241,12 +241,12 @@ def measured(name: str, value: float | None, detail: str, *, also: bool = True) 
 
     Args:
         name: of the flag.
-        value: what was measured; None or NaN for something that could not be, which raises the flag.
+        value: what was measured; None or not finite for something that could not be, which raises the flag.
         detail: what was compared.
         also: a second condition without which it is not raised (a paired difference beyond chance).
     """
     kind = FLAGS[name]
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         value, beyond = None, True
     else:
         beyond = not (value <= kind.threshold if kind.raised == "above" else value >= kind.threshold)

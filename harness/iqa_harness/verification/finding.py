@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,12 +31,6 @@ def within(a: Any, b: Any, bound: float) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return a == b or abs(a - b) <= bound
     return bool(a == b)
-
-
-def alike(a: Any, b: Any, bound: float) -> bool:
-    """Return the same for values made twice from equal rows, where two NaN are one result."""
-    both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
-    return both_nan or within(a, b, bound)
 
 
 def shown(value: Any) -> str:

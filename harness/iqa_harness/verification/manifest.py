@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.defended import bare_label, defences_of
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.evidence.check import as_checks
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.running.ledger import COST_COLUMNS, report_of
@@ -116,14 +117,13 @@ def _own_card(card: Mapping[str, Any]) -> dict[str, Any]:
 def checks_contradict(record: ModelRecord) -> list[Finding]:
     """Say which stored checks passed against their own value, or were held against a laxer bound."""
     findings = []
-    for name, flag in BY_CHECK.items():
-        check = record.checks.get(name)
-        if not isinstance(check, dict):
+    for name, (value, bound, passed, _) in as_checks(record.checks).items():
+        flag = BY_CHECK.get(name)
+        if flag is None:
             continue
-        value, bound, passed = check.get("value"), check.get("threshold"), check.get("passed")
-        if not isinstance(bound, int | float) or not bound <= FLAGS[flag].threshold:
+        if not bound <= FLAGS[flag].threshold:
             detail = f"held against {bound}, the bound of {flag} is {FLAGS[flag].threshold:g}"
-        elif isinstance(value, int | float) and passed != (value <= bound):
+        elif value is not None and passed != (value <= bound):
             detail = f"passed is {passed} with a value of {value:g}, allowed {bound:g}"
         else:
             continue
