@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.evidence.flags import VERDICTS
@@ -275,7 +274,14 @@ def _judged(
     beyond = change < -known["tolerance"]
     # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
     certain = bound is None or bound < 0
-    remark = _remark(beyond=beyond, certain=certain, bounded=bound is not None, gated=known["gated"])
+    if beyond and bound is None:
+        remark = ": too many draws without a value to say that this is chance"
+    elif beyond and certain:
+        remark = "" if known["gated"] else ": worse, by itself not gated"
+    elif beyond:
+        remark = ": beyond the tolerance, within chance"
+    else:
+        remark = ": beyond chance, within the tolerance" if certain else ""
     if known["gated"] and beyond and certain:
         return "regressed", remark
     if change > known["tolerance"] and low is not None and low > 0:
@@ -287,17 +293,6 @@ def _judged(
             f"{must_detect:.3g}"
         )
     return "ok", remark
-
-
-def _remark(*, beyond: bool, certain: bool, bounded: bool, gated: bool) -> str:
-    """Say why a change is none, or why it counts although there is no bound."""
-    if beyond and not bounded:
-        return ": too many draws without a value to say that this is chance"
-    if beyond and certain:
-        return "" if gated else ": worse, by itself not gated"
-    if beyond:
-        return ": beyond the tolerance, within chance"
-    return ": beyond chance, within the tolerance" if certain else ""
 
 
 def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:
@@ -322,7 +317,9 @@ def noise_floors(sides: Sequence[Standpoint]) -> list[NoiseFloor]:
         raise NotComparable("a noise floor needs at least two runs of the same models")
     for other in sides[1:]:
         require_comparable(sides[0], other)
-    scores = [_ordered_scores(side) for side in sides]
+    place = ["model", "row", "attack", "objective", "image_id"]
+    ordered = (side.scores.sort_values(place)[[*place, "score"]] for side in sides)
+    scores = [each.reset_index(drop=True) for each in ordered]
     if all(each.equals(scores[0]) for each in scores):
         raise NotComparable(
             "the runs have equal scores, as runs do that share their stored cells: nothing was repeated that "
@@ -330,12 +327,6 @@ def noise_floors(sides: Sequence[Standpoint]) -> list[NoiseFloor]:
             "other threads, on another machine"
         )
     return list(_floors(sides))
-
-
-def _ordered_scores(side: Standpoint) -> pd.DataFrame:
-    place = ["model", "row", "attack", "objective", "image_id"]
-    ordered: pd.DataFrame = side.scores.sort_values(place)[[*place, "score"]].reset_index(drop=True)
-    return ordered
 
 
 def _floors(sides: Sequence[Standpoint]) -> Iterator[NoiseFloor]:

@@ -12,6 +12,10 @@ ORDER = ("manifest", "part", "data", "model", "check", "row", "cell", "table")
 """Kinds of findings, causes before what follows from them."""
 
 
+Place = tuple[str, str, float, str, int]
+"""What names a cell in words: model, attack, radius, split, first image."""
+
+
 class Finding(NamedTuple):
     """One thing that is not as it should be."""
 
@@ -50,5 +54,12 @@ def row_name(row: Mapping[Any, Any]) -> str:
 
 def cell_name(cell: Cell | CellRecord) -> str:
     """Name a cell in words."""
-    model, attack = (cell.label, cell.attack_name) if isinstance(cell, Cell) else (cell.model, cell.attack)
-    return f"{model}, {attack} at {cell.epsilon * 255:.3g}/255, images from {cell.first}"
+    model, attack, epsilon, _, first = place_of(cell)
+    return f"{model}, {attack} at {epsilon * 255:.3g}/255, images from {first}"
+
+
+def place_of(cell: Cell | CellRecord) -> Place:
+    """Name a cell by what it is of."""
+    if isinstance(cell, Cell):
+        return cell.label, cell.attack_name, cell.epsilon, cell.split, cell.first
+    return cell.model, cell.attack, cell.epsilon, cell.split, cell.first

@@ -17,12 +17,9 @@ from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.running.ledger import COST_COLUMNS, report_of
 from iqa_harness.running.manifest import notes_of
-from iqa_harness.verification.finding import Finding, cell_name, within
-from iqa_results import CellRecord, ModelRecord, RunManifest
+from iqa_harness.verification.finding import Finding, cell_name, place_of, within
+from iqa_results import ModelRecord, RunManifest
 from iqa_suites import Suite, list_suites, load_suite
-
-Place = tuple[str, str, float, str, int]
-"""What names a cell in words: model, attack, radius, split, first image."""
 
 
 def suite_differs(manifest: RunManifest, suite: Suite) -> list[Finding]:
@@ -180,8 +177,8 @@ def costs_differ(manifest: RunManifest, parts: Mapping[str, pa.Table]) -> list[F
         if part is not None:
             rows = part.filter(pc.field("final")).select(COST_COLUMNS).to_pylist()
             report = report_of(record.key, rows, "done")
-            said = {n: (getattr(record, n), getattr(report, n)) for n in ("forwards", "backwards", "seconds")}
-            said |= {n: (getattr(record, n), getattr(report, n)) for n in ("device", "harness")}
+            names = ("forwards", "backwards", "seconds", "device", "harness")
+            said = {name: (getattr(record, name), getattr(report, name)) for name in names}
             found = _differing(said, "its rows give")
             findings += [
                 Finding("manifest", f"cells, {cell_name(record)}", f"{f.where}: {f.detail}") for f in found
@@ -197,13 +194,6 @@ def costs_differ(manifest: RunManifest, parts: Mapping[str, pa.Table]) -> list[F
         detail = f"{manifest.status} with {len(done)} of {len(manifest.cells)} cells done"
         findings.append(Finding("manifest", "status", detail))
     return findings + _differing(said, "its cells give")
-
-
-def place_of(cell: Cell | CellRecord) -> Place:
-    """Name a cell by what it is of."""
-    if isinstance(cell, Cell):
-        return cell.label, cell.attack_name, cell.epsilon, cell.split, cell.first
-    return cell.model, cell.attack, cell.epsilon, cell.split, cell.first
 
 
 def _differing(said: Mapping[str, tuple[Any, Any]], who: str) -> list[Finding]:

@@ -82,15 +82,12 @@ def _rows_missing(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> list[Finding
     stored = Counter((row["objective"], row["steps"], row["position"]) for row in rows)
     findings = []
     for objective, steps in reported(cell):
-        places = [(objective, steps, cell.first + i) for i in range(cell.count)]
-        lost = sum(not stored[place] for place in places)
-        if lost:
-            detail = f"{lost} of {cell.count} rows of {objective}, {steps} steps, are not stored"
-            findings.append(Finding("cell", where, detail))
-        twice = sum(stored[place] > 1 for place in places)
-        if twice:
-            detail = f"{twice} of {cell.count} rows of {objective}, {steps} steps, are stored twice"
-            findings.append(Finding("cell", where, detail))
+        counts = [stored[objective, steps, cell.first + i] for i in range(cell.count)]
+        lost, twice = counts.count(0), sum(count > 1 for count in counts)
+        for count, what in ((lost, "not stored"), (twice, "stored twice")):
+            if count:
+                detail = f"{count} of {cell.count} rows of {objective}, {steps} steps, are {what}"
+                findings.append(Finding("cell", where, detail))
     planned = {(o, s, cell.first + i) for o, s in reported(cell) for i in range(cell.count)}
     strange = sorted(place for place in stored if place not in planned)
     if strange:

@@ -16,7 +16,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
-from iqa_harness.verification.finding import ORDER, Finding, cell_name
+from iqa_harness.verification.finding import ORDER, Finding, cell_name, place_of
 from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
@@ -24,7 +24,6 @@ from iqa_harness.verification.manifest import (
     data_differs,
     models_differ,
     not_as_shipped,
-    place_of,
     suite_differs,
 )
 from iqa_harness.verification.recompute import Again, kept_differ
