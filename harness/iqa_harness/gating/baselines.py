@@ -93,4 +93,4 @@ def _rows(
             ordered = at.set_index("image_id").loc[list(judged.ids)]
             for metric in METRICS:
                 composed = ordered[f"composed_{metric}"].to_numpy(dtype=float)
-                yield from rows("composed", "", metric, norm, epsilon, composed)
+                yield from rows("composed", "", metric, str(norm), manifest.main_epsilon, composed)

@@ -139,11 +139,11 @@ def _wrong(rows: pd.DataFrame, side: Standpoint) -> str:
         found = 0 if clean is None else clean["image_id"].nunique()
         return f"has clean scores of {found} of {record.images} images"
     lost = [f"composed scores of {metric}" for metric in METRICS if ("composed", "", metric) not in groups]
-    attacks = [named for row, *named in groups if row == "attack"]
+    attacks = [(attack, objective) for row, attack, objective in groups if row == "attack"]
     lost += [
         f"scores under {member}, a member of suite_min"
         for member in record.suite_min
-        if not any(is_member(*named, member) for named in attacks)
+        if not any(is_member(attack, objective, member) for attack, objective in attacks)
     ]
     if lost:
         return f"has no {lost[0]}"
