@@ -191,7 +191,6 @@ def test_commands_hold_options_and_printing():
                 prints = (
                     "iqa_harness.machine.terminal",
                     "iqa_harness.machine.places",
-                    "iqa_harness.gating.formats",
                     "iqa_models.registry",  # did you mean ...?
                 )
                 assert module.startswith((*allowed, *prints)), f"{path} imports {module}"

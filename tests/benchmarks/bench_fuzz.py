@@ -46,8 +46,8 @@ from iqa_harness.data.catalogue import check_source
 from iqa_harness.data.catalogue import open_data as open_set
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.naming import as_entrant, from_record
-from iqa_harness.evaluation.evaluate import EvaluationTable, add_to_store
-from iqa_harness.evaluation.store import EvaluationStore
+from iqa_harness.evaluation.evaluate import add_to_store
+from iqa_harness.evaluation.store import Evaluated, EvaluationStore
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import training_record
 from iqa_harness.reporting.studies import checkpoint_results
@@ -144,9 +144,10 @@ def targets(folder: Path) -> dict[str, Target]:
     def joined() -> None:
         former = evaluations.read("evaluation")
         if former is not None:
-            empty = EvaluationTable(former.rows.slice(0, 0), former.scores.slice(0, 0), {})
+            nothing = {"models": [], "data": [], "seed": 0}
+            empty = Evaluated(former.rows.slice(0, 0), former.scores.slice(0, 0), nothing)
             with contextlib.suppress(IQAError, OSError):
-                add_to_store(empty, {"models": [], "data": [], "seed": 0}, evaluations, "evaluation")
+                add_to_store(empty, evaluations, "evaluation")
             evaluations.read("evaluation")
             iqa.evaluate("linear", images, store=folder / "store", progress=False)
 

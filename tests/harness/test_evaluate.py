@@ -15,14 +15,8 @@ from iqa_harness.data.files.resized import ResizedImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation import evaluate as evaluation
-from iqa_harness.evaluation.evaluate import (
-    EvaluationTable,
-    count_images,
-    evaluate,
-    name_sets,
-    trained_on,
-)
-from iqa_harness.evaluation.store import EVALUATION_SCHEMA, EvaluationStore
+from iqa_harness.evaluation.evaluate import count_images, evaluate, name_sets, trained_on
+from iqa_harness.evaluation.store import EVALUATION_SCHEMA, Evaluated, EvaluationStore
 from iqa_harness.measures.correlation import fit_logistic
 from iqa_models import create_model, save_checkpoint
 
@@ -59,7 +53,7 @@ def linear():
     return Entrant("linear", model)
 
 
-def run(entrants, sets, store, **options) -> EvaluationTable:
+def run(entrants, sets, store, **options) -> Evaluated:
     return evaluate(entrants, name_sets(sets, options.pop("split", "test")), store, **options)
 
 

@@ -13,8 +13,7 @@ from scipy.stats import spearmanr
 import iqa_harness as iqa
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.gating.baselines import Standpoint
-from iqa_harness.gating.formats import as_json, headline, junit, markdown, sensitivity, sentence
-from iqa_harness.gating.regressions import GATED, Regression, find_regressions, noise_floors, undefined_values
+from iqa_harness.gating.regressions import GATED, find_regressions, noise_floors, undefined_values
 from iqa_harness.measures.correlation import METRICS
 from iqa_models import create_model, save_checkpoint
 from iqa_results import (
@@ -84,7 +83,7 @@ def test_a_planted_fall_is_named_with_attack_metric_and_interval():
     """The minimum falls with its member, which is named; values are SciPy's, the interval lies below 0."""
     gated = find_regressions(side(), side(damaged()))
     (worse,) = gated.regressions
-    assert isinstance(worse, Regression)
+    assert worse.outcome == "regressed"
     assert (worse.model, worse.row, worse.attack, worse.objective) == ("m", "suite_min", "pgd", "mse")
     before = min(spearmanr(SCORES["attack", "pgd", o], MOS).statistic for o in ("mse", "drift"))
     after = spearmanr(damaged()["attack", "pgd", "mse"], MOS).statistic
@@ -92,7 +91,7 @@ def test_a_planted_fall_is_named_with_attack_metric_and_interval():
     assert worse.difference == pytest.approx(after - before)
     assert worse.low < worse.difference < worse.high < 0
     assert worse.high < worse.bound < 0  # the bound shares its false alarms with two more values
-    words = sentence(worse)
+    words = worse.sentence()
     assert all(part in words for part in ("m suite_min pgd/mse", "4/255", "SROCC", "["))
 
 
@@ -111,9 +110,9 @@ def test_a_rise_of_the_same_model_passes_no_gate():
     assert not gated.passed
     assert gated.regressions == []
     assert (rise.row, rise.difference > 0) == ("suite_min", True)
-    assert sentence(rise).endswith("the model is the baseline's, the attacks found less")
-    assert "no regression, 1 unexplained" in headline(gated, before.record, after.record)
-    (failure,) = ElementTree.fromstring(junit(gated, before.record)).iter("failure")  # noqa: S314 - our own
+    assert rise.sentence().endswith("the model is the baseline's, the attacks found less")
+    assert "no regression, 1 unexplained" in gated.headline()
+    (failure,) = ElementTree.fromstring(gated.junit()).iter("failure")  # noqa: S314 - our own
     assert failure.get("type") == "Unexplained"
     back = find_regressions(after, before)
     assert back.regressions[0].reason.endswith("the model is the baseline's, the attacks found more")
@@ -197,8 +196,8 @@ def test_a_fall_that_few_images_hide_passes_no_gate():
     assert clean.detectable > -clean.difference
     assert clean.detectable == pytest.approx(clean.bound - clean.difference)
     assert f"only a fall of {clean.detectable:.3f} or more would be called worse" in clean.reason
-    assert f"{clean.detectable:.3f}" in sensitivity(gated)
-    (error,) = ElementTree.fromstring(junit(gated, pair[0].record)).iter("error")  # noqa: S314 - our own
+    assert f"{clean.detectable:.3f}" in gated.sensitivity()
+    (error,) = ElementTree.fromstring(gated.junit()).iter("error")  # noqa: S314 - our own
     assert error.get("type") == "Undecided"
     assert find_regressions(*pair, must_detect=clean.detectable + 1e-9).passed  # asked for no more than that
     assert find_regressions(
@@ -404,19 +403,19 @@ def test_every_format_says_the_same():
     """JUnit, JSON and Markdown hold one failure, with its model, attack, metric and interval."""
     before, after = side(), side(damaged())
     gated = find_regressions(before, after)
-    suite = ElementTree.fromstring(junit(gated, before.record))  # noqa: S314 - our own
+    suite = ElementTree.fromstring(gated.junit())  # noqa: S314 - our own
     assert (suite.get("tests"), suite.get("failures")) == (str(len(gated.comparisons)), "1")
     (failure,) = suite.iter("failure")
     times = [float(case.get("time")) for case in suite.iter("testcase")]
     assert float(suite.get("time")) == pytest.approx(sum(times), abs=1e-4)
     assert max(times) > 0
     assert "suite_min pgd/mse" in failure.text
-    content = json.loads(as_json(gated, before.record, after.record))
+    content = json.loads(gated.json())
     assert content["regressed"] is True
     (worse,) = [c for c in content["comparisons"] if c["outcome"] == "regressed"]
     assert (worse["model"], worse["attack"], worse["metric"]) == ("m", "pgd", "srocc")
-    text = markdown(gated, before.record, after.record)
-    assert "1 regression in" in headline(gated, before.record, after.record)
+    text = gated.markdown()
+    assert "1 regression in" in gated.headline()
     assert "| m | suite_min (pgd/mse) | srocc |" in text
     assert f"[{worse['low']:+.3f}, {worse['high']:+.3f}]" in text
 

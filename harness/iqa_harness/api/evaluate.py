@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,7 @@ import pyarrow as pa
 from iqa_harness.api.inputs import Data, Model, entrants_of, set_up
 from iqa_harness.data.catalogue import open_data
 from iqa_harness.entrants.foreign import measure_cards
-from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images, describe, name_sets
+from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images, name_sets
 from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
 from iqa_harness.evaluation.store import EvaluationStore
 from iqa_harness.evaluation.table import evaluation_view
@@ -32,7 +32,7 @@ class Evaluation:
     """EVALUATION_SCHEMA: one row a model, set and split."""
     scores: pa.Table
     """SCORE_SCHEMA: one row a model and image."""
-    errors: dict[tuple[str, str], str]
+    errors: Mapping[tuple[str, str], str]
     """(model, set) to why there are no scores."""
     left_out: tuple[str, ...]
     """Former rows that could not stay, in words."""
@@ -122,6 +122,5 @@ def evaluate(
     how = Scoring(device, eot_samples, seed)
     with progress_bar("Scoring", count_images(entrants, sets), show=progress) as advance:
         found = run_evaluation(entrants, sets, evaluations, how, on_image=advance)
-    joined, folder = add_to_store(found, describe(entrants, sets, how), evaluations, name)
-    stored = joined.stored
-    return Evaluation(stored.rows, stored.scores, found.errors, joined.left_out, folder)
+    stored, left_out, folder = add_to_store(found, evaluations, name)
+    return Evaluation(stored.rows, stored.scores, found.errors, left_out, folder)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.run import Run
 from iqa_harness.errors import RunError
-from iqa_harness.gating import formats
 from iqa_harness.gating.baselines import Standpoint, standpoint
 from iqa_harness.gating.comparable import require_whole
-from iqa_harness.gating.regressions import (
-    TOLERANCE,
-    Gated,
-    find_regressions,
-    noise_floors,
-    undefined_values,
-)
+from iqa_harness.gating.outcome import Outcome
+from iqa_harness.gating.regressions import TOLERANCE, find_regressions, noise_floors, undefined_values
 from iqa_harness.machine.places import require_folder
 from iqa_harness.measures.correlation import METRICS, Metric
 from iqa_harness.running.ledger import refreshed
@@ -29,52 +21,6 @@ from iqa_results import save_baseline as write_baseline
 
 FOLDER = Path("results/baselines")
 """Where baselines are kept if nothing is said."""
-
-
-@dataclass(frozen=True, repr=False)
-class Outcome(Gated):
-    """What a gate found of two sides. `passed` is the answer; the rest says why."""
-
-    before: Standpoint
-    after: Standpoint
-
-    @classmethod
-    def of(cls, found: Gated, before: Standpoint, after: Standpoint) -> Outcome:
-        """Return what was found with the sides it was found of."""
-        return cls(**vars(found), before=before, after=after)
-
-    def headline(self) -> str:
-        """Say in one sentence what was found."""
-        return formats.headline(self, self.before.record, self.after.record)
-
-    def lines(self) -> list[str]:
-        """Say what was found, how small a fall would be, and of each value what is wrong."""
-        return [
-            self.headline(),
-            formats.sensitivity(self),
-            *(f"worse: {formats.sentence(c)}" for c in self.regressions),
-            *(f"unexplained: {formats.sentence(c)}" for c in self.unexplained),
-            *(f"undecided: {formats.sentence(c)}" for c in self.undecided),
-        ]
-
-    def markdown(self) -> str:
-        """Return a summary for a pull request's comment."""
-        return formats.markdown(self, self.before.record, self.after.record)
-
-    def junit(self) -> str:
-        """Return JUnit XML: a test case a gated value."""
-        return formats.junit(self, self.before.record)
-
-    def summary(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return formats.summary(self, self.before.record, self.after.record)
-
-    def json(self) -> str:
-        """Return everything as JSON."""
-        return formats.as_json(self, self.before.record, self.after.record)
-
-    def __repr__(self) -> str:
-        return "\n".join(self.lines())
 
 
 def gate(
@@ -111,7 +57,7 @@ def gate(
     )  # fmt: skip
     if before.record.scores_sha256 is None:
         found.notes.append("the baseline is of the first edition, nothing ties its two files: save it again")
-    return Outcome.of(found, before, after)
+    return found
 
 
 def calibrate(
@@ -174,8 +120,7 @@ def save_baseline(
 def show_baseline(baseline: str | Path) -> Outcome:
     """Return a baseline compared with itself: its record and its values."""
     side = side_of_folder(baseline)
-    found = find_regressions(side, side, metrics=METRICS, resamples=1, undefined_ok=True)
-    return Outcome.of(found, side, side)
+    return find_regressions(side, side, metrics=METRICS, resamples=1, undefined_ok=True)
 
 
 def diff_baselines(before: str | Path, after: str | Path) -> Outcome:
@@ -185,7 +130,7 @@ def diff_baselines(before: str | Path, after: str | Path) -> Outcome:
         NotComparable: other suites, data, images or models.
     """
     old, new = side_of_folder(before), side_of_folder(after)
-    return Outcome.of(find_regressions(old, new, metrics=METRICS, undefined_ok=True), old, new)
+    return find_regressions(old, new, metrics=METRICS, undefined_ok=True)
 
 
 def side_of_run(store: str | Path | ResultStore, run: str | Run, name: str | None = None) -> Standpoint:

@@ -151,7 +151,7 @@ def verify(
         )  # fmt: skip
     if suite is not None:
         other = not_as_shipped(recorded_suite(manifest), load_suite(str(suite)).suite)
-        found = found._replace(findings=[*other, *found.findings])
+        found.findings[:0] = other
     verdicts = judged(found.tables.flags.to_pylist(), manifest) if found.tables is not None else ()
     if found.findings:
         verdicts = tuple(replace(j, verdict="contradicted") if j.verdict == "sound" else j for j in verdicts)

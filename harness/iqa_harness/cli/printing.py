@@ -11,9 +11,9 @@ from iqa_harness.errors import ExitCode, NotComparable
 from iqa_harness.machine.terminal import console, plain, say
 
 if TYPE_CHECKING:
-    from iqa_harness.api.gate import Outcome
     from iqa_harness.api.report import Written
     from iqa_harness.api.run import Run
+    from iqa_harness.gating.outcome import Outcome
     from iqa_reports import TableView
 
 T = TypeVar("T")
@@ -103,9 +103,7 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from iqa_harness.gating.formats import comparison_view
-
-    print_view(comparison_view(found))
+    print_view(found.view)
     for note in found.notes:
         say(f"note: {note}")
     for line in found.lines():

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,8 +26,8 @@ from iqa_harness.cells.scoring import scored_together, stored_scores
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluation, EvaluationStore, ImageScore, Stored
-from iqa_harness.evaluation.table import Joined, join
+from iqa_harness.evaluation.store import EVALUATION, SCORE, Evaluated, Evaluation, EvaluationStore, ImageScore
+from iqa_harness.evaluation.table import join
 from iqa_harness.evidence.stored_scores import difference, some
 from iqa_harness.machine.devices import out_of_memory
 from iqa_harness.machine.provenance import collect_provenance
@@ -68,17 +67,6 @@ class DataUnderTest(NamedTuple):
             return None
         val = self.images.split("val")
         return val if len(val) >= MIN_FIT else None
-
-
-class EvaluationTable(NamedTuple):
-    """What an evaluation found."""
-
-    rows: pa.Table
-    """EVALUATION_SCHEMA: one row a model and set."""
-    scores: pa.Table
-    """SCORE_SCHEMA: one row a model and image."""
-    errors: dict[tuple[str, str], str]
-    """(model, set) to why there are no scores."""
 
 
 def name_sets(
@@ -136,7 +124,7 @@ def evaluate(
     how: Scoring | None = None,
     *,
     on_image: Callable[[], None] = lambda: None,
-) -> EvaluationTable:
+) -> Evaluated:
     """Score every set with every model and compute the table.
 
     A model that cannot score a set (its images are too small or too large for the memory, its code raises,
@@ -174,7 +162,8 @@ def evaluate(
                 continue
             rows.append(row._replace(**_agreement(values, data.evaluated, on_val, how.seed)))
             scores += _scores(entrant.label, data, values)
-    return EvaluationTable(EVALUATION.to_table(rows), SCORE.to_table(scores), errors)
+    made = describe(entrants, sets, how)
+    return Evaluated(EVALUATION.to_table(rows), SCORE.to_table(scores), made, errors)
 
 
 @contextmanager
@@ -428,13 +417,13 @@ def describe(entrants: Sequence[Entrant], sets: Sequence[DataUnderTest], how: Sc
 
 
 def add_to_store(
-    found: EvaluationTable, manifest: Mapping[str, Any], store: EvaluationStore, name: str
-) -> tuple[Joined, Path]:
-    """Write what was found to the table of a name, beside earlier rows; return the table and its folder.
+    found: Evaluated, store: EvaluationStore, name: str
+) -> tuple[Evaluated, tuple[str, ...], Path]:
+    """Write what was found to the table of a name, beside earlier rows; see `join`; return its folder, too.
 
     Raises:
         RunError: what is there under the name is damaged.
     """
     # Read again: another evaluation of this name may have ended meanwhile.
-    joined = join(store.read(name), Stored(found.rows, found.scores, dict(manifest)))
-    return joined, store.write(name, joined.stored)
+    stored, left_out = join(store.read(name), found)
+    return stored, left_out, store.write(name, stored)

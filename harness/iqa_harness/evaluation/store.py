@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -98,8 +98,8 @@ class _Manifest(BaseModel):
     earlier: list[_Call] = []
 
 
-class Stored(NamedTuple):
-    """An evaluation as files hold it."""
+class Evaluated(NamedTuple):
+    """An evaluation: as it was found, and as files hold it."""
 
     rows: pa.Table
     """EVALUATION_SCHEMA."""
@@ -107,6 +107,8 @@ class Stored(NamedTuple):
     """SCORE_SCHEMA."""
     manifest: dict[str, Any]
     """Models, sets and versions, as JSON values."""
+    errors: Mapping[tuple[str, str], str] = {}
+    """(model, set) to why there are no scores; in files the row says it."""
 
 
 class EvaluationStore:
@@ -142,7 +144,7 @@ class EvaluationStore:
             )
         return self.root / name
 
-    def read(self, name: str) -> Stored | None:
+    def read(self, name: str) -> Evaluated | None:
         """Return the evaluation of a name, None if there is none.
 
         Raises:
@@ -156,17 +158,17 @@ class EvaluationStore:
             scores = read_parquet(folder / "scores.parquet", SCORE_SCHEMA)
             manifest = load_json((folder / "manifest.json").read_bytes(), str(folder / "manifest.json"))
             _Manifest.model_validate(manifest)
-            return Stored(rows, scores, manifest)
+            return Evaluated(rows, scores, manifest)
         except (OSError, ResultsError, ValueError) as error:
             raise RunError(
                 f"the former evaluation in {folder} cannot be read ({error}), and would be lost; choose "
                 "another --name, or remove that folder: the scores behind it are kept elsewhere"
             ) from error
 
-    def write(self, name: str, stored: Stored) -> Path:
+    def write(self, name: str, stored: Evaluated) -> Path:
         """Write an evaluation, replacing a former one of that name file by file; return its folder."""
         folder = self.folder(name)
-        rows, scores, manifest = stored
+        rows, scores, manifest, _ = stored
         text = io.StringIO()
         write_csv(text, [EVALUATION.names, *EVALUATION.rows(rows)])
         write_parquet(folder / "scores.parquet", scores)

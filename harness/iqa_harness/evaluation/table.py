@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 
-from iqa_harness.evaluation.store import EVALUATION, Evaluation, Stored
+from iqa_harness.evaluation.store import EVALUATION, Evaluated, Evaluation
 from iqa_reports import Entry, TableView, text
 from iqa_reports.table_view import Notes, columns, label, stub
 
@@ -16,16 +16,7 @@ _CALL: Final = ("written", "eot_samples", "seed", "provenance")
 """What a manifest says of one call, not of models and sets."""
 
 
-class Joined(NamedTuple):
-    """A former evaluation and a new one together."""
-
-    stored: Stored
-    """Tables and manifest as they are to be written."""
-    left_out: tuple[str, ...]
-    """Former rows that could not stay, in words."""
-
-
-def join(former: Stored | None, new: Stored) -> Joined:
+def join(former: Evaluated | None, new: Evaluated) -> tuple[Evaluated, tuple[str, ...]]:
     """Add new rows to those of former calls; a row of the same model, set and split is replaced.
 
     Former rows of a model that now has other weights go: under one name a table shows one model. Sets need no
@@ -34,9 +25,12 @@ def join(former: Stored | None, new: Stored) -> Joined:
     Args:
         former: what is there under the name, None if nothing is.
         new: what was computed now.
+
+    Returns:
+        Tables and manifest as they are to be written, and in words the former rows that could not stay.
     """
     if former is None:
-        return Joined(new, ())
+        return new, ()
     rows = new.rows.to_pylist()
     weights = {row["model"]: row["model_sha256"] for row in rows}
     own = {_key(row): row for row in rows}
@@ -52,12 +46,12 @@ def join(former: Stored | None, new: Stored) -> Joined:
             earlier.append(_key(row))
         kept.append(own.pop(_key(row), row))
     kept += own.values()
-    stored = Stored(
+    stored = Evaluated(
         EVALUATION.to_table(kept),
         _scores(former.scores, new.scores, earlier),
         _manifest(former.manifest, new.manifest, earlier),
     )
-    return Joined(stored, tuple(left_out))
+    return stored, tuple(left_out)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -78,26 +72,16 @@ def _manifest(
     former: Mapping[str, Any], new: Mapping[str, Any], earlier: list[tuple[str, ...]]
 ) -> dict[str, Any]:
     """Return the new manifest with the models and sets of earlier rows, and what their calls were."""
-    models, sets = {key[0] for key in earlier}, {key[1:] for key in earlier}
-    here = {model["name"] for model in new["models"]}
-    data = {(card["name"], card["split"]) for card in new["data"]}
+    joined = {**new}
+    for part, names, wanted in (
+        ("models", ("name",), {key[:1] for key in earlier}),
+        ("data", ("name", "split"), {key[1:] for key in earlier}),
+    ):
+        left = wanted - {tuple(record[name] for name in names) for record in new[part]}
+        kept = [record for record in former[part] if tuple(record[name] for name in names) in left]
+        joined[part] = [*kept, *new[part]]
     calls = _calls(former, earlier)
-    return {
-        **new,
-        "models": [
-            *(m for m in former["models"] if m["name"] in models and m["name"] not in here),
-            *new["models"],
-        ],
-        "data": [
-            *(
-                card
-                for card in former["data"]
-                if (place := (card["name"], card["split"])) in sets and place not in data
-            ),
-            *new["data"],
-        ],
-        **({"earlier": calls} if calls else {}),
-    }
+    return {**joined, "earlier": calls} if calls else joined
 
 
 def _calls(former: Mapping[str, Any], earlier: list[tuple[str, ...]]) -> list[dict[str, Any]]:

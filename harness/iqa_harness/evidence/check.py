@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Check(NamedTuple):
@@ -16,6 +17,14 @@ class Check(NamedTuple):
     """Whether the value is on the right side of it."""
     detail: str
     """What the value is, in words."""
+
+
+def as_checks(checks: Mapping[str, Any]) -> dict[str, Check]:
+    """Return checks as values, also those of a manifest, which holds each as an object of its fields."""
+    return {
+        name: check if isinstance(check, Check) else Check(*(check[field] for field in Check._fields))
+        for name, check in checks.items()
+    }
 
 
 def worse(check: Check, other: Check | None) -> Check:

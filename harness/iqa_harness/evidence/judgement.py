@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from iqa_harness.errors import RunError
-from iqa_harness.evidence.check import Check
+from iqa_harness.evidence.check import as_checks
 from iqa_harness.evidence.flags import FLAGS, Flag, measured, not_measured
 from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.evidence.strength import (
@@ -44,8 +42,6 @@ BY_CHECK = {
 }
 """Checks of `check_model` and `probe_model`, made before any attack, and of `check_again`, made after the
 last; and the flags they raise."""
-
-_CHECK = TypeAdapter(Check)
 
 GREY_LEVEL = 1 / 255
 """Radius (inf) or root mean square change (2) from which an attack should survive storing with 8 bits."""
@@ -85,36 +81,20 @@ def flags_of_checks(checks: Mapping[str, Any]) -> list[Flag]:
     """Return the flags of what was measured before any attack.
 
     Args:
-        checks: by name, each with value, threshold, passed and detail, as `check_model` returns them or a
-            manifest stores them.
-
-    Raises:
-        RunError: a stored check lacks one of these.
+        checks: by name, as `check_model` returns them or a manifest stores them.
     """
-    flags = []
+    flags, known = [], as_checks(checks)
     for name, flag in BY_CHECK.items():
-        check = checks.get(name)
-        if check is None:
+        if name not in known:
             flags.append(not_measured(flag, "an earlier check failed, or the run is of an older version"))
             continue
-        found = _as_check(name, check)._asdict()
-        if found["value"] is not None or not found["passed"]:
-            flags.append(
-                Flag(
-                    flag, found["value"], float(found["threshold"]), not found["passed"], True,
-                    FLAGS[flag].severity, found["detail"],
-                )
-            )  # fmt: skip
+        value, threshold, passed, detail = known[name]
+        if value is None and passed:
+            flags.append(not_measured(flag, detail))  # nothing measured, nothing against it
         else:
-            flags.append(not_measured(flag, found["detail"]))  # nothing measured, nothing against it
+            severity = FLAGS[flag].severity
+            flags.append(Flag(flag, value, float(threshold), not passed, True, severity, detail))
     return flags
-
-
-def _as_check(name: str, check: Any) -> Check:
-    try:
-        return check if isinstance(check, Check) else _CHECK.validate_python(check)
-    except ValidationError as error:
-        raise RunError(f"the stored check {name!r} is none: {error.errors()[0]['msg']}") from error
 
 
 def flags_without_scores(record: ModelRecord, whole: Completeness, reason: str) -> list[Flag]:
@@ -149,7 +129,13 @@ def check_results(
         _fgsm(record, judged, full),
         _more_steps(judged, full, every),
         _larger_epsilon(judged, full),
-        _black_box(judged, full),
+        _against_white(
+            judged,
+            full,
+            BLACK_BOX,
+            "black_box_stronger",
+            "no transfer or Square beside a gradient attack with a shared objective",
+        ),
         _rounding(judged, attacked, whole.main_epsilon),
         plant_flag(power),
         _constant(judged),
@@ -259,28 +245,24 @@ def _worse(value: float, than: float) -> bool:
     return not (value <= than) and not math.isnan(than)
 
 
-def _white(groups: Mapping[Group, Grouped], norm: str, epsilon: float) -> list[Grouped]:
-    """Return the gradient attacks with steps that can cross the ball."""
-    return [
-        g
-        for (_, n, e, _), g in groups.items()
-        if (n, e) == (norm, epsilon) and g.kind in STEPPED and g.reach >= CROSSES
-    ]
-
-
 def _against_white(
     judged: Judged,
     full: Mapping[Group, Grouped],
     kinds: tuple[str, ...],
     name: str,
+    nothing: str,
     objectives: tuple[str, ...] = OBJECTIVES,
-) -> Flag | None:
-    """Compare attacks of some kinds with the strongest gradient attack, objective by objective."""
+) -> Flag:
+    """Compare attacks of some kinds with the strongest gradient attack, objective by objective.
+
+    Of the gradient attacks those count whose steps can cross the ball; `nothing` says that there are none.
+    """
     worst: tuple[bool, float, str] | None = None
     for (attack, norm, epsilon, _), group in full.items():
         if group.kind not in kinds:
             continue
-        white = _white(full, norm, epsilon)
+        same = [g for (_, n, e, _), g in full.items() if (n, e) == (norm, epsilon)]
+        white = [g for g in same if g.kind in STEPPED and g.reach >= CROSSES]
         for objective in [o for o in objectives if o in group.scores]:
             best = strongest(judged, white, objective)
             if best is None:
@@ -294,35 +276,25 @@ def _against_white(
                 found = (not (pair.errors <= 2), ratio, where)
                 worst = found if worst is None else max(worst, found)
     if worst is None:
-        return None
+        return not_measured(name, nothing)
     beyond, ratio, where = worst
-    return measured(name, ratio if math.isfinite(ratio) else None, where, also=beyond)
+    return measured(name, ratio, where, also=beyond)
 
 
 def _noise(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
-    name = "noise_as_strong"
-    flag = _against_white(judged, full, ("noise",), name)
-    if flag is None:
-        return not_measured(name, "the suite has no noise attack beside a gradient attack")
+    nothing = "the suite has no noise attack beside a gradient attack"
+    flag = _against_white(judged, full, ("noise",), "noise_as_strong", nothing)
     # Half as strong is enough: no test against equality.
-    return flag._replace(raised=flag.value is None or not (flag.value <= flag.threshold))
+    return measured(flag.flag, flag.value, flag.detail) if flag.measured else flag
 
 
 def _fgsm(record: ModelRecord, judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
     # Not drift and mse: where one step goes up and many find the way down, the two are not comparable.
-    flag = _against_white(judged, full, ("fgsm",), "fgsm_as_strong", ("raise", "lower"))
-    if flag is not None and flag.value is not None and record.card.get("is_stochastic"):
+    nothing = "no FGSM beside an attack whose steps can cross the ball, with a shared objective"
+    flag = _against_white(judged, full, ("fgsm",), "fgsm_as_strong", nothing, ("raise", "lower"))
+    if flag.value is not None and record.card.get("is_stochastic"):
         return flag._replace(threshold=BY_CHANCE, raised=flag.raised and flag.value > BY_CHANCE)
-    return flag or not_measured(
-        "fgsm_as_strong", "no FGSM beside an attack whose steps can cross the ball, with a shared objective"
-    )
-
-
-def _black_box(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
-    flag = _against_white(judged, full, BLACK_BOX, "black_box_stronger")
-    return flag or not_measured(
-        "black_box_stronger", "no transfer or Square beside a gradient attack with a shared objective"
-    )
+    return flag
 
 
 def _more_steps(judged: Judged, full: Mapping[Group, Grouped], every: Mapping[Group, Grouped]) -> Flag:
@@ -344,7 +316,7 @@ def _more_steps(judged: Judged, full: Mapping[Group, Grouped], every: Mapping[Gr
         return not_measured(name, "no attack reports a prefix too short to cross the radius")
     smallest = min(epsilon for epsilon, _, _ in found)
     _, ratio, what = min((f for f in found if f[0] == smallest), key=lambda f: f[1])
-    return measured(name, _number(ratio), f"{what}, at {_radius(smallest)}")
+    return measured(name, ratio, f"{what}, at {_radius(smallest)}")
 
 
 def _larger_epsilon(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
@@ -368,16 +340,12 @@ def _larger_epsilon(judged: Judged, full: Mapping[Group, Grouped]) -> Flag:
     if not found:
         return not_measured(name, reason)
     ratio, what = min(found)
-    return measured(name, _number(ratio), what)
+    return measured(name, ratio, what)
 
 
 def _bounded(ratio: float) -> float:
     """Return a ratio that can be ordered and stored: one that is no number is the lowest."""
     return -math.inf if math.isnan(ratio) else min(ratio, 1e9)
-
-
-def _number(ratio: float) -> float | None:
-    return ratio if math.isfinite(ratio) else None
 
 
 def _saturated(judged: Judged, group: Grouped) -> bool:

@@ -20,7 +20,7 @@ from iqa_attacks import (
     score_and_gradient,
 )
 from iqa_attacks.defences.defended import Defended
-from iqa_harness.evidence.check import Check
+from iqa_harness.evidence.check import Check, as_checks
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
@@ -62,13 +62,12 @@ def blocked_by(checks: Mapping[str, Any]) -> str | None:
     Args:
         checks: what `check_model` measured, as values or as a manifest holds them.
     """
+    known = as_checks(checks)
     for name in BLOCKING:
-        check = checks.get(name)
-        found = check._asdict() if isinstance(check, Check) else check
-        if isinstance(found, Mapping) and found.get("passed") is False:
-            value, bound = found.get("value"), found.get("threshold")
+        if name in known and not known[name].passed:
+            value, bound, _, detail = known[name]
             measured = "not measurable" if value is None else f"{value:g}"
-            return f"fails the check {name!r}: {found.get('detail')} ({measured}, allowed {bound:g})"
+            return f"fails the check {name!r}: {detail} ({measured}, allowed {bound:g})"
     return None
 
 
@@ -80,15 +79,6 @@ UNCHANGED = "gradient_unchanged"
 """Name of the check after a run."""
 DRIFT = 0.25
 """Bound of that check: a model that stays as it is changes by nothing, a copy with fewer bits by little."""
-
-
-def measured_as_here(checks: Mapping[str, Any]) -> bool:
-    """Return whether stored checks say that they are of the images and blocks that this version takes.
-
-    Those of the first edition do not: see `agrees_as_first`.
-    """
-    stored = checks.get(AGREES)
-    return not (isinstance(stored, Mapping) and stored.get("detail") == FIRST_EDITION)
 
 
 def checked_images(count: int) -> list[int]:
@@ -158,7 +148,8 @@ def check_again(
     Raises:
         RuntimeError: the device has no memory for these images at once.
     """
-    value, slope = (_value(before.get(name)) for name in (AGREES, SLOPE))
+    known = as_checks(before)
+    value, slope = (known[name].value if name in known else None for name in (AGREES, SLOPE))
     if value is None:
         return Check(None, DRIFT, True, "the gradient could not be compared before the run")
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
@@ -175,11 +166,6 @@ def check_again(
         return _at_most(steeper, DRIFT, "change of the score's slope, after the run over before it, less 1")
     what = "disagreement of the gradient with finite differences after the run, less that before it"
     return _at_most(max(0.0, after.error - value), DRIFT, what)
-
-
-def _value(check: Any) -> float | None:
-    value = check.get("value") if isinstance(check, Mapping) else getattr(check, "value", None)
-    return value if isinstance(value, int | float) else None
 
 
 def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
@@ -209,13 +195,8 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
 
 def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
     if not probe.model.spec.has_gradient:
-        for name, bound in (
-            ("gradient_finite", 0),
-            ("gradient_alive", 0),
-            (AGREES, 0.5),
-            ("gain_on_fresh", FRESH),
-        ):
-            yield name, Check(None, bound, True, BLACK_BOX)
+        bounds = {"gradient_finite": 0, "gradient_alive": 0, AGREES: 0.5, "gain_on_fresh": FRESH}
+        yield from ((name, Check(None, bound, True, BLACK_BOX)) for name, bound in bounds.items())
         return
     inside = _inside(batch)
     gradients = probe.gradients(inside)
@@ -347,12 +328,12 @@ def _compared(probe: Probe, inside: Tensor, copy: QualityModel | None = None) ->
     low, high = probe.model.spec.score_range
     slope = math.sqrt(statistics.fmean(t.difference**2 for t in tries)) / (high - low) / 255
     blocks = [[t for t in tries if t.block == block] for block in range(GRID**2)]
-    found = [[e for b in blocks if (e := _error_of(b, floor, i)) is not None] for i in range(len(asked))]
+    found = [[e for b in blocks if (e := _error(b, floor, i)) is not None] for i in range(len(asked))]
     what = f"median over {len(found[0])} blocks of {len(inside)} images"
     if min(map(len, found)) < GRID**2 / 2:  # the score sees too little of one block, or is rounded coarsely
         gradients = [each.gradients(inside) for each in asked]
-        whole = [t for _ in range(4) for t in _slopes(probe, inside, gradients, None, generator)]
-        errors = [_error_of(whole, 0, i) for i in range(len(asked))]
+        whole = _over_whole_images(probe, inside, gradients, inside.shape, generator)
+        errors = [_error(whole, 0, i) for i in range(len(asked))]
         what = f"over whole images, {len(inside)} of them"
         known = [error for error in errors if error is not None]
         return _Compared(max(known) if len(known) == len(errors) else None, slope, what)
@@ -376,54 +357,51 @@ def _in_blocks(
     order = torch.cat([torch.randperm(GRID**2, generator=generator) for _ in range(rounds)])
     for turn in range(turns):
         blocks = order[turn * len(points) : (turn + 1) * len(points)].tolist()
-        yield from _slopes(probe, points, gradients, blocks, generator)
+        masks = torch.eye(GRID**2).view(-1, 1, GRID, GRID)[blocks].to(points)
+        signs = _signs(points.shape, generator).to(points)
+        signs = signs * functional.interpolate(masks, points.shape[-2:])  # nearest
+        yield from _slopes(probe, points, gradients, signs, blocks)
 
 
-def _error_of(tries: Sequence[_Tries], floor: float, gradient: int) -> float | None:
-    return _error([t.difference for t in tries], [t.slopes[gradient] for t in tries], floor)
+def _over_whole_images(
+    probe: Probe, points: Tensor, gradients: Sequence[Tensor], shape: torch.Size, generator: torch.Generator
+) -> list[_Tries]:
+    """Try four random patterns of signs of some shape on whole images."""
+    nowhere = [0] * len(points)
+    signs = (_signs(shape, generator).to(points) for _ in range(4))
+    return [each for s in signs for each in _slopes(probe, points, gradients, s, nowhere)]
 
 
 def agrees_as_first(model: QualityModel, images: Sequence[Tensor], *, draws: int | None = None) -> Check:
     """Compare gradient and central differences as the first edition did; arguments are `check_model`'s."""
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     inside = torch.stack(list(images)).clamp(PROBE, 1 - PROBE)
-    gradients = probe.gradients(inside)
     generator = torch.Generator().manual_seed(0)
-    differences: list[float] = []
-    slopes: list[float] = []
-    for _ in range(4):
-        signs = torch.randint(0, 2, inside.shape[1:], generator=generator).to(inside) * 2 - 1
-        up, down = (probe.scores((inside + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
-        differences += ((up - down) / (2 * PROBE)).tolist()
-        slopes += (gradients * signs).flatten(1).sum(dim=1).tolist()
-    error = _error(differences, slopes, 0)
+    tries = _over_whole_images(probe, inside, [probe.gradients(inside)], inside.shape[1:], generator)
+    error = _error(tries, 0, 0)
     if error is None:
         return Check(None, 0.5, False, "neither the gradient nor finite differences see any change")
     return _at_most(error, 0.5, FIRST_EDITION)
 
 
+def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, shape, generator=generator) * 2 - 1
+
+
 def _slopes(
-    probe: Probe,
-    points: Tensor,
-    gradients: Sequence[Tensor],
-    blocks: Sequence[int] | None,
-    generator: torch.Generator,
+    probe: Probe, points: Tensor, gradients: Sequence[Tensor], signs: Tensor, blocks: Sequence[int]
 ) -> list[_Tries]:
-    """Return differences and slopes along random signs in a block of each image; None for all of it."""
-    signs = torch.randint(0, 2, points.shape, generator=generator).to(points) * 2 - 1
-    if blocks is not None:
-        masks = torch.eye(GRID**2).view(-1, 1, GRID, GRID)[list(blocks)].to(points)
-        signs = signs * functional.interpolate(masks, points.shape[-2:])  # nearest
+    """Return differences and slopes along signs in a block of each image."""
     # Rounding could leave the box by one unit in the last place.
     up, down = (probe.scores((points + side * PROBE * signs).clamp(0, 1)) for side in (1, -1))
     differences = ((up - down) / (2 * PROBE)).tolist()
     slopes = zip(*((g * signs).flatten(1).double().sum(dim=1).tolist() for g in gradients), strict=True)
-    places = blocks if blocks is not None else [0] * len(points)
-    return [_Tries(*each) for each in zip(places, differences, slopes, strict=True)]
+    return [_Tries(*each) for each in zip(blocks, differences, slopes, strict=True)]
 
 
-def _error(differences: Sequence[float], slopes: Sequence[float], floor: float) -> float | None:
-    """Return the relative difference of two vectors, None if neither is larger than what rounding makes."""
+def _error(tries: Sequence[_Tries], floor: float, gradient: int) -> float | None:
+    """Return the relative difference of slopes, None if neither is larger than what rounding makes."""
+    differences, slopes = [t.difference for t in tries], [t.slopes[gradient] for t in tries]
     scale = max(math.hypot(*differences), math.hypot(*slopes))
     if scale <= floor * math.sqrt(len(slopes)):
         return None

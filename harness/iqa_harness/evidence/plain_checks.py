@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iqa_attacks import AttackFailed, score, through_jpeg_file
+from iqa_attacks import score, through_jpeg_file
 from iqa_errors import IQAError
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measured
@@ -142,12 +142,10 @@ def _lines(
     asked = tuple(getattr(entrant.model, "unknown", ()))
     try:
         entrant = measured(entrant, list(batch.cpu()), mos, device)
-    except (IQAError, AttackFailed) as error:
-        yield Line("scores", "wrong", str(error), WORDS["finite_scores"][1])
-        return
     except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
         words = (str(error).strip().splitlines() or [""])[0]
-        yield Line("scores", "wrong", f"{type(error).__name__}: {words}", WORDS["finite_scores"][1])
+        what = str(error) if isinstance(error, IQAError) else f"{type(error).__name__}: {words}"
+        yield Line("scores", "wrong", what, WORDS["finite_scores"][1])
         return
     model = entrant.model.to(device)
     yield _made(entrant)

@@ -82,7 +82,6 @@ class Bed(NamedTuple):
 class _Row(NamedTuple):
     """The plants of all images of one size, stacked."""
 
-    beds: tuple[int, ...]
     clean: Tensor
     centre: Tensor
     line: Tensor
@@ -104,10 +103,10 @@ class Planted(QualityModel):
     def __init__(self, model: QualityModel, beds: Sequence[Bed], width: float, steepness: float) -> None:
         super().__init__(model.spec.replace(name=f"{model.spec.name}+plants", higher_is_better=True))
         self.model = model
-        sizes: dict[torch.Size, list[int]] = {}
-        for place, each in enumerate(beds):
-            sizes.setdefault(each.clean.shape, []).append(place)
-        self._rows = {s: _row(model, beds, places, (width, steepness)) for s, places in sizes.items()}
+        sizes: dict[torch.Size, list[Bed]] = {}
+        for each in beds:
+            sizes.setdefault(each.clean.shape, []).append(each)
+        self._rows = {size: _row(model, mine, (width, steepness)) for size, mine in sizes.items()}
         self.to(beds[0].clean.device).eval()
 
     @property
@@ -144,18 +143,16 @@ class Planted(QualityModel):
         return self.model.score_admitted(images) + row.factor[which] * (seen - row.base[which])
 
 
-def _row(model: QualityModel, beds: Sequence[Bed], places: Sequence[int], grade: tuple[float, float]) -> _Row:
-    mine = [beds[place] for place in places]
-    clean, centre, line = (torch.stack([getattr(b, n) for b in mine]) for n in ("clean", "centre", "line"))
-    factors = torch.tensor([b.sign * b.height(*grade) / b.change for b in mine])
+def _row(model: QualityModel, beds: Sequence[Bed], grade: tuple[float, float]) -> _Row:
+    clean, centre, line = (torch.stack([getattr(b, n) for b in beds]) for n in ("clean", "centre", "line"))
+    factors = torch.tensor([b.sign * b.height(*grade) / b.change for b in beds])
     return _Row(
-        tuple(places),
         clean,
         centre,
         line,
         (clean - centre).square().flatten(1).sum(dim=1) * grade[0] ** 2,
         factors.to(clean),
-        score(model, clean, chunk=len(mine)).to(clean),
+        score(model, clean, chunk=len(beds)).to(clean),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from iqa_attacks import PGD, Attack, AttackFailed, AttackResult, Noise, Norm, ThreatModel
 from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.flags import FLAGS
+from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.evidence.model_checks import BLACK_BOX, Probe
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
@@ -29,13 +30,8 @@ gradient itself come last."""
 MIN_STEPS = 10
 """Steps below which a tenth of them is not one step."""
 DIRECTIONS = ("raise", "lower")
-PROBES = {
-    "tones_alive": "input_range",
-    "noise_weaker": "noise_as_strong",
-    "ends_reached": "ends_not_reached",
-    "converged": "still_rising",
-}
-"""What is measured, and the flags it may raise."""
+PROBES = ("tones_alive", "noise_weaker", "ends_reached", "converged")
+"""What is measured."""
 
 
 def probe_model(
@@ -55,7 +51,7 @@ def probe_model(
         What this suite gives no means to measure has no value and passes.
     """
     if not model.spec.has_gradient:
-        return {name: Check(None, FLAGS[flag].threshold, True, BLACK_BOX) for name, flag in PROBES.items()}
+        return {name: _unmeasured(name, BLACK_BOX) for name in PROBES}
     probe = Probe(model, (draws or 1) if model.is_stochastic else None)
     try:
         return {
@@ -67,10 +63,7 @@ def probe_model(
             raise
         reason = str(error) if isinstance(error, AttackFailed) else f"{type(error).__name__}: {error}"
         # A gradient that is finite on the images and not beside them: said, and the run's cells will fail.
-        return {
-            name: Check(None, FLAGS[flag].threshold, False, reason)
-            for name, flag in (("noise_weaker", "noise_as_strong"), ("ends_reached", "ends_not_reached"))
-        }
+        return {name: _check(name, None, reason) for name in ("noise_weaker", "ends_reached")}
 
 
 def _tones_alive(probe: Probe, batch: Tensor) -> Check:
@@ -81,7 +74,7 @@ def _tones_alive(probe: Probe, batch: Tensor) -> Check:
         sizes.append(float(probe.gradients(squeezed).abs().double().sum()))
     largest = max(sizes)
     dead = sum(size <= 1e-3 * largest for size in sizes) / BANDS
-    return _check("input_range", dead, f"share of {BANDS} parts of [0, 1] without a gradient")
+    return _check("tones_alive", dead, f"share of {BANDS} parts of [0, 1] without a gradient")
 
 
 def _attacks(
@@ -102,7 +95,7 @@ def _attacks(
     full, random = _gain(followed, own.steps), _gain(blind, 0)
     checks = {
         "noise_weaker": _check(
-            "noise_as_strong",
+            "noise_weaker",
             random / full if full > 0 else None,
             f"gain of the best of {DRAWS} draws of noise over that of PGD-{own.steps} "
             f"at {epsilon * 255:.3g}/255, {len(few)} images" + ("" if full > 0 else ": PGD gained nothing"),
@@ -111,11 +104,11 @@ def _attacks(
     }
     if own.steps < MIN_STEPS or not isinstance(attack, PGD):
         reason = f"{own.steps} steps" if isinstance(attack, PGD) else "no PGD in the suite"
-        checks["converged"] = Check(None, FLAGS["still_rising"].threshold, True, reason)
+        checks["converged"] = _unmeasured("converged", reason)
     else:
         late = full - _gain(followed, before)
         checks["converged"] = _check(
-            "still_rising",
+            "converged",
             late / full if full > 0 else 0.0,
             f"share of the gain of {own.steps} steps made after step {before}, {len(few)} images",
         )
@@ -170,13 +163,17 @@ def _ends_reached(probe: Probe, images: Sequence[Tensor], draws: int | None) -> 
         if not open_ones:
             break
     return _check(
-        "ends_not_reached",
+        "ends_reached",
         len(open_ones) / tries,
         f"share of {tries} tries without a budget that stop short of the clean scores' ends "
         f"{low:.4g} and {high:.4g}",
     )
 
 
-def _check(flag: str, value: float | None, detail: str) -> Check:
-    threshold = FLAGS[flag].threshold
+def _check(name: str, value: float | None, detail: str) -> Check:
+    threshold = FLAGS[BY_CHECK[name]].threshold
     return Check(value, threshold, value is not None and value <= threshold, detail)
+
+
+def _unmeasured(name: str, reason: str) -> Check:
+    return _check(name, None, reason)._replace(passed=True)

@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from iqa_harness.errors import RunError
+from iqa_harness.measures.correlation import METRICS
 from iqa_harness.measures.model_scores import Judged, attack_vectors, judge
 from iqa_harness.tables.robustness import ENDS, RobustnessTable, model_rows
-from iqa_results import BASELINE_SCHEMA, Baseline, BaselineModel, ResultStore, RunManifest
+from iqa_results import BASELINE_SCHEMA, Baseline, BaselineModel, BaselineScore, ResultStore, RunManifest
+
+SHARED = {"run", "suite", "suite_sha256", "main_epsilon", "suite_min", "seed"}
+"""What a baseline says as the manifest does."""
 
 
 class Standpoint(NamedTuple):
@@ -41,7 +45,7 @@ def standpoint(store: ResultStore, manifest: RunManifest, tables: RobustnessTabl
         )
     verdicts = {row["model"]: (row["verdict"], row["flags"]) for row in tables.table.to_pylist()}
     intervals = tables.intervals.to_pandas()
-    rows: list[dict[str, Any]] = []
+    rows: list[BaselineScore] = []
     for model in manifest.models:
         frame = model_rows(store, manifest, model.name)
         clean = frame[(frame["attack"] == "clean") & (frame["split"] == manifest.data.split)]
@@ -49,17 +53,13 @@ def standpoint(store: ResultStore, manifest: RunManifest, tables: RobustnessTabl
         rows += _rows(judged, frame, manifest, intervals[intervals["model"] == model.name])
     record = Baseline(
         name=name,
-        run=manifest.run,
-        suite=manifest.suite,
-        suite_sha256=manifest.suite_sha256,
+        **manifest.model_dump(include=SHARED),
+        provenance=manifest.provenance,
         data=manifest.data.name,
         data_sha256=manifest.data.sha256,
         split=manifest.data.split,
         images=manifest.data.images,
         label=manifest.data.label,
-        main_epsilon=manifest.main_epsilon,
-        suite_min=manifest.suite_min,
-        seed=manifest.seed,
         models=tuple(
             BaselineModel(
                 name=m.name,
@@ -69,47 +69,28 @@ def standpoint(store: ResultStore, manifest: RunManifest, tables: RobustnessTabl
             )
             for m in manifest.models
         ),
-        provenance=manifest.provenance,
     )
     return Standpoint(record, pd.DataFrame(rows, columns=BASELINE_SCHEMA.names))
 
 
 def _rows(
     judged: Judged, frame: pd.DataFrame, manifest: RunManifest, intervals: pd.DataFrame
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[BaselineScore]:
     references = judged.clean_rows["reference"].tolist()
 
-    def rows(place: dict[str, Any], score: Any) -> Iterator[dict[str, Any]]:
-        mapped = judged.mapped(score, "plcc")
-        columns = (judged.ids, references, judged.mos, score, mapped)
-        for image_id, reference, mos, raw, through in zip(*columns, strict=True):
-            yield {
-                "model": judged.model,
-                **place,
-                "image_id": image_id,
-                "reference": reference,
-                "mos": float(mos),
-                "score": float(raw),
-                "mapped": float(through),
-            }
+    def rows(row: str, attack: str, objective: str, norm: str, epsilon: float, score: Any) -> Iterator[Any]:
+        columns = (judged.ids, references, judged.mos, score, judged.mapped(score, "plcc"))
+        for of_image in zip(*columns, strict=True):
+            yield BaselineScore(judged.model, row, attack, objective, norm, epsilon, *of_image)
 
-    nothing = {"attack": "", "objective": "", "norm": "none", "epsilon": 0.0}
-    yield from rows({"row": "clean", **nothing}, judged.clean)
+    yield from rows("clean", "", "", "none", 0.0, judged.clean)
     attacked, _ = attack_vectors(frame[frame["attack"] != "clean"], judged.ids)
     for key, found in attacked.items():
         if found.final and key.epsilon == manifest.main_epsilon and key.objective not in ENDS:
-            place = {"row": "attack", **key._asdict()}
-            del place["steps"]
-            yield from rows(place, found.score)
+            yield from rows("attack", key.attack, key.objective, key.norm, key.epsilon, found.score)
     for (norm, epsilon), at in intervals.groupby(["norm", "epsilon"]):
         if epsilon == manifest.main_epsilon:
             ordered = at.set_index("image_id").loc[list(judged.ids)]
-            for metric in ("srocc", "plcc"):
-                place = {
-                    "row": "composed",
-                    "attack": "",
-                    "objective": metric,
-                    "norm": norm,
-                    "epsilon": epsilon,
-                }
-                yield from rows(place, ordered[f"composed_{metric}"].to_numpy(dtype=float))
+            for metric in METRICS:
+                composed = ordered[f"composed_{metric}"].to_numpy(dtype=float)
+                yield from rows("composed", "", metric, str(norm), manifest.main_epsilon, composed)

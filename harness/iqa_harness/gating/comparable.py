@@ -9,7 +9,8 @@ import pandas as pd
 
 from iqa_harness.errors import NotComparable
 from iqa_harness.gating.baselines import Standpoint
-from iqa_harness.tables.minima import is_of
+from iqa_harness.measures.correlation import METRICS
+from iqa_harness.tables.minima import is_member
 from iqa_results import BadPart, Baseline
 
 
@@ -102,9 +103,6 @@ def _images(side: Standpoint, model: str) -> pd.DataFrame:
     return ordered
 
 
-COMPOSED = (("composed", "", "srocc"), ("composed", "", "plcc"))
-
-
 def require_whole(side: Standpoint, models: Iterable[str]) -> None:
     """Refuse a side that lacks something of some models: nothing can be said to have got worse in it.
 
@@ -140,9 +138,15 @@ def _wrong(rows: pd.DataFrame, side: Standpoint) -> str:
     if clean is None or len(set(clean["image_id"])) != record.images:
         found = 0 if clean is None else clean["image_id"].nunique()
         return f"has clean scores of {found} of {record.images} images"
-    lost = _lost(groups, record.suite_min)
+    lost = [f"composed scores of {metric}" for metric in METRICS if ("composed", "", metric) not in groups]
+    attacks = [(attack, objective) for row, attack, objective in groups if row == "attack"]
+    lost += [
+        f"scores under {member}, a member of suite_min"
+        for member in record.suite_min
+        if not any(is_member(attack, objective, member) for attack, objective in attacks)
+    ]
     if lost:
-        return f"has no {lost}"
+        return f"has no {lost[0]}"
     ids = sorted(clean["image_id"])
     for (row, attack, objective), group in groups.items():
         name = f"{attack}/{objective}" if attack else f"{row} {objective}".strip()
@@ -155,17 +159,4 @@ def _wrong(rows: pd.DataFrame, side: Standpoint) -> str:
                 f"has scores of {name} at another radius than {record.main_epsilon * 255:.3g}/255 or in a "
                 "second norm"
             )
-    return ""
-
-
-def _lost(groups: Iterable[tuple[str, str, str]], suite_min: Iterable[str]) -> str:
-    """Name a gated value without any row, '' if all have some."""
-    there = list(groups)
-    for composed in COMPOSED:
-        if composed not in there:
-            return f"composed scores of {composed[2]}"
-    for member in suite_min:
-        attack, _, objective = member.partition("/")
-        if not any(r == "attack" and o == objective and is_of(a, attack) for r, a, o in there):
-            return f"scores under {member}, a member of suite_min"
     return ""

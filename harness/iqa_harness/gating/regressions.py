@@ -20,18 +20,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.evidence.flags import VERDICTS
 from iqa_harness.gating.baselines import Standpoint
 from iqa_harness.gating.comparable import require_comparable
+from iqa_harness.gating.outcome import Comparison, Decision, Outcome
 from iqa_harness.measures.bootstrap import RESAMPLES, Bootstrap, Replicates
-from iqa_harness.measures.correlation import METRICS, Metric, Vector, plcc, srocc
+from iqa_harness.measures.correlation import METRICS, Metric, plcc, srocc
 from iqa_harness.tables.minima import is_member, lowest_member
 from iqa_results import NoiseFloor
 
@@ -47,84 +46,6 @@ GATED = ("clean", "suite_min", "composed")
 BEYOND = 20
 """Draws beyond the bound, for which resamples are raised where many values share the false alarms."""
 
-Outcome = Literal["ok", "regressed", "improved", "unexplained", "undecided", "undefined"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One value before and after."""
-
-    model: str
-    row: str
-    """clean, attack, suite_min, composed, or verdict."""
-    attack: str
-    """Of a suite_min, the member that gives it now."""
-    objective: str
-    epsilon: float
-    metric: str
-    before: float | None
-    after: float | None
-    difference: float | None
-    """after - before."""
-    low: float | None
-    """Lower end of the paired 95 % interval of the difference."""
-    high: float | None
-    """Upper end of it."""
-    bound: float | None
-    """Upper bound of the difference that the decision is made on, for all gated values together."""
-    gated: bool
-    """Whether it can be a regression."""
-    interval: str
-    """How it was made."""
-    images: int
-    tolerance: float
-    """Tolerance this value was held against, the noise floor included."""
-    detectable: float | None
-    """Smallest fall that would be called worse on these images, with the spread of this difference; None if
-    no fall would be. Of a model that is the same, the tolerance."""
-    outcome: Outcome
-    reason: str
-    """What was found, in words."""
-    seconds: float = field(default=0.0, compare=False)
-    """What the comparison took."""
-
-    @property
-    def name(self) -> str:
-        """Model, row and attack in one word."""
-        member = f" {self.attack}/{self.objective}" if self.attack else ""
-        return f"{self.model} {self.row}{member}"
-
-
-class Regression(Comparison):
-    """A value that got worse."""
-
-
-@dataclass(frozen=True)
-class Gated:
-    """What a gate found."""
-
-    comparisons: list[Comparison]
-    regressions: list[Regression]
-    notes: list[str]
-    """What a reader must know: models left out, another device or version."""
-    must_detect: float
-    """Fall that must not be missed."""
-
-    @property
-    def undecided(self) -> list[Comparison]:
-        """Gated values of which a fall that must not be missed is neither found nor excluded."""
-        return [c for c in self.comparisons if c.outcome == "undecided"]
-
-    @property
-    def unexplained(self) -> list[Comparison]:
-        """Gated values that rose although the model is the baseline's."""
-        return [c for c in self.comparisons if c.outcome == "unexplained"]
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing got worse or rose without a cause, and that could be seen."""
-        return not self.regressions and not self.unexplained and not self.undecided
-
 
 def find_regressions(
     before: Standpoint,
@@ -136,7 +57,7 @@ def find_regressions(
     every_attack: bool = False,
     resamples: int | None = None,
     undefined_ok: bool = False,
-) -> Gated:
+) -> Outcome:
     """Compare a run with a baseline, value by value.
 
     Args:
@@ -169,10 +90,8 @@ def find_regressions(
     if lost:
         raise NotComparable(f"the baseline has no value of {lost[0]}: nothing could be worse")
     floors = {(f.model, f.row, f.attack, f.objective, f.metric): f.floor for f in before.record.noise}
-    rows = {
-        (r, a, o) for r, a, o in zip(*(before.scores[c] for c in ("row", "attack", "objective")), strict=True)
-    }
-    values = len(GATED) + every_attack * sum(row == "attack" for row, _, _ in rows)
+    names = before.scores[["row", "attack", "objective"]].drop_duplicates()
+    values = len(GATED) + every_attack * int((names["row"] == "attack").sum())
     share = FALSE_ALARMS / max(1, values * len(metrics) * len(before.record.models))
     resamples = resamples or max(RESAMPLES, math.ceil(BEYOND / share))
     comparisons: list[Comparison] = []
@@ -194,8 +113,7 @@ def find_regressions(
                 }
                 held = _Held(share, must_detect, same=now.sha256 == model.sha256)
                 comparisons.append(_compare(known, old[place], new.get(place), held))
-    regressions = [c for c in comparisons if isinstance(c, Regression)]
-    return Gated(comparisons, regressions, notes, must_detect)
+    return Outcome(comparisons, notes, must_detect, before, after)
 
 
 def undefined_values(side: Standpoint, metrics: Sequence[Metric], *, every_attack: bool = False) -> list[str]:
@@ -252,7 +170,8 @@ def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) 
         if row == "composed" and objective != metric:
             continue
         began = time.perf_counter()
-        values = _vector(group.sort_values("image_id"), metric)
+        column = "score" if metric == "srocc" else "mapped"
+        values = group.sort_values("image_id")[column].to_numpy(dtype=np.float64)
         point = srocc(values, mos) if metric == "srocc" else plcc(values, mos)
         replicates = bootstrap.replicates(point, values, metric)
         named = ("", "") if row == "composed" else (str(attack), str(objective))
@@ -272,10 +191,6 @@ def _values(side: Standpoint, model: str, metric: Metric, bootstrap: Bootstrap) 
     return found
 
 
-def _vector(group: pd.DataFrame, metric: Metric) -> Vector:
-    return group["score" if metric == "srocc" else "mapped"].to_numpy(dtype=np.float64)
-
-
 def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held) -> Comparison:
     """Compare a value before and after.
 
@@ -293,11 +208,13 @@ def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held
     if new is None or now is None or was.value is None or now.value is None:
         why = "not in the run" if now is None else f"undefined: {now.undefined or was.undefined}"
         lost = was.value is not None and known["gated"]
-        outcome: Outcome = "regressed" if lost else "undefined"
-        return (Regression if lost else Comparison)(
-            **common, before=was.value, after=now.value if now else None, difference=None, low=None,
-            high=None, bound=None, detectable=None, interval="", outcome=outcome, reason=why,
-        )  # fmt: skip
+        return Comparison(
+            **common,
+            before=was.value,
+            after=now.value if now else None,
+            outcome="regressed" if lost else "undefined",
+            reason=why,
+        )
     difference = new.replicates - old.replicates
     low, high = difference.interval()
     change = now.value - was.value
@@ -310,7 +227,7 @@ def _compare(known: dict[str, Any], old: _Value, new: _Value | None, held: _Held
         outcome, remark = _judged(known, change, low, bound, detectable, held.must_detect)
     span = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
     seconds = old.seconds + new.seconds + time.perf_counter() - began
-    return (Regression if outcome == "regressed" else Comparison)(
+    return Comparison(
         **common, before=was.value, after=now.value, difference=change, low=low, high=high, bound=bound,
         detectable=detectable, interval=old.interval if low is not None else "", outcome=outcome,
         reason=f"{was.value:.3f} -> {now.value:.3f}, {change:+.3f} {span}{remark}", seconds=seconds,
@@ -328,7 +245,7 @@ def _detectable(difference: Replicates, change: float, bound: float | None, tole
     return None if bound is None else max(tolerance, bound - change)
 
 
-def _judged_same(known: dict[str, Any], change: float, must_detect: float) -> tuple[Outcome, str]:
+def _judged_same(known: dict[str, Any], change: float, must_detect: float) -> tuple[Decision, str]:
     """Return what became of a value of a model that is the same, and what a change means."""
     found = f"the attacks found {'less' if change > 0 else 'more'}"
     why = ": the model is the baseline's, " + (
@@ -352,12 +269,19 @@ def _judged(
     bound: float | None,
     detectable: float | None,
     must_detect: float,
-) -> tuple[Outcome, str]:
+) -> tuple[Decision, str]:
     """Return what became of a value, and a remark on it."""
     beyond = change < -known["tolerance"]
     # Too many draws without a value, as where scores have collapsed, leave no bound: that acquits nobody.
     certain = bound is None or bound < 0
-    remark = _remark(beyond=beyond, certain=certain, bounded=bound is not None, gated=known["gated"])
+    if beyond and bound is None:
+        remark = ": too many draws without a value to say that this is chance"
+    elif beyond and certain:
+        remark = "" if known["gated"] else ": worse, by itself not gated"
+    elif beyond:
+        remark = ": beyond the tolerance, within chance"
+    else:
+        remark = ": beyond chance, within the tolerance" if certain else ""
     if known["gated"] and beyond and certain:
         return "regressed", remark
     if change > known["tolerance"] and low is not None and low > 0:
@@ -371,27 +295,15 @@ def _judged(
     return "ok", remark
 
 
-def _remark(*, beyond: bool, certain: bool, bounded: bool, gated: bool) -> str:
-    """Say why a change is none, or why it counts although there is no bound."""
-    if beyond and not bounded:
-        return ": too many draws without a value to say that this is chance"
-    if beyond and certain:
-        return "" if gated else ": worse, by itself not gated"
-    if beyond:
-        return ": beyond the tolerance, within chance"
-    return ": beyond chance, within the tolerance" if certain else ""
-
-
 def _verdicts(model: str, before: str, after: str, flags: Sequence[str]) -> Comparison:
     """A number that is no longer to be believed is worse than a lower one; one never judged is the worst."""
     rank = {str(name): i for i, name in enumerate(VERDICTS)}
     unknown = len(VERDICTS)
     worse = after not in rank or rank[after] > rank.get(before, unknown)
     reason = f"{before} -> {after}" + (f" ({', '.join(flags)})" if flags else "")
-    return (Regression if worse else Comparison)(
-        model=model, row="verdict", attack="", objective="", epsilon=0.0, metric="", before=None, after=None,
-        difference=None, low=None, high=None, bound=None, gated=True, interval="", images=0, tolerance=0.0,
-        detectable=0.0, outcome="regressed" if worse else "ok", reason=reason,
+    return Comparison(
+        model=model, row="verdict", gated=True, detectable=0.0, outcome="regressed" if worse else "ok",
+        reason=reason,
     )  # fmt: skip
 
 
@@ -405,7 +317,9 @@ def noise_floors(sides: Sequence[Standpoint]) -> list[NoiseFloor]:
         raise NotComparable("a noise floor needs at least two runs of the same models")
     for other in sides[1:]:
         require_comparable(sides[0], other)
-    scores = [_ordered_scores(side) for side in sides]
+    place = ["model", "row", "attack", "objective", "image_id"]
+    ordered = (side.scores.sort_values(place)[[*place, "score"]] for side in sides)
+    scores = [each.reset_index(drop=True) for each in ordered]
     if all(each.equals(scores[0]) for each in scores):
         raise NotComparable(
             "the runs have equal scores, as runs do that share their stored cells: nothing was repeated that "
@@ -413,12 +327,6 @@ def noise_floors(sides: Sequence[Standpoint]) -> list[NoiseFloor]:
             "other threads, on another machine"
         )
     return list(_floors(sides))
-
-
-def _ordered_scores(side: Standpoint) -> pd.DataFrame:
-    place = ["model", "row", "attack", "objective", "image_id"]
-    ordered: pd.DataFrame = side.scores.sort_values(place)[[*place, "score"]].reset_index(drop=True)
-    return ordered
 
 
 def _floors(sides: Sequence[Standpoint]) -> Iterator[NoiseFloor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,10 @@ from iqa_results import CellRecord
 
 ORDER = ("manifest", "part", "data", "model", "check", "row", "cell", "table")
 """Kinds of findings, causes before what follows from them."""
+
+
+Place = tuple[str, str, float, str, int]
+"""What names a cell in words: model, attack, radius, split, first image."""
 
 
 class Finding(NamedTuple):
@@ -34,12 +37,6 @@ def within(a: Any, b: Any, bound: float) -> bool:
     return bool(a == b)
 
 
-def alike(a: Any, b: Any, bound: float) -> bool:
-    """Return the same for values made twice from equal rows, where two NaN are one result."""
-    both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
-    return both_nan or within(a, b, bound)
-
-
 def shown(value: Any) -> str:
     """Write a value of a row."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -57,5 +54,12 @@ def row_name(row: Mapping[Any, Any]) -> str:
 
 def cell_name(cell: Cell | CellRecord) -> str:
     """Name a cell in words."""
-    model, attack = (cell.label, cell.attack_name) if isinstance(cell, Cell) else (cell.model, cell.attack)
-    return f"{model}, {attack} at {cell.epsilon * 255:.3g}/255, images from {cell.first}"
+    model, attack, epsilon, _, first = place_of(cell)
+    return f"{model}, {attack} at {epsilon * 255:.3g}/255, images from {first}"
+
+
+def place_of(cell: Cell | CellRecord) -> Place:
+    """Name a cell by what it is of."""
+    if isinstance(cell, Cell):
+        return cell.label, cell.attack_name, cell.epsilon, cell.split, cell.first
+    return cell.model, cell.attack, cell.epsilon, cell.split, cell.first

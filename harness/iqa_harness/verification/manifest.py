@@ -12,16 +12,14 @@ import pyarrow.compute as pc
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.entrants.defended import bare_label, defences_of
 from iqa_harness.entrants.entrant import UNTRAINED, Entrant
+from iqa_harness.evidence.check import as_checks
 from iqa_harness.evidence.flags import FLAGS
 from iqa_harness.evidence.judgement import BY_CHECK
 from iqa_harness.running.ledger import COST_COLUMNS, report_of
 from iqa_harness.running.manifest import notes_of
-from iqa_harness.verification.finding import Finding, cell_name, within
-from iqa_results import CellRecord, ModelRecord, RunManifest
+from iqa_harness.verification.finding import Finding, cell_name, place_of, within
+from iqa_results import ModelRecord, RunManifest
 from iqa_suites import Suite, list_suites, load_suite
-
-Place = tuple[str, str, float, str, int]
-"""What names a cell in words: model, attack, radius, split, first image."""
 
 
 def suite_differs(manifest: RunManifest, suite: Suite) -> list[Finding]:
@@ -116,14 +114,13 @@ def _own_card(card: Mapping[str, Any]) -> dict[str, Any]:
 def checks_contradict(record: ModelRecord) -> list[Finding]:
     """Say which stored checks passed against their own value, or were held against a laxer bound."""
     findings = []
-    for name, flag in BY_CHECK.items():
-        check = record.checks.get(name)
-        if not isinstance(check, dict):
+    for name, (value, bound, passed, _) in as_checks(record.checks).items():
+        flag = BY_CHECK.get(name)
+        if flag is None:
             continue
-        value, bound, passed = check.get("value"), check.get("threshold"), check.get("passed")
-        if not isinstance(bound, int | float) or not bound <= FLAGS[flag].threshold:
+        if not bound <= FLAGS[flag].threshold:
             detail = f"held against {bound}, the bound of {flag} is {FLAGS[flag].threshold:g}"
-        elif isinstance(value, int | float) and passed != (value <= bound):
+        elif value is not None and passed != (value <= bound):
             detail = f"passed is {passed} with a value of {value:g}, allowed {bound:g}"
         else:
             continue
@@ -180,8 +177,8 @@ def costs_differ(manifest: RunManifest, parts: Mapping[str, pa.Table]) -> list[F
         if part is not None:
             rows = part.filter(pc.field("final")).select(COST_COLUMNS).to_pylist()
             report = report_of(record.key, rows, "done")
-            said = {n: (getattr(record, n), getattr(report, n)) for n in ("forwards", "backwards", "seconds")}
-            said |= {n: (getattr(record, n), getattr(report, n)) for n in ("device", "harness")}
+            names = ("forwards", "backwards", "seconds", "device", "harness")
+            said = {name: (getattr(record, name), getattr(report, name)) for name in names}
             found = _differing(said, "its rows give")
             findings += [
                 Finding("manifest", f"cells, {cell_name(record)}", f"{f.where}: {f.detail}") for f in found
@@ -197,13 +194,6 @@ def costs_differ(manifest: RunManifest, parts: Mapping[str, pa.Table]) -> list[F
         detail = f"{manifest.status} with {len(done)} of {len(manifest.cells)} cells done"
         findings.append(Finding("manifest", "status", detail))
     return findings + _differing(said, "its cells give")
-
-
-def place_of(cell: Cell | CellRecord) -> Place:
-    """Name a cell by what it is of."""
-    if isinstance(cell, Cell):
-        return cell.label, cell.attack_name, cell.epsilon, cell.split, cell.first
-    return cell.model, cell.attack, cell.epsilon, cell.split, cell.first
 
 
 def _differing(said: Mapping[str, tuple[Any, Any]], who: str) -> list[Finding]:

@@ -19,8 +19,8 @@ from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.scoring import Scorer
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
-from iqa_harness.evidence.check import Check
-from iqa_harness.evidence.model_checks import UNCHANGED, measured_as_here
+from iqa_harness.evidence.check import Check, as_checks
+from iqa_harness.evidence.model_checks import AGREES, FIRST_EDITION, UNCHANGED
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Copies, choices_of
@@ -153,7 +153,8 @@ class Again:
         for entrant in self.entrants:
             record = self.records[entrant.label]
             found = measured_checks(entrant, self.work, self.runtime)
-            if measured_as_here(record.checks):
+            stored = as_checks(record.checks).get(AGREES)
+            if stored is None or stored.detail != FIRST_EDITION:
                 findings += _checks_differ(record, found, ("passed", "threshold", "value", "detail"))
                 continue
             # What passed on fewer images must pass on those of this version too, or words would hide it.
@@ -175,8 +176,8 @@ class Again:
             self.work.images, self.work.suite.eot_samples, {n: r.checks for n, r in self.records.items()}
         )
         for entrant in self.entrants:
-            stored = self.records[entrant.label].checks.get(UNCHANGED)
-            if not isinstance(stored, dict) or stored.get("passed") is not True:
+            stored = as_checks(self.records[entrant.label].checks).get(UNCHANGED)
+            if stored is None or not stored.passed:
                 continue
             device = self.runtime.devices[0]
             copy = self.copies.of(entrant.model, entrant.sha256)
@@ -211,23 +212,15 @@ class Again:
         low, high = range_of(self.records[cell.label].card)
         seen_low, seen_high = (0.0, 1.0) if cell.ensemble else range_of(self.records[cell.sources[0]].card)
         loose = cell.attack is not None and cell.attack.whole_set and not self.exact
+        left_out = {*UNPLANNED, *(() if self.exact else _PLACES), *(_OF_EXAMPLES if loose else ())}
+        names = [column.name for column in ROW.columns if column.name not in left_out]
         findings = []
         for new in made:
             old = rows.get((new["objective"], new["steps"], new["position"]))
             if old is None:
                 continue
-            for column in ROW.columns:
-                name = column.name
-                if name in UNPLANNED or (name in _PLACES and not self.exact):
-                    continue
-                if loose and name in _OF_EXAMPLES:
-                    continue
-                if (
-                    loose
-                    and name == "loss"
-                    and old[name] is not None
-                    and within(old[name], new[name], SET_SLACK)
-                ):
+            for name in names:
+                if loose and name == "loss" and within(old[name], new[name], SET_SLACK):
                     continue
                 span = seen_high - seen_low if name == "attack_score" else high - low
                 if not self._agrees(name, old[name], new[name], span):
@@ -260,7 +253,7 @@ def _checks_differ(record: ModelRecord, found: Mapping[str, Check], parts: Seque
     # What was measured after the run is of a model that had been attacked.
     for name in [*found, *(n for n in record.checks if n not in (*found, UNCHANGED))]:
         stored = record.checks.get(name)
-        if name not in found or not isinstance(stored, dict):
+        if name not in found or stored is None:
             detail = f"{shown(stored)} is stored, it is {'' if name in found else 'not '}measured"
             findings.append(Finding("check", f"{record.name}, {name}", detail))
             continue

@@ -17,8 +17,9 @@ from iqa_attacks import HIGHEST_SEEN, LOWEST_SEEN, ClosedLoop, MinimumNorm
 from iqa_harness.cells.compute import OF_CLEAN, attack_columns, image_columns
 from iqa_harness.cells.plan import Cell
 from iqa_harness.data.image_set import ImageSet
+from iqa_harness.evidence.judgement import Truths
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.measures.correlation import plcc, srocc
+from iqa_harness.measures.correlation import Vector, plcc, srocc
 from iqa_harness.measures.model_scores import column, range_of
 from iqa_harness.verification.finding import Finding, cell_name, row_name, shown
 from iqa_results import ROW, RunManifest
@@ -81,15 +82,12 @@ def _rows_missing(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> list[Finding
     stored = Counter((row["objective"], row["steps"], row["position"]) for row in rows)
     findings = []
     for objective, steps in reported(cell):
-        places = [(objective, steps, cell.first + i) for i in range(cell.count)]
-        lost = sum(not stored[place] for place in places)
-        if lost:
-            detail = f"{lost} of {cell.count} rows of {objective}, {steps} steps, are not stored"
-            findings.append(Finding("cell", where, detail))
-        twice = sum(stored[place] > 1 for place in places)
-        if twice:
-            detail = f"{twice} of {cell.count} rows of {objective}, {steps} steps, are stored twice"
-            findings.append(Finding("cell", where, detail))
+        counts = [stored[objective, steps, cell.first + i] for i in range(cell.count)]
+        lost, twice = counts.count(0), sum(count > 1 for count in counts)
+        for count, what in ((lost, "not stored"), (twice, "stored twice")):
+            if count:
+                detail = f"{count} of {cell.count} rows of {objective}, {steps} steps, are {what}"
+                findings.append(Finding("cell", where, detail))
     planned = {(o, s, cell.first + i) for o, s in reported(cell) for i in range(cell.count)}
     strange = sorted(place for place in stored if place not in planned)
     if strange:
@@ -167,7 +165,7 @@ def rows_disagree(
     known = dict(zip(clean["image_id"], clean["clean_score"], strict=True))
     # Every comparison is written for what is allowed: a NaN, which is never in order, is then found.
     number = {name: column(attacked, name) for name in _NUMBERS}
-    checks: list[tuple[np.ndarray[Any, np.dtype[np.bool_]], str]] = []
+    checks: list[tuple[Truths, str]] = []
     norm = attacked["norm"].to_numpy()
     size = np.where(norm == "2", number["l2"], np.where(norm == "rmse", number["rmse"], number["linf"]))
     checks.append((~(size <= number["epsilon"] + BUDGET_SLACK), "lies outside its radius"))
@@ -205,9 +203,7 @@ def rows_disagree(
     ]
 
 
-def _out_of_order(
-    attacked: pd.DataFrame, score: np.ndarray[Any, np.dtype[np.float64]], slack: float
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], str]]:
+def _out_of_order(attacked: pd.DataFrame, score: Vector, slack: float) -> Iterator[tuple[Truths, str]]:
     """Yield rows whose score is beyond the ends of all that their attack saw, and ends that draw together.
 
     What an objective found lies between the lowest and the highest score its attack saw on that image, and
@@ -230,21 +226,16 @@ def _out_of_order(
         yield narrower, f"is the {word} score seen in more steps, and fewer saw one beyond it"
 
 
-def _unlike_set(
-    attacked: pd.DataFrame, number: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], str]]:
+def _unlike_set(attacked: pd.DataFrame, number: Mapping[str, Vector]) -> Iterator[tuple[Truths, str]]:
     """Yield rows of a closed loop whose loss is not minus the correlation of all scores it saw."""
-    mine = (attacked["kind"] == ClosedLoop.kind).to_numpy()
+    loops = attacked.assign(place=range(len(attacked)))[attacked["kind"] == ClosedLoop.kind]
     for metric, measure in (("srocc", srocc), ("plcc", plcc)):
-        of_metric = mine & (attacked["objective"] == metric).to_numpy()
         off = np.zeros(len(attacked), dtype=np.bool_)
-        for epsilon, steps, name in set(
-            zip(*(attacked[of_metric][c] for c in ("epsilon", "steps", "attack")), strict=True)
-        ):
-            place = (attacked["epsilon"] == epsilon) & (attacked["steps"] == steps)
-            group = of_metric & (place & (attacked["attack"] == name)).to_numpy()
-            value = measure(number["attack_score"][group], number["mos"][group]).value or 0.0
-            off |= group & ~(np.abs(number["loss"] + value) <= LOSS_SLACK)
+        sets = loops[loops["objective"] == metric].groupby(["epsilon", "steps", "attack"], observed=True)
+        for _, group in sets["place"]:
+            at = group.to_numpy()
+            value = measure(number["attack_score"][at], number["mos"][at]).value or 0.0
+            off[at] = ~(np.abs(number["loss"][at] + value) <= LOSS_SLACK)
         yield off, f"has a loss of {metric} that is not minus the {metric.upper()} of the scores of its set"
 
 
@@ -254,9 +245,7 @@ def _ssim_floor(threat: str) -> float:
     return float(found[1]) if found else math.nan
 
 
-def _unit_mos(
-    mos: np.ndarray[Any, np.dtype[np.float64]], manifest: RunManifest
-) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _unit_mos(mos: Vector, manifest: RunManifest) -> Vector | None:
     ends = manifest.data.card.get("mos_range")
     if not isinstance(ends, list) or len(ends) != 2:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table
-from iqa_harness.verification.finding import ORDER, Finding, cell_name
+from iqa_harness.verification.finding import ORDER, Finding, cell_name, place_of
 from iqa_harness.verification.manifest import (
     cells_differ,
     checks_contradict,
@@ -25,7 +24,6 @@ from iqa_harness.verification.manifest import (
     data_differs,
     models_differ,
     not_as_shipped,
-    place_of,
     suite_differs,
 )
 from iqa_harness.verification.recompute import Again, kept_differ
@@ -38,7 +36,8 @@ SAMPLE = 3
 """Attacked cells of each model that are made again: the minimum's, one of another radius, one more."""
 
 
-class Verified(NamedTuple):
+@dataclasses.dataclass
+class Verified:
     """What a verification saw."""
 
     findings: list[Finding]
@@ -46,17 +45,16 @@ class Verified(NamedTuple):
     """Computed again from the rows; None if a part is damaged or holds what is no number."""
     rows: int
     """Rows that were compared with the plan and with each other."""
-    cells: int
+    cells: int = 0
     """Cells attacked or scored again."""
-    rows_again: int
+    rows_again: int = 0
     """Their rows."""
     checks: int = 0
     """Models whose checks were measured again."""
     not_verified: tuple[str, ...] = ()
     """What is believed as it is stored, because what was made again cannot show it."""
-    main_cells: Mapping[str, tuple[int, int]] = {}
+    main_cells: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     """By model, its attacked cells at the main radius, and those of them made again."""
-
     kept: int = 0
     """Rows at the main radius whose image is kept and was scored again."""
 
@@ -91,9 +89,19 @@ def verify_run(
     """
     parts, findings = _read_parts(store, manifest)
     whole = not findings
-    work, found = _against_suite(manifest, data, parts)
-    findings += found + costs_differ(manifest, parts)
-    compared, compressed = 0, _compressed(manifest)
+    work: Work | None = None
+    compared, compressed = 0, set[str]()
+    try:
+        suite = recorded_suite(manifest)
+    except BadSuite as error:
+        findings.append(Finding("manifest", "suite_text", str(error)))
+    else:
+        work, found = _replan(manifest, suite, data, parts)
+        findings += [*suite_differs(manifest, suite), *not_as_shipped(suite), *found]
+        findings += _rows_of_plan(manifest, suite, work, parts)
+        # Attacks through JPEG: their own scores are of what is not stored.
+        compressed = {own.name for own in suite.own_attacks if getattr(own, "jpeg_qualities", ())}
+    findings += costs_differ(manifest, parts)
     for record in manifest.models:
         findings += checks_contradict(record)
         mine = [parts[c.key] for c in manifest.cells if c.model == record.name and c.key in parts]
@@ -108,40 +116,37 @@ def verify_run(
     findings += (strangers := models_differ(manifest, entrants))
     strange = {finding.where for finding in strangers}
     again = [entrant for entrant in entrants if entrant.label not in strange]
-    seen = Verified(findings, tables, compared, 0, 0)
+    seen = Verified(findings, tables, compared)
     if work is not None and entrants:
-        seen = _made_again(seen, Again(manifest, work, again, parts, runtime), store, sample, seed, on_cell)
+        _make_again(seen, Again(manifest, work, again, parts, runtime), store, sample, seed, on_cell)
     seen.findings.sort(key=lambda finding: ORDER.index(finding.what))
     return seen
 
 
-def _made_again(
+def _make_again(
     seen: Verified,
     again: Again,
     store: ResultStore,
     sample: int,
     seed: int,
     on_cell: Callable[[Cell], None],
-) -> Verified:
-    """Return what was seen and what is seen by measuring, scoring and attacking again."""
-    findings, cells, rows, kept = list(seen.findings), 0, 0, 0
+) -> None:
+    """Add to what was seen what is seen by measuring, scoring and attacking again."""
     for count, differing in kept_differ(again, store):  # first, by models that have seen nothing yet
-        kept += count
-        findings += differing
-    findings += again.checks_differ()
+        seen.kept += count
+        seen.findings += differing
+    seen.checks = len(again.entrants)
+    seen.findings += again.checks_differ()
     chosen = again.chosen(sample, seed, _deciding(seen.tables, again.manifest.main_epsilon))
     for count, differing in again.cells_differ(chosen, on_cell):
-        cells += 1
-        rows += count
-        findings += differing
+        seen.cells += 1
+        seen.rows_again += count
+        seen.findings += differing
     failed, believed = again.after_run(chosen)
-    findings += failed
+    seen.findings += failed
     if sample:
-        findings += again.never_again(chosen)
-    return Verified(
-        findings, seen.tables, seen.rows, cells, rows, len(again.entrants), tuple(believed),
-        again.chances(chosen), kept,
-    )  # fmt: skip
+        seen.findings += again.never_again(chosen)
+    seen.not_verified, seen.main_cells = tuple(believed), again.chances(chosen)
 
 
 def _deciding(tables: RobustnessTable | None, main_epsilon: float) -> dict[str, str]:
@@ -153,28 +158,6 @@ def _deciding(tables: RobustnessTable | None, main_epsilon: float) -> dict[str, 
         if (row["row"], row["epsilon"], row["metric"], row["final"])
         == ("suite_min", main_epsilon, "srocc", True)
     }
-
-
-def _against_suite(
-    manifest: RunManifest, data: ImageSet | None, parts: Mapping[str, pa.Table]
-) -> tuple[Work | None, list[Finding]]:
-    """Hold manifest and rows against the suite's text; return the plan, if there are images for one."""
-    try:
-        suite = recorded_suite(manifest)
-    except BadSuite as error:
-        return None, [Finding("manifest", "suite_text", str(error))]
-    work, found = _replan(manifest, suite, data, parts)
-    findings = [*suite_differs(manifest, suite), *not_as_shipped(suite), *found]
-    return work, [*findings, *_rows_of_plan(manifest, suite, work, parts)]
-
-
-def _compressed(manifest: RunManifest) -> set[str]:
-    """Return the attacks that run through JPEG, whose own scores are of what is not stored."""
-    try:
-        suite = recorded_suite(manifest)
-    except BadSuite:
-        return set()
-    return {own.name for own in suite.own_attacks if getattr(own, "jpeg_qualities", ())}
 
 
 def _read_parts(store: ResultStore, manifest: RunManifest) -> tuple[dict[str, pa.Table], list[Finding]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from iqa_harness.tables.robustness import RobustnessTable
-from iqa_harness.verification.finding import Finding, alike
+from iqa_harness.verification.finding import Finding, within
 from iqa_results import BadPart, ResultStore, RunManifest
 
 TABLE_SLACK = 1e-9
@@ -55,4 +57,7 @@ def tables_differ(store: ResultStore, manifest: RunManifest, tables: RobustnessT
 
 
 def _same(a: object, b: object, slack: float) -> bool:
-    return alike(a, b, slack * max(1.0, abs(b)) if isinstance(b, float) else slack)
+    """Return whether values made twice from equal rows agree: two NaN are one result."""
+    if isinstance(a, float) and isinstance(b, float):
+        return (math.isnan(a) and math.isnan(b)) or within(a, b, slack * max(1.0, abs(b)))
+    return within(a, b, slack)
