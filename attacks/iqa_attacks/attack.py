@@ -16,7 +16,7 @@ from iqa_attacks.errors import AttackError, BadAttackOption, naming
 from iqa_attacks.gradients import expected_score, score
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.objectives import Objective, create_objective
-from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, joined
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, by_size, joined
 from iqa_attacks.seeding import draw_seeds
 from iqa_attacks.settings import NoKey, NoSetting, Positive, StepSize, check_settings, settings_of
 from iqa_attacks.threat_model import ThreatModel
@@ -175,23 +175,18 @@ class Attack(ABC):
         draws = self.eot_samples if model.is_stochastic else None
         with torch.inference_mode(False), left_as_it_was(model):
             own = [image.detach().clone(memory_format=torch.contiguous_format) for image in images]
-            if scores is None or draws is not None:
-                clean = self._clean(model, own, ids, draws)
-            else:
-                with naming(ids):
-                    clean = torch.tensor(scores(own, ids), dtype=torch.float64)
+            moments = [("score",)] * len(own)
+            clean = _exact(self._scores(model, own, ids, moments, draws, scores))
             targets = Targets(own, ids, mos.detach().cpu().double(), clean)
             if gradients is None or not self.follows_gradients:
                 found = self._each_way(model, targets, draws, chunk)
-            else:
-                found = self._search_by(gradients, model, targets, draws, chunk, scores)
+            else:  # the copy sees its own clean scores
+                check_modes(gradients)
+                seen = _exact(self._scores(gradients, own, ids, moments, draws, None))
+                met = self._each_way(gradients, targets._replace(clean=seen), draws, chunk)
+                own_scores = self.own_scores(model, targets, draws, scores=scores)
+                found = self._settled(rescored(met, own_scores), model, targets)
         return AttackResult(found.found, found.cost, clean)
-
-    def _clean(
-        self, model: QualityModel, images: Sequence[Tensor], ids: Sequence[str], draws: int | None
-    ) -> Tensor:
-        moments = [("score",)] * len(images)
-        return torch.tensor(self._scores(model, images, ids, moments, draws), dtype=torch.float64)
 
     def _each_way(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Search by every gradient of the model, where gradients are followed, and keep the better.
@@ -210,35 +205,29 @@ class Attack(ABC):
         batch = max(2, len(targets.images)) if self.whole_set else self.batch
         return with_own_losses(found, self.create_objectives(), targets, model.spec.score_range, batch)
 
-    def _search_by(
-        self,
-        copy: QualityModel,
-        model: QualityModel,
-        targets: Targets,
-        draws: int | None,
-        chunk: int,
-        scores: Scores | None,
-    ) -> Ascent:
-        """Search on a copy, which sees its own clean scores; return that with the model's own numbers."""
-        check_modes(copy)
-        clean = self._clean(copy, targets.images, targets.ids, draws)
-        found = self._each_way(copy, targets._replace(clean=clean), draws, chunk)
-        if scores is None or draws is not None:
-            own = self.own_scores(model, targets, draws)
-        else:
-            own = _given(scores, targets)
-        found = rescored(found, own)
+    def _settled(self, found: Ascent, model: QualityModel, targets: Targets) -> Ascent:
+        """Return what a copy found, rescored by the model itself, with losses that follow."""
         return self._with_losses(found, model, targets) if self.losses_follow_scores else found
 
     def own_scores(
-        self, model: QualityModel, targets: Targets, draws: int | None, moment: Moment | None = None
+        self,
+        model: QualityModel,
+        targets: Targets,
+        draws: int | None,
+        *,
+        moment: Moment | None = None,
+        scores: Scores | None = None,
     ) -> OwnScores:
-        """Return what scores examples by a model, with the draws of a moment, or of those they were found."""
+        """Return what scores examples by a model, with the draws of a moment, or of those they were found at.
+
+        `scores` gives them where nothing is drawn, as for `run`.
+        """
 
         def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
             moments = [moment or (example.restart, example.step) for example in examples]
             ids = [targets.ids[i] for i in images]
-            return self._scores(model, [example.pixels for example in examples], ids, moments, draws)
+            pixels = [example.pixels for example in examples]
+            return self._scores(model, pixels, ids, moments, draws, scores)
 
         return own
 
@@ -249,22 +238,21 @@ class Attack(ABC):
         ids: Sequence[str],
         moments: Sequence[Moment],
         draws: int | None,
-    ) -> list[float]:
+        given: Scores | None,
+    ) -> Sequence[float]:
         """Return the scores of versions (3, H, W) of images, as `score_of`; of many at once on a device."""
+        if given is not None and draws is None:
+            with naming(ids):
+                return given(versions, ids)
         if draws is not None or versions[0].device.type == "cpu":
             each = zip(versions, ids, moments, strict=True)
             return [self.score_of(model, *one, draws) for one in each]
         scores = [0.0] * len(versions)
-        sizes: dict[torch.Size, list[int]] = {}
-        for place, version in enumerate(versions):
-            sizes.setdefault(version.shape, []).append(place)
-        for places in sizes.values():
-            for first in range(0, len(places), TOGETHER):
-                part = places[first : first + TOGETHER]
-                with naming([ids[place] for place in part]):
-                    found = score(model, torch.stack([versions[place] for place in part]), chunk=TOGETHER)
-                for place, value in zip(part, found.tolist(), strict=True):
-                    scores[place] = value
+        for places in by_size(versions, TOGETHER):
+            with naming([ids[place] for place in places]):
+                found = score(model, torch.stack([versions[place] for place in places]), chunk=TOGETHER)
+            for place, value in zip(places, found.tolist(), strict=True):
+                scores[place] = value
         return scores
 
     @property
@@ -319,11 +307,8 @@ class Attack(ABC):
             return expected_score(model, pixels, draw_seeds(self.seed, image_id, moment, draws))
 
 
-def _given(scores: Scores, targets: Targets) -> OwnScores:
-    def own(examples: Sequence[Example], images: Sequence[int]) -> Sequence[float]:
-        return scores([each.pixels for each in examples], [targets.ids[i] for i in images])
-
-    return own
+def _exact(scores: Sequence[float]) -> Tensor:
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def stored_score(model: QualityModel, image: Tensor, *, seed: int, image_id: str, draws: int | None) -> float:

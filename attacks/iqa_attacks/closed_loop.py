@@ -8,7 +8,7 @@ go to the images of which the set's correlation gains most, and the assignment i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, cast
 
@@ -21,8 +21,8 @@ from iqa_attacks.assignment import Choice, Vector, judge_of, lowest_choice
 from iqa_attacks.attack import Attack, Effort
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.errors import naming
-from iqa_attacks.gradients import Facts, ask, ask_drawn, read
-from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
+from iqa_attacks.gradients import Facts, ask_mean, read
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, by_size, ends
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_attacks.settings import Count, Positive
 from iqa_models import QualityModel
@@ -148,14 +148,9 @@ class _Visits:
         for places in self.parts([image for image, _, _ in new]):
             self._climb([new[place] for place in places])
 
-    def parts(self, images: Sequence[int]) -> Iterator[list[int]]:
-        """Yield places of images that are worked on together: of one size, and a few passes of them."""
-        sizes: dict[torch.Size, list[int]] = {}
-        for place, image in enumerate(images):
-            sizes.setdefault(self.targets.images[image].shape, []).append(place)
-        most = TOGETHER * self.chunk
-        for places in sizes.values():
-            yield from (places[first : first + most] for first in range(0, len(places), most))
+    def parts(self, images: Sequence[int]) -> list[list[int]]:
+        """Return places of images that are worked on together: of one size, and a few passes of them."""
+        return by_size([self.targets.images[image] for image in images], TOGETHER * self.chunk)
 
     def _climb(self, stops: Sequence[Stop]) -> None:
         """Step from the best iterate, or a fresh start, towards the wanted end; images of one size."""
@@ -197,12 +192,11 @@ class _Visits:
         """Return scores (B,) of versions of images of one size and, if wanted, gradients; all counted."""
         ids = [self.targets.ids[i] for i in images]
         with naming(ids):
-            if self.draws is None:
-                asked = ask(self.model, shown, chunk=self.chunk, gradient=gradient)
-            else:
+            seeds = None
+            if self.draws is not None:
                 moments = zip(ids, restarts, strict=True)
                 seeds = [draw_seeds(self.attack.seed, name, (r, step), self.draws) for name, r in moments]
-                asked = ask_drawn(self.model, shown, seeds, chunk=self.chunk, gradient=gradient)
+            asked = ask_mean(self.model, shown, seeds, chunk=self.chunk, gradient=gradient)
             facts = read(self.model, [asked.numbers], self.draws or 1)
         rows = torch.tensor(images)
         count = torch.tensor([[1, int(gradient), 0]]).expand(len(images), -1).clone()

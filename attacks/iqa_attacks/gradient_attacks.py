@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,10 @@ class GradientAttack(Attack):
     @abstractmethod
     def schedule(self) -> Schedule:
         """How far and how often the ascent goes."""
+
+    def scheduled(self, update: Update, steps: int, step_size: float, **course: Any) -> Schedule:
+        """Return a schedule in the attack's ball, with its batch and seed; `course` is the rest of it."""
+        return Schedule(self.threat, update, steps, step_size, self.batch, self.seed, **course)
 
     @property
     def losses_follow_scores(self) -> bool:
@@ -110,18 +114,14 @@ class PGD(GradientAttack):
     @property
     def schedule(self) -> Schedule:
         """How far and how often the ascent goes."""
-        return Schedule(
-            threat=self.threat,
-            update=self.update,
-            steps=self.steps,
-            step_size=self.step_size,
+        return self.scheduled(
+            self.update,
+            self.steps,
+            self.step_size,
             restarts=self.restarts,
             start="ball" if self.random_start else "clean",
             keep_best=self.keep == "best",
-            report_steps=tuple(sorted({*self.report_steps, self.steps})),
-            batch=self.batch,
-            seed=self.seed,
-            draws=None,
+            report_steps=self.report_steps,
             falling=self.falling,
         )
 
@@ -165,19 +165,8 @@ class APGD(GradientAttack):
     @property
     def schedule(self) -> Schedule:
         """How far and how often the ascent goes."""
-        return Schedule(
-            threat=self.threat,
-            update=AutoStep(self.steps),
-            steps=self.steps,
-            step_size=2 * self.threat.epsilon,
-            restarts=self.restarts,
-            start="ball",
-            keep_best=True,
-            report_steps=(self.steps,),
-            batch=self.batch,
-            seed=self.seed,
-            draws=None,
-        )
+        step_size = 2 * self.threat.epsilon
+        return self.scheduled(AutoStep(self.steps), self.steps, step_size, restarts=self.restarts)
 
 
 @register_attack
@@ -193,19 +182,7 @@ class FGSM(GradientAttack):
     @property
     def schedule(self) -> Schedule:
         """One step from the clean image, its end kept."""
-        return Schedule(
-            threat=self.threat,
-            update=Plain(),
-            steps=1,
-            step_size=self.threat.epsilon,
-            restarts=1,
-            start="clean",
-            keep_best=False,
-            report_steps=(1,),
-            batch=self.batch,
-            seed=self.seed,
-            draws=None,
-        )
+        return self.scheduled(Plain(), 1, self.threat.epsilon, start="clean", keep_best=False)
 
 
 @register_attack
@@ -228,16 +205,4 @@ class Noise(GradientAttack):
     @property
     def schedule(self) -> Schedule:
         """Starts only."""
-        return Schedule(
-            threat=self.threat,
-            update=Plain(),
-            steps=0,
-            step_size=0.0,
-            restarts=self.samples,
-            start="sphere",
-            keep_best=True,
-            report_steps=(0,),
-            batch=self.batch,
-            seed=self.seed,
-            draws=None,
-        )
+        return self.scheduled(Plain(), 0, 0.0, restarts=self.samples, start="sphere")

@@ -4,7 +4,7 @@ What is shown to the model is a copy: one that writes into its input changes nob
 taken whatever mode the caller is in: under `torch.no_grad` and `torch.inference_mode`, too. Products are in
 full float32 on every device, unless a copy for gradients allows less.
 
-`ask` and `ask_drawn` wait for no device and look at no number; what they return is read and judged at once,
+`ask` and `ask_mean` wait for no device and look at no number; what they return is read and judged at once,
 together with anything else that has been asked (`read`), or sent for and read later (`Coming`, `judged`).
 """
 
@@ -127,10 +127,15 @@ def ask(
     return Asked(torch.cat(scores).unsqueeze(1), torch.cat(gradients) if gradient else None)
 
 
-def ask_drawn(
-    model: QualityModel, images: Tensor, seeds: Sequence[Sequence[int]], *, chunk: int, gradient: bool
+def ask_mean(
+    model: QualityModel,
+    images: Tensor,
+    seeds: Sequence[Sequence[int]] | None,
+    *,
+    chunk: int,
+    gradient: bool,
 ) -> Asked:
-    """Ask a stochastic model for its scores at seeded draws and the mean gradient over them.
+    """Ask a model as `ask` does, a stochastic one for its scores at seeded draws and their mean gradient.
 
     A model that draws by image is asked for all draws of several images at once. Of any other one every draw
     is a pass of its own on one image alone: it may draw once a batch, and neither the other images of a batch
@@ -139,10 +144,12 @@ def ask_drawn(
     Args:
         model: in eval mode.
         images: (B, C, H, W).
-        seeds: (B, K).
+        seeds: (B, K); None for a model that draws nothing.
         chunk: most images in a pass.
         gradient: whether gradients are wanted.
     """
+    if seeds is None:
+        return ask(model, images, chunk=chunk, gradient=gradient)
     draws = len(seeds[0])
     together = max(1, chunk // draws) if model.draws_by_image else 1
     parts = []
@@ -157,8 +164,7 @@ def ask_drawn(
         if slopes is not None:
             slopes = slopes.reshape(len(some), draws, *slopes.shape[1:]).mean(dim=1)
         parts.append(Asked(asked.scores.view(len(some), draws), slopes))
-    means = [part.gradients for part in parts if part.gradients is not None]
-    return Asked(torch.cat([part.scores for part in parts]), torch.cat(means) if gradient else None)
+    return _joined(parts)
 
 
 def _one_by_one(
@@ -169,8 +175,13 @@ def _one_by_one(
     for seed in seeds:
         with seeded(seed, image.device):
             parts.append(ask(model, image, chunk=1, gradient=gradient, admitted=admitted))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Asked]) -> Asked:
+    """Return what was asked in parts, one after another."""
     slopes = [part.gradients for part in parts if part.gradients is not None]
-    return Asked(torch.cat([part.scores for part in parts]), torch.cat(slopes) if gradient else None)
+    return Asked(torch.cat([part.scores for part in parts]), torch.cat(slopes) if slopes else None)
 
 
 class Coming:

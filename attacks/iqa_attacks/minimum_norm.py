@@ -18,14 +18,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iqa_attacks.attack import AttackResult, Effort, Scores, stored_score
+from iqa_attacks.attack import AttackResult, Effort, stored_score
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.engine.batches import batches
 from iqa_attacks.errors import AttackError, AttackFailed, naming
 from iqa_attacks.learner import EVALUATED, Learner, Lesson
 from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_attacks.radius_search import MARGIN, Hunt, Outcome, Task, tasks_of
-from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, ends
+from iqa_attacks.results import Ascent, Cost, Example, Found, Targets, by_size, ends
 from iqa_attacks.settings import Count, NoKey, Positive
 from iqa_attacks.threat_model import measure
 from iqa_models import QualityModel
@@ -168,16 +168,13 @@ class MinimumNorm(Learner):
         goals = self.goals(targets.clean, targets.mos)
         found: list[Found] = []
         cost: dict[tuple[int, int], Cost] = {}
-        together = max(1, TOGETHER * chunk)
-        for members in targets.by_size():
-            for first in range(0, len(members), together):
-                part = members[first : first + together]
-                tasks = tasks_of(part, goals)
-                hunt = Hunt(model, targets, part, tasks, self.threat, self.steps, chunk)
-                outcomes = dict(zip(tasks, hunt.run(), strict=True))
-                for i, spent in zip(part, hunt.spent.tolist(), strict=True):
-                    cost[i, self.steps] = Cost(*spent)
-                    found += self._found(i, targets, goals, outcomes)
+        for part in by_size(targets.images, max(1, TOGETHER * chunk)):
+            tasks = tasks_of(part, goals)
+            hunt = Hunt(model, targets, part, tasks, self.threat, self.steps, chunk)
+            outcomes = dict(zip(tasks, hunt.run(), strict=True))
+            for i, spent in zip(part, hunt.spent.tolist(), strict=True):
+                cost[i, self.steps] = Cost(*spent)
+                found += self._found(i, targets, goals, outcomes)
         return Ascent(sorted(found, key=lambda f: (f.image, f.objective, f.steps)), cost)
 
     def _found(
@@ -200,17 +197,8 @@ class MinimumNorm(Learner):
         ]
         return [*found, *ends(i, self.steps, [*met, *(f.example for f in found)])]
 
-    def _search_by(
-        self,
-        copy: QualityModel,
-        model: QualityModel,
-        targets: Targets,
-        draws: int | None,
-        chunk: int,
-        scores: Scores | None,
-    ) -> Ascent:
-        """Search on a copy; what does not reach its goal on the model itself is lengthened a little."""
-        found = super()._search_by(copy, model, targets, draws, chunk, scores)
+    def _settled(self, found: Ascent, model: QualityModel, targets: Targets) -> Ascent:
+        """Lengthen a little what a copy found and does not reach its goal on the model itself."""
         goals = self.goals(targets.clean, targets.mos)
         kept: list[Found] = []
         for each in found.found:

@@ -43,9 +43,10 @@ def left_as_it_was(model: QualityModel) -> Iterator[None]:
     Raises:
         AttackFailed: the model changes itself, so that a score depends on what it has scored before.
     """
-    before = _State(model)
+    before = _state(model)
     yield
-    changed = before.changes(model)
+    now = _state(model)
+    changed = [what for what, held in before.items() if not _equal(now.get(what, held), held)]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise AttackFailed(
@@ -54,32 +55,19 @@ def left_as_it_was(model: QualityModel) -> Iterator[None]:
         )
 
 
-class _State:
-    """What of a model must not change: values of buffers it would store, versions of weights, modes."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.modes = {name: part.training for name, part in model.named_modules()}
-        # In-place changes count a tensor's version up; a copy of all weights would cost too much.
-        self.weights = {name: (w._version, w.requires_grad) for name, w in model.named_parameters()}
-        self.buffers = {name: tensor.clone() for name, tensor in _stored_buffers(model)}
-
-    def changes(self, model: nn.Module) -> list[str]:
-        now = _State(model)
-        return [
-            *(f"mode of {name}" for name, mode in self.modes.items() if now.modes.get(name, mode) != mode),
-            *(name for name, held in self.weights.items() if now.weights.get(name, held) != held),
-            *(name for name, held in self.buffers.items() if not _equal(now.buffers.get(name, held), held)),
-        ]
-
-
-def _stored_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _state(model: nn.Module) -> dict[str, object]:
+    """Return what of a model must not change: modes, versions of weights, values of stored buffers."""
     weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return (
-        (name, tensor)
-        for name, tensor in model.state_dict().items()
-        if isinstance(tensor, Tensor) and name not in weights
-    )
+    stored = {name: held for name, held in model.state_dict().items() if name not in weights}
+    return {
+        **{f"mode of {name}": part.training for name, part in model.named_modules()},
+        # In-place changes count a tensor's version up; a copy of all weights would cost too much.
+        **{name: (w._version, w.requires_grad) for name, w in model.named_parameters()},
+        **{name: held.clone() for name, held in stored.items() if isinstance(held, Tensor)},
+    }
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool(torch.equal(a, b))
+    return a == b

@@ -233,45 +233,6 @@ class Lower(Objective):
         return -scores
 
 
-@register_objective
-class SoftSpearman(Objective):
-    """Minus a differentiable Spearman correlation with the labels, over the attack's whole batch.
-
-    The soft rank of f_i is 1/2 + sum_j sigmoid((f_i - f_j) / t), with t = temperature times the standard
-    deviation of the batch's scores: shifting or stretching the scores changes nothing, as for the exact
-    correlation, which it tends to as the temperature goes to 0. It is correlated with the exact average
-    ranks of the labels. List-wise: give the attack a large `batch`. Cost O(batch^2), on scores only.
-
-    Scores that are all equal have no ranks: the loss is 0 there, and every image moves against its label.
-    A batch without two different labels has loss 0 and moves no image.
-    """
-
-    name = "soft_spearman"
-    batch_level = True
-    setting = "rank_temperature"
-
-    def __init__(self, temperature: float = 0.1) -> None:
-        if not temperature > 0:
-            raise BadAttackOption(f"rank_temperature of soft_spearman must be positive, not {temperature}")
-        self.temperature = temperature
-
-    def loss(self, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
-        """Return the batch's loss in [-1, 1], repeated B times."""
-        wanted = _centred_ranks(mos).to(scores)
-        if not (_differ(scores) and _differ(mos)):
-            return (scores * 0).sum().expand(len(scores))
-        ranks = soft_ranks(scores, self.temperature * scores.std(correction=0))
-        centred = ranks - ranks.mean()
-        correlation: Tensor = (centred * wanted).sum() / (centred.norm() * wanted.norm())
-        return -correlation.expand(len(scores))
-
-    def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
-        """Move equal scores apart, against the order of the labels."""
-        if _differ(scores):
-            return weight
-        return -_centred_ranks(mos).to(weight)
-
-
 class _Correlation(Objective):
     """Minus a correlation with the labels, over the whole batch, exactly as it is reported.
 
@@ -285,7 +246,7 @@ class _Correlation(Objective):
         """Return the batch's loss in [-1, 1], repeated B times."""
         if not (_differ(scores) and _differ(mos)):
             return (scores * 0).sum().expand(len(scores))
-        own, wanted = self.centred(scores), self.centred(mos).to(scores)
+        own, wanted = self.of_scores(scores), self.centred(mos).to(scores)
         correlation: Tensor = (own * wanted).sum() / (own.norm() * wanted.norm())
         return -correlation.expand(len(scores))
 
@@ -293,10 +254,13 @@ class _Correlation(Objective):
         """Move every image against its label where there is no slope at all."""
         return -self.centred(mos).to(weight) if not bool(weight.any()) else weight
 
-    @staticmethod
+    def of_scores(self, scores: Tensor) -> Tensor:
+        """Return what is correlated of scores (B,), its mean taken off."""
+        return self.centred(scores)
+
     @abstractmethod
-    def centred(values: Tensor) -> Tensor:
-        """Return what is correlated of values (B,), its mean taken off."""
+    def centred(self, values: Tensor) -> Tensor:
+        """Return what is correlated of labels (B,), its mean taken off."""
 
 
 @register_objective
@@ -305,10 +269,9 @@ class SROCC(_Correlation):
 
     name = "srocc"
 
-    @staticmethod
-    def centred(values: Tensor) -> Tensor:
-        """Return average ranks."""
-        return _centred_ranks(values)
+    def centred(self, values: Tensor) -> Tensor:
+        """Return average ranks: ties share theirs."""
+        return (values.unsqueeze(1) - values.unsqueeze(0)).sign().sum(dim=1) / 2
 
 
 @register_objective
@@ -317,10 +280,40 @@ class PLCC(_Correlation):
 
     name = "plcc"
 
-    @staticmethod
-    def centred(values: Tensor) -> Tensor:
+    def centred(self, values: Tensor) -> Tensor:
         """Return the values."""
         return values - values.mean()
+
+
+@register_objective
+class SoftSpearman(SROCC):
+    """Minus a differentiable Spearman correlation with the labels, over the attack's whole batch.
+
+    The soft rank of f_i is 1/2 + sum_j sigmoid((f_i - f_j) / t), with t = temperature times the standard
+    deviation of the batch's scores: shifting or stretching the scores changes nothing, as for the exact
+    correlation, which it tends to as the temperature goes to 0. It is correlated with the exact average
+    ranks of the labels. List-wise: give the attack a large `batch`. Cost O(batch^2), on scores only.
+
+    Scores that are all equal have no ranks: the loss is 0 there, and every image moves against its label.
+    A batch without two different labels has loss 0 and moves no image.
+    """
+
+    name = "soft_spearman"
+    setting = "rank_temperature"
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        if not temperature > 0:
+            raise BadAttackOption(f"rank_temperature of soft_spearman must be positive, not {temperature}")
+        self.temperature = temperature
+
+    def of_scores(self, scores: Tensor) -> Tensor:
+        """Return soft ranks."""
+        ranks = soft_ranks(scores, self.temperature * scores.std(correction=0))
+        return ranks - ranks.mean()
+
+    def resolve(self, weight: Tensor, scores: Tensor, mos: Tensor, clean: Tensor) -> Tensor:
+        """Move equal scores apart, against the order of the labels."""
+        return weight if _differ(scores) else super().resolve(weight, scores, mos, clean)
 
 
 def _differ(values: Tensor) -> bool:
@@ -330,11 +323,6 @@ def _differ(values: Tensor) -> bool:
 def soft_ranks(scores: Tensor, temperature: Tensor | float) -> Tensor:
     """Return ranks (B,) from 1 to B, differentiable: 1/2 + sum_j sigmoid((f_i - f_j) / temperature)."""
     return 0.5 + torch.sigmoid((scores.unsqueeze(1) - scores.unsqueeze(0)) / temperature).sum(dim=1)
-
-
-def _centred_ranks(labels: Tensor) -> Tensor:
-    """Return exact average ranks (B,) minus their mean: ties share their rank."""
-    return (labels.unsqueeze(1) - labels.unsqueeze(0)).sign().sum(dim=1) / 2
 
 
 def list_objectives() -> list[str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from iqa_attacks.attack import Attack, Effort
+from iqa_attacks.attack import Attack, Effort, Moment
 from iqa_attacks.errors import BadAttackOption, naming
-from iqa_attacks.gradients import expected_score, score
+from iqa_attacks.gradients import score
 from iqa_attacks.objectives import Objective
-from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Cost, Example, Found, Targets, merge
-from iqa_attacks.seeding import draw_seeds, start_generator
+from iqa_attacks.results import HIGHEST_SEEN, LOWEST_SEEN, Ascent, Best, Cost, Found, Targets, by_size, merge
+from iqa_attacks.seeding import start_generator
 from iqa_attacks.settings import Count, Later
 from iqa_models import QualityModel
 
@@ -64,135 +63,99 @@ class QueryAttack(Attack):
             lanes: what every objective holds to be best so far.
         """
 
+    def admit(self, moved: Tensor, clean: Tensor) -> Tensor:
+        """Return admissible versions (K, B, C, H, W) near others, of images (B, C, H, W)."""
+        around = clean.expand_as(moved).flatten(0, 1)
+        return self.threat.admit(moved.flatten(0, 1), around).view_as(moved)
+
     def search(self, model: QualityModel, targets: Targets, draws: int | None, chunk: int) -> Ascent:
         """Search for every objective, restart after restart, images of one size together."""
-        objectives = self.create_objectives()
         best: dict[tuple[int, str, int], Found] = {}
         for restart in range(self.restarts):
-            for members in targets.by_size():
-                on = Searched(model, targets, members, self.seed, restart, draws, chunk)
-                merge(best, self._search(on, objectives))
+            for members in by_size(targets.images):
+                merge(best, self._search(model, targets, members, restart, draws, chunk))
         # The start is one for all objectives; after it each has an image of its own.
         each = self.restarts * (draws or 1)
         cost = {
-            (i, n): Cost(each * (1 + (n - 1) * len(objectives)), 0, 0)
+            (i, n): Cost(each * (1 + (n - 1) * len(self.objectives)), 0, 0)
             for i in range(len(targets.images))
             for n in sorted({*self.report_steps, self.queries})
         }
         return Ascent([best[key] for key in sorted(best)], cost)
 
-    def _search(self, on: Searched, objectives: Sequence[Objective]) -> list[Found]:
+    def _search(
+        self,
+        model: QualityModel,
+        targets: Targets,
+        members: list[int],
+        restart: int,
+        draws: int | None,
+        chunk: int,
+    ) -> list[Found]:
         """Return the best of one restart on images of one size, for every objective, and the ends met."""
-        clean, mos, clean_scores = on.clean, on.targets.mos[on.members], on.unit(on.targets.clean[on.members])
-        generators = [start_generator(self.seed, image_id, on.restart) for image_id in on.ids]
-        seen, lanes = Seen(len(on.members)), [Lane(objective, clean) for objective in objectives]
+        low, high = model.spec.score_range
+        ids = [targets.ids[i] for i in members]
+        clean = torch.stack([targets.images[i] for i in members])
+        labels = targets.mos[members], (targets.clean[members] - low) / (high - low)
+        lanes = [Lane(objective, clean, restart) for objective in self.create_objectives()]
+        ends = {LOWEST_SEEN: Best(clean, restart), HIGHEST_SEEN: Best(clean, restart)}
+        generators = [start_generator(self.seed, image_id, restart) for image_id in ids]
         ways = self.proposals(clean, generators, lanes)
         found: list[Found] = []
         tried = next(ways)
         for query in range(self.queries):
-            scores = on.scores(tried, query)
-            seen.look(tried, scores, on.restart, query)
+            scores = self._asked(model, tried, ids, (restart, query), draws, chunk)
+            for versions, own in zip(tried, scores, strict=True):
+                ends[LOWEST_SEEN].take(versions, -own, own, query)
+                ends[HIGHEST_SEEN].take(versions, own, own, query)
             losses = []
             for k, lane in enumerate(lanes):
                 row = k if len(tried) > 1 else 0
-                losses.append(lane.objective.value(on.unit(scores[row]), mos, clean_scores))
+                losses.append(lane.objective.value((scores[row] - low) / (high - low), *labels))
                 lane.take(tried[row], losses[-1], scores[row], query)
             if query + 1 in (*self.report_steps, self.queries):
-                found += self._held(on, lanes, seen, query + 1)
+                found += _held(members, lanes, ends, query + 1)
             if query + 1 < self.queries:
                 tried = ways.send(torch.stack(losses))
         ways.close()
         return found
 
-    def _held(self, on: Searched, lanes: Sequence[Lane], seen: Seen, queries: int) -> list[Found]:
-        """Return what is best after so many queries."""
-        found = [
-            Found(i, lane.objective.name, queries, float(lane.loss[j]), lane.example(j, on.restart))
-            for lane in lanes
-            for j, i in enumerate(on.members)
-        ]
-        for name, ends in ((LOWEST_SEEN, seen.lowest), (HIGHEST_SEEN, seen.highest)):
-            found += [Found(i, name, queries, None, end) for i, end in zip(on.members, ends, strict=True)]
-        return found
+    def _asked(
+        self,
+        model: QualityModel,
+        tried: Tensor,
+        ids: list[str],
+        moment: Moment,
+        draws: int | None,
+        chunk: int,
+    ) -> Tensor:
+        """Return the scores (K, B) of versions (K, B, C, H, W) of images."""
+        names, versions = ids * len(tried), tried.flatten(0, 1)
+        if draws is None:
+            with naming(names):
+                scores = score(model, versions, chunk=chunk)
+        else:
+            each = zip(versions, names, strict=True)
+            means = [self.score_of(model, version, name, moment, draws) for version, name in each]
+            scores = torch.tensor(means, dtype=torch.float64)
+        return scores.view(len(tried), -1)
 
 
-@dataclass(frozen=True)
-class Searched:
-    """Images of one size under search, and how versions of them are scored."""
-
-    model: QualityModel
-    targets: Targets
-    members: list[int]
-    seed: int
-    restart: int
-    draws: int | None
-    chunk: int
-
-    @property
-    def ids(self) -> list[str]:
-        """Of the images."""
-        return [self.targets.ids[i] for i in self.members]
-
-    @property
-    def clean(self) -> Tensor:
-        """(B, C, H, W)."""
-        return torch.stack([self.targets.images[i] for i in self.members])
-
-    def unit(self, scores: Tensor) -> Tensor:
-        """Return scores on [0, 1] of the model's range."""
-        low, high = self.model.spec.score_range
-        return (scores - low) / (high - low)
-
-    def scores(self, tried: Tensor, query: int) -> Tensor:
-        """Return the scores (K, B) of versions (K, B, C, H, W)."""
-        ids = self.ids * len(tried)
-        versions = tried.flatten(0, 1)
-        if self.draws is None:
-            with naming(ids):
-                return score(self.model, versions, chunk=self.chunk).view(len(tried), -1)
-        means = []
-        for version, image_id in zip(versions, ids, strict=True):
-            seeds = draw_seeds(self.seed, image_id, (self.restart, query), self.draws)
-            with naming([image_id]):
-                means.append(expected_score(self.model, version, seeds))
-        return torch.tensor(means, dtype=torch.float64).view(len(tried), -1)
-
-
-class Lane:
+class Lane(Best):
     """One objective's best so far on some images."""
 
-    def __init__(self, objective: Objective, clean: Tensor) -> None:
+    def __init__(self, objective: Objective, clean: Tensor, restart: int) -> None:
+        super().__init__(clean, restart)
         self.objective = objective
-        self.at = torch.empty_like(clean)
-        """(B, C, H, W)."""
-        self.loss = torch.full((len(clean),), -torch.inf, dtype=torch.float64)
-        self.scores, self.steps = [0.0] * len(clean), [0] * len(clean)
-
-    def take(self, tried: Tensor, loss: Tensor, scores: Tensor, query: int) -> None:
-        """Keep versions (B, C, H, W) where a query raised the loss (B,)."""
-        for j in (loss > self.loss).nonzero().flatten().tolist():
-            self.at[j], self.loss[j] = tried[j], loss[j]
-            self.scores[j], self.steps[j] = float(scores[j]), query
-
-    def example(self, j: int, restart: int) -> Example:
-        """Return the best of one image."""
-        return Example(self.at[j].clone(), self.scores[j], restart, self.steps[j])
 
 
-class Seen:
-    """The ends of all scores met on some images."""
-
-    def __init__(self, count: int) -> None:
-        nothing = torch.empty(0)
-        self.lowest = [Example(nothing, math.inf, 0, 0)] * count
-        self.highest = [Example(nothing, -math.inf, 0, 0)] * count
-
-    def look(self, tried: Tensor, scores: Tensor, restart: int, query: int) -> None:
-        """Take in versions (K, B, C, H, W) and their scores (K, B)."""
-        for j, (down, up) in enumerate(
-            zip(scores.argmin(dim=0).tolist(), scores.argmax(dim=0).tolist(), strict=True)
-        ):
-            if float(scores[down, j]) < self.lowest[j].score:
-                self.lowest[j] = Example(tried[down, j].clone(), float(scores[down, j]), restart, query)
-            if float(scores[up, j]) > self.highest[j].score:
-                self.highest[j] = Example(tried[up, j].clone(), float(scores[up, j]), restart, query)
+def _held(
+    members: Sequence[int], lanes: Sequence[Lane], ends: Mapping[str, Best], queries: int
+) -> list[Found]:
+    """Return what is best after so many queries, for every objective, and the ends met."""
+    held = {**{lane.objective.name: lane for lane in lanes}, **ends}
+    return [
+        Found(i, name, queries, None if name in ends else float(best.loss[j]), best.example(j))
+        for name, best in held.items()
+        for j, i in enumerate(members)
+    ]

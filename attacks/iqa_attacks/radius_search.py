@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iqa_attacks.errors import naming
 from iqa_attacks.gradients import Asked, Facts, ask, read
-from iqa_attacks.results import Example, Targets
+from iqa_attacks.results import Best, Example, Targets
 from iqa_attacks.threat_model import ThreatModel, measure
 from iqa_models import QualityModel
 
@@ -72,59 +72,47 @@ class Outcome(NamedTuple):
 
 
 class Kept:
-    """The best of some tasks so far, and the ends of their scores, the start left out; (P, C, H, W) each."""
+    """The best of some tasks so far, and the ends of their scores, the start left out."""
 
     def __init__(self, clean: Tensor, scores: Tensor, way: Tensor, amount: Tensor) -> None:
         self.clean, self.start, self.way = clean, scores, way
         self.amount, self.aim = amount, amount * (1 + MARGIN)
-        self.size = torch.full_like(scores, math.inf)
-        """(P,) float64: the smallest that reached the aim."""
-        self._stacks = [clean.clone() for _ in range(3)]
-        self._scores = [scores.clone(), torch.full_like(scores, math.inf), torch.full_like(scores, -math.inf)]
-        self._steps = [torch.zeros(len(scores), dtype=torch.long) for _ in range(3)]
+        self.best, self.lowest, self.highest = (Best(clean) for _ in range(3))
+
+    @property
+    def size(self) -> Tensor:
+        """(P,) float64: the smallest that reached the aim, inf for none."""
+        return -self.best.loss
 
     def look(self, rows: Tensor, shown: Tensor, scores: Tensor, sizes: Tensor, step: int) -> Tensor:
         """Take in versions of the tasks `rows`; return which reach their aim (B,)."""
         reach = self.way[rows] * (scores - self.start[rows]) >= self.aim[rows]
-        moved = sizes > 0
-        better = (
-            reach & (sizes < self.size[rows]),
-            moved & (scores < self._scores[1][rows]),
-            moved & (scores > self._scores[2][rows]),
+        wanted = (
+            (self.best, reach, -sizes),
+            (self.lowest, sizes > 0, -scores),
+            (self.highest, sizes > 0, scores),
         )
-        self.size[rows[better[0]]] = sizes[better[0]]
-        for k, which in enumerate(better):
-            places = which.nonzero().flatten()
-            if len(places):
-                own = rows[places]
-                self._stacks[k][own.to(shown.device)] = shown[places.to(shown.device)]
-                self._scores[k][own] = scores[places]
-                self._steps[k][own] = step
+        for kept, counts, loss in wanted:
+            kept.take(shown, torch.where(counts, loss, -torch.inf), scores, step, rows)
         return reach
-
-    @property
-    def best(self) -> Tensor:
-        """Of the tasks without one the clean images."""
-        return self._stacks[0]
 
     def outcomes(self, epsilon: float) -> list[Outcome]:
         """Return what came of each task."""
         made = []
-        for p in range(len(self.way)):
-            best, lowest, highest = (self._example(k, p) for k in range(3))
-            far = highest if self.way[p] > 0 else lowest
-            share = float(self.way[p]) * (far.score - float(self.start[p])) / float(self.amount[p])
-            if math.isfinite(float(self.size[p])):
-                made.append(Outcome(-float(self.size[p]), best, lowest, highest))
+        for p, (size, way) in enumerate(zip(self.size.tolist(), self.way.tolist(), strict=True)):
+            lowest, highest = self._end(self.lowest, p), self._end(self.highest, p)
+            if math.isfinite(size):
+                made.append(Outcome(-size, self.best.example(p), lowest, highest))
             else:  # the aim lies a little beyond the goal: what is between the two misses it
+                far = highest if way > 0 else lowest
+                share = way * (far.score - float(self.start[p])) / float(self.amount[p])
                 made.append(Outcome(-epsilon * (2 - min(share, 1 - MARGIN)), far, lowest, highest))
         return made
 
-    def _example(self, k: int, p: int) -> Example:
-        score = float(self._scores[k][p])
-        if not math.isfinite(score):  # nothing but the clean image was met
-            return Example(self.clean[p].clone(), float(self.start[p]), 0, 0)
-        return Example(self._stacks[k][p].clone(), score, 0, int(self._steps[k][p]))
+    def _end(self, kept: Best, p: int) -> Example:
+        if math.isfinite(float(kept.loss[p])):
+            return kept.example(p)
+        return Example(self.clean[p].clone(), float(self.start[p]), 0, 0)  # nothing else was met
 
 
 class Hunt:
@@ -250,7 +238,7 @@ class Hunt:
         if not len(rows):
             return
         device = self.kept.clean.device
-        best, clean = (stack[rows.to(device)].clone() for stack in (self.kept.best, self.kept.clean))
+        best, clean = (stack[rows.to(device)].clone() for stack in (self.kept.best.at, self.kept.clean))
         high = self.kept.size[rows]
         low, middle = torch.zeros_like(high), NEAR * high
         for _ in range(1 + REFINEMENTS):

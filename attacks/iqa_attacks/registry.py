@@ -7,6 +7,7 @@ import pkgutil
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from iqa_attacks.errors import AttackError, BadAttackOption, UnknownAttack
@@ -16,6 +17,7 @@ from iqa_models.registry import did_you_mean
 T = TypeVar("T")
 
 
+@dataclass
 class Registry(Generic[T]):
     """A catalogue of classes of one base, found by the name that each carries.
 
@@ -23,30 +25,20 @@ class Registry(Generic[T]):
     what other installed packages name in the entry point group: the class itself, or a module that registers.
     """
 
-    def __init__(
-        self,
-        noun: str,
-        attribute: str,
-        base: type[T],
-        *,
-        group: str,
-        taken: tuple[str, ...] = (),
-        check: Callable[[type[T]], None] = lambda cls: None,
-    ) -> None:
-        """Start empty.
-
-        Args:
-            noun: what a class is called in messages.
-            attribute: class attribute that holds its name.
-            base: what it derives from.
-            group: entry points that are read at the first look-up.
-            taken: names that nothing may have.
-            check: raises `BadAttackOption` for a class that cannot be used.
-        """
-        self.noun, self.attribute, self.base = noun, attribute, base
-        self.group, self.taken, self.check = group, taken, check
-        self._classes: dict[str, type[T]] = {}
-        self._complete = False
+    noun: str
+    """What a class is called in messages."""
+    attribute: str
+    """Class attribute that holds its name."""
+    base: type[T]
+    """What it derives from."""
+    group: str
+    """Entry points that are read at the first look-up."""
+    taken: tuple[str, ...] = ()
+    """Names that nothing may have."""
+    check: Callable[[type[T]], None] = lambda cls: None
+    """Raises `BadAttackOption` for a class that cannot be used."""
+    _classes: dict[str, type[T]] = field(default_factory=dict)
+    _complete: bool = False
 
     def add(self, cls: type[T]) -> None:
         """Take in a class under its name; the same class twice is the same.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 LOWEST_SEEN, HIGHEST_SEEN = "lowest_seen", "highest_seen"
@@ -22,6 +23,38 @@ class Example(NamedTuple):
     """Restart that found it."""
     step: int
     """Iterate (or query) of that restart, 0 for its start."""
+
+
+class Best:
+    """The best version met of each of some images of one size, by numbers of which the largest is wanted."""
+
+    def __init__(self, like: Tensor, restart: int = 0) -> None:
+        """Start with none, of images (B, C, H, W), in a restart."""
+        self.restart, self.at = restart, torch.empty_like(like)
+        """(B, C, H, W)."""
+        self.loss = torch.full((len(like),), -torch.inf, dtype=torch.float64)
+        self.scores, self.steps = torch.zeros_like(self.loss), torch.zeros(len(like), dtype=torch.long)
+        self._made: dict[int, Example] = {}
+
+    def take(
+        self, tried: Tensor, loss: Tensor, scores: Tensor, step: int, rows: Tensor | None = None
+    ) -> None:
+        """Keep versions (R, C, H, W) whose number (R,) is larger than before, of the images `rows` or all."""
+        rows = torch.arange(len(loss)) if rows is None else rows
+        better = (loss > self.loss[rows]).nonzero().flatten()
+        if len(better):
+            own = rows[better]
+            self.at[own.to(tried.device)] = tried[better.to(tried.device)]
+            self.loss[own], self.scores[own], self.steps[own] = loss[better], scores[better], step
+            for j in own.tolist():
+                self._made.pop(j, None)
+
+    def example(self, j: int) -> Example:
+        """Return the best of one image, one object for as long as it is the best."""
+        if j not in self._made:
+            score, step = float(self.scores[j]), int(self.steps[j])
+            self._made[j] = Example(self.at[j].clone(), score, self.restart, step)
+        return self._made[j]
 
 
 class Found(NamedTuple):
@@ -68,12 +101,14 @@ class Targets(NamedTuple):
     clean: Tensor
     """(n,) float64: clean scores on the model's own scale."""
 
-    def by_size(self) -> list[list[int]]:
-        """Return the indices of the images, those of one size together, in order."""
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for i, image in enumerate(self.images):
-            sizes.setdefault(tuple(image.shape), []).append(i)
-        return list(sizes.values())
+
+def by_size(images: Sequence[Tensor], most: int | None = None) -> list[list[int]]:
+    """Return the places of images, those of one size together, in order, and at most so many."""
+    sizes: dict[torch.Size, list[int]] = {}
+    for place, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(place)
+    step = most or len(images)
+    return [places[at : at + step] for places in sizes.values() for at in range(0, len(places), step)]
 
 
 @dataclass

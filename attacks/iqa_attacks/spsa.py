@@ -54,12 +54,12 @@ class SPSA(QueryAttack):
             for _ in range(self.directions):
                 signs = self._signs(clean, generators)
                 far = self.probe * self.threat.epsilon * self.threat.direction(signs)
-                up = yield self._admit(at + far, clean)
-                down = yield self._admit(at - far, clean)
+                up = yield self.admit(at + far, clean)
+                down = yield self.admit(at - far, clean)
                 slopes = slopes + (up - down).to(slopes).view(*up.shape, 1, 1, 1) * signs
             length = self.first_step * self.threat.epsilon * (1 - step / (steps + 1))
             towards = self.threat.direction(slopes.flatten(0, 1)).view_as(at)
-            at = self._admit(at + length * towards.to(at), clean)
+            at = self.admit(at + length * towards.to(at), clean)
             yield at
 
     def _signs(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -74,7 +74,3 @@ class SPSA(QueryAttack):
             fine = coarse.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)
             drawn.append(fine[:, top : top + height, left : left + width])
         return torch.stack(drawn).to(clean)
-
-    def _admit(self, moved: Tensor, clean: Tensor) -> Tensor:
-        around = clean.expand_as(moved).flatten(0, 1)
-        return self.threat.admit(moved.flatten(0, 1), around).view_as(moved)

@@ -1,13 +1,12 @@
 """Square attack on scores: random search with squares, no gradient (Andriushchenko et al. 2020).
 
-The attack keeps what raises a loss; what it tries comes from `Moves`: squares of +-2 eps in norm inf, windows
-of one length in norm 2.
+The attack keeps what raises a loss; it tries squares of +-2 eps in norm inf, windows of one length in
+norm 2.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.queries import Lane, Proposals, QueryAttack
-from iqa_attacks.threat_model import ThreatModel
 
 FIRST_AREA = {"inf": 0.8, "2": 0.1, "rmse": 0.1}
 """Share of the image that the first squares cover, by norm: the paper's for budgets of 10,000."""
@@ -30,95 +28,64 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 @register_attack
 @dataclass(frozen=True, kw_only=True)
 class Square(QueryAttack):
-    """Random search for a higher loss, one square of the image a query (`Moves` says how it moves)."""
+    """Random search for a higher loss, one square of the image a query.
+
+    In norm inf it starts from vertical stripes of +-eps; then one square goes up or down by 2 eps, channel by
+    channel. In norm 2 it starts from a grid of bumps; then one window is emptied into another, the whole
+    change keeping its length. The window that gains keeps its own direction and adds a bump, half up and half
+    down, of random sign a channel and lying or standing (Andriushchenko et al. 2020, algorithm 3). What the
+    change had not used of the radius, because the box cut it off, goes to that window, too.
+    """
 
     kind = "square"
     first_area: Annotated[float | None, Field(gt=0, le=1)] = None
     """Share of the image that the first squares cover (p in the paper): .8 in norm inf, else .1."""
 
-    @property
-    def moves(self) -> Moves:
-        """What is proposed, in the threat model's norm."""
-        norm = self.threat.norm
-        kind = InfMoves if norm == "inf" else L2Moves
-        return kind(self.threat, self.queries, self.first_area or FIRST_AREA[norm])
-
     def proposals(
         self, clean: Tensor, generators: Sequence[torch.Generator], lanes: Sequence[Lane]
     ) -> Proposals:
         """Yield the start, then one square moved on the best of each objective."""
-        moves = self.moves
-        yield moves.start(clean, generators).unsqueeze(0)
+        yield self.start(clean, generators).unsqueeze(0)
         for query in range(1, self.queries):
-            yield moves.propose(torch.stack([lane.at for lane in lanes]), clean, generators, query)
+            yield self.propose(torch.stack([lane.at for lane in lanes]), clean, generators, query)
 
-
-def halvings(query: int, queries: int) -> int:
-    """Return how often the squares' area has been halved at a query of a budget."""
-    return sum(query * 10_000 > limit * queries for limit in HALVINGS)
-
-
-@dataclass(frozen=True)
-class Moves(ABC):
-    """Proposals for images of one size. All draws come from the images' generators, none from scores.
-
-    So every objective sees the same places and signs, whatever it keeps.
-    """
-
-    threat: ThreatModel
-    queries: int
-    first_area: float
-    """Share of the image that the first squares cover (p in the paper)."""
-
-    @abstractmethod
     def start(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the first versions (B, C, H, W) of clean images."""
+        """Return the first versions (B, C, H, W) of clean images: stripes, or a grid of about 5 by 5."""
+        first = self._stripes if self.threat.norm == "inf" else self._bumps
+        return self.threat.admit(clean + first(clean, generators) * self.threat.epsilon, clean)
 
-    @abstractmethod
     def propose(self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], query: int) -> Tensor:
-        """Return the versions (K, B, C, H, W) to try next, from the best (K, B, C, H, W) so far."""
+        """Return the versions (K, B, C, H, W) to try next, from the best (K, B, C, H, W) so far.
 
-    def _side(self, clean: Tensor, query: int) -> int:
+        All draws come from the images' generators, none from scores: every objective sees the same places and
+        signs, whatever it keeps.
+        """
         height, width = clean.shape[-2:]
-        area = self.first_area / 2 ** halvings(query, self.queries)
-        return min(max(round(math.sqrt(area * height * width)), 1), height, width)
+        first_area = self.first_area or FIRST_AREA[self.threat.norm]
+        area = first_area / 2 ** halvings(query, self.queries)
+        side = min(max(round(math.sqrt(area * height * width)), 1), height, width)
+        move = self._with_a_square if self.threat.norm == "inf" else self._with_a_window
+        return self.admit(move(at, clean, generators, side), clean)
 
-    def _admit(self, moved: Tensor, clean: Tensor) -> Tensor:
-        around = clean.expand_as(moved).flatten(0, 1)
-        return self.threat.admit(moved.flatten(0, 1), around).view_as(moved)
-
-
-class InfMoves(Moves):
-    """Vertical stripes of +-eps first; then one square goes up or down by 2 eps, channel by channel."""
-
-    def start(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return stripes, a sign a channel and column."""
+    @staticmethod
+    def _stripes(clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return a sign a channel and column."""
         channels, _, width = clean.shape[1:]
-        signs = torch.stack([_signs((channels, 1, width), g) for g in generators])
-        return self.threat.admit(clean + self.threat.epsilon * signs.to(clean), clean)
+        return torch.stack([_signs((channels, 1, width), g) for g in generators]).to(clean)
 
-    def propose(self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], query: int) -> Tensor:
+    def _with_a_square(
+        self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], side: int
+    ) -> Tensor:
         """Move one square an image."""
-        channels, height, width = clean.shape[1:]
-        side = self._side(clean, query)
         change = torch.zeros_like(clean)
         for j, generator in enumerate(generators):
-            top, left = _corner(height, width, side, generator)
-            signs = _signs((channels, 1, 1), generator).to(clean)
-            change[j, :, top : top + side, left : left + side] = 2 * self.threat.epsilon * signs
-        return self._admit(at + change, clean)
+            rows, columns = _window(clean.shape, side, generator)
+            signs = _signs((clean.shape[1], 1, 1), generator).to(clean)
+            change[j, :, rows, columns] = 2 * self.threat.epsilon * signs
+        return at + change
 
-
-class L2Moves(Moves):
-    """A grid of bumps first; then one window is emptied into another, the whole change keeping its length.
-
-    The window that gains keeps its own direction and adds a bump, half up and half down, of random sign a
-    channel and lying or standing (Andriushchenko et al. 2020, algorithm 3). What the change had not used
-    of the radius, because the box cut it off, goes to that window, too.
-    """
-
-    def start(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return bumps on a grid of about five by five."""
+    def _bumps(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return bumps on a grid, a change of unit size."""
         channels, height, width = clean.shape[1:]
         side = max(1, min(height, width) // 5)
         change = torch.zeros_like(clean)
@@ -127,41 +94,44 @@ class L2Moves(Moves):
                 for left in range((width % side) // 2, width - side + 1, side):
                     window = change[j, :, top : top + side, left : left + side]
                     window.copy_(_bump(side, generator) * _signs((channels, 1, 1), generator))
-        return self.threat.admit(clean + self.threat.direction(change) * self.threat.epsilon, clean)
+        return self.threat.direction(change)
 
-    def propose(self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], query: int) -> Tensor:
+    def _with_a_window(
+        self, at: Tensor, clean: Tensor, generators: Sequence[torch.Generator], side: int
+    ) -> Tensor:
         """Move length from one window to another, an image."""
-        channels, height, width = clean.shape[1:]
-        side = self._side(clean, query)
         change = (at - clean).double()
         radius = self.threat.radius_2(clean)
         for j, generator in enumerate(generators):
-            into, out = (_corner(height, width, side, generator) for _ in range(2))
-            signs = _signs((channels, 1, 1), generator)
+            into, out = (_window(clean.shape, side, generator) for _ in range(2))
+            signs = _signs((clean.shape[1], 1, 1), generator)
             fresh = (_bump(side, generator) * signs).to(change)
-            self._shift(change[:, j], _window(into, side), _window(out, side), fresh, radius)
-        moved = clean + (
-            self.threat.direction(change.flatten(0, 1)).view_as(change) * self.threat.epsilon
-        ).to(clean)
-        return self._admit(moved, clean)
+            self._shift(change[:, j], into, out, fresh, radius)
+        unit = self.threat.direction(change.flatten(0, 1)).view_as(change)
+        return clean + (unit * self.threat.epsilon).to(clean)
 
     @staticmethod
     def _shift(
-        change: Tensor, into: tuple[slice, ...], out: tuple[slice, ...], fresh: Tensor, radius: float
+        change: Tensor, into: tuple[slice, slice], out: tuple[slice, slice], fresh: Tensor, radius: float
     ) -> None:
         """Empty the window `out` of changes (K, C, H, W) into the window `into`."""
         either = torch.zeros(change.shape[-2:], dtype=torch.bool, device=change.device)
-        either[into[1:]] = True
-        either[out[1:]] = True
+        either[into] = True
+        either[out] = True
         unused = (radius**2 - change.square().sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0)
         inside = change.square() * either
         length = (inside.sum(dim=(2, 3), keepdim=True) + unused / change.shape[1]).sqrt()
-        old = change[:, into[0], into[1], into[2]]
+        old = change[:, :, *into]
         own = old.square().sum(dim=(2, 3), keepdim=True).sqrt()
         mixed = fresh + old / own.clamp_min(1e-10)
         unit = mixed / mixed.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-10)
-        change[:, out[0], out[1], out[2]] = 0
-        change[:, into[0], into[1], into[2]] = unit * length
+        change[:, :, *out] = 0
+        change[:, :, *into] = unit * length
+
+
+def halvings(query: int, queries: int) -> int:
+    """Return how often the squares' area has been halved at a query of a budget."""
+    return sum(query * 10_000 > limit * queries for limit in HALVINGS)
 
 
 def _bump(side: int, generator: torch.Generator) -> Tensor:
@@ -190,14 +160,10 @@ def _mound(height: int, width: int) -> Tensor:
     return sums[(reach + 1).clamp_min(0)]
 
 
-def _corner(height: int, width: int, side: int, generator: torch.Generator) -> tuple[int, int]:
-    top = int(torch.randint(0, height - side + 1, (), generator=generator))
-    return top, int(torch.randint(0, width - side + 1, (), generator=generator))
-
-
-def _window(corner: tuple[int, int], side: int) -> tuple[slice, slice, slice]:
-    top, left = corner
-    return slice(None), slice(top, top + side), slice(left, left + side)
+def _window(shape: torch.Size, side: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Return the rows and columns of a square at a place drawn, of images of a shape (..., H, W)."""
+    top, left = (int(torch.randint(0, size - side + 1, (), generator=generator)) for size in shape[-2:])
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple, get_args
@@ -200,19 +201,15 @@ class ThreatModel:
 
     def violation(self, images: Tensor, clean: Tensor) -> str | None:
         """Return why some of images (B, C, H, W) are not admissible, None if all are."""
-        size, similarity = self.size(measure(images, clean)), None
-        if self.ssim_floor is not None:
-            similarity = float(ssim(images, clean).min())
+        size = self.size(measure(images, clean))
         if not (bool((images >= 0).all()) and bool((images <= 1).all())):
             return "pixels outside [0, 1]"
         if not bool((size <= self.epsilon + SLACK).all()):
             return f"size {float(size.max()):g} in norm {self.norm}, radius {self.epsilon:g}"
-        if (
-            similarity is not None
-            and self.ssim_floor is not None
-            and not similarity >= self.ssim_floor - SLACK
-        ):
-            return f"SSIM {similarity:g}, floor {self.ssim_floor:g}"
+        if self.ssim_floor is not None:
+            similarity = float(ssim(images, clean).min())
+            if not similarity >= self.ssim_floor - SLACK:
+                return f"SSIM {similarity:g}, floor {self.ssim_floor:g}"
         if self.pixels == "8bit" and not on_levels(images):
             return "pixels that 8 bits do not hold"
         return None
@@ -232,23 +229,12 @@ class ThreatModel:
         """Return the steepest ascent direction of unit size, (B, C, H, W); 0 where the gradient is 0."""
         if self.norm == "inf":
             return gradient.sign()
-        # Divide by the largest entry first: the square of a tiny gradient is 0 in float32.
-        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
-        scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
-        length = scaled.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        unit: Tensor = scaled / torch.where(length > 0, length, torch.ones_like(length))
+        unit = unit_length(gradient, lambda rows: rows.norm(dim=1))
         return unit * math.sqrt(gradient[0].numel()) if self.norm == "rmse" else unit
 
     def random_start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a point of the threat model around one clean image (C, H, W): `ball_change`, projected."""
-        return self._moved(clean, self.ball_change(clean.shape, generator))
-
-    def random_noise(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw noise of full size around one clean image (C, H, W): `sphere_change`, projected."""
-        return self._moved(clean, self.sphere_change(clean.shape, generator))
-
-    def _moved(self, clean: Tensor, change: Tensor) -> Tensor:
-        moved = clean + change.to(clean)
+        moved = clean + self.ball_change(clean.shape, generator).to(clean)
         return self.project(moved.unsqueeze(0), clean.unsqueeze(0)).squeeze(0)
 
     def ball_change(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -280,6 +266,16 @@ class ThreatModel:
             return delta.sign() * self.epsilon
         change: Tensor = delta / delta.norm() * self._radius(shape.numel())
         return change
+
+
+def unit_length(gradient: Tensor, length_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return gradients (B, C, H, W) of length 1 by a norm of rows (B, n); 0 where the gradient is 0."""
+    # Divide by the largest entry first: squares and sums of tiny entries are 0 in float32.
+    largest = gradient.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
+    scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+    length = length_of(scaled.flatten(1)).view(-1, 1, 1, 1)
+    unit: Tensor = scaled / torch.where(length > 0, length, torch.ones_like(length))
+    return unit
 
 
 def to_8_bits(images: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.attack_cases import BOTH, CASES, EPSILON, PER_IMAGE, Counting, Wavy, by_key, same, targets
 from iqa_attacks import BadAttackOption, Ensemble, ThreatModel, create_attack, measure
-from iqa_attacks.square import L2Moves, halvings
+from iqa_attacks.square import Square, halvings
 from iqa_models import create_model
 
 
@@ -50,7 +50,7 @@ def test_in_norm_2_it_goes_most_of_the_way_on_a_linear_model(norm, box):
 def test_a_move_in_norm_2_keeps_the_length_of_the_change():
     """Away from the box every version has length eps, and one query changes two windows only."""
     clean = torch.full((2, 3, 20, 30), 0.5, dtype=torch.float64)
-    moves = L2Moves(ThreatModel("2", 1.0), 1000, 0.1)
+    moves = Square(threat=ThreatModel("2", 1.0), objectives=("raise",), queries=1000)
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
     at = moves.start(clean, generators).unsqueeze(0)
     for query in range(1, 30):

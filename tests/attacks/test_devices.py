@@ -6,7 +6,7 @@ from torch import Tensor
 
 from helpers.accelerator import Accelerator, away, home
 from iqa_attacks import ThreatModel, create_attack
-from iqa_attacks.square import InfMoves, L2Moves
+from iqa_attacks.square import Square
 from iqa_models import QualityModel, create_model
 
 EPSILON = {"inf": 4 / 255, "2": 0.5, "rmse": 2 / 255}
@@ -76,8 +76,8 @@ def test_an_attack_finds_the_same_on_an_accelerator(kind, norm):
 @pytest.mark.parametrize("norm", EPSILON)
 def test_squares_are_proposed_on_the_device_of_the_images(norm):
     """Start and proposals of every kind of move, from generators that are on the CPU everywhere."""
-    kind = InfMoves if norm == "inf" else L2Moves
-    moves = kind(ThreatModel(norm, EPSILON[norm]), 100, 0.3)
+    threat = ThreatModel(norm, EPSILON[norm])
+    moves = Square(threat=threat, objectives=("raise",), queries=100, first_area=0.3)
     clean = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(0))
 
     def proposed(images):

@@ -139,7 +139,7 @@ def test_a_radius_per_pixel_is_the_2_norm_times_the_root_of_the_size():
         whole = ThreatModel("2", root / 255)
         assert torch.equal(per_pixel.project(images, clean), whole.project(images, clean))
         assert torch.allclose(per_pixel.direction(images), whole.direction(images) * root, atol=1e-12)
-        noise = per_pixel.random_noise(clean[0] * 0 + 0.5, torch.Generator().manual_seed(1)) - 0.5
+        noise = per_pixel.sphere_change(clean.shape[1:], torch.Generator().manual_seed(1))
         assert float(noise.square().mean().sqrt()) == pytest.approx(1 / 255)
         start = per_pixel.random_start(clean[0], torch.Generator().manual_seed(1)).unsqueeze(0)
         assert per_pixel.violation(start, clean[:1]) is None

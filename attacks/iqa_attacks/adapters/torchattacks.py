@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iqa_attacks.adapters.torchattacks_options import check_option, check_resizing, check_step
+from iqa_attacks.adapters.torchattacks_options import check_option
 from iqa_attacks.attack import Attack, Effort
 from iqa_attacks.catalogue import register_attack
 from iqa_attacks.errors import AttackError, AttackFailed, BadAttackOption, UnknownAttack, naming
@@ -112,9 +112,10 @@ class TorchAttack(Attack):
                 )
             check_option(self.attack, name, value, known[name])
         if "alpha" in known:
-            own = "alpha" not in self.options
-            where = f"torchattacks.{self.attack}: {'the default ' if own else ''}alpha"
-            check_step(where, self._chosen()["alpha"], self.threat, repeated="steps" in known)
+            alpha = self._chosen()["alpha"]
+            if "steps" in known:  # a single step may go beyond the ball, as FFGSM's does
+                own = "the default " if "alpha" not in self.options else ""
+                self.threat.check_step(f"torchattacks.{self.attack}: {own}alpha", alpha)
 
     def _settings(self) -> dict[str, Any]:
         """Return the options the library's attack takes, with their defaults."""
@@ -166,8 +167,12 @@ class TorchAttack(Attack):
         logits = TwoLogits(model, up=up)
         radius = {_RADIUS.get(self.attack, "eps"): self.threat.epsilon}
         chosen = self._chosen()
-        if "resize_rate" in chosen:
-            check_resizing(self.attack, chosen["resize_rate"], image.shape[-1])
+        rate, width = chosen.get("resize_rate"), image.shape[-1]
+        if rate is not None and int(width * rate) in (0, width):
+            raise BadAttackOption(
+                f"torchattacks.{self.attack}: resize_rate {rate:g} leaves an image {width} pixels wide no "
+                "other size"
+            )
         attack = _library(self.attack)(logits, **radius, **chosen)
         label = torch.tensor([0 if up else 1], device=image.device)
         clean = image.unsqueeze(0)

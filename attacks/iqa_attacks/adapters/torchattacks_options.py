@@ -10,7 +10,6 @@ import math
 from typing import Any, NamedTuple
 
 from iqa_attacks.errors import BadAttackOption
-from iqa_attacks.threat_model import ThreatModel, parse_epsilon
 
 _COUNTS = ("steps", "num_iter_set", "eot_iter", "m", "N", "len_kernel")
 _WORDS = {"kernel_name": ("gaussian", "linear", "uniform")}
@@ -44,23 +43,7 @@ _RANGES = {
 }
 
 
-def check_step(where: str, step: float, threat: ThreatModel, *, repeated: bool) -> None:
-    """Refuse a step that overshoots the ball, the library's default (for 8/255) included.
-
-    Args:
-        where: what the message calls it.
-        step: its length.
-        threat: the ball.
-        repeated: whether the attack takes several; a single one may go beyond, as FFGSM's does.
-
-    Raises:
-        BadAttackOption: the step is refused.
-    """
-    if repeated or not step > 0:
-        threat.check_step(where, step)
-
-
-def check_option(attack: str, name: str, value: object, default: object) -> None:
+def check_option(attack: str, name: str, value: Any, default: object) -> None:
     """Refuse a value that is not of the type of the library's default, or that takes the attack's effect.
 
     Args:
@@ -73,20 +56,20 @@ def check_option(attack: str, name: str, value: object, default: object) -> None
         BadAttackOption: the value is refused, with what would be right.
     """
     where = f"torchattacks.{attack}: {name}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    words = _WORDS.get(name, (default,))
     if name == "alpha":
-        _length(where, value)
+        fits, wanted = number or isinstance(value, str), "a number or a fraction such as '1/255'"
     elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise BadAttackOption(f"{where} is true or false, not {value!r}")
+        fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int) and name != "nsig":  # a width in standard deviations
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BadAttackOption(f"{where} is a whole number, not {value!r}")
+        fits, wanted = number and isinstance(value, int), "a whole number"
     elif isinstance(default, int | float):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise BadAttackOption(f"{where} is a finite number, not {value!r}")
-    elif value not in _WORDS.get(name, (default,)):
-        known = ", ".join(repr(word) for word in _WORDS.get(name, (default,)))
-        raise BadAttackOption(f"{where} is one of {known}, not {value!r}")
+        fits, wanted = number and math.isfinite(value), "a finite number"
+    else:
+        fits, wanted = value in words, f"one of {', '.join(map(repr, words))}"
+    if not fits:
+        raise BadAttackOption(f"{where} is {wanted}, not {value!r}")
     _check_range(where, name, value)
 
 
@@ -99,21 +82,3 @@ def _check_range(where: str, name: str, value: Any) -> None:
         raise BadAttackOption(f"{where}: the kernel needs a middle; give an odd number, not {value}")
     if name == "resize_rate" and value == 1:
         raise BadAttackOption(f"{where}: at 1 there is no size to draw from; give less, such as 0.9, or more")
-
-
-def check_resizing(attack: str, rate: float, width: int) -> None:
-    """Refuse a resize rate that leaves an image of some width no size to be drawn.
-
-    Raises:
-        BadAttackOption: the width times the rate, rounded down, is 0 or the width itself.
-    """
-    if int(width * rate) in (0, width):
-        raise BadAttackOption(
-            f"torchattacks.{attack}: resize_rate {rate:g} leaves an image {width} pixels wide no other size"
-        )
-
-
-def _length(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise BadAttackOption(f"{where} is a number or a fraction such as '1/255', not {value!r}")
-    return parse_epsilon(value)

@@ -84,7 +84,7 @@ class Kept:
         state = offered.state.gather(1, restart.unsqueeze(1)).squeeze(1)
         better = (loss > self.loss) | ((loss == self.loss) & (restart < self.moment[self.best, 0]))
         if not self.schedule.keep_best:
-            better[: -len(ENDS)] = step in self.schedule.report_steps
+            better[: -len(ENDS)] = step in (*self.schedule.report_steps, self.schedule.steps)
         self.loss = torch.where(better, loss, self.loss)
         going_back = offered.state[: len(best)]
         new = torch.from_numpy(np.unique(torch.cat([state[better], going_back[best]]).numpy()))

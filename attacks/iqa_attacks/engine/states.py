@@ -19,8 +19,8 @@ from torch import Tensor
 from iqa_attacks.engine.parcel import upload
 from iqa_attacks.engine.updates import Now, Update
 from iqa_attacks.errors import naming
-from iqa_attacks.gradients import Asked, Coming, Facts, ask, ask_drawn, judged
-from iqa_attacks.results import Targets
+from iqa_attacks.gradients import Coming, Facts, ask_mean, judged
+from iqa_attacks.results import Targets, by_size
 from iqa_attacks.seeding import draw_seeds, start_generator
 from iqa_attacks.threat_model import ThreatModel
 from iqa_models import QualityModel
@@ -34,17 +34,17 @@ class Schedule:
     update: Update
     steps: int
     step_size: float
-    restarts: int
-    start: Literal["clean", "ball", "sphere"]
-    """Start at the clean image, at a random point of the ball, or at one of full size."""
-    keep_best: bool
-    """Keep the best iterate, the final one included; False keeps the last one."""
-    report_steps: tuple[int, ...]
-    """Prefixes to report, ascending, the last one being `steps`."""
     batch: int
     """Consecutive images that form one batch of a batch-level objective."""
     seed: int
-    draws: int | None
+    restarts: int = 1
+    start: Literal["clean", "ball", "sphere"] = "ball"
+    """Start at the clean image, at a random point of the ball, or at one of full size."""
+    keep_best: bool = True
+    """Keep the best iterate, the final one included; False keeps the last one."""
+    report_steps: tuple[int, ...] = ()
+    """Prefixes to report besides the whole run."""
+    draws: int | None = None
     """Draws of a stochastic model averaged at every point; None evaluates once."""
     falling: bool = False
     """Whether the step falls linearly over the run, to 0 beyond its last step."""
@@ -63,7 +63,7 @@ class Ground:
     """The clean images of a run on their device, those of one size in one stack."""
 
     def __init__(self, targets: Targets) -> None:
-        groups = targets.by_size()
+        groups = by_size(targets.images)
         self.members = [torch.tensor(members) for members in groups]
         """(n_g,) long each: the images of one size."""
         self.clean = [_stacked([targets.images[i] for i in members]) for members in groups]
@@ -215,38 +215,26 @@ def ask_states(
         chunk: images in one pass.
         gradient: whether slopes are wanted.
     """
-    ids = [targets.ids[i] for i in states.image.tolist()]
+    names = [targets.ids[i] for i in states.image.tolist()]
+    restarts, step = moment
     numbers, slopes = [], []
     for stack in states.stacks:
-        with naming([ids[s] for s in stack.states.tolist()]):
-            asked = _asked(model, states, stack, ids, schedule, moment, chunk=chunk, gradient=gradient)
+        ids = [names[s] for s in stack.states.tolist()]
+        seeds = None
+        if schedule.draws is not None:
+            moments = [(restarts[row], step) for row in states.restart[stack.states].tolist()]
+            seeds = [
+                draw_seeds(schedule.seed, *each, schedule.draws) for each in zip(ids, moments, strict=True)
+            ]
+        with naming(ids):
+            asked = ask_mean(model, stack.shown, seeds, chunk=chunk, gradient=gradient)
         numbers.append(asked.numbers)
         if asked.gradients is not None:
             slopes.append(schedule.update.slope(asked.gradients, schedule.threat))
     order = torch.cat([stack.states for stack in states.stacks])
-    names = [ids[s] for s in order.tolist()]
-    return Asking(model, names, order, Coming(numbers), slopes, schedule.draws or 1)
-
-
-def _asked(
-    model: QualityModel,
-    states: States,
-    stack: Stack,
-    ids: Sequence[str],
-    schedule: Schedule,
-    moment: tuple[range, int],
-    *,
-    chunk: int,
-    gradient: bool,
-) -> Asked:
-    if schedule.draws is None:
-        return ask(model, stack.shown, chunk=chunk, gradient=gradient)
-    restarts, step = moment
-    seeds = [
-        draw_seeds(schedule.seed, ids[s], (restarts[row], step), schedule.draws)
-        for s, row in zip(stack.states.tolist(), states.restart[stack.states].tolist(), strict=True)
-    ]
-    return ask_drawn(model, stack.shown, seeds, chunk=chunk, gradient=gradient)
+    return Asking(
+        model, [names[s] for s in order.tolist()], order, Coming(numbers), slopes, schedule.draws or 1
+    )
 
 
 class Journey(NamedTuple):

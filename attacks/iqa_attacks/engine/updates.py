@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from iqa_attacks.threat_model import ThreatModel
+from iqa_attacks.threat_model import ThreatModel, unit_length
 
 
 class Point(NamedTuple):
@@ -118,12 +118,7 @@ class Momentum(Update):
 
     def slope(self, gradient: Tensor, threat: ThreatModel) -> Tensor:
         """Return the gradient divided by its L1 norm, 0 where it is 0."""
-        # Divide by the largest entry first: the sum of tiny entries may be 0 in float32.
-        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
-        scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
-        length = scaled.abs().flatten(1).sum(dim=1).view(-1, 1, 1, 1)
-        unit: Tensor = scaled / torch.where(length > 0, length, torch.ones_like(length))
-        return unit
+        return unit_length(gradient, lambda rows: rows.abs().sum(dim=1))
 
     def start(self, pixels: Tensor) -> Tensor:
         """Return zeros: nothing is accumulated yet."""
