@@ -322,9 +322,8 @@ def test_a_picture_of_another_score_says_so(smoke, tmp_path, cache):
     for cell in (c for c in work.cells if c.attack is not None):
         result = craft(cell, models[cell.label], work.images, Runtime())
         clean = [to_tensor(work.images.read(cell.first + f.image), "cpu") for f in result.found]
-        kept = [
-            f._replace(example=f.example._replace(pixels=x)) for f, x in zip(result.found, clean, strict=True)
-        ]
+        pairs = zip(result.found, clean, strict=True)
+        kept = [f._replace(example=f.example._replace(pixels=x)) for f, x in pairs]
         store.write_examples(cell.key, encode(result._replace(found=kept), cell, work.images))
     swapped = worst_images(store, run, entrants, images, 1)
     assert [t.other_score for t in swapped] == pytest.approx([t.before for t in found], abs=1e-6)
