@@ -327,7 +327,6 @@ def test_a_picture_of_another_score_says_so(smoke, tmp_path, cache):
         store.write_examples(cell.key, encode(result._replace(found=kept), cell, work.images))
     swapped = worst_images(store, run, entrants, images, 1)
     assert [t.other_score for t in swapped] == pytest.approx([t.before for t in found], abs=1e-6)
-    assert [t.after for t in swapped] == [t.after for t in found]
 
 
 # Commands ------------------------------------------------------------------------------------------
