@@ -20,7 +20,7 @@ from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.entrants.naming import Model, as_entrants, notes_on, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.model_checks import blocked_by
-from iqa_harness.machine.devices import use_devices
+from iqa_harness.machine.devices import own_threads, use_devices
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.terminal import Meter
@@ -125,8 +125,10 @@ class Planned:
             manifest, tables = aggregated(self.store, manifest.run)
             return Run(self.store, manifest, tables, (), self.data, frozenset(keys))
 
+    @own_threads
     def run(self, *, progress: bool = True) -> Run:
         """Compute what is to do and aggregate; see `attack`."""
+        use_devices(self.runtime.devices, self.runtime.threads, exact=True)
         tell = teller(progress)
         replaced = replaced_models(self.store, self.config.name, self.work) if self.config.replace else ()
         for label in replaced:
@@ -203,6 +205,7 @@ class AttackOptions(RuntimeOptions, total=False):
     """Devices, sizes and workers as one record, instead of each by itself."""
 
 
+@own_threads
 def plan(
     suite: str | Path | Suite | LoadedSuite,
     models: Model | Mapping[str, Any] | Iterable[Model],
@@ -253,6 +256,7 @@ def plan(
     return Planned(work, tuple(entrants), config, results, runtime, missing, todo, executor, source)
 
 
+@own_threads
 def attack(
     suite: str | Path | Suite | LoadedSuite,
     models: Model | Mapping[str, Any] | Iterable[Model],

@@ -22,6 +22,7 @@ from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.certificates import Certified, Judged, certify_set
 from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_image
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
 from iqa_harness.reporting.runs import CERTIFICATES, computed_run
@@ -62,6 +63,7 @@ class Certificates:
         return "".join(html_table(view) for view in self.views)
 
 
+@own_threads
 def certify(
     models: Model | Mapping[str, Any] | Iterable[Model],
     data: Data = "demo",
@@ -129,6 +131,7 @@ def certify(
     return Certificates(tuple(rows), _frame(made), (certificates_table(rows),))
 
 
+@own_threads
 def certify_run(
     run: str,
     *,

@@ -18,7 +18,7 @@ from iqa_harness.data import open_data
 from iqa_harness.entrants.entrant import Entrant, described
 from iqa_harness.entrants.naming import as_entrants
 from iqa_harness.errors import RunError
-from iqa_harness.machine.devices import device_name, usable_cores, use_devices
+from iqa_harness.machine.devices import device_name, own_threads, usable_cores, use_devices
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import Tuning
@@ -67,6 +67,7 @@ class Demo:
         return self.run._repr_html_()
 
 
+@own_threads
 def demo(
     *,
     full: bool = False,

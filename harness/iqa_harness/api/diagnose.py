@@ -13,6 +13,7 @@ from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.places import require_file
 from iqa_harness.reporting import insights
 from iqa_models import SRMQuality
@@ -60,6 +61,7 @@ class Diagnosis:
         return str(self.table.to_html(index=False))
 
 
+@own_threads
 def diagnose(
     model: Model,
     *,

@@ -16,6 +16,7 @@ from iqa_harness.evaluation.evaluate import Scoring, add_to_store, count_images,
 from iqa_harness.evaluation.evaluate import evaluate as run_evaluation
 from iqa_harness.evaluation.store import EvaluationStore
 from iqa_harness.evaluation.table import evaluation_view
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import progress_bar
 from iqa_reports import TableView, html_table, table_text
@@ -57,6 +58,7 @@ class Evaluation:
         return html_table(self.view)
 
 
+@own_threads
 def evaluate(
     models: Model | Sequence[Model],
     data: Data | Sequence[Data],

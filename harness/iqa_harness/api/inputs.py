@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from iqa_harness.cells.selection import recorded_data
 from iqa_harness.data.catalogue import Data, open_data
@@ -22,7 +19,7 @@ from iqa_harness.verification.run import require_entrants
 from iqa_results import ModelRecord, RunManifest
 
 __all__ = [
-    "Data", "Model", "computing_as", "entrants_of", "entrants_of_run", "images_of_run", "run_plugins",
+    "Data", "Model", "compute_as", "entrants_of", "entrants_of_run", "images_of_run", "run_plugins",
     "set_up",
 ]  # fmt: skip
 
@@ -135,17 +132,11 @@ def images_of_run(
     return found
 
 
-@contextmanager
-def computing_as(manifest: RunManifest, device: str = "cpu", threads: int | None = None) -> Iterator[None]:
-    """Compute with so many threads, or those of most of a run's cells; afterwards with those of before."""
+def compute_as(manifest: RunManifest, device: str = "cpu", threads: int | None = None) -> None:
+    """Set so many threads, or those of most of a run's cells, and make sure the device is there."""
     cells: Counter[int] = Counter()
     for worker in manifest.workers:
         cells[worker.threads] += worker.cells
     if threads is None and cells:
         threads = min(cells.most_common(1)[0][0], usable_cores())
-    before = torch.get_num_threads()
     use_devices([device], threads, exact=True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import Flag
 from iqa_harness.evidence.judgement import plant_flag
 from iqa_harness.evidence.model_checks import blocked_by
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.power import PLANTED, find_plants, keep_plants, wanted
 from iqa_harness.tables.power import plants_of, power_rows
@@ -66,6 +67,7 @@ class PowerTest:
         return str(self.table.to_html(index=False))
 
 
+@own_threads
 def power(
     run: str | None = None,
     *,

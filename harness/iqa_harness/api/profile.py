@@ -14,6 +14,7 @@ import torch
 from iqa_harness.api.inputs import Model, entrants_of, set_up
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.evaluate import in_use
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.places import require_file
 from iqa_models import QualityModel, SRMQuality
 from iqa_models import profile as costs
@@ -68,6 +69,7 @@ class Profile:
         return str(self.table.to_html(index=False))
 
 
+@own_threads
 def profile(
     model: Model,
     *,

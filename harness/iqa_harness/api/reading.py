@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from iqa_harness.api.inputs import computing_as, entrants_of_run, images_of_run
+from iqa_harness.api.inputs import compute_as, entrants_of_run, images_of_run
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.places import require_folder
 from iqa_harness.reporting.inputs import read_inputs
 from iqa_harness.reporting.results import results_of
@@ -40,6 +41,7 @@ def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTab
     return manifest, tables
 
 
+@own_threads
 def gather(
     store: ResultStore,
     runs: Sequence[StoredRun],
@@ -58,8 +60,8 @@ def gather(
         for place, run in enumerate(stored):
             entrants = entrants_of_run(run.manifest, plugged=plugged)
             data = images_of_run(run.manifest, None, cache)
-            with computing_as(run.manifest):  # or another path's picture may stand beside the stored score
-                worst = worst_images(store, run, entrants, data, images)
+            compute_as(run.manifest)  # or another path's picture may stand beside the stored score
+            worst = worst_images(store, run, entrants, data, images)
             stored[place] = dataclasses.replace(run, triptychs=worst)
     if inputs or len(stored) > 1:
         frames["results"] = results_of(stored, frames.get("results", ()), frames.get("costs", ()))

@@ -19,6 +19,7 @@ from iqa_harness.data.files.decoding import FORMATS, decode
 from iqa_harness.entrants.foreign import IMAGES, is_unfinished, measured
 from iqa_harness.errors import DataError, HarnessError
 from iqa_harness.evaluation.evaluate import Pixels, Scoring, in_use, refuse_unusable, score_images
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.terminal import progress_bar
 from iqa_models import QualityModel
 
@@ -67,6 +68,7 @@ class Scores:
         return f"<p>{html.escape(self.scale)}</p>{self.table.to_html(index=False)}"
 
 
+@own_threads
 def score(
     model: Model,
     images: Image | Sequence[Image],

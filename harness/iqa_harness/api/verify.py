@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iqa_harness.api.inputs import computing_as, entrants_of_run, images_of_run
+from iqa_harness.api.inputs import compute_as, entrants_of_run, images_of_run
 from iqa_harness.api.opening import STORE, opened
 from iqa_harness.api.reading import teller
 from iqa_harness.cells.selection import recorded_suite
 from iqa_harness.entrants.naming import Model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.flags import FLAGS, Flag, verdict_of
+from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.verification.finding import Finding, cell_name
@@ -94,6 +94,7 @@ class Verification:
         }  # fmt: skip
 
 
+@own_threads
 def verify(
     run: str,
     *,
@@ -144,11 +145,12 @@ def verify(
         images = images_of_run(manifest, data, cache, same=False)
     tell = teller(progress)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    with computing_as(manifest, device, threads) if sample else nullcontext():
-        found = verify_run(
-            results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
-            on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
-        )  # fmt: skip
+    if sample:
+        compute_as(manifest, device, threads)
+    found = verify_run(
+        results, manifest, entrants, images, sample=sample, seed=seed, runtime=Runtime(device=device),
+        on_cell=lambda cell: tell(f"again: {cell_name(cell)}"),
+    )  # fmt: skip
     if suite is not None:
         other = not_as_shipped(recorded_suite(manifest), load_suite(str(suite)).suite)
         found.findings[:0] = other

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from iqa_harness.errors import RunError
+
+_P, _T = ParamSpec("_P"), TypeVar("_T")
 
 _NO_MEMORY = (
     "can't allocate memory",  # a CPU
@@ -83,6 +86,20 @@ def same_kernels(device: torch.device | str) -> Iterator[None]:
     finally:
         torch.set_deterministic_debug_mode(mode)
         cudnn.deterministic, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
+
+
+def own_threads(verb: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a function set the number of threads for itself alone: behind it the caller's own is back."""
+
+    @functools.wraps(verb)
+    def alone(*arguments: _P.args, **options: _P.kwargs) -> _T:
+        before = torch.get_num_threads()
+        try:
+            return verb(*arguments, **options)
+        finally:
+            torch.set_num_threads(before)
+
+    return alone
 
 
 def use_devices(devices: Iterable[str], threads: int | None, *, exact: bool = False) -> None:
