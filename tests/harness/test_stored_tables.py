@@ -103,7 +103,15 @@ def test_who_loads_or_draws_a_run_decides_alike(drawn, tmp_path, change):
     for name in RUN_TABLES:
         assert getattr(again.tables, name).to_pylist() == getattr(expected, name).to_pylist()
     assert (Demo(again, ()).page == page) == (change is other_code)  # then they come out as they were
-    again.report(formats=["html"])
+
+
+def test_a_page_drawn_anew_is_taken_for_the_run_s(drawn, tmp_path):
+    """It is of the tables there are now, whatever the former one was drawn from."""
+    store = ResultStore(shutil.copytree(drawn.root, tmp_path / "store"))
+    cell_lost(store)
+    again = iqa.load_run("r", store)
+    assert Demo(again, ()).page is None
+    page = again.report(formats=["html"]).page
     assert Demo(again, ()).page == page
 
 
