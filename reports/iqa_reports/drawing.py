@@ -71,6 +71,7 @@ _STYLE = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it would come to lie, without looking for ticks above at every step
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,

@@ -408,7 +408,7 @@ def test_a_table_of_other_cells_is_marked(cli, smoke, tmp_path):
     last = manifest.cells[-1].key
     rows = store.read_cell(last).to_pylist()
     store.delete_cell(last)
-    assert cli("report", "first", "--store", str(store.root), "--format", "markdown")[0] == 0
+    assert cli("report", "first", "--store", str(store.root), "--format", "csv")[0] == 0
     assert OTHER_CELLS not in " ".join(read_run(FoundRun(store, "first")).manifest.notes)
     store.write_cell(last, rows)
     assert OTHER_CELLS in read_run(FoundRun(store, "first")).manifest.notes[0]
@@ -416,7 +416,7 @@ def test_a_table_of_other_cells_is_marked(cli, smoke, tmp_path):
     assert code == 0
     assert OTHER_CELLS in " ".join(out.split())
     assert f"report first --store {store.root}" in (tmp_path / "board" / "leaderboard.md").read_text()
-    assert cli("report", "first", "--store", str(store.root), "--format", "markdown")[0] == 0
+    assert cli("report", "first", "--store", str(store.root), "--format", "csv")[0] == 0
     assert read_run(FoundRun(store, "first")).manifest.notes == manifest.notes
     store.delete_cell(last)  # lost after the table was made
     assert OTHER_CELLS in read_run(FoundRun(store, "first")).manifest.notes[0]
@@ -484,7 +484,7 @@ def test_a_report_elsewhere_needs_no_store_to_write_to(smoke, tmp_path):
 
     there = tmp_path / "there"
     shutil.copytree(smoke.root, there)
-    made = iqa.report("first", store=there, out=tmp_path / "one", formats=["markdown"])
+    made = iqa.report("first", store=there, out=tmp_path / "one", formats=["latex"])
     for name in RUN_TABLES:
         there.joinpath("runs", "first", f"{name}.parquet").unlink()
     cells = sorted(there.rglob("*"))
@@ -492,7 +492,7 @@ def test_a_report_elsewhere_needs_no_store_to_write_to(smoke, tmp_path):
         folder.chmod(0o555)
     if os.access(there, os.W_OK):
         pytest.skip("may write wherever it likes")
-    other = iqa.report("first", store=there, out=tmp_path / "two", formats=["markdown"])
+    other = iqa.report("first", store=there, out=tmp_path / "two", formats=["latex"])
     with pytest.raises(RunError, match=r"--store .* cannot be written"):
         iqa.report("first", store=there, formats=["markdown"])
     assert sorted(there.rglob("*")) == cells

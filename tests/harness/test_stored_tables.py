@@ -20,11 +20,21 @@ def tabled(tmp_path_factory, images):
     return made(folder, SMALL, images, [("m", "linear", {"seed": 10})])[0]
 
 
+@pytest.fixture(scope="module")
+def drawn(tabled, tmp_path_factory):
+    """The same with the run's page; to be copied."""
+    store = ResultStore(shutil.copytree(tabled.root, tmp_path_factory.mktemp("drawn") / "store"))
+    run = iqa.load_run("r", store)
+    demo = Demo(run, ())
+    assert demo.page is None  # never drawn
+    assert run.report(formats=["html"]).page == demo.page
+    return store
+
+
 @pytest.fixture
 def store(tabled, tmp_path):
-    """That store, as the test's own."""
-    shutil.copytree(tabled.root, tmp_path, dirs_exist_ok=True)
-    return ResultStore(tmp_path)
+    """The store without a page, as the test's own."""
+    return ResultStore(shutil.copytree(tabled.root, tmp_path / "store"))
 
 
 def times(store):
@@ -81,13 +91,11 @@ def test_a_change_makes_them_anew(store, change):
 
 
 @pytest.mark.parametrize("change", [cell_lost, other_radius, other_code])
-def test_who_loads_or_draws_a_run_decides_alike(store, change):
+def test_who_loads_or_draws_a_run_decides_alike(drawn, tmp_path, change):
     """A loaded run has the tables that would be made now; a page of others is not taken for the run's."""
-    run = iqa.load_run("r", store)
-    demo = Demo(run, ())
-    assert demo.page is None  # never drawn
-    page = run.report(formats=["html"]).page
-    assert demo.page == page
+    store = ResultStore(shutil.copytree(drawn.root, tmp_path / "store"))
+    page = Demo(iqa.load_run("r", store), ()).page
+    assert page == store.root / "runs" / "r" / "report" / "index.html"
     change(store)
     page.touch()  # the newest file there is, whatever it was drawn from
     again = iqa.load_run("r", store)
@@ -95,7 +103,15 @@ def test_who_loads_or_draws_a_run_decides_alike(store, change):
     for name in RUN_TABLES:
         assert getattr(again.tables, name).to_pylist() == getattr(expected, name).to_pylist()
     assert (Demo(again, ()).page == page) == (change is other_code)  # then they come out as they were
-    again.report(formats=["html"])
+
+
+def test_a_page_drawn_anew_is_taken_for_the_run_s(drawn, tmp_path):
+    """It is of the tables there are now, whatever the former one was drawn from."""
+    store = ResultStore(shutil.copytree(drawn.root, tmp_path / "store"))
+    cell_lost(store)
+    again = iqa.load_run("r", store)
+    assert Demo(again, ()).page is None
+    page = again.report(formats=["html"]).page
     assert Demo(again, ()).page == page
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -17,9 +17,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from helpers.page import Page
 from helpers.views import sweep, view_run
 from iqa_reports import (
     FORMATS,
+    Report,
     ReportsError,
     TableView,
     csv_table,
@@ -72,38 +74,11 @@ def without_images(run: Any) -> Any:
     return run._replace(intervals=run.intervals.slice(0, 0))
 
 
-class Page(HTMLParser):
-    """What a browser would find in a page."""
-
-    VOID = ("meta", "br", "hr", "img", "input", "link")
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open[-1:] not in (["style"], ["script"]):
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Attributes of every element of a kind."""
-        return [attributes for name, attributes in self.tags if name == tag]
+def only(report: Report, kind: str) -> Report:
+    """The report with figures of one kind."""
+    (section,) = report.sections
+    figures = tuple(d for d in section.figures if d.kind == kind)
+    return dataclasses.replace(report, sections=(dataclasses.replace(section, figures=figures),))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +94,7 @@ def awkward(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
     """A run of two models with such names, the folder of its report and the files in it, only to be read."""
     folder = tmp_path_factory.mktemp("awkward")
     run = make_run(weak=NASTY, strong=RINGING)
+    run = run._replace(intervals=run.intervals.slice(40))  # of one model
     return run, folder, render_report(run.report(), folder, DRAWN_ONCE)
 
 
@@ -336,8 +312,12 @@ def test_names_are_text_in_the_page(awkward: tuple[Any, Path, list[Path]]) -> No
 
 def test_two_renders_are_equal_to_the_byte(run: Any, written: Path, tmp_path: Path) -> None:
     """The same run gives the same files, whatever the user's matplotlib settings are."""
+    report = run.report()
+    drawn = next(d for d in report.all_figures() if d.kind == "scatter")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
-        files = render_report(run.report(), tmp_path)
+        files = render_report(report, tmp_path, DRAWN_ONCE)
+        png = save_figure(drawn.figure, "png")
+    assert png == (written / "figures" / f"{drawn.name}.png").read_bytes()
     assert [path.name for path in files[:3]] == ["index.html", "report.md", "report.tex"]
     for path in files:
         assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
@@ -369,15 +349,15 @@ def test_only_the_formats_asked_for_are_written(run: Any, tmp_path: Path) -> Non
     """A format that was not asked for leaves no file; Markdown brings the figures it shows."""
     render_report(run.report(figures=False), tmp_path, ["csv"])
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".csv", ".json"}
-    render_report(without_images(run).report(), tmp_path, ["markdown"])
+    render_report(only(without_images(run).report(), "fall"), tmp_path, ["markdown"])
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".md", ".svg", ".json"}
 
 
 def test_a_later_report_removes_its_own_files_alone(make_run: Make, tmp_path: Path) -> None:
     """Figures of a model that is gone go away; a file somebody else put there stays."""
-    render_report(without_images(make_run()).report(), tmp_path, ["svg"])
+    render_report(only(make_run().report(), "steps"), tmp_path, ["svg"])
     (tmp_path / "figures" / "mine.svg").write_text("mine")
-    render_report(without_images(make_run(weak="other")).report(), tmp_path, ["svg"])
+    render_report(only(make_run(weak="other").report(), "steps"), tmp_path, ["svg"])
     names = {p.name for p in (tmp_path / "figures").iterdir()}
     assert "mine.svg" in names
     assert "steps-02-other.svg" in names
@@ -398,7 +378,7 @@ def test_a_failed_render_leaves_the_old_page(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        render_report(without_images(run).report(), tmp_path, DRAWN_ONCE)
+        render_report(only(run.report(), "fall"), tmp_path, DRAWN_ONCE)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "the former page"
 

@@ -187,10 +187,11 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
         return _logistic(b, q) - mos
 
     def jacobian(b: Vector) -> Vector:
-        rise = expit(b[1] * (q - b[2]))
+        rise, found = expit(b[1] * (q - b[2])), np.ones((len(q), 5))
         slope = b[0] * rise * (1 - rise)
-        columns = (rise - 0.5, slope * (q - b[2]), -slope * b[1], q, np.ones_like(q))
-        return np.stack(columns, axis=1)
+        for place, column in enumerate((rise - 0.5, slope * (q - b[2]), -slope * b[1], q)):
+            found[:, place] = column
+        return found
 
     starts = [np.array([spread, k, shift, 0.0, mos.mean()]) for k in STEEPNESS for shift in SHIFT]
     starts.append(np.array([0.0, 1.0, 0.0, spread / 4, mos.mean()]))  # a straight line

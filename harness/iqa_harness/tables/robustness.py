@@ -87,8 +87,9 @@ class RobustnessTable(NamedTuple):
 
     def write(self, store: ResultStore, run: str) -> None:
         """Write every table into the run's folder, last the one that says what all were made from."""
-        for name in RUN_TABLES.keys() - {"table"}:
-            store.write_table(run, getattr(self, name), name)
+        for name in RUN_TABLES:
+            if name != "table":
+                store.write_table(run, getattr(self, name), name)
         store.write_table(run, self.table, cells=self.cells, maker=self.maker)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from iqa_reports.table_view import Entry, TableView, headings_of
@@ -18,30 +18,23 @@ def csv_table(table: TableView) -> str:
     ``... low`` and ``... high``, one whose values have deviations by ``... std``. An entry without a number
     is empty, and the last column, ``notes``, says why: a missing value is never read as a number.
     """
-    headings = headings_of(table)
-    columns = [[row[place] for row in table.rows] for place in range(len(headings))]
-    with_bounds = [any(entry.bounds for entry in column) for column in columns]
-    with_spread = [any(entry.spread is not None for entry in column) for column in columns]
-    notes = dict(table.notes)
-    header: list[str] = []
-    for (label, _), bounds, spread in zip(headings, with_bounds, with_spread, strict=True):
-        header += [label, *([f"{label} low", f"{label} high"] if bounds else [])]
-        header += [f"{label} std"] if spread else []
-    lines: list[list[str | float]] = [[*header, "notes"]]
+    headings, notes = headings_of(table), dict(table.notes)
+    columns: list[tuple[str, int, Callable[[Entry], object]]] = []
+    for place, (label, _) in enumerate(headings):
+        columns.append((label, place, _value))
+        if any(row[place].bounds for row in table.rows):
+            columns.append((f"{label} low", place, lambda entry: entry.bounds and entry.bounds[0]))
+            columns.append((f"{label} high", place, lambda entry: entry.bounds and entry.bounds[1]))
+        if any(row[place].spread is not None for row in table.rows):
+            columns.append((f"{label} std", place, lambda entry: entry.spread))
+    lines: list[list[object]] = [[*(name for name, *_ in columns), "notes"]]
     for row in table.rows:
-        cells: list[str | float] = []
-        for entry, bounds, spread in zip(row, with_bounds, with_spread, strict=True):
-            cells.append(_value(entry))
-            if bounds:
-                cells += list(entry.bounds or ("", ""))
-            if spread:
-                cells.append("" if entry.spread is None else entry.spread)
         said = [
             f"{label}: {notes[sign]}"
             for (label, _), entry in zip(headings, row, strict=True)
             for sign in _marks(entry, notes)
         ]
-        lines.append([*cells, "; ".join(said)])
+        lines.append([*(value(row[place]) for _, place, value in columns), "; ".join(said)])
     out = io.StringIO()
     write_csv(out, lines)
     return out.getvalue()

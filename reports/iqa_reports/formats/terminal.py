@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -71,78 +73,70 @@ def print_table(view: TableView, console: Console) -> None:
     console.print()
     if view.caption:
         _say(console, view.caption, "bold")
-    for groups in _blocks(view, console.width):
-        console.print(_rich_table(console, view, groups), crop=False)
+    columns = _columns(view)
+    for groups in _blocks(columns, console.width):
+        console.print(
+            _rich_table(console, view, [c for c in columns if c.group in (-1, *groups)]), crop=False
+        )
     for mark, note in view.notes:
         _say(console, f"{mark or '*'}  {note}", "dim")
 
 
-def _blocks(view: TableView, width: int) -> list[list[int]]:
+class _Column(NamedTuple):
+    place: int
+    group: int
+    """Place of its group, -1 of the stub."""
+    label: str
+    """Two lines; the label of a group stands over its first column."""
+    numeric: bool
+    width: int
+
+
+def _columns(view: TableView) -> list[_Column]:
+    """Return every column with its width; words are capped, numbers never."""
+    heads = [(-1, f"\n{h.label}", h.numeric, _NAME) for h in view.stub]
+    heads += [
+        (index, f"{'' if place else group.label}\n{h.label}", h.numeric, _WORDS)
+        for index, group in enumerate(view.groups)
+        for place, h in enumerate(group.headings)
+    ]
+    found = []
+    for place, (index, label, numeric, cap) in enumerate(heads):
+        words = [label, *(_worded(row[place]) for row in view.rows)]
+        widest = max(cell_len(line) for word in words for line in word.split("\n"))
+        found.append(_Column(place, index, label, numeric, widest if numeric else min(widest, cap)))
+    return found
+
+
+def _blocks(columns: Sequence[_Column], width: int) -> list[list[int]]:
     """Break the groups of a table into blocks that fit the width, the stub repeated before each."""
-    widths = _widths(view)
-    stub = sum(width + _GAP for width in widths[: len(view.stub)])
+    room = Counter[int]()
+    for column in columns:
+        room[column.group] += column.width + _GAP
     blocks: list[list[int]] = [[]]
-    used = stub
-    for index, places in enumerate(_places(view)):
-        need = sum(widths[place] + _GAP for place in places)
-        if blocks[-1] and used + need - _GAP > width:
+    used = room[-1]
+    for index in range(max(room) + 1):
+        if blocks[-1] and used + room[index] - _GAP > width:
             blocks.append([])
-            used = stub
+            used = room[-1]
         blocks[-1].append(index)
-        used += need
+        used += room[index]
     return blocks
 
 
-def _rich_table(console: Console, view: TableView, groups: list[int]) -> Table:
+def _rich_table(console: Console, view: TableView, columns: Sequence[_Column]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0))
-    widths, places = _widths(view), _places(view)
-    for heading, width in zip(view.stub, widths, strict=False):
-        _add_column(table, console, f"\n{heading.label}", heading.numeric, width)
-    for index in groups:
-        group = view.groups[index]
-        for first, (heading, place) in enumerate(zip(group.headings, places[index], strict=True)):
-            label = f"{'' if first else group.label}\n{heading.label}"
-            _add_column(table, console, label, heading.numeric, widths[place])
-    chosen = [*range(len(view.stub)), *(place for index in groups for place in places[index])]
+    for column in columns:
+        table.add_column(
+            Text(_plain(console, column.label)),
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            no_wrap=column.numeric,
+            width=column.width,
+        )
     for row in view.rows:
-        table.add_row(*(_entry(console, row[place]) for place in chosen))
+        table.add_row(*(_entry(console, row[column.place]) for column in columns))
     return table
-
-
-def _add_column(table: Table, console: Console, label: str, numeric: bool, width: int) -> None:
-    table.add_column(
-        Text(_plain(console, label)),
-        justify="right" if numeric else "left",
-        overflow="fold",
-        no_wrap=numeric,
-        width=width,
-    )
-
-
-def _widths(view: TableView) -> list[int]:
-    """Return the width of every column; words are capped, numbers never."""
-    headings = [(h.label, h.numeric, _NAME) for h in view.stub]
-    headings += [
-        # The label of a group stands over its first column.
-        (max(h.label, "" if place else group.label, key=cell_len), h.numeric, _WORDS)
-        for group in view.groups
-        for place, h in enumerate(group.headings)
-    ]
-    widths = []
-    for place, (label, numeric, cap) in enumerate(headings):
-        lines = [label, *(line for row in view.rows for line in _worded(row[place]).split("\n"))]
-        widest = max(cell_len(line) for line in lines)
-        widths.append(widest if numeric else min(widest, cap))
-    return widths
-
-
-def _places(view: TableView) -> list[list[int]]:
-    """Return the columns of each group, counted from the start of a row."""
-    places, start = [], len(view.stub)
-    for group in view.groups:
-        places.append(list(range(start, start + len(group.headings))))
-        start += len(group.headings)
-    return places
 
 
 def _worded(entry: Entry) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from iqa_reports import text
@@ -83,17 +83,27 @@ def pairs_table(
     stub: Sequence[str],
     models: Iterable[tuple[list[Entry], str]],
     results: Sequence[Result],
-    places: Mapping[str, tuple[dict[str, Any], str]],
+    places: Sequence[tuple[str, dict[str, Any], str]],
     remarks: Sequence[str] = (),
 ) -> TableView:
     """Return a table of SROCC and PLCC, a row a model with what stands before it, two columns a place.
 
-    Places are by their labels, each with what is said where a model has no value.
+    Of each place there are its label, what results there have, and what is said where a model has none.
     """
     notes = Notes()
-    rows = [[*head, *pair_entries(results, model, places.values(), notes)] for head, model in models]
+    wanted = [(place, why) for _, place, why in places]
+    rows = [[*head, *pair_entries(results, model, wanted, notes)] for head, model in models]
     best = range(len(stub), len(stub) + len(SHOWN) * len(places))
-    return frame_table(name, caption, stub, metric_groups([*places]), rows, notes, best=best, remarks=remarks)
+    return frame_table(
+        name,
+        caption,
+        stub,
+        metric_groups([name for name, *_ in places]),
+        rows,
+        notes,
+        best=best,
+        remarks=remarks,
+    )
 
 
 def splits_apart(results: Sequence[Result]) -> list[Result]:

@@ -28,12 +28,12 @@ def seeds_table(results: Sequence[Result]) -> TableView | None:
         + (f" ({', '.join(filter(None, (suite, data)))})" if several else "")
         for suite, data, kind, norm, epsilon in places
     ]
-    wanted = [(dict(zip(names, place, strict=True)), "not run on all seeds") for place in places]
+    fields = [dict(zip(names, place, strict=True)) for place in places]
     return pairs_table(
         "seeds",
         "Mean and standard deviation over training seeds.",
         ("Model",),
         [([Entry(model, "header")], model) for model in distinct(r.model for r in rows_in)],
         rows_in,
-        dict(zip(labels, wanted, strict=True)),
+        [(label, own, "not run on all seeds") for label, own in zip(labels, fields, strict=True)],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from iqa_reports import text
@@ -103,9 +103,8 @@ def neck_cost_table(costs: Sequence[Cost]) -> TableView | None:
 def clean_table(results: Sequence[Result]) -> TableView | None:
     """SRM table 6: SROCC and PLCC without attack, every model on every image set."""
     rows_in = splits_apart([r for r in results if r.row == "clean"])
-    places = {
-        data: ({"data": data}, f"not evaluated on {data}") for data in distinct(r.data for r in rows_in)
-    }
+    sets = distinct(r.data for r in rows_in)
+    places = [(data, {"data": data}, f"not evaluated on {data}") for data in sets]
     return _by_backbone(
         "6-clean",
         "SRM table 6. Correlation with the labels without attack; brackets are 95 % intervals.",
@@ -117,13 +116,14 @@ def clean_table(results: Sequence[Result]) -> TableView | None:
 def worst_case_table(results: Sequence[Result]) -> TableView | None:
     """SRM table 8: the suite's minimum by backbone, norm and radius."""
     rows_in = [r for r in results if r.row == "suite_min"]
-    places = {
-        f"{p.data}, {p.norm} norm, ε = {text.radius(p.epsilon)} ({p.suite})": (
+    places = [
+        (
+            f"{p.data}, {p.norm} norm, ε = {text.radius(p.epsilon)} ({p.suite})",
             {"row": "suite_min", **p._asdict()},
             f"suite {p.suite} was not run on it at this radius",
         )
         for p in sorted({_place(r) for r in rows_in})
-    }
+    ]
     return _by_backbone(
         "8-worst-case",
         "SRM table 8. Worst case over the suite's attacks (suite_min), by backbone, norm and radius.",
@@ -178,7 +178,7 @@ def ablation_table(results: Sequence[Result]) -> TableView | None:
 
 
 def _by_backbone(
-    name: str, caption: str, results: Sequence[Result], places: Mapping[str, tuple[dict[str, Any], str]]
+    name: str, caption: str, results: Sequence[Result], places: Sequence[tuple[str, dict[str, Any], str]]
 ) -> TableView | None:
     if not results:
         return None
