@@ -37,11 +37,11 @@ class FeatureTrunk(nn.Module):
     returns channels-last (Swin) are permuted.
     """
 
-    def __init__(self, tag: str, net: nn.Module, channels: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(self, tag: str, net: Any) -> None:
         super().__init__()
         self.tag = tag
-        self.channels = tuple(channels)
-        self.strides = tuple(strides)
+        self.channels: tuple[int, ...] = tuple(net.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(net.feature_info.reduction())
         self.net = net
         self._channels_come_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
@@ -85,9 +85,7 @@ def create_trunk(
     import timm
 
     tag = full_tag(tag)
-    net = _pyramid(tag, strides, timm_options)
-    info = net.feature_info
-    trunk = FeatureTrunk(tag, net, info.channels(), info.reduction())
+    trunk = FeatureTrunk(tag, _pyramid(tag, strides, timm_options))
     if backbone_weights is not None:
         path = Path(backbone_weights)
         if not path.is_file():

