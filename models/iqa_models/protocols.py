@@ -315,8 +315,9 @@ def _spread(count: int, room: int) -> list[int]:
 
 
 def _read_protocol(text: str) -> tuple[Kind, int, int | None, tuple[int, int] | None]:
-    if text in ("native", "centre"):
-        return text, 1, None, None
+    whole: dict[str, Kind] = {"native": "native", "centre": "centre"}
+    if text in whole:
+        return whole[text], 1, None, None
     random = re.fullmatch(r"random_crops:([1-9]\d{0,3})(?::(\d{1,9}))?", text)
     if random:
         return "random_crops", int(random[1]), int(random[2] or 0), None

@@ -106,7 +106,8 @@ class HyperQuality(QualityModel):
             traces += [self.head.trace(self.trunk(c)) for c in torch.split(patches, self.crop_batch)]
 
         def gather(parts: Iterable[Tensor]) -> Tensor:
-            return torch.cat(list(parts)).unflatten(0, (len(images), len(corners)))
+            whole = torch.cat(list(parts))
+            return whole.reshape(len(images), len(corners), *whole.shape[1:])
 
         weights = [trace.fused.attention for trace in traces if trace.fused.attention is not None]
         scores = gather(trace.score for trace in traces)
