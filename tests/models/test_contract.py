@@ -12,8 +12,10 @@ CHEAP = {"pretrained": "none", "protocol": "centre", "crop": 64, "shorter_side":
 """Options that spare a download, large crops, and all but one of them, to models that have them."""
 
 WHOLE = {"protocol": "native", "dynamic_size": True}
-"""Options by which the large hyper-networks take whole images of 64 pixels; the small one below, and the
-siblings, have crops of 224."""
+"""Options by which the large hyper-networks take whole images of 64 pixels."""
+
+SMALL = {"backbone": "test_efficientnet"}
+"""What the models of any trunk are built on: `hyper` scores a crop of 224 pixels of a resized image."""
 
 LARGER_SIBLINGS = ("smart_iqa_base", "smart_iqa_small")
 """The code of smart_iqa_tiny in more and wider layers: scored once below, all else costs half a minute."""
@@ -27,7 +29,9 @@ somebody else's model have none of their own: tests/models/test_adapters.py."""
 def build(name):
     """Build a model from random weights that scores one crop an image at most."""
     known = inspect.signature(registry.find_builder(name)).parameters
-    cheap = CHEAP | WHOLE if name in ("hyper", "hyperiqa", "smart_iqa_tiny") else CHEAP
+    cheap = CHEAP | SMALL | ({"resize": "512x384"} if name == "hyper" else {})
+    if name.startswith(("hyperiqa", "smart")):
+        cheap |= WHOLE
     return create_model(name, **{option: value for option, value in cheap.items() if option in known})
 
 

@@ -182,7 +182,7 @@ def test_float16_rounds_finer_than_bfloat16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["demo_resnet10t", "hyperiqa", "smart_iqa_tiny", "srm_pvt_v2_b2", "linear"])
+@pytest.mark.parametrize("name", ["demo_resnet10t", "hyper", "smart_iqa_tiny", "srm_pvt_v2_b2", "linear"])
 def test_bfloat16_keeps_a_fine_score(name):
     """The score is within 2 % of the model's and finer than bfloat16; gradients are finite, in float32."""
     model = build(name)

@@ -309,7 +309,8 @@ def _parameters(name):
 def test_scoring_leaves_the_hash_as_it_is(name):
     """Nothing our models hold changes with use."""
     options = {} if name == "linear" else {"pretrained": "none"}
-    options |= {"protocol": "centre"} if "iqa" in name or "srm" in name else {}
+    options |= {"protocol": "native"} if "iqa" in name or "srm" in name else {}
+    options |= {"dynamic_size": True} if "iqa" in name else {}
     model = create_model(name, **options)
     before = weights_sha256(model)
     with torch.no_grad():

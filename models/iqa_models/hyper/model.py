@@ -15,8 +15,7 @@ from iqa_models.protocols import Corner, InputProtocol, crop_scores, parse_proto
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import require_whole
 from iqa_models.spec import ModelSpec
-from iqa_models.trunks import FeatureTrunk, seeded
-from iqa_models.wheel_weights import weighted_trunk
+from iqa_models.trunks import FeatureTrunk, create_trunk, seeded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -218,7 +217,7 @@ def build_hyper(family: Family, head: Mapping[str, Any], given: Given) -> HyperQ
     protocol = parse_protocol(given.protocol, given.resize, multiple=family.multiple)
     ends = read_range(name, given.score_range)
     with seeded(given.seed):
-        trunk, origin = weighted_trunk(family.tag, first, weights, **family.trunk)
+        trunk, origin = create_trunk(family.tag, first, weights, **family.trunk)
         built = HyperHead(trunk.channels, family.hidden, **head)
     if family.wheel:  # depthwise convolutions are several times faster in this layout on a CPU
         trunk.to(memory_format=torch.channels_last)

@@ -21,8 +21,7 @@ from iqa_models.srm.ablations import ablated
 from iqa_models.srm.config import SRMConfig, read_config, values_of_ours
 from iqa_models.srm.model import QualityHead, SRMQuality
 from iqa_models.srm.neck import PlainNeck, SRMNeck
-from iqa_models.trunks import full_tag, seeded
-from iqa_models.wheel_weights import weighted_trunk
+from iqa_models.trunks import create_trunk, full_tag, seeded
 
 SOURCE = "Spectral Robustness Mixer: a Nystroem cross-attention neck for NR-IQA, Technologies 14(3):145, 2026"
 
@@ -167,9 +166,7 @@ def _build(
     view, side = read_view(name, options.protocol, options.shorter_side, options.crop, multiple)
     with seeded(options.seed):
         made = {**sizes, **backbone.options}
-        trunk, weights = weighted_trunk(
-            backbone.tag, str(options.pretrained), options.backbone_weights, **made
-        )
+        trunk, weights = create_trunk(backbone.tag, str(options.pretrained), options.backbone_weights, **made)
     if backbone.channels_last:
         trunk.to(memory_format=torch.channels_last)
     neck = SRMNeck if options.neck == "srm" else PlainNeck

@@ -126,13 +126,11 @@ def write(state, path):
     return path
 
 
-@pytest.mark.parametrize("form", ["plain", "module", "old", "pyiqa"])
+@pytest.mark.parametrize("form", ["plain", "old", "pyiqa"])
 def test_hyperiqa_scores_as_its_tensors_say(hyperiqa, form, folder):
-    """The authors' file, also prefixed or of old torch, and pyiqa's all give the independent score."""
+    """The authors' file, also of old torch, and pyiqa's all give the independent score."""
     head, trunk, image, score = hyperiqa
     state = author_names(head, trunk, "res", "")
-    if form == "module":
-        state = {f"module.{name}": value for name, value in state.items()}
     if form == "old":
         state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         assert len(state) == 302

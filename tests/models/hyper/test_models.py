@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 
 import pytest
 import torch
@@ -17,6 +16,11 @@ def pixels(count, height=224, width=224, seed=0):
     """Random images in [0, 1], smooth enough to differ as photographs do."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").clamp(0, 1)
+
+
+def small(**options):
+    """The head of both families on a trunk of a few thousand weights."""
+    return create_model("hyper", backbone="test_efficientnet", **options).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +163,6 @@ def test_weights_depend_on_the_seed_alone():
     """One seed makes one model whatever the global generator, which is not moved; another seed another."""
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    small = partial(create_model, "hyper", backbone="test_efficientnet")
     first = small(seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
@@ -172,10 +175,7 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_random_crops_score_an_image_alike_in_every_batch():
     """A multi-crop score is bit-equal alone and in a batch, and is the mean of the crops' scores."""
-    model = create_model(
-        "hyperiqa_efficientnet_lite0", protocol="random_crops:3:5", resize="none", crop_batch=2
-    )
-    model.requires_grad_(False)
+    model = small(protocol="random_crops:3:5", crop_batch=2)
     images = pixels(2, 240, 260)
     scores = model(images)
     assert torch.equal(torch.cat([model(images[1:]), model(images[:1])]).flip(0), scores)
@@ -186,10 +186,9 @@ def test_random_crops_score_an_image_alike_in_every_batch():
     torch.testing.assert_close(torch.stack(crops).mean(0), scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_an_explanation_is_the_score_taken_apart():
     """Explain gives crops, attention, LDA vector and maps of the very pass that scores; no hook stays."""
-    model = create_model("smart_iqa_tiny", protocol="random_crops:2:1", crop_batch=2).requires_grad_(False)
+    model = small(fusion="attention", protocol="random_crops:2:1", resize="512x384", crop_batch=1)
     images = pixels(2, 100, 120)
     seen = model.explain(images)
     assert torch.equal(seen.scores.mean(1), model(images))
@@ -197,7 +196,7 @@ def test_an_explanation_is_the_score_taken_apart():
     assert seen.corners == tuple(model.protocol.corners(512, 384))
     assert seen.lda.shape == (2, 2, 224)
     assert seen.hyper.shape == (2, 2, 112, 7, 7)
-    assert seen.fused.shape == (2, 2, 1440, 7, 7)
+    assert seen.fused.shape == (2, 2, 24 + 32 + 48 + 64, 7, 7)
     assert seen.attention is not None
     torch.testing.assert_close(seen.attention.sum(-1), torch.ones(2, 2))
     hooks = [module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks]

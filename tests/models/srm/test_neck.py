@@ -105,7 +105,7 @@ def test_ablations_take_away_what_they_name():
 @pytest.mark.parametrize("kind", ["repeated", "constant", "zero", "large", "pixel"])
 def test_degenerate_maps_give_finite_outputs_and_gradients(settings, rank, precision, kind):
     """Equal tokens, equal landmarks, zeros, huge values, one key; r below, at and above N_k: no NaN."""
-    maps = pyramid(side=32 if kind == "pixel" else 64)
+    maps = pyramid(1, side=32 if kind == "pixel" else 64)
     if kind == "repeated":
         maps = [stage[..., :1].expand_as(stage).clone() for stage in maps]
     elif kind == "constant":
