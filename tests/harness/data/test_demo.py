@@ -12,7 +12,7 @@ from iqa_harness.data.embedded import photographs
 from iqa_harness.data.embedded import recipes as demo
 from iqa_harness.data.embedded.built_set import StoredImageSet
 from iqa_harness.data.embedded.distortions import DISTORTIONS, PRISTINE, distort, generator_for
-from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi, pseudo_mos
+from iqa_harness.data.embedded.pseudo_mos import PRISTINE_LABEL, fit_anchors, haarpsi_to, pseudo_mos
 from iqa_harness.errors import DataError
 
 
@@ -35,7 +35,7 @@ def test_smoke_is_sound(smoke: StoredImageSet) -> None:
 def test_labels_are_those_of_the_formula(smoke: StoredImageSet) -> None:
     """Every label follows from the pixels and from anchors fitted on training images alone."""
     originals = {r.reference: smoke.read(i) for i, r in enumerate(smoke.records) if r.distortion == PRISTINE}
-    metric = [haarpsi(smoke.read(i), originals[r.reference]) for i, r in enumerate(smoke.records)]
+    metric = [haarpsi_to(originals[r.reference])(smoke.read(i)) for i, r in enumerate(smoke.records)]
     by_level = defaultdict(list)
     for record, value in zip(smoke.records, metric, strict=True):
         if record.split == "train":
