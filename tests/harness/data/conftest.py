@@ -1,6 +1,8 @@
 """One small built set, a few photographs, and what makes miniatures of the public sets."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,12 +51,27 @@ def smoke(smoke_cache: Path) -> StoredImageSet:
     return open_embedded(embedded_recipe("smoke"), cache_dir=smoke_cache, progress=False)
 
 
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature of LIVE with its 982 images, to be copied."""
+    root = tmp_path_factory.mktemp("live")
+    TREES["live"](root)
+    return root
+
+
+def linked(source: str, target: str) -> None:
+    """Stand in for a copy: an image is never written to, a label file may be."""
+    (os.link if source.endswith(".bmp") else shutil.copyfile)(source, target)
+
+
 @pytest.fixture
-def tree(tmp_path: Path) -> Callable[..., Path]:
-    """Make a public set in miniature and return its folder."""
+def tree(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """Make a public set in miniature and return its folder; the images of LIVE are for reading."""
 
     def make(name: str, folder: str = "") -> Path:
         root = tmp_path / (folder or name)
+        if name == "live":
+            return Path(shutil.copytree(request.getfixturevalue("live"), root, copy_function=linked))
         root.mkdir(parents=True)
         TREES[name](root)
         return root

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.color import lab2rgb, rgb2lab
 
 from iqa_harness.data.embedded import distortions as d
-from iqa_harness.data.embedded.pseudo_mos import haarpsi
+from iqa_harness.data.embedded.pseudo_mos import haarpsi_to
 
 Photos = list[NDArray[np.uint8]]
 EVERY = pytest.mark.parametrize("kind", list(d.DISTORTIONS))
@@ -38,7 +38,7 @@ def test_table() -> None:
 def test_severity_grows_with_the_level(kind: str, photos: Photos) -> None:
     """From level to level HaarPSI to the original falls on average, and level 5 is far from pristine."""
     means = [
-        np.mean([haarpsi(d.distort(p, kind, level, rng(i)), p) for i, p in enumerate(photos)])
+        np.mean([haarpsi_to(p)(d.distort(p, kind, level, rng(i))) for i, p in enumerate(photos)])
         for level in d.LEVELS
     ]
     assert all(np.diff(means) < 0)

@@ -160,7 +160,7 @@ def test_a_directory_has_no_order(
     copy = tmp_path / "copy"
     for file in sorted((p for p in root.rglob("*") if p.is_file()), reverse=True):
         (copy / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy / file.relative_to(root))
+        os.link(file, copy / file.relative_to(root))
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path=".": listed(path)[::-1])
     second = opened(f"{name}:{copy}")

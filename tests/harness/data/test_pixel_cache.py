@@ -56,12 +56,12 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_room_is_bounded_at_every_moment(tmp_path: Path) -> None:
-    """Three hundred images through room for forty: never more than forty on disk, and those stay useful."""
-    cache = PixelCache(tmp_path / "c", 40 * BYTES)
-    for seed in range(300):
+    """A hundred images through room for twenty: never more than twenty on disk, and those stay useful."""
+    cache = PixelCache(tmp_path / "c", 20 * BYTES)
+    for seed in range(100):
         cache.put(key(seed), pixels(seed))
-        assert cache.total() <= 40 * BYTES
-    assert sum(cache.get(key(seed)) is not None for seed in range(300)) == 40
+        assert cache.total() <= 20 * BYTES
+    assert sum(cache.get(key(seed)) is not None for seed in range(100)) == 20
 
 
 def test_the_longest_unused_gives_way(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_command(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
 def test_memory_of_an_epoch_does_not_grow_with_the_set(tmp_path: Path) -> None:
     """Reading four times as many images, first decoded, then from the cache, peaks at the same few images."""
     side, peaks = 64, []
-    for count in (80, 320):
+    for count in (40, 160):
         folder = tmp_path / str(count)
         folder.mkdir()
         for i in range(count):

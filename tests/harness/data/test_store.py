@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,25 @@ from iqa_harness.machine.cache_folder import cache_root
 
 
 def reopen(cache: Path) -> StoredImageSet:
-    return demo.open_embedded(demo.embedded_recipe("smoke"), cache_dir=cache, progress=False)
+    """Open twenty images of 32 x 32, built if they are not there."""
+    recipe = replace(demo.embedded_recipe("smoke"), types=("jpeg",), size=32)
+    return demo.open_embedded(recipe, cache_dir=cache, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("small-cache")
+
+
+@pytest.fixture(scope="session")
+def small(small_cache: Path) -> StoredImageSet:
+    return reopen(small_cache)
 
 
 @pytest.fixture
-def copy(smoke: StoredImageSet, smoke_cache: Path, tmp_path: Path) -> Path:
+def copy(small: StoredImageSet, small_cache: Path, tmp_path: Path) -> Path:
     """A cache of one's own to damage."""
-    shutil.copytree(smoke_cache, tmp_path / "cache")
+    shutil.copytree(small_cache, tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -37,19 +50,19 @@ def no_build(*_: object) -> None:
 
 
 def test_second_opening_builds_nothing(
-    smoke: StoredImageSet, smoke_cache: Path, monkeypatch: pytest.MonkeyPatch
+    small: StoredImageSet, small_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A complete folder is opened as it is."""
     monkeypatch.setattr(demo, "_build", no_build)
-    again = reopen(smoke_cache)
-    assert again.fingerprint == smoke.fingerprint
-    assert again.records == smoke.records
-    assert again.card == smoke.card
+    again = reopen(small_cache)
+    assert again.fingerprint == small.fingerprint
+    assert again.records == small.records
+    assert again.card == small.card
 
 
 @pytest.mark.parametrize("name", ["pixels.npy", "records.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
-def test_incomplete_folder_is_built_again(name: str, damage: str, smoke: StoredImageSet, copy: Path) -> None:
+def test_incomplete_folder_is_built_again(name: str, damage: str, small: StoredImageSet, copy: Path) -> None:
     """A missing, truncated or empty file leads to a new build with the same fingerprint."""
     path = folder_of(copy) / name
     if damage == "missing":
@@ -57,7 +70,7 @@ def test_incomplete_folder_is_built_again(name: str, damage: str, smoke: StoredI
     else:
         os.truncate(path, 0 if damage == "empty" else path.stat().st_size - 7)
     again = reopen(copy)
-    assert again.fingerprint == smoke.fingerprint
+    assert again.fingerprint == small.fingerprint
     assert check_data(again) == []
     assert folder_of(copy) == again.folder
 
@@ -73,8 +86,8 @@ def test_changed_pixel_is_reported(copy: Path) -> None:
     damaged = reopen(copy)
     damaged.read(0)
     with pytest.raises(DataError, match=r"pixels\.npy") as error:
-        damaged.read(79)
-    assert damaged.records[79].image_id in str(error.value)
+        damaged.read(19)
+    assert damaged.records[19].image_id in str(error.value)
     assert len(check_data(damaged)) == 1
 
 

@@ -8,6 +8,7 @@ import pytest
 from helpers import tiny
 from iqa_harness.data import ArrayImageSet, DataCard, ImageRecord
 from iqa_harness.training.config import TrainConfig
+from iqa_harness.training.loop import train
 
 
 class TinySet(ArrayImageSet):
@@ -72,6 +73,12 @@ def config():
         batch_size=4,
         crop=32,
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_set, config, tmp_path_factory):
+    """The checkpoint of those settings on those images, made once; only to be read."""
+    return train(config, tiny_set, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from iqa_harness.errors import TrainingError
 from iqa_harness.training.config import TrainConfig
 from iqa_harness.training.environment import autocast, check_device, create_scaler, repeatable, reseed
-from iqa_harness.training.loop import RunOptions, train
+from iqa_harness.training.loop import train
 from iqa_harness.training.optimisers import create_optimiser
 from iqa_harness.training.state import Partway, Progress, Training, load_state, save_state
 from iqa_harness.training.step import NotFinite, Stepper
@@ -155,12 +155,3 @@ def test_the_loss_scale_survives_a_saved_state(tmp_path):
     load_state(tmp_path / "state", "x").restore(other.training)
     assert other.training.scaler.get_scale() == 2.0**7
     assert torch.equal(other.model.head.linear.weight, one.model.head.linear.weight)
-
-
-def test_options_of_a_run_do_not_change_its_weights(tiny_set, config, tmp_path):
-    """Saving often, logging steps and showing progress end with the same file of weights."""
-    plain = train(config, tiny_set, tmp_path / "a")
-    busy = train(
-        config, tiny_set, tmp_path / "b", run=RunOptions(save_every=1, log_steps=True, tensorboard=True)
-    )
-    assert {p.name for p in plain.glob("model-*")} == {p.name for p in busy.glob("model-*")}

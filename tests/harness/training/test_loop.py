@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from importlib import metadata
 
 import numpy as np
@@ -26,12 +27,12 @@ from iqa_models import (
     register_model,
     weights_sha256,
 )
-from iqa_models.checkpoint import read_card
+from iqa_models.checkpoint import checked_card, read_card
 
 
 def content(folder):
-    """Return the hash of a checkpoint's weights."""
-    return weights_sha256(load_checkpoint(folder))
+    """Return the hash of a checkpoint's weights, whose file is read and found to have it."""
+    return checked_card(folder).weights_sha256
 
 
 def change(config, **values):
@@ -52,6 +53,30 @@ def interrupt_in(monkeypatch, epoch):
     monkeypatch.setattr(loop, "train_batches", batches)
 
 
+@pytest.fixture(scope="module")
+def cut_short(tiny_set, config, tmp_path_factory):
+    """What a run that was interrupted in its second epoch leaves, made once, to be copied."""
+    out = tmp_path_factory.mktemp("cut-short")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_set, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def last(tiny_set, config, tmp_path_factory):
+    """The checkpoint of the last epoch by the settings of `trained`; only to be read."""
+    return train(change(config, keep="last"), tiny_set, tmp_path_factory.mktemp("last"))
+
+
+@pytest.fixture(scope="module")
+def logged(tiny_set, config, tmp_path_factory):
+    """The folder of a run that writes down all it can; only to be read."""
+    options = RunOptions(save_every=1, log_steps=True, tensorboard=True)
+    return train(config, tiny_set, tmp_path_factory.mktemp("logged"), run=options)
+
+
 @pytest.mark.parametrize("batch_norm", ["frozen", "calibrated", "live"])
 def test_two_runs_give_the_same_weights(tiny_set, config, tmp_path, batch_norm):
     """Equal settings and images give equal weights, whatever state torch's generator is in."""
@@ -70,12 +95,12 @@ def test_two_runs_give_the_same_weights(tiny_set, config, tmp_path, batch_norm):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_the_seed_and_the_settings_matter(tiny_set, config, tmp_path):
+def test_the_seed_and_the_settings_matter(tiny_set, config, trained, tmp_path):
     """Another seed, and another learning rate, give other weights and another identity."""
-    runs = [config, change(config, seed=1), change(config, lr_head=1e-3)]
-    hashes = {content(train(run, tiny_set, tmp_path / str(i))) for i, run in enumerate(runs)}
-    assert len(hashes) == 3
-    assert len({run_identity(run, tiny_set) for run in runs}) == 3
+    others = [change(config, seed=1), change(config, lr_head=1e-3)]
+    hashes = {content(train(run, tiny_set, tmp_path / str(i))) for i, run in enumerate(others)}
+    assert len(hashes | {content(trained)}) == 3
+    assert len({run_identity(run, tiny_set) for run in (config, *others)}) == 3
 
 
 @pytest.fixture(scope="module")
@@ -140,30 +165,26 @@ def test_dropout_goes_on_where_it_was_interrupted(tiny_set, tmp_path, monkeypatc
     assert content(train(config, tiny_set, tmp_path / "broken")) == whole
 
 
-def test_a_finished_run_is_not_repeated(tiny_set, config, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_repeated(tiny_set, config, trained, monkeypatch):
     """Calling train again on its own result returns at once."""
-    train(config, tiny_set, tmp_path)
     monkeypatch.setattr(loop, "_Run", None)
-    assert train(config, tiny_set, tmp_path) == tmp_path
+    assert train(config, tiny_set, trained) == trained
 
 
-def test_a_folder_of_another_run_is_refused_unless_overwritten(tiny_set, config, tmp_path):
+def test_a_folder_of_another_run_is_refused_unless_overwritten(tiny_set, config, trained, tmp_path):
     """A checkpoint of other settings stays, until overwrite is asked for."""
-    before = content(train(config, tiny_set, tmp_path))
-    other = change(config, seed=1)
+    before = content(shutil.copytree(trained, tmp_path, dirs_exist_ok=True))
+    other = change(config, seed=1, epochs=1)
     with pytest.raises(TrainingError, match="other settings or images"):
         train(other, tiny_set, tmp_path)
     assert content(tmp_path) == before
     assert content(train(other, tiny_set, tmp_path, run=RunOptions(overwrite=True))) != before
 
 
-def test_an_unfinished_run_of_other_settings_is_refused(tiny_set, config, tmp_path, monkeypatch):
+def test_an_unfinished_run_of_other_settings_is_refused(tiny_set, config, cut_short, tmp_path):
     """A state of other settings is not continued, and is discarded only when overwriting."""
-    with monkeypatch.context() as patch:
-        interrupt_in(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_set, tmp_path)
-    other = change(config, seed=1)
+    shutil.copytree(cut_short, tmp_path, dirs_exist_ok=True)
+    other = change(config, seed=1, epochs=1)
     with pytest.raises(TrainingError, match="unfinished run with other settings"):
         train(other, tiny_set, tmp_path)
     train(other, tiny_set, tmp_path, run=RunOptions(overwrite=True))
@@ -171,12 +192,9 @@ def test_an_unfinished_run_of_other_settings_is_refused(tiny_set, config, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_a_damaged_state_is_told(tiny_set, config, tmp_path, monkeypatch, damage):
+def test_a_damaged_state_is_told(tiny_set, config, cut_short, tmp_path, damage):
     """A state that was cut short, or in which a bit changed, raises TrainingError with its path."""
-    with monkeypatch.context() as patch:
-        interrupt_in(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_set, tmp_path)
+    shutil.copytree(cut_short, tmp_path, dirs_exist_ok=True)
     state = tmp_path / STATE
     raw = bytearray(state.read_bytes())
     raw[-1] ^= 1
@@ -234,11 +252,12 @@ def test_a_loss_that_explodes_stops_the_run(tiny_set, config, tmp_path):
     assert str(again.value) == str(caught.value)
 
 
-def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, tmp_path):
+def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, last, tmp_path):
     """images_per_epoch limits what an epoch reads, and a number above the split takes all of it."""
+    config = change(config, keep="last")
     train(change(config, images_per_epoch=5), tiny_set, tmp_path / "part")
     train(change(config, images_per_epoch=500), tiny_set, tmp_path / "all")
-    assert content(tmp_path / "part") != content(tmp_path / "all")
+    assert content(tmp_path / "part") != content(tmp_path / "all") == content(last)
 
 
 def test_progress_is_one_line_an_epoch_where_no_terminal_is(tiny_set, config, tmp_path, capsys):
@@ -252,7 +271,7 @@ def test_progress_is_one_line_an_epoch_where_no_terminal_is(tiny_set, config, tm
         "2/3",
         "3/3",
     ]
-    train(config, tiny_set, tmp_path / "hidden")
+    train(change(config, epochs=1), tiny_set, tmp_path / "hidden")
     hidden = capsys.readouterr()
     assert hidden.out == hidden.err == ""
 
@@ -290,30 +309,25 @@ def test_the_trunk_starts_from_a_file_of_weights(tiny_set, config, tmp_path):
     assert torch.equal(trained.trunk.net.conv_stem.weight, drawn.trunk.net.conv_stem.weight)
 
 
-def test_the_last_epoch_is_kept_beside_the_best(tiny_set, config, tmp_path):
+def test_the_last_epoch_is_kept_beside_the_best(trained, last):
     """The folder `last` holds the weights of the last epoch; keep='last' makes them the checkpoint itself."""
-    best = train(config, tiny_set, tmp_path / "best")
-    last = train(change(config, keep="last"), tiny_set, tmp_path / "last")
-    assert content(last) == content(best / LAST) == content(last / LAST)
+    assert content(last) == content(trained / LAST) == content(last / LAST)
     assert read_card(last).training["epoch"] == 3
-    assert read_card(best).training["epoch"] == read_card(best).training["best_epoch"]
+    assert read_card(trained).training["epoch"] == read_card(trained).training["best_epoch"]
 
 
-def test_a_moving_average_is_the_mean_it_says(tiny_set, config, tmp_path):
+def test_a_moving_average_is_the_mean_it_says(tiny_set, config, last, tmp_path):
     """With a decay of 0 the average is the weights themselves; with a high one it stays near the start."""
-    plain = train(change(config, keep="last"), tiny_set, tmp_path / "plain")
     slow = train(change(config, keep="last", ema_decay=0.999), tiny_set, tmp_path / "slow")
     first = create_model(config.model, **config.options).head.mlp[0].weight
-    distance = [
-        (load_checkpoint(folder).head.mlp[0].weight - first).norm().item() for folder in (plain, slow)
-    ]
+    distance = [(load_checkpoint(folder).head.mlp[0].weight - first).norm().item() for folder in (last, slow)]
     # Nine steps of a thousandth: at most a hundredth of the way, but some of it.
     assert 0 < distance[1] < 0.01 * distance[0]
 
 
 def test_an_interrupted_average_goes_on(tiny_set, config, tmp_path, monkeypatch):
     """Moving average, adversarial examples and a rebuilt order survive an interrupt within an epoch."""
-    config = change(config, ema_decay=0.5, robust="pgd", patches=2, loss="pairwise", clip_norm=0)
+    config = change(config, epochs=2, ema_decay=0.5, robust="pgd", patches=2, loss="pairwise", clip_norm=0)
     whole = content(train(config, tiny_set, tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupt_in(patch, 2)
@@ -361,13 +375,17 @@ def test_the_log_of_steps_has_a_row_a_step_also_after_an_interrupt(tiny_set, con
     assert np.mean([float(row["loss"]) for row in rows[:3]]) == pytest.approx(epoch["loss"])
 
 
-def test_tensorboard_reads_the_run(tiny_set, config, tmp_path):
+def test_options_of_a_run_do_not_change_its_weights(trained, logged):
+    """Saving often, logging steps and showing progress end with the same file of weights."""
+    assert {p.name for p in trained.glob("model-*")} == {p.name for p in logged.glob("model-*")}
+
+
+def test_tensorboard_reads_the_run(logged):
     """Every step's loss and every epoch's correlation are scalars in an event file."""
-    train(config, tiny_set, tmp_path, run=RunOptions(tensorboard=True))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(logged / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("step/loss")] == list(range(1, 10))
-    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    log = [json.loads(line) for line in (logged / LOG).read_text().splitlines()]
     found = [event.value for event in events.Scalars("epoch/val_srocc")]
     assert found == pytest.approx([entry["val_srocc"] for entry in log[1:]])
 

@@ -44,8 +44,7 @@ loss = ["l1", "rank"]
 """
 PRESET = """
 name = "tiny"
-model = "timm_regressor"
-options = { hidden = 8, backbone = "test_efficientnet" }
+model = "linear"
 epochs = 5
 batch_size = 4
 crop = 32

@@ -29,22 +29,18 @@ _ALPHA: Final = 4.2
 _TIE = 1e-4  # a level this close to the one before looks the same: it cannot carry a slope
 
 
-def haarpsi(distorted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-    """Return the Haar wavelet-based perceptual similarity of two images, in [0, 1], 1 for identical ones.
+def haarpsi_to(reference: NDArray[np.uint8]) -> Callable[[NDArray[np.uint8]], float]:
+    """Return the Haar wavelet-based perceptual similarity to an image, in [0, 1], 1 for identical ones.
 
     Source: R. Reisenhofer, S. Bosse, G. Kutyniok, T. Wiegand, Signal Processing: Image Communication
     61, 2018. The value is piq's, which the tests compare, in a fraction of its time: Haar filters are sums
-    over boxes. All in float64: an order of summation stays far below the precision of a stored label.
+    over boxes, and the reference's coefficients are computed once for many images. All in float64: an order
+    of summation stays far below the precision of a stored label.
 
     Args:
-        distorted: uint8 RGB pixels (H, W, 3), both sides at least 16.
-        reference: Pixels of the same shape.
+        reference: uint8 RGB pixels (H, W, 3), both sides at least 16. What is returned takes pixels of the
+            same shape.
     """
-    return haarpsi_to(reference)(distorted)
-
-
-def haarpsi_to(reference: NDArray[np.uint8]) -> Callable[[NDArray[np.uint8]], float]:
-    """Return `haarpsi` with one reference for many images, whose coefficients are computed once."""
     y = _haar(reference)
     return lambda distorted: _similar(_haar(distorted), y)
 
