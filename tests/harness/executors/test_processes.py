@@ -55,7 +55,8 @@ def test_a_cell_that_kills_every_worker_fails_alone(tmp_path, run, entrants, dea
 
 def test_a_gradient_that_a_worker_masks_after_many_calls_is_seen(tmp_path, csv_set):
     """The driver's own model never gets so far; the process that attacked measures its model again."""
-    suite = parse_suite(tiny.SHORT.replace("steps = 2\n", "steps = 40\n"), "tiny")
+    longer = tiny.SHORT.replace("steps = 2\n", "steps = 40\n").replace("restarts = 1", "restarts = 2")
+    suite = parse_suite(longer, "tiny")
     models = {
         "plain": create_model("linear", seed=1),
         "tired": create_model("cheat_tired", calls=150),
