@@ -13,41 +13,34 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PLACES = {
-    "Run": "api.run",
-    "Runtime": "machine.runtime",
-    "attack": "api.attack",
-    **dict.fromkeys(("gate", "calibrate", "save_baseline", "show_baseline", "diff_baselines"), "api.gate"),
-    **dict.fromkeys(("certify", "certify_run"), "api.certify"),
-    "demo": "api.demo",
-    "explain": "api.verify",
-    **dict.fromkeys(("list_runs", "show_run", "check_store", "export_run"), "api.runs"),
-    **dict.fromkeys(("merge_runs", "collect_garbage"), "api.runs"),
-    "leaderboard": "api.report",
-    "load_run": "api.attack",
-    "plan": "api.attack",
-    "report": "api.report",
-    "verify": "api.verify",
-    **dict.fromkeys(("train", "show_training"), "api.train"),
-    **dict.fromkeys(("study", "show_study", "list_studies"), "api.study"),
-    "evaluate": "api.evaluate",
-    "score": "api.score",
-    "diagnose": "api.diagnose",
-    "power": "api.power",
-    "profile": "api.profile",
-    **dict.fromkeys(("list_models", "show_model", "check_model", "import_model"), "api.models"),
-    **dict.fromkeys(("push_model", "pull_model"), "api.hub"),
-    **dict.fromkeys(("list_suites", "show_suite", "validate_suite", "build_suite"), "api.suites"),
-    **dict.fromkeys(("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache"), "api.data"),
-    "export_data": "api.data",
-    "ArrayImageSet": "data",
-    "open_data": "data",
-    "defend": "iqa_attacks.defences.defended",
-    "wrap": "iqa_models",
-    "HarnessError": "errors",
-    "IQAError": "errors",
+_NAMES = {
+    "api.run": ("Run",),
+    "machine.runtime": ("Runtime",),
+    "api.attack": ("attack", "load_run", "plan"),
+    "api.gate": ("gate", "calibrate", "save_baseline", "show_baseline", "diff_baselines"),
+    "api.certify": ("certify", "certify_run"),
+    "api.demo": ("demo",),
+    "api.verify": ("explain", "verify"),
+    "api.runs": ("list_runs", "show_run", "check_store", "export_run", "merge_runs", "collect_garbage"),
+    "api.report": ("leaderboard", "report"),
+    "api.train": ("train", "show_training"),
+    "api.study": ("study", "show_study", "list_studies"),
+    "api.evaluate": ("evaluate",),
+    "api.score": ("score",),
+    "api.diagnose": ("diagnose",),
+    "api.power": ("power",),
+    "api.profile": ("profile",),
+    "api.models": ("list_models", "show_model", "check_model", "import_model"),
+    "api.hub": ("push_model", "pull_model"),
+    "api.suites": ("list_suites", "show_suite", "validate_suite", "build_suite"),
+    "api.data": ("list_data", "describe_data", "prepare_data", "check_data", "pixel_cache", "export_data"),
+    "data": ("ArrayImageSet", "open_data"),
+    "iqa_attacks.defences.defended": ("defend",),
+    "iqa_models": ("wrap",),
+    "errors": ("HarnessError", "IQAError"),
 }
-"""Where each exported name stands: a module of this package, or another package."""
+"""What each module of this package, or another package, exports."""
+_PLACES = {name: place for place, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_PLACES)  # noqa: PLE0605 - read from the one table of them
 

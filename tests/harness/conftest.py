@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
+import iqa_harness as iqa
 from helpers import tiny
 from iqa_harness.cli import main
 from iqa_suites import parse_suite
@@ -34,6 +37,15 @@ def suite_text():
 def cache(tmp_path_factory):
     """One cache of embedded data for all tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def first_store(tmp_path_factory):
+    """Folder of the stored run `first`, of two linear models on six images, and its tables; to be copied."""
+    folder = tmp_path_factory.mktemp("first") / "store"
+    shutil.copytree(Path(__file__).with_name("first_edition"), folder)
+    iqa.load_run("first", folder)
+    return folder
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -156,9 +155,9 @@ def test_a_name_that_is_none_is_refused():
         build_from(Run, rows(), name="Mine!", budget=1000, min_gain=0)
 
 
-def test_the_command_writes_a_suite_that_can_be_run(cli, tmp_path):
+def test_the_command_writes_a_suite_that_can_be_run(cli, tmp_path, first_store):
     """From a stored run to a file; the file is never overwritten."""
-    store = shutil.copytree(Path(__file__).with_name("first_edition"), tmp_path / "store")
+    store = shutil.copytree(first_store, tmp_path / "store")
     out = tmp_path / "quick.toml"
     call = ("suites", "build", "first", "--name", "quick", "--out", str(out), "--store", str(store))
     code, text, _ = cli(*call, "--min-gain", "0", "--json")

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,17 +183,17 @@ def test_what_a_killed_driver_leaves_is_found_by_gc_and_by_the_next_start(cli, f
     """Models for its workers lay below the store: `runs gc` deletes them, so does the next start."""
     command = ("attack", "--suite", str(folder / "tiny.toml"), "-m", "linear", "--quiet")
     processes = ("--executor", "processes", "--workers", "1")
-    store = tmp_path / "iqa-store"
-    for mend in (("runs", "gc", "--yes"), (*command, *processes)):
-        child = start(tmp_path, *command, *processes)
-        while not list(store.glob("tmp/work-*/models/*/card.json")) and child.poll() is None:
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.communicate(timeout=60)  # both pipes end with its worker, who holds them too
-        assert child.returncode == -signal.SIGKILL
-        assert len(abandoned(store)) == 1
-        code, out, _ = cli("runs", "gc")
+    child = start(tmp_path, *command, *processes)
+    while not list(tmp_path.glob("iqa-store/tmp/work-*/models/*/card.json")) and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate(timeout=60)  # both pipes end with its worker, who holds them too
+    assert child.returncode == -signal.SIGKILL
+    for number, mend in enumerate((("runs", "gc", "--yes"), (*command, *processes))):
+        store = ("--store", str(shutil.copytree(tmp_path / "iqa-store", tmp_path / f"copy{number}")))
+        assert len(abandoned(tmp_path / f"copy{number}")) == 1
+        code, out, _ = cli("runs", "gc", *store)
         assert (code, "and 1 fragments" in out) == (0, True)
-        assert len(abandoned(store)) == 1
-        assert cli(*mend)[0] == 0
-        assert not list(store.rglob("work-*"))
+        assert len(abandoned(tmp_path / f"copy{number}")) == 1
+        assert cli(*mend, *store)[0] == 0
+        assert not list((tmp_path / f"copy{number}").rglob("work-*"))

@@ -103,23 +103,31 @@ def demo(
     require_extra()
     use_devices([device], threads, exact=True)  # a device that is not there is refused before the training
     name = "demo-full" if full else "demo"
-    clock = _Clock()
+    stages: list[Stage] = []
+    since = time.perf_counter()
+
+    def stop(stage: str, parts: dict[str, float]) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        stages.append(Stage(stage, now - since, parts))
+        since = now
+
     if data is None:
         open_data("demo" if full else "demo-small", cache_dir=cache, progress=progress)
-    clock.stop("data")
+    stop("data", {})
     pending = [n for n in DEMOS[name] if not (model_folder(Path(store), n) / CARD).is_file()]
     trained = train(name, data=data, settings=settings, store=store, cache=cache, progress=progress)
     models = {folder.name: folder for folder in trained.folders}
     took = {n: float(str(read_card(models[n]).training["seconds"])) for n in models if n in pending}
-    clock.stop("training", took)
+    stop("training", took)
     entrants = [described(label, folder) for label, folder in models.items()]
     planned = plan(
         name, entrants, store=store, cache=cache, data=data, limit=limit, replace=True, progress=progress,
         runtime=_runtime(device, threads, () if full else entrants),
     )  # fmt: skip
     run = planned.stored() or replace(planned, entrants=tuple(as_entrants(models))).run(progress=progress)
-    clock.stop("attacks and tables", _by_model(planned, run))
-    return Demo(run, tuple(clock.stages))
+    stop("attacks and tables", _by_model(planned, run))
+    return Demo(run, tuple(stages))
 
 
 def require_extra() -> None:
@@ -167,17 +175,3 @@ def _by_model(planned: Planned, run: Run) -> dict[str, float]:
         if cell.key in now:
             took[cell.model] = took.get(cell.model, 0.0) + cell.seconds
     return took
-
-
-class _Clock:
-    """Takes the time of one stage after another."""
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-        self._since = time.perf_counter()
-
-    def stop(self, name: str, parts: dict[str, float] | None = None) -> None:
-        """End a stage."""
-        now = time.perf_counter()
-        self.stages.append(Stage(name, now - self._since, parts or {}))
-        self._since = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,21 +53,13 @@ OF_CLEAN = {
 }
 """What a row of an image without attack says of an attack."""
 
+VERIFIED = (
+    "adv_score", "adv_score_8bit", "adv_score_jpeg", "linf", "l2", "rmse", "ssim", "projection_moved"
+)  # fmt: skip
+"""What a row says that the harness itself found of an example; the attack is never trusted."""
+
 Crafted = Callable[[Cell], AttackResult | None]
 """Gives what an attack found that other cells use too; None for what nobody else uses."""
-
-
-class _Verified(NamedTuple):
-    """What the harness itself found of an example; the attack is never trusted."""
-
-    adv_score: float
-    adv_score_8bit: float
-    adv_score_jpeg: float | None
-    linf: float
-    l2: float
-    rmse: float
-    ssim: float
-    projection_moved: float
 
 
 def run_cell(
@@ -293,7 +285,7 @@ def _attack_rows(
                 "forwards": cost.forwards,
                 "backwards": cost.backwards,
                 "zero_gradients": cost.zero_gradients,
-                **verified[id(found.example)]._asdict(),
+                **verified[id(found.example)],
             }
         )
     return rows
@@ -305,7 +297,7 @@ def _verify(
     images: ImageSet,
     pixels: Sequence[Tensor],
     found: Sequence[tuple[int, Example]],
-) -> dict[int, _Verified]:
+) -> dict[int, dict[str, Any]]:
     """Project, measure and score every distinct example again, by its identity."""
     ids = _ids(cell, images)
     stacks: dict[object, dict[int, tuple[int, Example]]] = {}
@@ -313,7 +305,7 @@ def _verify(
         # A GPU takes all images of a size together, a CPU has the versions of one in its caches.
         alike = pixels[image].shape if pixels[image].is_cuda else image
         stacks.setdefault(alike, {})[id(example)] = (image, example)
-    verified: dict[int, _Verified] = {}
+    verified: dict[int, dict[str, Any]] = {}
     for distinct in stacks.values():
         full = max(VERIFY_CHUNK, scored_together(pixels[0].device))
         named = list(distinct.items())
@@ -330,7 +322,7 @@ def _measured(
     pixels: Sequence[Tensor],
     ids: Sequence[str],
     part: Sequence[tuple[int, Example]],
-) -> list[_Verified]:
+) -> list[dict[str, Any]]:
     """Return what examples of one size, each with its image's place, are found to be."""
     assert cell.attack is not None  # noqa: S101 - the caller's
     threat, owners = cell.attack.threat, [image for image, _ in part]
@@ -351,7 +343,7 @@ def _measured(
     names = [ids[image] for image in owners]
     scores, scores_8bit = (scorer.of(list(versions), names) for versions in (stored, rounded))
     columns = (scores, scores_8bit, _jpeg_scores(cell, scorer, list(stored), names), *numbers.tolist())
-    return [_Verified(*row) for row in zip(*columns, strict=True)]
+    return [dict(zip(VERIFIED, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _jpeg_scores(

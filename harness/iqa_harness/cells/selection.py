@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_harness.data import DataCard, ImageRecord, ImageSet, open_data
+from iqa_harness.data import ArrayImageSet, DataCard, ImageRecord, ImageSet, open_data
 from iqa_harness.errors import DataError
 from iqa_results import RunManifest, Selection
 from iqa_suites import Suite, parse_suite
@@ -90,27 +90,8 @@ def recorded_selection(
     return Selection(images=tuple(sorted(known.intersection(stored))))
 
 
-class RememberedImages(ImageSet):
-    """The records of a run's images as its own rows have them: no pixels, no hashes of pixels."""
-
-    def __init__(self, records: Sequence[ImageRecord], card: DataCard, fingerprint: str) -> None:
-        self.records, self.card, self.fingerprint = records, card, fingerprint
-
-    def read(self, index: int):  # type: ignore[no-untyped-def]
-        """Refuse: there are no pixels.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError(f"{self.records[index].image_id}: a run's rows hold no pixels")
-
-    def subset(self, indices: Sequence[int]) -> RememberedImages:
-        """Return some of them."""
-        return RememberedImages([self.records[i] for i in indices], self.card, self.fingerprint)
-
-
-def remembered_images(manifest: RunManifest, split: str, parts: Collection[pa.Table]) -> RememberedImages:
-    """Return the images of a split as a run's first rows of each describe them.
+def remembered_images(manifest: RunManifest, split: str, parts: Collection[pa.Table]) -> ArrayImageSet:
+    """Return the images of a split as a run's first rows of each describe them: records without pixels.
 
     There are as many as the manifest's cells hold; one that no row describes has an empty id.
 
@@ -134,4 +115,4 @@ def remembered_images(manifest: RunManifest, split: str, parts: Collection[pa.Ta
                 records[position] = ImageRecord(image_id, mos, split, reference, distortion, level, "")
     low, high = _mos_range(manifest) or (0.0, 1.0)
     card = DataCard(manifest.data.name, manifest.data.label, (low, high), "", "")
-    return RememberedImages(records, card, manifest.data.sha256)
+    return ArrayImageSet(records, (), card, manifest.data.sha256)

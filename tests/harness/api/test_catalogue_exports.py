@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,17 +12,15 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 import iqa_harness as iqa
 from iqa_models import create_model, save_checkpoint
-from iqa_results import ROW
+from iqa_results import ROW, ResultStore
 
-STORE = Path(__file__).parents[1] / "first_edition"
 TOLD = ("clean", "suite_min", "composed", "closed_loop")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A run of two models; not to be written to after its tables are made."""
-    folder = shutil.copytree(STORE, tmp_path_factory.mktemp("exports") / "store")
-    return iqa.load_run("first", folder).store
+def store(first_store):
+    """A run of two models; not to be written to."""
+    return ResultStore(first_store)
 
 
 @pytest.fixture(scope="module")

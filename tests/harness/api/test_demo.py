@@ -12,6 +12,7 @@ from iqa_harness.api.demo import PACKAGES, demo
 from iqa_harness.entrants.entrant import described
 from iqa_harness.entrants.naming import as_entrant
 from iqa_harness.errors import RunError
+from iqa_harness.machine.devices import usable_cores
 from iqa_harness.training.sessions import DEMOS
 
 SMALL = {"images_per_epoch": 4, "epochs": 1, "batch_size": 2}
@@ -46,7 +47,7 @@ def written(folder):
 @pytest.mark.slow
 def test_the_demo_from_images_to_verdicts(photographs, monkeypatch):
     """Three models of three families are trained, attacked and judged; the second call finds everything."""
-    small = {"data": "own.csv?mos_range=1,5", "settings": SMALL, "limit": 3, "progress": False}
+    small = {"data": "own.csv?mos_range=1,5", "settings": SMALL, "limit": 3, "threads": 1, "progress": False}
     first = demo(**small)
     assert tuple(first.run.models) == DEMOS["demo"]
     assert set(first.run.verdicts) == set(DEMOS["demo"])
@@ -73,6 +74,15 @@ def test_the_demo_from_images_to_verdicts(photographs, monkeypatch):
     assert (folder / "runs/demo/table.parquet").stat().st_mtime_ns == tables
     assert [stage.parts for stage in second.stages] == [{}, {}, {}]
     pd.testing.assert_frame_equal(second.run.table, table)
+
+
+def test_unless_told_how_many_threads_a_process_a_core_attacks():
+    """On a CPU; their rows are those of one process, see `executors/`."""
+    told, untold = (module._runtime("cpu", threads, ()) for threads in (1, None))
+    assert (told.executor_name, told.threads) == ("inline", 1)
+    cores = min(usable_cores(), module.WORKERS)
+    assert (untold.workers or 1) == cores
+    assert untold.executor_name == ("processes" if cores > 1 else "inline")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

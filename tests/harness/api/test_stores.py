@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,15 +10,11 @@ import iqa_harness as iqa
 from iqa_harness.errors import NotComparable, RunError
 from iqa_results import ResultStore
 
-STORE = Path(__file__).parents[1] / "first_edition"
-
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, first_store):
     """A store with the run `first` of two linear models on six images; it may be written to."""
-    made = ResultStore(shutil.copytree(STORE, tmp_path / "store"))
-    iqa.load_run("first", made).refresh()
-    return made
+    return ResultStore(shutil.copytree(first_store, tmp_path / "store"))
 
 
 @pytest.mark.slow

@@ -55,7 +55,8 @@ def test_a_cell_that_kills_every_worker_fails_alone(tmp_path, run, entrants, dea
 
 def test_a_gradient_that_a_worker_masks_after_many_calls_is_seen(tmp_path, csv_set):
     """The driver's own model never gets so far; the process that attacked measures its model again."""
-    suite = parse_suite(tiny.SUITE.replace("steps = 4", "steps = 40"), "tiny")
+    longer = tiny.SHORT.replace("steps = 2\n", "steps = 40\n").replace("restarts = 1", "restarts = 2")
+    suite = parse_suite(longer, "tiny")
     models = {
         "plain": create_model("linear", seed=1),
         "tired": create_model("cheat_tired", calls=150),
@@ -95,7 +96,7 @@ def test_a_model_of_this_process_alone_is_refused(tmp_path, run, entrants):
         "own", type(model)(model.spec.replace(name="own"), model.pattern.data, 0.5).eval()
     )
     with pytest.raises(RunError, match="no worker can make it again"):
-        run(tmp_path, [entrants[0], other], Processes(TWO))
+        run(tmp_path, [entrants[0], other], Processes(TWO[:1]))
 
 
 class Elsewhere(Processes):

@@ -119,12 +119,7 @@ def _data(work: Work) -> dict[str, Any]:
         raise RunError(
             f"image set {images.card.name!r} is an object of this process: use the inline executor"
         )
-    return {
-        **content,
-        "images": listed(parts["images"]),
-        "validation": listed(parts["validation"]),
-        "training": {split: listed(parts[split]) for split in work.training},
-    }
+    return {**content, "parts": {name: listed(part) for name, part in parts.items()}}
 
 
 def _ids(images: ImageSet) -> list[str]:
@@ -163,10 +158,12 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
         files = plugin["files"]
         same = own.is_file() and sources_of(own).hashes() == files
         run_plugin(own if same else folder / "plugins" / str(number) / next(iter(files)), own.stem)
-    images, validation, training = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
+    parts = _open_data(json.loads((folder / DATA).read_text(encoding="utf-8")))
+    images, validation = parts.pop("images"), parts.pop("validation")
     rivals = [Rival(*rival) for rival in session["rivals"]]
-    listed = list_cells(suite, rivals, images, validation, TrainedAttacks(training))
+    listed = list_cells(suite, rivals, images, validation, TrainedAttacks(parts))
     cells = {cell.key: cell for cell in listed}
+    work = Work(suite, images, validation, tuple(listed))
 
     def cell_of(ref: CellRef) -> Cell:
         if ref.key not in cells:
@@ -178,7 +175,7 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
 
     return Bench(
         _Models(folder, session["models"], place.device, fetch),
-        lambda split: images if split == suite.data.split else validation,
+        work.images_of,
         cell_of,
         ResultStore(session["store"]),
         Runtime(device=place.device, chunk=session["chunk"], choices=read_choices(session["choices"])),
@@ -186,18 +183,14 @@ def open_snapshot(folder: Path, place: Place, fetch: Fetch | None = None) -> Ben
     )
 
 
-def _open_data(content: dict[str, Any]) -> tuple[ImageSet, ImageSet, dict[str, ImageSet]]:
+def _open_data(content: dict[str, Any]) -> dict[str, ImageSet]:
     """Return the attacked images, those of the validation split, and by split those for training."""
     plain = _subsets(content)
-
-    def of(part: list[Any]) -> ImageSet:
-        images = plain(part)
-        if "resize" not in content:
-            return images
-        return ResizedImageSet(images, content["resize"], getattr(images, "cache", None))
-
-    training = {split: of(part) for split, part in content["training"].items()}
-    return of(content["images"]), of(content["validation"]), training
+    parts = {name: plain(part) for name, part in content["parts"].items()}
+    if "resize" not in content:
+        return parts
+    rule = content["resize"]
+    return {name: ResizedImageSet(part, rule, getattr(part, "cache", None)) for name, part in parts.items()}
 
 
 def _subsets(content: dict[str, Any]) -> Callable[[list[Any]], ImageSet]:
