@@ -4,7 +4,6 @@ import gc
 import os
 
 import pytest
-import torch
 
 
 def pytest_configure(config):
@@ -22,6 +21,8 @@ def pytest_runtestloop(session):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small tensors gain nothing from threads, and two busy cores lose to their spinning."""
+    import torch  # not above: it is read, too, while nobody looks for garbage
+
     torch.set_num_threads(1)
 
 
