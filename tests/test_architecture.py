@@ -30,9 +30,15 @@ def _tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def _nodes(path):
+    """Return all nodes of a file; only to be read."""
+    return list(ast.walk(_tree(path)))
+
+
 def _imports(path):
     """Yield the full name of every module a file imports, wherever in the file."""
-    for node in ast.walk(_tree(path)):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -149,7 +155,7 @@ def _sizes():
     for root in FOLDERS.values():
         for path in sorted(root.rglob("*.py")):
             lines = path.read_text().splitlines()
-            for node in ast.walk(_tree(path)):
+            for node in _nodes(path):
                 if isinstance(node, ast.FunctionDef):
                     a = node.args
                     names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
@@ -218,7 +224,7 @@ def test_what_a_system_may_lack_is_asked_for_first():
     for path in (path for root in FOLDERS.values() for path in sorted(root.rglob("*.py"))):
         text = path.read_text(encoding="utf-8")
         uses_some = SOME_SYSTEMS.search(text)
-        for node in ast.walk(_tree(path)):
+        for node in _nodes(path):
             assert not _is_text_without_encoding(node), f"{path}:{node.lineno}"
             if uses_some and isinstance(node, ast.FunctionDef):
                 here = "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])

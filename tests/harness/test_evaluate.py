@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,13 +37,15 @@ def make_csv(folder, counts, *, seed=0, size=16, name="set"):
     return folder / f"{name}.csv"
 
 
-@pytest.fixture
-def sets(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
     """One set with validation images, one without."""
-    monkeypatch.setenv("IQA_HARNESS_CACHE", str(tmp_path / "cache"))
-    first = make_csv(tmp_path / "a", {"val": 15, "test": 20}, seed=1, name="first")
-    second = make_csv(tmp_path / "b", {"test": 12}, seed=2, name="second")
-    return [(str(path), open_data(path, progress=False)) for path in (first, second)]
+    folder = tmp_path_factory.mktemp("sets")
+    first = make_csv(folder / "a", {"val": 15, "test": 20}, seed=1, name="first")
+    second = make_csv(folder / "b", {"test": 12}, seed=2, name="second")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IQA_HARNESS_CACHE", str(folder / "cache"))
+        yield [(str(path), open_data(path, progress=False)) for path in (first, second)]
 
 
 @pytest.fixture
@@ -129,8 +132,9 @@ def test_scores_are_kept(sets, counting, tmp_path):
     both = run([counting], sets, store)
     assert Counting.seen == 35 + 2 + 2 * 3 + 12 + 1
     assert both.rows.slice(0, 1).equals(first.rows)
-    relabelled = tmp_path / "a" / "other.csv"
-    relabelled.write_text((tmp_path / "a" / "first.csv").read_text().replace(",test", "1,test"))
+    labelled = Path(sets[0][0])
+    relabelled = labelled.with_name("other.csv")
+    relabelled.write_text(labelled.read_text().replace(",test", "1,test"))
     run([counting], [("other", open_data(relabelled, progress=False))], store)
     assert Counting.seen == 35 + 2 + 4 * 3 + 12 + 1
 

@@ -176,7 +176,8 @@ def few(before, after):
 def hidden_fall():
     """Two sides of 16 images whose clean SROCC falls from .056 to -.438, which chance may do."""
     draws = np.random.default_rng(0).permuted(np.tile(np.arange(FEW), (4000, 1)), axis=1)
-    value = [spearmanr(each, MOS[:FEW]).statistic for each in draws]
+    ranks = np.argsort(np.argsort(MOS[:FEW]))  # of permutations without ties Spearman's own formula
+    value = 1 - 6 * ((draws - ranks) ** 2).sum(axis=1) / (FEW * (FEW**2 - 1))
     return few(*(draws[int(np.argmin(np.abs(np.subtract(value, near))))] for near in (0.056, -0.438)))
 
 

@@ -275,14 +275,21 @@ def test_a_model_that_breaks_the_contract_is_not_attacked(tmp_path, images, suit
     assert store.list_runs() == []
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, images, suite):
+    """A run of one honest model: store, manifest, tables."""
+    store = ResultStore(tmp_path_factory.mktemp("alone"))
+    manifest = run_of(store, images, suite, [Entrant("first", create_model("linear", seed=4))])
+    return store, manifest, tables(store, manifest)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["repeatable", "batch_independent", "finite_scores", "gradient_finite"])
-def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, suite, fault):
+def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, suite, alone, fault):
     """The other's rows and values are those of a run of its own; the bad one is invalid, with the reason."""
-    alone = ResultStore(tmp_path / "alone")
+    its_store, expected, its_tables = alone
     good = [Entrant("first", create_model("linear", seed=4))]
-    expected = run_of(alone, images, suite, good)
-    store = ResultStore(tmp_path / "both")
+    store = ResultStore(tmp_path)
     manifest = run_of(store, images, suite, [Entrant("bad", Unsound(fault).eval()), *good])
     assert manifest.status == "partial"
     cells = {name: [c for c in manifest.cells if c.model == name] for name in ("bad", good[0].label)}
@@ -293,12 +300,11 @@ def test_a_model_that_breaks_the_contract_costs_its_own_cells(tmp_path, images, 
     assert not manifest.models[0].checks[fault]["passed"]
     keys = [cell.key for cell in cells[good[0].label]]
     assert keys == [cell.key for cell in expected.cells]
-    mine, theirs = (s.read_cells(keys).drop_columns(["seconds"]) for s in (store, alone))
+    mine, theirs = (s.read_cells(keys).drop_columns(["seconds"]) for s in (store, its_store))
     assert mine.equals(theirs)
-    tables = robustness_table(store, manifest, resamples=20)
-    table = tables.table.to_pylist()
+    table = tables(store, manifest).table.to_pylist()
     assert {row["verdict"] for row in table if row["model"] == "bad"} == {"invalid"}
     assert all(f"fails the check '{fault}'" in row["undefined"] for row in table if row["model"] == "bad")
-    own = robustness_table(alone, expected, resamples=20).table.to_pylist()
+    own = its_tables.table.to_pylist()
     kept = [{**row, "ties_with": ""} for row in table if row["model"] != "bad"]
     assert kept == [{**row, "ties_with": ""} for row in own]

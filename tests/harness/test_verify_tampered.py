@@ -261,7 +261,7 @@ def test_the_checks_of_a_cheat_are_measured_again(tmp_path, small_images):
 
 def test_masking_after_many_calls_is_found_when_all_its_cells_are_made_again(tmp_path, small_images):
     """The check after the run edited to passed: a sample leaves it open and says so, all cells find it."""
-    text = SMALL.replace("steps = 2", "steps = 40")
+    text = SMALL.replace("steps = 2", "steps = 12")
     _, _, (counted,) = made(tmp_path / "long", text, small_images, [("t", "cheat_tired", {"calls": 999})])
     calls = counted.model.seen - 10  # of 40 in the attack, and a few after it
     tired = ("t", "cheat_tired", {"calls": calls})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -132,7 +133,7 @@ def _as_frame(source: object) -> pd.DataFrame:
 
 def _installed() -> dict[str, object]:
     """Return what installed packages offer, by name; none takes the place of a set that ships."""
-    if not entry_points(group=GROUP):
+    if "iqa_models.entry_points" not in sys.modules and not entry_points(group=GROUP):
         return {}
     from iqa_models.entry_points import load_group  # loads torch, for nothing if there are none
 

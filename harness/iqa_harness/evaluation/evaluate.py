@@ -191,28 +191,19 @@ Pixels = NDArray[np.uint8] | Tensor
 """One image: uint8 RGB (H, W, 3), or floats (3, H, W) in [0, 1]."""
 
 
-def score_image(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring) -> float:
-    """Return a model's score of one image, as a run stores it.
-
-    Args:
-        model: in eval mode on the device.
-        pixels: the image.
-        image_id: names the image; a stochastic model's draws come from it.
-        how: draws and seed.
-
-    Raises:
-        NoScore: whatever went wrong in the model, the image's name before it.
-    """
-    return score_images(model, [pixels], [image_id], how)[0]
-
-
 def score_images(
     model: QualityModel, images: Sequence[Pixels], ids: Sequence[str], how: Scoring
 ) -> list[float]:
-    """Return the scores of some images, each as `score_image` returns it.
+    """Return a model's scores of some images, each as a run stores it.
+
+    Args:
+        model: in eval mode on the device.
+        images: the images.
+        ids: names the images; a stochastic model's draws come from them.
+        how: draws and seed.
 
     Raises:
-        NoScore: as of `score_image`, of the first image that has none.
+        NoScore: whatever went wrong in the model with the first image that has no score, its name before it.
     """
     draws = how.draws if model.is_stochastic else None
     try:
@@ -222,7 +213,7 @@ def score_images(
         if len(images) == 1:
             ran_out = f"memory of {how.device} ran out ({_reason(error)})"
             raise NoScore(f"{ids[0]}: {ran_out if out_of_memory(error) else _reason(error)}") from error
-    return [score_image(model, x, name, how) for x, name in zip(images, ids, strict=True)]
+    return [score_images(model, [x], [name], how)[0] for x, name in zip(images, ids, strict=True)]
 
 
 def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scoring, former: float) -> None:
@@ -231,7 +222,7 @@ def refuse_random(model: QualityModel, pixels: Pixels, image_id: str, how: Scori
     Raises:
         NoScore: the score is not the former one: the model draws at random, and no card or seed knows.
     """
-    again = score_image(model, pixels, image_id, how)
+    (again,) = score_images(model, [pixels], [image_id], how)
     if again != former:
         low, high = model.spec.score_range
         raise NoScore(
@@ -276,7 +267,7 @@ class _Scorer(NamedTuple):
         if kept is not None:
             for place in again:
                 image_id = images.records[place].image_id
-                now = score_image(self.model, images.read(place), image_id, self.how)
+                (now,) = score_images(self.model, [images.read(place)], [image_id], self.how)
                 words = difference(self.model.spec, image_id, now, kept[place], self.store.root)
                 if words is not None:
                     raise NoScore(f"the model {words}")

@@ -6,6 +6,7 @@ with its reason; it is never 0 and never dropped.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -176,6 +177,13 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
     reason = degenerate(scores, mos)
     if reason:
         return Fit(None, reason)
+    return _fitted(np.asarray(scores, np.float64).tobytes(), np.asarray(mos, np.float64).tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _fitted(scores_bytes: bytes, mos_bytes: bytes) -> Fit:
+    """Fit from all starts, which may take a second; the tables of a run ask for the same fits each time."""
+    scores, mos = np.frombuffer(scores_bytes), np.frombuffer(mos_bytes)
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale
     spread = float(np.ptp(mos))

@@ -113,11 +113,11 @@ def _own_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def checks_contradict(record: ModelRecord) -> list[Finding]:
     """Say which stored checks passed against their own value, or were held against a laxer bound."""
-    findings = []
-    for name, (value, bound, passed, _) in as_checks(record.checks).items():
-        flag = BY_CHECK.get(name)
-        if flag is None:
+    findings, known = [], as_checks(record.checks)
+    for name, flag in BY_CHECK.items():
+        if name not in known:
             continue
+        value, bound, passed, _ = known[name]
         if not bound <= FLAGS[flag].threshold:
             detail = f"held against {bound}, the bound of {flag} is {FLAGS[flag].threshold:g}"
         elif value is not None and passed != (value <= bound):

@@ -314,18 +314,15 @@ def kept_differ(again: Again, store: ResultStore) -> Iterator[tuple[int, list[Fi
                 (found.objective, found.steps, cell.first + found.image): scores[id(found.example)]
                 for found in result.found
             }
-            yield len(places), list(_differing(again, cell, places))
-
-
-def _differing(again: Again, cell: Cell, places: Mapping[tuple[Any, ...], float]) -> Iterator[Finding]:
-    low, high = again.models[cell.label].spec.score_range
-    for row in again.parts[cell.key].to_pylist():
-        now = places.get((row["objective"], row["steps"], row["position"]))
-        if now is None or row["projection_moved"] > BUDGET_SLACK:
-            continue
-        if not within(row["adv_score"], now, AGAIN_SLACK * (high - low)):
-            detail = (
-                f"adv_score: {shown(row['adv_score'])} is stored, the kept image has {shown(now)} where no "
-                "other was scored before it"
-            )
-            yield Finding("row", f"{cell.label}, {row_name(row)}", detail)
+            low, high = again.models[cell.label].spec.score_range
+            differing = []
+            for row in again.parts[cell.key].to_pylist():
+                now = places.get((row["objective"], row["steps"], row["position"]))
+                moved = now is None or row["projection_moved"] > BUDGET_SLACK
+                if not moved and not within(row["adv_score"], now, AGAIN_SLACK * (high - low)):
+                    detail = (
+                        f"adv_score: {shown(row['adv_score'])} is stored, the kept image has {shown(now)} "
+                        "where no other was scored before it"
+                    )
+                    differing.append(Finding("row", f"{cell.label}, {row_name(row)}", detail))
+            yield len(places), differing
