@@ -18,7 +18,7 @@ KINDS = {
     "apgd": {"objectives": ASCENT, "steps": 5},
     "fgsm": {"objectives": ASCENT},
     "noise": {"objectives": ASCENT},
-    "square": {"objectives": ("raise", "lower"), "queries": 4},
+    "square": {"objectives": ("raise", "lower"), "queries": 3},
     "universal": {"objectives": ("raise", "lower"), "steps": 2},
     "torchattacks": {"objectives": ("raise",)},
 }

@@ -63,7 +63,7 @@ def _a_step(kind, threat, count=2, objectives=THREE, restarts=2, chunk=64, sizes
 def test_a_step_waits_and_sends_as_often_for_one_image_as_for_many(kind, norm):
     threat = ThreatModel(norm, {"inf": 0.03, "2": 0.5}[norm])
     for one in (
-        {}, {"objectives": ("raise",)}, {"restarts": 1}, {"count": 5}, {"chunk": 2}, {"count": 4, "sizes": 2},
+        {}, {"objectives": ("raise",), "restarts": 1}, {"count": 5}, {"chunk": 2}, {"count": 4, "sizes": 2},
     ):  # fmt: skip
         waits, sent = _a_step(kind, threat, **one)
         assert 1 <= waits <= 2, (one, accelerator.waits)
