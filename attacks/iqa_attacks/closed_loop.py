@@ -88,8 +88,9 @@ class ClosedLoop(Attack):
         chosen = {o.name: _Loop(self, visits, cast("Metric", o.name)).run() for o in self.create_objectives()}
         found = []
         for i, met in enumerate(visits.examples()):
-            found += [Found(i, name, self.steps, -end.value, end.examples[i]) for name, end in chosen.items()]
-            own = [end.examples[i] for end in chosen.values()]
+            own = [examples[i] for examples, _ in chosen.values()]
+            for (name, (_, value)), example in zip(chosen.items(), own, strict=True):
+                found.append(Found(i, name, self.steps, -value, example))
             found += ends(i, self.steps, [*own, *met])
         cost = {(i, self.steps): Cost(*row) for i, row in enumerate(visits.spent.tolist())}
         return Ascent(found, cost)
@@ -205,14 +206,6 @@ class _Visits:
         return facts, asked.gradients
 
 
-class _Settled(NamedTuple):
-    """Where a loop ends."""
-
-    examples: list[Example]
-    value: float
-    """The set's correlation."""
-
-
 class _Version(NamedTuple):
     """An image between the clean one and an end that was reached."""
 
@@ -237,8 +230,8 @@ class _Loop:
         self.done: dict[tuple[int, bool], int] = {}
         """Visits by image and way."""
 
-    def run(self) -> _Settled:
-        """Go round until nothing is gained or left."""
+    def run(self) -> tuple[list[Example], float]:
+        """Go round until nothing is gained or left; return an example an image, and their correlation."""
         rising = self.mos < np.median(self.mos)
         wanted = [(i, bool(up)) for i, up in enumerate(rising)] if self.defined else []
         while wanted and self.left:
@@ -304,10 +297,10 @@ class _Loop:
         most = max(1, int(np.ceil(self.attack.share * self.count)))
         return [(i, way) for _, i, way in gains[:most]]
 
-    def _settle(self) -> _Settled:
+    def _settle(self) -> tuple[list[Example], float]:
         """Bring every image to its score of the last assignment and choose among all that was met."""
         if not self.defined:
-            return _Settled(list(self.visits.clean), 0.0)
+            return list(self.visits.clean), 0.0
         low, high = self._reached()
         versions = [
             [
@@ -325,7 +318,7 @@ class _Loop:
         final = lowest_choice(scores, self.mos, self.metric, [nearest])
         value = judge_of(scores, self.mos, self.metric).of(final)
         examples = [self._example(i, versions[i][k]) for i, k in enumerate(final)]
-        return _Settled(examples, value if np.isfinite(value) else 0.0)
+        return examples, value if np.isfinite(value) else 0.0
 
     def _approach(self, versions: list[list[_Version]], wanted: Vector, near: Vector) -> None:
         """Evaluate images on the way to an end until their score is near the one that is wanted."""

@@ -345,5 +345,5 @@ def create_objective(name: str, **settings: float) -> Objective:
 
 def objectives_with_settings() -> dict[str, str]:
     """Return the objective that each setting of an attack is for, by the setting."""
-    found = {cls.setting: name for name in list_objectives() if (cls := _OBJECTIVES.find(name)).setting}
-    return {setting: name for setting, name in found.items() if setting is not None}
+    settings = {name: _OBJECTIVES.find(name).setting for name in list_objectives()}
+    return {setting: name for name, setting in settings.items() if setting is not None}

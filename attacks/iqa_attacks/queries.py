@@ -105,9 +105,10 @@ class QueryAttack(Attack):
         tried = next(ways)
         for query in range(self.queries):
             scores = self._asked(model, tried, ids, (restart, query), draws, chunk)
-            for versions, own in zip(tried, scores, strict=True):
-                ends[LOWEST_SEEN].take(versions, -own, own, query)
-                ends[HIGHEST_SEEN].take(versions, own, own, query)
+            for sign, end in zip((-1, 1), ends.values(), strict=True):
+                reached, which = (sign * scores).max(dim=0)
+                if bool((reached > end.loss).any()):
+                    end.take(tried[which, torch.arange(len(ids))], reached, sign * reached, query)
             losses = []
             for k, lane in enumerate(lanes):
                 row = k if len(tried) > 1 else 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks.errors import naming
-from iqa_attacks.gradients import Asked, Facts, ask, read
+from iqa_attacks.gradients import Facts, ask, read
 from iqa_attacks.results import Best, Example, Targets
 from iqa_attacks.threat_model import ThreatModel, measure
 from iqa_models import QualityModel
@@ -183,7 +183,7 @@ class Hunt:
             at = at + length.to(at).view(-1, 1, 1, 1) * along
             at = self.threat.project(at, clean, radii.to(at.device))
             shown, sizes = self._shown(at, clean, radii)
-        facts = self._scores(every, shown)
+        facts, _ = self._ask(shown, self.image, gradient=False)
         kept.look(every, shown, facts.scores, sizes, self.steps)
 
     def _radii(self, radii: Tensor, missing: Tensor, steep: Tensor, cut: float) -> Tensor:
@@ -206,31 +206,22 @@ class Hunt:
     def _gradients(self, shown: Tensor, *, first: bool) -> tuple[Facts, Tensor]:
         """Return scores and slopes of every task; at the clean images those of an image are one."""
         asked_of = torch.unique(self.image) if first else self.image
-        asked = self._ask(self.images[asked_of.to(shown.device)] if first else shown, asked_of, gradient=True)
-        assert asked.gradients is not None  # noqa: S101 - asked for
-        facts = self._read(asked, asked_of)
-        for column, rows in ((0, asked_of), (1, asked_of), (2, asked_of[facts.zero])):
-            self._count(column, rows)
+        versions = self.images[asked_of.to(shown.device)] if first else shown
+        facts, slopes = self._ask(versions, asked_of, gradient=True)
+        assert slopes is not None  # noqa: S101 - asked for
         if not first:
-            return facts, asked.gradients
+            return facts, slopes
         rows = torch.searchsorted(asked_of, self.image)
-        return Facts(facts.scores[rows], facts.zero[rows]), asked.gradients[rows.to(shown.device)]
+        return Facts(facts.scores[rows], facts.zero[rows]), slopes[rows.to(shown.device)]
 
-    def _scores(self, rows: Tensor, shown: Tensor) -> Facts:
-        asked = self._ask(shown, self.image[rows], gradient=False)
-        self._count(0, self.image[rows])
-        return self._read(asked, self.image[rows])
-
-    def _ask(self, shown: Tensor, images: Tensor, *, gradient: bool) -> Asked:
+    def _ask(self, shown: Tensor, images: Tensor, *, gradient: bool) -> tuple[Facts, Tensor | None]:
+        """Return scores and, if wanted, slopes of versions of images; all counted."""
         with naming([self.ids[i] for i in images.tolist()]):
-            return ask(self.model, shown, chunk=self.chunk, gradient=gradient)
-
-    def _read(self, asked: Asked, images: Tensor) -> Facts:
-        with naming([self.ids[i] for i in images.tolist()]):
-            return read(self.model, [asked.numbers])
-
-    def _count(self, column: int, images: Tensor) -> None:
-        self.spent[:, column] += torch.bincount(images, minlength=len(self.spent))
+            asked = ask(self.model, shown, chunk=self.chunk, gradient=gradient)
+            facts = read(self.model, [asked.numbers])
+        for column, rows in enumerate((images, images if gradient else images[:0], images[facts.zero])):
+            self.spent[:, column] += torch.bincount(rows, minlength=len(self.spent))
+        return facts, asked.gradients
 
     def _close_in(self) -> None:
         """Shorten the best examples, by halves, as far as they still reach their aim."""
@@ -244,7 +235,7 @@ class Hunt:
         for _ in range(1 + REFINEMENTS):
             at = self.threat.project(best, clean, middle.to(device))
             shown, sizes = self._shown(at, clean, middle)
-            scores = self._scores(rows, shown).scores
-            reach = self.kept.look(rows, shown, scores, sizes, self.steps)
+            facts, _ = self._ask(shown, self.image[rows], gradient=False)
+            reach = self.kept.look(rows, shown, facts.scores, sizes, self.steps)
             high, low = torch.where(reach, middle, high), torch.where(reach, low, middle)
             middle = (low + high) / 2

@@ -40,10 +40,9 @@ class Best:
         self, tried: Tensor, loss: Tensor, scores: Tensor, step: int, rows: Tensor | None = None
     ) -> None:
         """Keep versions (R, C, H, W) whose number (R,) is larger than before, of the images `rows` or all."""
-        rows = torch.arange(len(loss)) if rows is None else rows
-        better = (loss > self.loss[rows]).nonzero().flatten()
+        better = (loss > (self.loss if rows is None else self.loss[rows])).nonzero().flatten()
         if len(better):
-            own = rows[better]
+            own = better if rows is None else rows[better]
             self.at[own.to(tried.device)] = tried[better.to(tried.device)]
             self.loss[own], self.scores[own], self.steps[own] = loss[better], scores[better], step
             for j in own.tolist():

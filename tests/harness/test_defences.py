@@ -35,6 +35,7 @@ TEXT = (
     .replace('epsilons = ["2/255", "4/255"]', 'epsilons = ["4/255"]')
     .replace("restarts = 2", "restarts = 1")
     .replace("images = 12", "images = 8")
+    .replace("steps = 4\nreport_steps = [1, 2]", "steps = 2\nreport_steps = [1]")
 )
 
 

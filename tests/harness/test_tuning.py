@@ -42,7 +42,7 @@ class Coarse(Wasteful):
         return super().predict(nn.functional.avg_pool2d(images, 4))
 
 
-def images(count=4, side=72):
+def images(count=4, side=56):
     generator = torch.Generator().manual_seed(0)
     return [0.2 + 0.6 * torch.rand(3, side, side, generator=generator) for _ in range(count)]
 
@@ -131,8 +131,8 @@ def test_what_is_not_worth_it_is_not_tuned():
 
 def test_the_chunk_never_grows():
     """The chunk that was asked for bounds the memory: a smaller one may be chosen, no larger one."""
-    made = tune(Wasteful(), SHA256, images(6), chunk=6, gradients=ENOUGH)
-    assert 1 <= made.chunk <= 6
+    made = tune(Wasteful(), SHA256, images(5), chunk=5, gradients=ENOUGH)
+    assert 1 <= made.chunk <= 5
 
 
 def test_the_short_attack_gains_what_a_linear_score_gives():
@@ -240,7 +240,7 @@ def test_a_real_model_is_tuned_and_stays_itself():
     """Of a network with batch norms the choice reaches the plain attack's gain; its weights are untouched."""
     model = create_model("demo_resnet10t")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    made = tune(model, SHA256, images(side=64), chunk=4, gradients=ENOUGH)
+    made = tune(model, SHA256, images(side=48), chunk=4, gradients=ENOUGH)
     assert made.strength is None or made.strength >= tuning.SAME_STRENGTH
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())

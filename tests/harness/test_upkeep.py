@@ -24,12 +24,18 @@ from iqa_models import create_model
 from iqa_results import BadManifest, BadPart, ResultStore, Selection
 from iqa_suites import parse_suite
 
+SUITE = (
+    tiny.SUITE.replace("steps = 4\nreport_steps = [1, 2]", "steps = 2\nreport_steps = [1]")
+    .replace('"pairwise_inversion", "raise", "lower"]', '"pairwise_inversion"]')
+    .replace("restarts = 2", "restarts = 1")
+)
+
 
 def _entrants(*seeds):
     return [Entrant(f"m{seed}", create_model("linear", seed=seed)) for seed in seeds]
 
 
-def _run(store, images, seeds=(1,), text=tiny.SUITE, run="r", **options):
+def _run(store, images, seeds=(1,), text=SUITE, run="r", **options):
     entrants, suite = _entrants(*seeds), parse_suite(text, "tiny")
     told = {name: options.pop(name) for name in ("executor", "on_cell") if name in options}
     config = RunConfig(run, text, **options)
@@ -152,7 +158,7 @@ def test_what_another_version_wrote_is_reported_and_kept(done, store, cli):
 
 def test_what_no_run_names_is_found_and_deleted(done, store, images):
     """Cells of a removed run go, with their images; those that another run shares stay."""
-    _run(store, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"), run="other", keep_images=True)
+    _run(store, images, text=SUITE.replace("seed = 3", "seed = 4"), run="other", keep_images=True)
     assert find_waste(store).cells == {}
     shutil.rmtree(store.root / "runs" / "other")
     alone = next(key for key in store.example_sizes() if key not in {c.key for c in done[1].cells})
@@ -358,13 +364,13 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path, images):
     """Another suite, other images or other weights under one name: nothing is copied."""
     here, there, third = (ResultStore(tmp_path / name) for name in ("here", "there", "third"))
     _run(here, images)
-    _run(there, images, text=tiny.SUITE.replace("seed = 3", "seed = 4"))
+    _run(there, images, text=SUITE.replace("seed = 3", "seed = 4"))
     before = here.cell_sizes()
     with pytest.raises(RunError, match="of other suite"):
         merge_run(here, there, "r")
     entrants = [Entrant("m1", create_model("linear", seed=9))]
-    suite = parse_suite(tiny.SUITE, "tiny")
-    run_suite(plan(suite, entrants, images), entrants, RunConfig("r", tiny.SUITE), third)
+    suite = parse_suite(SUITE, "tiny")
+    run_suite(plan(suite, entrants, images), entrants, RunConfig("r", SUITE), third)
     for changes, words in (
         ({"chosen": Selection(limit=2), "images": 2}, "of the first 2 images .* here and of all"),
         ({"split": "val"}, "val split"),

@@ -206,7 +206,7 @@ class TwoLogits(nn.Module):
         the gradient passes through unchanged.
         """
         inside = images + (images.clamp(0, 1) - images).detach()
-        self._count(forwards=len(images))
+        self.spent = self.spent.plus(Cost(len(images), 0, 0))
         if inside.requires_grad:
             inside.register_hook(self._count_gradient)  # type: ignore[no-untyped-call]
         low, high = self.model.spec.score_range
@@ -219,14 +219,11 @@ class TwoLogits(nn.Module):
         logit = _SCALE * ((scores - low) / (high - low) - self.offset)
         return torch.stack([-logit, logit], dim=1)
 
-    def _count(self, forwards: int = 0, backwards: int = 0, zero: int = 0) -> None:
-        self.spent = self.spent.plus(Cost(forwards, backwards, zero))
-
     def _count_gradient(self, gradient: Tensor) -> Tensor:
         if not bool(gradient.isfinite().all()):
             raise AttackFailed(f"{self.model.spec.name}: the input gradient is not finite")
         zero = (gradient.flatten(1) == 0).all(dim=1)
-        self._count(backwards=len(gradient), zero=int(zero.sum()))
+        self.spent = self.spent.plus(Cost(0, len(gradient), int(zero.sum())))
         # PGDL2 views it flat, which a gradient that lies in memory channels last does not allow.
         return gradient.contiguous()
 

@@ -36,14 +36,14 @@ from iqa_attacks.engine.states import (
     Asking,
     Evaluated,
     Ground,
-    Journey,
     Schedule,
+    Stack,
     States,
+    as_shown,
     ask_states,
-    moved,
     starts,
 )
-from iqa_attacks.engine.updates import Control, Decision, Point
+from iqa_attacks.engine.updates import Control, Decision, Now, Point
 from iqa_attacks.objectives import Objective
 from iqa_attacks.results import Ascent, Cost, Found, Targets, merge
 from iqa_models import QualityModel
@@ -254,21 +254,18 @@ class _Group:
             ]
             members.append(mine)
         sent = send(self.ground.device, *numbers)
-        stacks = []
-        for g, mine in enumerate(members):
+        threat, update, stacks = self.schedule.threat, self.schedule.update, []
+        for g, (mine, stack) in enumerate(zip(members, states.stacks, strict=True)):
             *copied, source, centre, sign, length, returning, back = sent[10 * g : 10 * g + 10]
             self.kept.copy(g, states, at.slopes[g], *(each.long() for each in copied))
-            journey = Journey(
-                mine,
-                None if _in_order(numbers[10 * g + 4], states.stacks[g].pixels) else source.long(),
-                None if _in_order(numbers[10 * g + 5], self.ground.clean[g]) else centre.long(),
-                sign,
-                length,
-                self.kept.back_to(g, returning.long(), back.long()) if len(back) else None,
-            )
-            stacks.append(
-                moved(states.stacks[g], at.slopes[g], journey, self.ground.clean[g], self.schedule, step)
-            )
+            parents, centres = numbers[10 * g + 4 : 10 * g + 6]
+            pixels, memory, slope = _rows(parents, source, stack.pixels, stack.memory, at.slopes[g])
+            (clean,) = _rows(centres, centre, self.ground.clean[g])
+            if len(back):
+                pixels, slope = self.kept.back_to(g, returning.long(), back.long(), pixels, slope)
+            sign, length = (each.to(pixels.dtype).view(-1, 1, 1, 1) for each in (sign, length))
+            pixels, memory = update.move(Now(pixels, memory, slope, sign, length, clean, step), threat)
+            stacks.append(Stack(mine, pixels, as_shown(threat, pixels, clean), memory))
         return States(image, restart, row, stacks)
 
     def _copies(self, states: States, turn: _Turn, g: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -310,9 +307,11 @@ class _Moves(NamedTuple):
     back: Tensor
 
 
-def _in_order(rows: Tensor, stack: Tensor) -> bool:
-    """Whether rows are all of a stack's, each once and in order."""
-    return torch.equal(rows, torch.arange(len(stack)))
+def _rows(rows: Tensor, sent: Tensor, *stacks: Tensor) -> tuple[Tensor, ...]:
+    """Return rows of stacks, by what was sent to their device; where they are all, in order, the stacks."""
+    if torch.equal(rows, torch.arange(len(stacks[0]))):
+        return stacks
+    return tuple(stack.index_select(0, sent.long()) for stack in stacks)
 
 
 def _ends(states: States, scores: Tensor, shape: torch.Size) -> Candidates:

@@ -131,10 +131,13 @@ class Kept:
             if self.iterates is not self.examples:
                 self.iterates[g].index_copy_(0, return_places, stack.pixels.index_select(0, return_rows))
 
-    def back_to(self, g: int, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows that go back, and the iterates and slopes (K, C, H, W) in places of a size."""
-        iterates, slopes = self.iterates[g], self.slopes[g]
-        return rows, iterates.index_select(0, places), slopes.index_select(0, places)
+    def back_to(
+        self, g: int, rows: Tensor, places: Tensor, pixels: Tensor, slopes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return iterates and slopes (M, C, H, W), in some rows those that are kept in places of a size."""
+        kept = (self.iterates[g], pixels), (self.slopes[g], slopes)
+        back, along = (now.index_copy(0, rows, held.index_select(0, places)) for held, now in kept)
+        return back, along
 
     def found(self, steps: int, ids: Sequence[str]) -> list[Found]:
         """Return, for every image, the best so far; an example that is kept twice is one object.

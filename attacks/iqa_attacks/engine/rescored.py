@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from iqa_attacks.engine.batches import batches
 from iqa_attacks.objectives import Objective
@@ -63,32 +62,19 @@ def with_own_losses(
     low, high = score_range
     losses: dict[tuple[int, str, int], float] = {}
     for objective in objectives:
-        groups: dict[int, list[Found]] = {}
-        for each in found.found:
-            if each.objective == objective.name:
-                groups.setdefault(each.steps, []).append(each)
-        for steps, group in groups.items():
-            group.sort(key=lambda each: each.image)
+        own = sorted((f for f in found.found if f.objective == objective.name), key=lambda f: f.image)
+        for steps in {each.steps for each in own}:
+            group = [each for each in own if each.steps == steps]
             images = torch.tensor([each.image for each in group])
             scores = torch.tensor([each.example.score for each in group], dtype=torch.float64)
-            width = batch if objective.batch_level else len(group)
-            for part in batches(len(group), width):
-                values = _losses(objective, scores[part], images[part], targets, low, high)
-                losses |= {
-                    (int(i), objective.name, steps): value
-                    for i, value in zip(images[part], values.tolist(), strict=True)
-                }
-    return Ascent(
-        [
-            each._replace(loss=losses.get((each.image, each.objective, each.steps), each.loss))
-            for each in found.found
-        ],
-        found.cost,
-    )
-
-
-def _losses(
-    objective: Objective, scores: Tensor, images: Tensor, targets: Targets, low: float, high: float
-) -> Tensor:
-    clean = (targets.clean[images] - low) / (high - low)
-    return objective.evaluate((scores - low) / (high - low), targets.mos[images], clean)[0]
+            unit, clean = ((of - low) / (high - low) for of in (scores, targets.clean[images]))
+            for part in batches(len(group), batch if objective.batch_level else len(group)):
+                at = images[part]
+                values = objective.evaluate(unit[part], targets.mos[at], clean[part]).loss
+                keys = ((i, objective.name, steps) for i in at.tolist())
+                losses |= dict(zip(keys, values.tolist(), strict=True))
+    entries = [
+        each._replace(loss=losses.get((each.image, each.objective, each.steps), each.loss))
+        for each in found.found
+    ]
+    return Ascent(entries, found.cost)

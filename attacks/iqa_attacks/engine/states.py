@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks.engine.parcel import upload
-from iqa_attacks.engine.updates import Now, Update
+from iqa_attacks.engine.updates import Update
 from iqa_attacks.errors import naming
 from iqa_attacks.gradients import Coming, Facts, ask_mean, judged
 from iqa_attacks.results import Targets, by_size
@@ -160,7 +160,7 @@ def starts(targets: Targets, ground: Ground, schedule: Schedule, restarts: range
             ids = [targets.ids[i] for i in members.tolist()]
             changes = _changes(schedule, clean, [(i, r) for r in restarts for i in ids])
             pixels = schedule.threat.project(centres + changes, centres)
-        shown = _shown(schedule.threat, pixels, centres)
+        shown = as_shown(schedule.threat, pixels, centres)
         stacks.append(Stack(rows, pixels, shown, schedule.update.start(pixels)))
     return States(index % n, index // n, places, stacks)
 
@@ -188,7 +188,8 @@ def _changes(schedule: Schedule, like: Tensor, moments: Sequence[tuple[str, int]
         return torch.stack([upload(change, like.device) for change in pool.map(written, moments)])
 
 
-def _shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:
+def as_shown(threat: ThreatModel, pixels: Tensor, clean: Tensor) -> Tensor:
+    """Return what the model is shown of points (B, C, H, W)."""
     return pixels if threat.pixels == "float" else threat.admit(pixels, clean, checked=True)
 
 
@@ -235,56 +236,3 @@ def ask_states(
     return Asking(
         model, [names[s] for s in order.tolist()], order, Coming(numbers), slopes, schedule.draws or 1
     )
-
-
-class Journey(NamedTuple):
-    """Where the states of one size go: what their moves need on the device, and which states they become."""
-
-    states: Tensor
-    """(M_g,) long on the host: their numbers among all next states, ascending."""
-    source: Tensor | None
-    """(M_g,) long: rows of the parents; None if every state has one child, in order."""
-    centre: Tensor | None
-    """(M_g,) long: rows of the clean images; None for each of them once, in order."""
-    sign: Tensor
-    """(M_g,) float64: sign(dL/df)."""
-    size: Tensor
-    """(M_g,) float64: lengths of the steps."""
-    returns: tuple[Tensor, Tensor, Tensor] | None
-    """Rows (K,) that go on from a kept iterate, its pixels and its slopes (K, C, H, W); None if none do."""
-
-
-def moved(
-    stack: Stack, slope: Tensor, journey: Journey, clean: Tensor, schedule: Schedule, step: int
-) -> Stack:
-    """Return the states of one size that its moves lead to.
-
-    Args:
-        stack: where the moves start.
-        slope: of `Evaluated.slopes`.
-        journey: the moves.
-        clean: the clean images of the size.
-        schedule: threat model and update.
-        step: iterate the moves start from, 0 for the starts.
-    """
-    at, along, kept = stack.pixels, slope, stack.memory
-    if journey.source is not None:
-        at, along, kept = (each.index_select(0, journey.source) for each in (at, along, kept))
-    centres = clean if journey.centre is None else clean.index_select(0, journey.centre)
-    if journey.returns is not None:
-        rows, pixels, slopes = journey.returns
-        if journey.source is None:
-            at, along = at.clone(), along.clone()
-        at.index_copy_(0, rows, pixels)
-        along.index_copy_(0, rows, slopes)
-    now = Now(
-        pixels=at,
-        memory=kept,
-        slope=along,
-        sign=journey.sign.to(at.dtype).view(-1, 1, 1, 1),
-        size=journey.size.to(at.dtype).view(-1, 1, 1, 1),
-        clean=centres,
-        step=step,
-    )
-    pixels, memory = schedule.update.move(now, schedule.threat)
-    return Stack(journey.states, pixels, _shown(schedule.threat, pixels, centres), memory)

@@ -51,17 +51,19 @@ def collect_provenance(device: str, threads: int) -> Provenance:
 
 def _driver() -> str | None:
     """Return the version of the NVIDIA driver, None if there is none."""
-    nvidia = shutil.which("nvidia-smi")
-    if nvidia is None:
+    said = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return said.split("\n", 1)[0].strip() or None if said else None
+
+
+def _said(program: str, *arguments: str) -> str | None:
+    """Return what another program prints, None if there is none or it fails."""
+    found = shutil.which(program)
+    if found is None:
         return None
     done = subprocess.run(  # noqa: S603 - fixed arguments
-        [nvidia, "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
+        [found, *arguments], capture_output=True, text=True, check=False, timeout=30
     )
-    return done.stdout.split("\n", 1)[0].strip() or None if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @functools.cache
@@ -102,16 +104,7 @@ def _version(package: str) -> str:
 @functools.cache
 def _checkout(folder: Path) -> tuple[str | None, bool | None]:
     """Return commit and dirtiness of the checkout this file is in; None, None for an installed package."""
-    git = shutil.which("git")
-    if git is None:
-        return None, None
-
-    def run(*arguments: str) -> str | None:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            [git, "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=30
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
+    run = functools.partial(_said, "git", "-C", str(folder))
     # An environment inside somebody else's checkout must not pass for ours: the file must be tracked.
     if run("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
