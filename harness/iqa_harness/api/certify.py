@@ -21,7 +21,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measure_cards
 from iqa_harness.errors import RunError
 from iqa_harness.evaluation.certificates import Certified, Judged, certify_set
-from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_image
+from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_images
 from iqa_harness.machine.devices import own_threads
 from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
@@ -228,7 +228,7 @@ def _judged(entrant: Entrant, images: ImageSet, named: DataUnderTest, how: Scori
         ids = [record.image_id for record in some.records]
         with in_use(entrant.model, how.device):
             return np.array(
-                [score_image(entrant.model, some.read(i), name, how) for i, name in enumerate(ids)]
+                [score_images(entrant.model, [some.read(i)], [name], how)[0] for i, name in enumerate(ids)]
             )
 
     clean, validation = scored(images), named.validation
