@@ -16,7 +16,8 @@ import torch
 
 from iqa_harness.errors import RunError
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _NO_MEMORY = (
     "can't allocate memory",  # a CPU
