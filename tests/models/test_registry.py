@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from typing import NamedTuple
 
 import pytest
 
@@ -17,7 +18,7 @@ from iqa_models import (
     register_model,
 )
 from iqa_models.index import ADAPTERS, OWN
-from iqa_models.registry import _BUILDERS, find_builder
+from iqa_models.registry import _BUILDERS, find_builder, takes
 
 
 def test_a_name_can_be_taken_once():
@@ -55,6 +56,31 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         BadModelOption, match=r"no option 'backbon', did you mean 'backbone'\?.*takes: backbone, pretrained"
     ):
         create_model("timm_regressor", backbon="resnet10t")
+
+
+class Shared(NamedTuple):
+    """Options of a family."""
+
+    side: int = 3
+    seed: int = 0
+
+
+def test_options_that_a_builder_passes_on_are_seen():
+    """Each field of its family stands in its signature with the family's default, behind its own options."""
+
+    @takes(Shared(side=5))
+    def closed(*, own: int = 1, **shared):
+        return own, shared
+
+    @takes(Shared(), and_more=True)
+    def opened(**shared):
+        return shared
+
+    seen = inspect.signature(closed).parameters
+    assert {name: option.default for name, option in seen.items()} == {"own": 1, "side": 5, "seed": 0}
+    assert all(option.kind is option.KEYWORD_ONLY for option in seen.values())
+    assert list(inspect.signature(opened).parameters) == ["side", "seed", "shared"]
+    assert closed(side=2) == (1, {"side": 2})
 
 
 def test_a_number_that_no_tensor_holds_is_refused_in_few_words():

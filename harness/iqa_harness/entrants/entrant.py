@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -40,13 +40,19 @@ class Entrant:
         return spec.replace(notes=(*spec.notes, self.note)) if self.note else spec
 
     @cached_property
-    def sha256(self) -> str:
-        """Hash of card, state and, of a model that is not one of ours, source files; as first asked for.
+    def before_use(self) -> tuple[str, str]:
+        """Hashes of the model's state and of its sources, as first asked for.
 
         Some models hold other state once they were used: a counter of calls, a cache.
         """
         bare = self.model.bare  # what stands before it is on the card, and holds nothing else
-        return _sha256(self.model.spec, weights_sha256(bare), hash_sources(bare))
+        return weights_sha256(bare), hash_sources(bare)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of card, state and, of a model that is not one of ours, source files; as first asked for."""
+        card = json.dumps(self.model.spec.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256("\n".join([card, *self.before_use]).encode()).hexdigest()
 
 
 class _Described(NamedTuple):
@@ -69,22 +75,5 @@ def described(label: str, checkpoint: Path) -> Entrant:
     """
     card = checked_card(checkpoint)
     entrant = Entrant(label, cast("QualityModel", _Described(card.model)), checkpoint)
-    vars(entrant)["sha256"] = _sha256(card.model, card.weights_sha256, "")
+    vars(entrant)["before_use"] = card.weights_sha256, ""
     return entrant
-
-
-def before_use(model: QualityModel) -> tuple[str, str]:
-    """Return the hashes of a model's state and of its sources, to be taken before it is used."""
-    return weights_sha256(model), hash_sources(model)
-
-
-def with_new_card(entrant: Entrant, argument: str, before: tuple[str, str]) -> Entrant:
-    """Return an entrant whose model has got another card; its state is that before it was used for that."""
-    made = replace(entrant, argument=argument)
-    vars(made)["sha256"] = _sha256(entrant.model.spec, *before)
-    return made
-
-
-def _sha256(card: ModelSpec, weights: str, sources: str) -> str:
-    text = f"{json.dumps(card.model_dump(mode='json'), sort_keys=True)}\n{weights}\n{sources}"
-    return hashlib.sha256(text.encode()).hexdigest()

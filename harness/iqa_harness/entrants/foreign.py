@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from iqa_attacks import AttackFailed, score, score_and_gradient
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.entrant import Entrant, before_use, with_new_card
+from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.options import read_options, read_value
 from iqa_harness.errors import RunError
 from iqa_harness.measures.correlation import srocc
@@ -158,7 +159,7 @@ def measured(
     unknown = getattr(entrant.model, "unknown", ())
     if not unknown:
         return entrant
-    before = before_use(entrant.model)
+    before = entrant.before_use
     label, model = entrant.label, entrant.model.to(device)
     found: dict[str, Any] = {}
     placed = [each.to(device) for each in pixels]
@@ -175,7 +176,9 @@ def measured(
         found["direction"] = _direction(label, clean, mos)
     model.fill(**found)  # type: ignore[operator]  # what has `unknown` has it
     text = foreign_text(label, model.spec.name, dict(model.spec.options))
-    return with_new_card(entrant, text, before)
+    made = replace(entrant, argument=text)
+    vars(made)["before_use"] = before
+    return made
 
 
 def _scores(model: QualityModel, pixels: Sequence[Tensor]) -> Scores:
