@@ -100,7 +100,7 @@ def typed(words, monkeypatch):
 
 
 def attacked(run, store):
-    """Make a run of that name, of two small models under a small suite; rows of another store are kept."""
+    """Make a run of that name, of two small models under a small suite; another store is taken over."""
     if Path("iqa-store/runs").is_dir() and not Path(store).is_dir():
         shutil.copytree("iqa-store", store)
     models = {"pvt": "linear", "pvt_srm": "linear?seed=1"}

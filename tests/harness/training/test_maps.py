@@ -1,5 +1,7 @@
 """Training behind a frozen trunk on maps computed once: the steps through the trunk, and what is refused."""
 
+import copy
+
 import pytest
 import torch
 
@@ -32,9 +34,8 @@ def frozen(model, **more):
     return TrainConfig(model=model, options=MODELS[model], **fixed, **more)
 
 
-def one_step(config, data, *, cached):
-    """Take one step on the first batch; return the model and the gradients of everything that learns."""
-    model = create_model(config.model, **config.options)
+def one_step(config, model, data, *, cached):
+    """Take one step on the first batch; return the gradients of everything that learns."""
     freeze_trunk(config, model)
     device = torch.device("cpu")
     training = Training(model, create_optimiser(model, config), best={}, average={}, device=device)
@@ -52,17 +53,17 @@ def one_step(config, data, *, cached):
     training_mode(model, live_batch_norm=False, frozen_trunk=True)
     torch.manual_seed(0)  # dropout
     stepper(crops, unit_labels(train_set)[batch.indices], ["a", "b", "c", "d"])
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return model, gradients
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_on_maps_is_the_step_through_the_trunk(tiny_set, name):
     """Equal gradients of the head, equal weights after the step, and a trunk that is what it was."""
     config = frozen(name)
-    before = create_model(name, **MODELS[name]).trunk.state_dict()
-    through, slopes = one_step(config, tiny_set, cached=False)
-    on_maps, cached = one_step(config, tiny_set, cached=True)
+    through = create_model(name, **MODELS[name])
+    on_maps, before = copy.deepcopy(through), copy.deepcopy(through.trunk.state_dict())
+    slopes = one_step(config, through, tiny_set, cached=False)
+    cached = one_step(config, on_maps, tiny_set, cached=True)
     assert slopes.keys() == cached.keys()
     assert slopes
     assert not any(parameter.startswith("trunk.") for parameter in slopes)
