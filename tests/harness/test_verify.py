@@ -10,6 +10,7 @@ import torch
 
 import iqa_harness as iqa
 from helpers import tiny
+from helpers.stored_runs import SMALL, made
 from iqa_harness.cells.plan import Selection, plan
 from iqa_harness.cli.printing import code_of
 from iqa_harness.entrants.entrant import Entrant
@@ -163,12 +164,10 @@ def test_every_stored_table_is_compared(run, name, column, value, where):
     assert finding.detail.startswith(f"{column}: ")
 
 
-def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suite, suite_text):
+def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images):
     """A cheat's flags edited to `not raised`, and a comparison of two models edited to a tie."""
-    both = [Entrant("m", create_model("linear", seed=10)), Entrant("c", create_model("cheat_constant"))]
-    store = ResultStore(tmp_path)
-    manifest = run_suite(plan(suite, both, images), both, RunConfig("r", suite_text), store)
-    robustness_table(store, manifest).write(store, "r")
+    both = [("m", "linear", {"seed": 10}), ("c", "cheat_constant", {})]
+    store, manifest, _ = made(tmp_path, SMALL, images, both)
     flags = store.read_table("r", "flags").to_pylist()
     raised = [(f["model"], f["flag"]) for f in flags if f["raised"]]
     assert ("c", "constant_predictor") in raised
@@ -185,15 +184,15 @@ def test_a_lowered_flag_and_a_turned_difference_are_found(tmp_path, images, suit
 @pytest.mark.parametrize(
     "selection", [Selection(limit=6), Selection(images=("test-7", "test-2", "test-9", "test-1", "test-4"))]
 )
-def test_a_run_of_fewer_images_is_made_again(tmp_path, images, suite, suite_text, selection):
+def test_a_run_of_fewer_images_is_made_again(tmp_path, images, selection):
     """The choice of images is found in the rows; without it every cell would have another key."""
-    store = ResultStore(tmp_path)
-    work = plan(suite, _entrants(), images, selection)
-    manifest = run_suite(work, _entrants(), RunConfig("r", suite_text), store)
+    store, text = ResultStore(tmp_path), SMALL.replace("\nimages = 4", "\nimages = 12")
+    work = plan(parse_suite(text, "small"), _entrants(), images, selection)
+    manifest = run_suite(work, _entrants(), RunConfig("r", text), store)
     robustness_table(store, manifest).write(store, "r")
-    found = verify_run(store, manifest, _entrants(), images, sample=2)
+    found = verify_run(store, manifest, _entrants(), images, sample=1)
     assert found.findings == []
-    assert found.cells == sum(c.attack == "clean" for c in manifest.cells) + 2
+    assert found.cells == sum(c.attack == "clean" for c in manifest.cells) + 1
 
 
 def test_a_model_that_is_never_made_again_is_a_finding(run, images):

@@ -180,11 +180,11 @@ def _scores_vary(record: ModelRecord, judged: Judged, attacked: Mapping[AttackKe
         if not apart <= MARGIN_CLEAN:
             what = f"difference between clean scores of one image, without attack and in {key.attack}"
             return measured(name, float(apart), what)._replace(threshold=MARGIN_CLEAN, raised=True)
-        rows = found.rows[
-            (found.rows["kind"] != "transfer") & ~(found.rows["projection_moved"] > FLOAT_MARGIN)
-        ]
-        if len(rows):
-            apart = np.abs(column(rows, "adv_score") - column(rows, "attack_score")).max() / (high - low)
+        kept = ~(column(found.rows, "projection_moved") > FLOAT_MARGIN)
+        own = (found.rows["kind"] != "transfer").to_numpy() & kept
+        if own.any():
+            moved = column(found.rows, "adv_score") - column(found.rows, "attack_score")
+            apart = np.abs(moved[own]).max() / (high - low)
             if _worse(apart, largest):
                 largest, where = float(apart), f"{key.attack}/{key.objective} at {_radius(key.epsilon)}"
     return measured(

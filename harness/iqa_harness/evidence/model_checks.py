@@ -116,12 +116,10 @@ def check_model(
     try:
         checks.update(_score_checks(probe, batch))  # as far as they come
         checks.update(_gradient_checks(probe, batch))
-    except AttackFailed as error:
-        reason = str(error)
     except Exception as error:
         if out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, AttackFailed) else f"{type(error).__name__}: {error}"
     else:
         return checks
     failed = "gradient_finite" if "batch_independent" in checks else "finite_scores"
