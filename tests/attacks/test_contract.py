@@ -173,7 +173,7 @@ def test_the_cost_is_what_the_model_saw(name, norm, draws):
     on = _on(
         [(8, 8)] * 2 if case.kind == "universal" else [(8, 8), (6, 9)] if draws else [(8, 8), (8, 8), (6, 9)]
     )
-    attack = case.attack(norm, eot_samples=draws)
+    attack = case.attack(norm, eot_samples=draws, objectives=case.objectives[: 2 if draws else None])
     if case.kind == "universal":
         attack = attack.trained(model, *_on([(8, 8)] * 4, seed=9)[:2])
         spent = model.forwards, model.backwards
@@ -291,7 +291,7 @@ class Half(Wavy):
 @every_norm
 def test_images_of_every_precision_stay_in_the_ball(name, norm, dtype):
     """Measured in float64, whatever rounding the images' own numbers need."""
-    attack = _attack(name, norm)
+    attack = _attack(name, norm, objectives=CASES[name].objectives[:3])
     if attack.threat.pixels == "8bit" and dtype != torch.float32:
         pytest.skip("refused: half precision holds no grey levels")
     on = _on(FEW)

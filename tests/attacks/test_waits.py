@@ -19,8 +19,8 @@ KINDS = {
     "apgd": {},
     "jpeg": {"step_size": 0.01, "jpeg_qualities": (50, 75)},
 }
-FEW, MANY = 1, 3
-"""Steps of two runs; the difference of what they wait for is that of so many more steps."""
+FEW, MANY = 1, 2
+"""Steps of two runs; the difference of what they wait for is that of one more step."""
 
 
 class Curved(QualityModel):

@@ -37,6 +37,8 @@ for before, after in {
 }.items():  # fmt: skip
     assert before in SUITE
     SUITE = SUITE.replace(before, after)
+ALONE = SUITE.removesuffix(tiny.TRANSFER)
+"""For one model, which has nobody to transfer from; its own cells are those it has in company."""
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +72,15 @@ def run(work, entrants, folder, runtime, text=SUITE, **options):
     return store, run_suite(work, entrants, RunConfig("r", text), store, runtime, **options)
 
 
-def rows(store, manifest):
-    return store.read_cells(c.key for c in manifest.cells).drop_columns(["seconds"])
+def rows(store, manifest, of=None):
+    """Return the rows of a run, or of another run in its store."""
+    return store.read_cells(c.key for c in (of or manifest).cells).drop_columns(["seconds"])
+
+
+@pytest.fixture(scope="module")
+def net(entrants, data):
+    """The network without company, and its cells."""
+    return plan(parse_suite(ALONE, "tiny"), entrants[:1], data), entrants[:1]
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +110,10 @@ def tuned(work, entrants, chosen, told, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_off_is_the_default_of_a_short_run(work, entrants, plain, tmp_path):
+def test_off_is_the_default_of_a_short_run(net, plain, tmp_path):
     """So few gradients are worth no choice: rows are those of tuning off, bit for bit, and none is kept."""
-    short = run(work, entrants, tmp_path, Runtime())
-    assert rows(*short).equals(rows(*plain))
+    short = run(*net, tmp_path, Runtime(), ALONE)
+    assert rows(*short).equals(rows(*plain, of=short[1]))
     assert choices_of(short[1]) == choices_of(plain[1]) == ()
 
 
@@ -127,12 +136,11 @@ def test_a_tuned_run_is_verified(entrants, data, tuned):
     _verify(*tuned, entrants, data, 3)
 
 
-def test_a_run_tuned_to_half_precision_is_verified(entrants, data, tmp_path):
+def test_a_run_tuned_to_half_precision_is_verified(net, data, tmp_path):
     """Of one model, without the other's examples: bfloat16 takes its time on a CPU."""
-    text, alone = SUITE.removesuffix(tiny.TRANSFER), entrants[:1]
+    work, alone = net
     half = Runtime(choices=(choice(alone[0], precision="bfloat16"),))
-    made = run(plan(parse_suite(text, "tiny"), alone, data), alone, tmp_path, half, text)
-    _verify(*made, alone, data, 2)
+    _verify(*run(work, alone, tmp_path, half, ALONE), alone, data, 2)
 
 
 def _verify(store, manifest, entrants, data, sample):
@@ -163,7 +171,7 @@ def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path, capsys
     entrants = [Entrant("wide", Wide().eval())]
     with pytest.raises(AttackFailed, match="not finite"):
         score(frozen(entrants[0].model, precision="float16"), torch.full((1, 3, 32, 32), 0.5), chunk=1)
-    work = plan(parse_suite(SUITE.replace(tiny.TRANSFER, ""), "tiny"), entrants, data)
+    work = plan(parse_suite(ALONE, "tiny"), entrants, data)
     made = [
         run(work, entrants, tmp_path / name, Runtime(tune="off", choices=choices))
         for name, choices in (("half", (choice(entrants[0], precision="float16"),)), ("off", ()))
@@ -176,20 +184,21 @@ def test_where_a_copy_overflows_the_model_itself_is_asked(data, tmp_path, capsys
     assert "wide, fgsm: no gradients of the tuned copy" in told
 
 
-def test_a_run_goes_on_with_the_choice_it_began_with(work, entrants, chosen, tuned, tmp_path):
+def test_a_run_goes_on_with_the_choice_it_began_with(net, chosen, tuned, tmp_path):
     """Interrupted, then called again without the choice, it has the rows of the uninterrupted run."""
     seen = []
 
     def stop(cell, status):
         seen.append(status)
-        if len(seen) == 6:
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(work, entrants, tmp_path, chosen, on_cell=stop)
-    resumed = run(work, entrants, tmp_path, Runtime())
-    assert rows(*resumed).equals(rows(*tuned))
-    assert choices_of(resumed[1]) == choices_of(tuned[1])
+        run(*net, tmp_path, Runtime(choices=chosen.choices[:1]), ALONE, on_cell=stop)
+    resumed = run(*net, tmp_path, Runtime(), ALONE)
+    assert len(resumed[1].cells) > len(seen)
+    assert rows(*resumed).equals(rows(*tuned, of=resumed[1]))
+    assert choices_of(resumed[1]) == chosen.choices[:1]
 
 
 def test_the_time_is_told_before_the_first_cell(work, tuned, told):
@@ -198,18 +207,19 @@ def test_the_time_is_told_before_the_first_cell(work, tuned, told):
     assert told[1:] == ["done"] * len(work.cells)
 
 
-def test_workers_get_the_drivers_choice(work, entrants, chosen, tuned, tmp_path, monkeypatch):
+def test_workers_get_the_drivers_choice(net, chosen, tuned, tmp_path, monkeypatch):
     """Other processes make the same copies: their rows are those of one process."""
     root = Path(__file__).resolve().parents[2]
     rooms = ("harness", "models", "attacks", "suites", "results", "reports")
     monkeypatch.setenv("PYTHONPATH", ":".join(str(root / room) for room in rooms))
-    spread = run(work, entrants, tmp_path, chosen, executor=Processes(places(("cpu",), 1, 1)))
-    assert rows(*spread).equals(rows(*tuned))
+    choices = Runtime(choices=chosen.choices[:1])
+    spread = run(*net, tmp_path, choices, ALONE, executor=Processes(places(("cpu",), 1, 1)))
+    assert rows(*spread).equals(rows(*tuned, of=spread[1]))
 
 
 def test_a_long_run_is_measured_once(work, entrants, plain):
     """A run worth it gets a measured choice; one that began without stays without; far workers get none."""
-    text = SUITE.removesuffix(tiny.TRANSFER).replace("steps = 2", "steps = 800")
+    text = ALONE.replace("steps = 2", "steps = 800")
     longer = plan(parse_suite(text, "tiny"), entrants[:1], work.images)
     missing = {cell.key for cell in longer.cells}
     (made,) = choose(longer, entrants[:1], Runtime(), None, missing, "inline")

@@ -105,6 +105,10 @@ def _count(name, args, kwargs, from_away, to_away):
 class Accelerator(TorchDispatchMode):
     """While it is on, tensors can be made on and moved to the device."""
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # nothing here is compiled, and each operator would ask the compiler to leave it alone
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return _compute(function, args, kwargs or {})
 
