@@ -103,9 +103,7 @@ def comparable(compare: Callable[[], T]) -> T:
 
 def print_outcome(found: Outcome) -> None:
     """Print what a comparison found."""
-    from iqa_reports import print_table
-
-    print_table(found.view, console())
+    print_view(found.view)
     for note in found.notes:
         say(f"note: {note}")
     for line in found.lines():
