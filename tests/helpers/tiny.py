@@ -47,7 +47,7 @@ SHORT = (
     .replace("steps = 4\nreport_steps = [1, 2]", "steps = 2\nreport_steps = [1]")
     .replace("restarts = 2", "restarts = 1")
 )
-"""The same at one radius, with fewer objectives, steps and restarts: for what does not hang on the numbers."""
+"""The same at one radius, with fewer objectives, steps and restarts: where the numbers do not matter."""
 
 ONE_PGD = """
 name = "one"
