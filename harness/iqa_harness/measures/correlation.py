@@ -180,7 +180,7 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
     return _fitted(np.asarray(scores, np.float64).tobytes(), np.asarray(mos, np.float64).tobytes())
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _fitted(scores_bytes: bytes, mos_bytes: bytes) -> Fit:
     """Fit from all starts, which may take a second; the tables of a run ask for the same fits each time."""
     scores, mos = np.frombuffer(scores_bytes), np.frombuffer(mos_bytes)
