@@ -102,7 +102,9 @@ def study(
         suite: attack suite for the worst cases, instead of all of the study's.
         no_attack: train and score only.
         workers: processes that attack; training is one process.
-        **options: data, device and so on; see `TrainSession`.
+        **options: data (images instead of the study's own, by name or as a set), mos_range (ends of a CSV's
+            label scale), cache, backbone_weights, device, save_every (steps), progress; see the fields of
+            `TrainSession`.
 
     Raises:
         TrainingError: no such study, or a setting that is refused; nothing has been trained then.

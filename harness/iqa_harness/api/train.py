@@ -142,7 +142,9 @@ def train(
         out: the checkpoint's folder, by default ``models/NAME`` in the store.
         store: folder of the checkpoints.
         plugins: Python files of yours that register models; they are run.
-        **options: data, device, resume and so on; see `TrainSession`.
+        **options: data (images instead of the settings' own, by name or as a set), mos_range (ends of a CSV's
+            label scale), cache, backbone_weights, device, save_every (steps), progress, resume, overwrite,
+            log_steps, tensorboard; see the fields of `TrainSession`.
 
     Raises:
         TrainingError: settings that are refused, or a training that cannot go on.
