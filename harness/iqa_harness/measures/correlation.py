@@ -12,9 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 from scipy.special import expit
-from scipy.stats import kendalltau
 
 Vector = NDArray[np.float64]
 Metric = Literal["srocc", "plcc"]
@@ -68,6 +66,8 @@ def average_ranks(values: NDArray[Any]) -> Vector:
 
 def krocc(scores: Vector, mos: Vector) -> Value:
     """Kendall's tau-b of raw scores (n,) with labels (n,)."""
+    from scipy.stats import kendalltau  # a third of a second, which commands without it need not wait
+
     reason = degenerate(scores, mos)
     return Value.none(reason) if reason else Value.of(float(kendalltau(scores, mos).statistic))
 
@@ -183,6 +183,8 @@ def fit_logistic(scores: Vector, mos: Vector) -> Fit:
 @functools.lru_cache(maxsize=64)
 def _fitted(scores_bytes: bytes, mos_bytes: bytes) -> Fit:
     """Fit from all starts, which may take a second; the tables of a run ask for the same fits each time."""
+    from scipy.optimize import least_squares  # a third of a second, as above
+
     scores, mos = np.frombuffer(scores_bytes), np.frombuffer(mos_bytes)
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from iqa_harness.measures.correlation import Value, Vector, srocc
 
@@ -76,6 +75,8 @@ def r_scores(clean: Vector, attacked: Vector, score_range: tuple[float, float]) 
 
 def pair_inversion(scores: Vector, mos: Vector) -> Value:
     """Share of pairs y_i > y_j with f_i < f_j; equal scores count half."""
+    from scipy.stats import kendalltau  # a third of a second, which commands without it need not wait
+
     pairs = _pairs(mos)
     if not pairs:
         return Value.none("no two labels differ")

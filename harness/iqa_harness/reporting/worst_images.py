@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from iqa_attacks import AttackResult
@@ -24,6 +23,7 @@ from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
+from iqa_harness.measures.correlation import average_ranks
 from iqa_harness.verification.recompute import AGAIN_SLACK
 from iqa_models import QualityModel
 from iqa_reports import StoredRun, Triptych
@@ -114,8 +114,8 @@ def _worst(store: ResultStore, run: StoredRun, model: str, count: int) -> list[_
     manifest = run.manifest
     every = INTERVAL.rows(run.intervals)
     reached = [r for r in every if r.model == model and same(r.epsilon, manifest.main_epsilon)]
-    before = rankdata([r.clean for r in reached])
-    after = rankdata([r.composed_srocc for r in reached])
+    before = average_ranks(np.array([r.clean for r in reached]))
+    after = average_ranks(np.array([r.composed_srocc for r in reached]))
     moved = np.abs(after - before)
     # Equal moves: the farther score first, so that the choice does not hang on the order of rows.
     change = [abs(r.composed_srocc - r.clean) for r in reached]

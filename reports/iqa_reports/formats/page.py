@@ -5,9 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from iqa_reports import text
@@ -19,6 +18,9 @@ from iqa_reports.report import Drawn, Report, Section
 from iqa_reports.table_view import Group, Heading, TableView, headings_of
 from iqa_reports.tables import short_board
 from iqa_results import Flag
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PANEL = ("steps", "radius", "moves", "reach", "scatter")
 """Kinds of figures that stand in a model's own panel."""
@@ -115,6 +117,8 @@ def html_table(table: TableView) -> str:
 @cache
 def page_environment() -> Environment:
     """Return what the templates are rendered by."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     return Environment(
         loader=PackageLoader("iqa_reports"),
         autoescape=True,
