@@ -20,10 +20,13 @@ def pytest_runtestloop(session):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Small tensors gain nothing from threads, and two busy cores lose to their spinning."""
+    """Small tensors gain nothing from threads, and two busy cores lose to their spinning; so do children."""
     import torch  # not above: it is read, too, while nobody looks for garbage
 
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
