@@ -142,7 +142,7 @@ def _one_by_one(kind):
     return on, _attack(kind).run(Noisy().eval(), *on)
 
 
-@pytest.mark.parametrize("chunk", [1, 8, 64])
+@pytest.mark.parametrize("chunk", [1, 2, 8, 64])
 @pytest.mark.parametrize("kind", ["pgd", "apgd"])
 def test_a_model_that_draws_by_image_finds_the_same_in_fewer_passes(kind, chunk):
     """All draws of several images together are those of each image alone, bit for bit, in any chunk."""

@@ -1,5 +1,7 @@
 """Models without a gradient through whole runs, beside models with one; the mean of several surrogates."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from helpers.views import view_run
 from iqa_attacks import Ensemble
 from iqa_harness.cells.compute import craft
-from iqa_harness.cells.plan import list_cells, plan
+from iqa_harness.cells.plan import Rival, list_cells, plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.manifest import RunConfig
@@ -165,7 +167,8 @@ def test_the_mean_of_others_is_attacked_and_what_it_is_tried_on_left_out(run, im
     assert set(rows["kind"]) == {"transfer"}
     assert set(rows["objective"]) == {"mse"}
     assert (rows["backwards"] == 4).all()
-    assert list_cells(work.suite, work.rivals, work.images, work.validation) == list(work.cells)
+    sent = [Rival(*rival) for rival in json.loads(json.dumps(work.rivals))]  # as a worker gets them
+    assert list_cells(work.suite, sent, work.images, work.validation) == list(work.cells)
     a, b, box = work.rivals
     other = list_cells(work.suite, (a, b._replace(sha256="0" * 64), box), work.images, work.validation)
     assert planned.key not in {cell.key for cell in other}

@@ -149,10 +149,13 @@ def test_models_trained_side_by_side_are_those_trained_alone(cli, tmp_path, cach
 
 @pytest.mark.slow
 def test_a_failed_training_process_is_told(tmp_path, cache, capfd):
-    """What it says goes to stderr, and the whole is an error that says it too."""
-    with pytest.raises(TrainingError, match=r"training of no\.toml failed: no\.toml: no\.toml: .*No such"):
-        train_in_processes(["no.toml"], tmp_path, cache, cores=2)
-    assert "no.toml" in capfd.readouterr().err
+    """What one of them says goes to stderr if wanted, and the whole is an error that says it too."""
+    for progress in (True, False):
+        with pytest.raises(
+            TrainingError, match=r"training of no\.toml failed: no\.toml: no\.toml: .*No such"
+        ):
+            train_in_processes(["no.toml"], tmp_path, cache, cores=2, progress=progress)
+        assert ("no.toml" in capfd.readouterr().err) == progress
 
 
 NOTE = "head has random weights: created by name, not from a checkpoint"

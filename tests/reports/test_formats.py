@@ -252,6 +252,13 @@ def test_links_of_the_page_lead_somewhere_and_ids_are_unique(written: Path) -> N
     assert {w.removeprefix("#") for w in wanted if w} <= set(ids)
 
 
+def test_a_picture_of_another_score_says_so(written: Path) -> None:
+    """Under the one picture that does not have the stored score, and under no other."""
+    shown = " ".join(Page((written / "index.html").read_text(encoding="utf-8")).text.split())
+    assert shown.count("Not the picture of that score: the one shown scores 0.375") == 1
+    assert shown.count("Not the picture of that score") == 1
+
+
 def test_tables_of_the_page_are_tables(written: Path) -> None:
     """Language, captions, scopes and one name for every figure: what a screen reader needs."""
     page = Page((written / "index.html").read_text(encoding="utf-8"))

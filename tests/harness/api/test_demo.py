@@ -47,7 +47,7 @@ def written(folder):
 @pytest.mark.slow
 def test_the_demo_from_images_to_verdicts(photographs, monkeypatch):
     """Three models of three families are trained, attacked and judged; the second call finds everything."""
-    small = {"data": "own.csv?mos_range=1,5", "settings": SMALL, "limit": 3, "threads": 1, "progress": False}
+    small = {"data": "own.csv?mos_range=1,5", "settings": SMALL, "limit": 3, "progress": False}
     first = demo(**small)
     assert tuple(first.run.models) == DEMOS["demo"]
     assert set(first.run.verdicts) == set(DEMOS["demo"])
