@@ -29,12 +29,8 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)
 
-# glibc hands large freed buffers back to the kernel and faults them in again at every step; keeping them
-# took about a quarter off an input gradient of demo_lite0 in one run on two busy cores; it is memory only.
-KEEP_BUFFERS := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
-
 demo: $(LEAN)
-	$(KEEP_BUFFERS) $(BIN)/iqa-harness demo
+	$(BIN)/iqa-harness demo
 
 test: setup
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -46,8 +46,9 @@ class Asked(NamedTuple):
         """
         if self.gradients is None:
             return self.scores
-        ends = torch.aminmax(self.gradients.flatten(1), dim=1)
-        return torch.cat([self.scores, _exact(torch.stack(ends, dim=1))], dim=1)
+        rows = self.gradients.flatten(1)
+        ends = torch.stack([rows.amin(dim=1), rows.amax(dim=1)], dim=1)  # `aminmax` is ten times slower
+        return torch.cat([self.scores, _exact(ends)], dim=1)
 
 
 def _exact(numbers: Tensor) -> Tensor:

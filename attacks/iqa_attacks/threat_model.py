@@ -330,9 +330,9 @@ def project_inf(images: Tensor, clean: Tensor, epsilon: float | Tensor) -> Tenso
 
     The radius is one for all images, or (B, 1, 1, 1).
     """
-    lower = (clean - epsilon).clamp_min(0)
-    upper = (clean + epsilon).clamp_max(1)
-    return torch.minimum(torch.maximum(images, lower), upper)
+    lower = (clean - epsilon).clamp_min_(0)
+    upper = (clean + epsilon).clamp_max_(1)
+    return torch.clamp(images, lower, upper)
 
 
 def project_2(images: Tensor, clean: Tensor, epsilon: float | Tensor) -> Tensor:

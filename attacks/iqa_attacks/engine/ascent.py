@@ -43,7 +43,7 @@ from iqa_attacks.engine.states import (
     ask_states,
     starts,
 )
-from iqa_attacks.engine.updates import Control, Decision, Now, Point
+from iqa_attacks.engine.updates import Control, Decision, Now, Point, moved
 from iqa_attacks.objectives import Objective
 from iqa_attacks.results import Ascent, Cost, Found, Targets, merge
 from iqa_models import QualityModel
@@ -264,7 +264,8 @@ class _Group:
             if len(back):
                 pixels, slope = self.kept.back_to(g, returning.long(), back.long(), pixels, slope)
             sign, length = (each.to(pixels.dtype).view(-1, 1, 1, 1) for each in (sign, length))
-            pixels, memory = update.move(Now(pixels, memory, slope, sign, length, clean, step), threat)
+            now = Now(pixels, memory, slope, sign, length, clean, step)
+            pixels, memory = moved(update, now, threat)
             stacks.append(Stack(mine, pixels, as_shown(threat, pixels, clean), memory))
         return States(image, restart, row, stacks)
 

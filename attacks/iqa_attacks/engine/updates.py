@@ -100,6 +100,25 @@ class Now(NamedTuple):
     """Iterate that moves, 0 for the start."""
 
 
+IN_CACHE = 2**21
+"""Bytes of iterates that move at a time on a CPU: some ten passes over them find them in its cache."""
+
+
+def moved(update: Update, now: Now, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Return what `Update.move` gives, on a CPU of a few iterates at a time."""
+    count, size = len(now.pixels), max(1, IN_CACHE // now.pixels[0].nbytes)
+    if now.pixels.device.type != "cpu" or count <= size:
+        return update.move(now, threat)
+
+    def part(at: slice) -> Now:
+        pixels, memory, slope, sign, length, clean, step = now
+        return Now(pixels[at], memory[at], slope[at], sign[at], length[at], clean[at], step)
+
+    given = [update.move(part(slice(first, first + size)), threat) for first in range(0, count, size)]
+    pixels, memory = (torch.cat(each) for each in zip(*given, strict=True))
+    return pixels, memory
+
+
 @dataclass(frozen=True)
 class Plain(Update):
     """A step of fixed length along the steepest direction: FGSM and PGD."""

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from iqa_harness.errors import RunError
+from iqa_harness.machine.allocator import keep_buffers
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -104,7 +105,7 @@ def own_threads(verb: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def use_devices(devices: Iterable[str], threads: int | None, *, exact: bool = False) -> None:
-    """Set the number of threads within one operation and make sure the devices are there.
+    """Set the number of threads within one operation, keep freed buffers, make sure the devices are there.
 
     Args:
         devices: as torch names them.
@@ -114,6 +115,7 @@ def use_devices(devices: Iterable[str], threads: int | None, *, exact: bool = Fa
     Raises:
         RunError: no such device, or one that cannot do it.
     """
+    keep_buffers()
     if threads is not None:
         torch.set_num_threads(threads)
     for device in devices:

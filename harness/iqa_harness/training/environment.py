@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from iqa_harness.errors import TrainingError
+from iqa_harness.machine.allocator import keep_buffers
 from iqa_harness.training.config import TrainConfig
 
 
@@ -67,6 +68,7 @@ def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
     if device.type == "cuda" and config.deterministic:
         # cuBLAS reads it when its first handle is made; without it torch refuses matrix products.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_buffers()
     try:
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(config.deterministic)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iqa_harness.machine.allocator import keep_buffers
 from iqa_harness.machine.scratch import Scratch
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import Fetch, open_snapshot
@@ -99,6 +100,7 @@ def _bench(folder: str, place: Place) -> Bench:
 def _open(folder: Path, place: Place, fetch: Fetch | None) -> Bench:
     import torch
 
+    keep_buffers()
     if place.threads is not None:
         torch.set_num_threads(place.threads)
     if place.device.startswith("cuda:"):
