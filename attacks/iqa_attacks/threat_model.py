@@ -179,9 +179,8 @@ class ThreatModel:
     ) -> Tensor:
         """Return an admissible image near each of (B, C, H, W): projected, and of 8 bits if they must be.
 
-        What is admissible already comes back bit for bit, but for the last bit of a pixel at the ball's
-        edge. Clean images that are `checked` already (`check_image`) are not looked at, which on a device
-        would be a wait. `radii` are those of `project`.
+        What is admissible already comes back bit for bit. Clean images that are `checked` already
+        (`check_image`) are not looked at, which on a device would be a wait. `radii` are those of `project`.
 
         Raises:
             AttackError: a clean image is itself none of 8 bits, or too small for SSIM.
@@ -349,27 +348,30 @@ def project_2(images: Tensor, clean: Tensor, epsilon: float | Tensor) -> Tensor:
     On the CPU rounds end when nothing grows. A device is not asked, and does `ROUNDS` in any case.
     """
     asks = images.device.type == "cpu"
+    inside = images.clamp(0, 1)
+    size = (inside.double() - clean.double()).flatten(1).norm(dim=1)
+    # What has been projected is no longer than the radius but for rounding, and comes back bit for bit.
+    too_long = size > epsilon + (1 + epsilon) * torch.finfo(images.dtype).eps
+    if asks and not bool(too_long.any()):
+        return inside
     delta = (images - clean).double()
     low, high = -clean.double(), 1 - clean.double()
-    change = torch.minimum(torch.maximum(delta, low), high)
-    too_long = change.flatten(1).norm(dim=1) > epsilon
-    if not asks or bool(too_long.any()):
-        square = delta.square()
-        length = delta.flatten(1).norm(dim=1)
-        s = torch.where(too_long, epsilon / length.clamp_min(epsilon), torch.ones_like(length))
-        for _ in range(100 if asks else ROUNDS):
-            scaled = delta * s.view(-1, 1, 1, 1)
-            change = torch.minimum(torch.maximum(scaled, low), high)
-            free = scaled == change
-            clipped = (change.square() * ~free).flatten(1).sum(dim=1)
-            rest = (square * free).flatten(1).sum(dim=1)
-            longer = ((epsilon**2 - clipped).clamp_min(0) / rest.clamp_min(1e-300)).sqrt()
-            grows = too_long & (rest > 0) & (longer > s * (1 + 1e-14))
-            if asks and not bool(grows.any()):
-                break
-            s = torch.where(grows, longer, s)
-    nearest: Tensor = (clean.double() + change).clamp(0, 1)
-    return nearest.to(images.dtype)
+    length = delta.flatten(1).norm(dim=1)
+    s = torch.where(too_long, epsilon / length.clamp_min(epsilon), torch.ones_like(length))
+    for _ in range(100 if asks else ROUNDS):
+        scaled = delta * s.view(-1, 1, 1, 1)
+        change = torch.minimum(torch.maximum(scaled, low), high)
+        free = scaled == change
+        # Norms: a sum of one row would be divided among threads, and rounded otherwise than in company.
+        clipped = (change * ~free).flatten(1).norm(dim=1).square()
+        rest = (delta * free).flatten(1).norm(dim=1).square()
+        longer = ((epsilon**2 - clipped).clamp_min(0) / rest.clamp_min(1e-300)).sqrt()
+        grows = too_long & (rest > 0) & (longer > s * (1 + 1e-14))
+        if asks and not bool(grows.any()):
+            break
+        s = torch.where(grows, longer, s)
+    nearest = (clean.double() + change).clamp(0, 1).to(images.dtype)
+    return torch.where(too_long.view(-1, 1, 1, 1), nearest, inside)
 
 
 def measure(images: Tensor, clean: Tensor) -> Budget:

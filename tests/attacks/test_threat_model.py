@@ -46,6 +46,34 @@ def test_projection_leaves_what_is_inside(norm):
     assert torch.allclose(threat.project(inside, clean), inside, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("floor", [None, 0.98])
+@pytest.mark.parametrize("norm", ["inf", "2", "rmse"])
+def test_what_is_admitted_is_admitted_bit_for_bit(norm, floor, dtype):
+    """So that what an attack has found is what is stored, whatever is admitted beside it."""
+    generator = torch.Generator().manual_seed(1)
+    threat = ThreatModel(norm, {"inf": 0.03, "2": 0.5, "rmse": 0.01}[norm], ssim_floor=floor)
+    clean = torch.rand(20, 3, 12, 17, generator=generator, dtype=torch.float64).to(dtype)
+    moved = (clean + 0.03 * torch.randn(clean.shape, generator=generator, dtype=torch.float64)).to(dtype)
+    found = threat.admit(moved, clean)
+    assert torch.equal(threat.admit(found, clean), found)
+
+
+@pytest.mark.slow  # on busy cores the threads wait for each other
+def test_threads_and_company_do_not_touch_a_projection():
+    """A large image alone on two threads is projected as among others."""
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.rand(2, 3, 110, 110, generator=generator, dtype=torch.float64)
+    images = clean + 0.3 * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    threat, threads = ThreatModel("2", 10.0), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        alone = [threat.project(x, c) for x, c in zip(images.split(1), clean.split(1), strict=True)]
+        assert torch.equal(torch.cat(alone), threat.project(images, clean))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @given(seed=st.integers(0, 10_000), norm=st.sampled_from(["inf", "2"]), epsilon=st.floats(1e-3, 3))
 @settings(max_examples=60, deadline=None)
 def test_projection_lands_in_ball_and_box(seed, norm, epsilon):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import curve_fit
+from scipy.optimize import curve_fit, nnls
+from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from iqa_harness.measures.correlation import Fit, Logistic, fit_logistic, krocc, plcc, srocc
@@ -118,6 +119,25 @@ def test_no_peer_fits_better(seed):
     # Theirs has no bounds: a curve that falls somewhere may be a hair better.
     assert fit.logistic.rmse <= theirs * 1.02
     assert fit.detail.endswith("starts converged")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_curve_of_a_fine_grid_fits_better(seed):
+    """Of scores that hardly follow labels, steepness and place all over, the rest by SciPy's nnls."""
+    generator = np.random.default_rng(seed)
+    mos = generator.uniform(0, 100, 20)
+    scores = 0.006 * mos + generator.standard_normal(20)
+    q = (scores - scores.mean()) / scores.std()
+    line = [q, np.ones(20), -np.ones(20)]
+    least = np.inf
+    for steepness in np.geomspace(0.1, 50, 15):
+        for place in np.linspace(-3, 3, 121):
+            (height, _, up, down), residual = nnls(
+                np.stack([expit(steepness * (q - place)) - 0.5, *line], 1), mos
+            )
+            if height < 1000 and -200 < up - down < 300:
+                least = min(least, residual / np.sqrt(20))
+    assert fit_logistic(scores, mos).logistic.rmse <= least * (1 + 1e-9)
 
 
 def test_stored_parameters_give_the_same_curve():

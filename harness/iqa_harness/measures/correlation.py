@@ -159,18 +159,29 @@ STEEPNESS = (0.5, 1.5, 5.0, 20.0)
 SHIFT = (-1.0, -0.3, 0.3, 1.0)
 """Starts of the fit, in standard deviations of the scores: from nearly straight to nearly a step."""
 
+SEARCHED = np.geomspace(0.25, 50, 12)
+"""Steepness of the curves that are searched besides."""
+PLACES = 200
+"""Most places, at scores and between neighbouring ones, where such a curve is tried to rise."""
+STARTS, EVALUATIONS, BETTER = 3, 150, 1e-6
+"""Of them so many are descended from, with so many evaluations at the most; and by what share of the sum of
+squares they must fit better to count: what is nearer is the same optimum."""
+
 
 def fit_logistic(scores: Vector, mos: Vector) -> Fit:
     """Fit the five-parameter logistic by bounded least squares from several starts.
+
+    Where scores hardly follow labels there are many local optima. Given steepness and place of the rise the
+    rest is a linear problem (Golub & Pereyra 1973); it is solved all over a grid of them, too, and the best
+    of that are further starts.
 
     Args:
         scores: (n,) clean predictions.
         mos: (n,) labels.
 
     Returns:
-        The best rising fit; none if the input is degenerate, has fewer than MIN_FIT images, no start
-        converges, or scores fall with the labels. A falling curve is not allowed: it would turn a
-        reversed order into a good PLCC.
+        The best rising fit; none if the input is degenerate, has fewer than MIN_FIT images, or scores fall
+        with the labels. A falling curve is not allowed: it would turn a reversed order into a good PLCC.
     """
     if len(scores) < MIN_FIT:
         return Fit(None, f"{len(scores)} images, at least {MIN_FIT} are needed")
@@ -189,9 +200,9 @@ def _fitted(scores_bytes: bytes, mos_bytes: bytes) -> Fit:
     centre, scale = float(scores.mean()), float(scores.std())
     q = (scores - centre) / scale
     spread = float(np.ptp(mos))
-    floor = [0.0, 1e-3, -5.0, 0.0, float(mos.min()) - 3 * spread]
     # Bounds keep the curve rising and its parts from cancelling each other out of range.
-    ceiling = [10 * spread, 50.0, 5.0, spread, float(mos.max()) + 3 * spread]
+    floor = np.array([0.0, 1e-3, -5.0, 0.0, float(mos.min()) - 3 * spread])
+    ceiling = np.array([10 * spread, 50.0, 5.0, spread, float(mos.max()) + 3 * spread])
 
     def residuals(b: Vector) -> Vector:
         return _logistic(b, q) - mos
@@ -203,17 +214,61 @@ def _fitted(scores_bytes: bytes, mos_bytes: bytes) -> Fit:
             found[:, place] = column
         return found
 
+    def descend(start: Vector, most: int | None = None) -> Any:
+        return least_squares(residuals, start, jac=jacobian, bounds=(floor, ceiling), max_nfev=most)
+
     starts = [np.array([spread, k, shift, 0.0, mos.mean()]) for k in STEEPNESS for shift in SHIFT]
     starts.append(np.array([0.0, 1.0, 0.0, spread / 4, mos.mean()]))  # a straight line
-    tried = [least_squares(residuals, s, jac=jacobian, bounds=(floor, ceiling)) for s in starts]
-    converged = [fit for fit in tried if fit.success and np.isfinite(fit.cost)]
-    if not converged:
-        return Fit(None, f"none of {len(starts)} starts converged")
-    best = min(converged, key=lambda fit: float(fit.cost))
+    converged = [fit for fit in map(descend, starts) if fit.success]
+    searched = [descend(start, EVALUATIONS) for start in _searched(q, mos, floor, ceiling)]
+    other = min(searched, key=lambda fit: float(fit.cost))
+    best = min(converged, key=lambda fit: float(fit.cost), default=other)
+    detail = f"{len(converged)} of {len(starts)} starts converged"
+    if other.cost < best.cost * (1 - BETTER):
+        best, detail = other, f"found by a search; {detail}"
     # A predictor that falls with opinion is fitted best by a constant, which correlates with nothing.
     if np.ptp(_logistic(best.x, q)) < 1e-3 * spread:
         return Fit(None, "the best rising curve is a constant: scores do not rise with the labels")
     b = [float(value) for value in best.x]
     residual = float(np.sqrt(2 * best.cost / len(q)))
     logistic = Logistic(centre, scale, (b[0], b[1], b[2], b[3], b[4]), residual)
-    return Fit(logistic, f"{len(converged)} of {len(starts)} starts converged")
+    return Fit(logistic, detail)
+
+
+def _searched(q: Vector, mos: Vector, floor: Vector, ceiling: Vector) -> list[Vector]:
+    """Return starts (5,), best first: of every steepness the best place, height, slope and level.
+
+    Height and slope are what least squares without negative numbers gives (n,) standardised scores at each
+    place; the level follows from the means.
+    """
+    level, n = float(mos.mean()), len(q)
+    own = np.unique(q)
+    grid = np.sort(np.concatenate([own, (own[1:] + own[:-1]) / 2]))
+    if len(grid) > PLACES:
+        grid = np.quantile(grid, np.linspace(0, 1, PLACES))
+    along = float(q @ (mos - level))
+    best = []
+    for steepness in SEARCHED:
+        beyond = np.array([1.0, 3.0]) / steepness
+        places = np.concatenate([grid, own[0] - beyond, own[-1] + beyond]).clip(floor[2], ceiling[2])
+        rise = expit(steepness * (q - places[:, None])) - 0.5
+        means = rise.mean(axis=1)
+        rise -= means[:, None]
+        square, shared, up = (rise * rise).sum(axis=1), rise @ q, rise @ (mos - level)
+        # Both together, or the height alone where the slope would be negative; the level is bounded, too.
+        height = _over(up * n - along * shared, square * n - shared**2)
+        height = np.where(along > shared * height, height, _over(up, square)).clip(0, ceiling[0])
+        room = np.where(means > 0, level - floor[4], ceiling[4] - level)
+        height = np.minimum(height, room / np.abs(means).clip(1e-9))
+        slope = (along - shared * height).clip(0) / n
+        length = height**2 * square + 2 * height * slope * shared + slope**2 * n
+        gain = 2 * (height * up + slope * along) - length
+        j = int(gain.argmax())
+        start = np.array([height[j], steepness, places[j], slope[j], level - height[j] * means[j]])
+        best.append((float(gain[j]), start.clip(floor, ceiling)))
+    return [start for _, start in sorted(best, key=lambda found: -found[0])[:STARTS]]
+
+
+def _over(top: Vector, bottom: Vector) -> Vector:
+    """Return quotients, 0 where nothing is divided by."""
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
