@@ -103,6 +103,30 @@ def test_an_attack_beyond_a_certificate_is_a_contradiction(attacked, cli):
     assert "CONTRADICTED by attacks on 12 images" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"value": 0.99}, "value: 0.99 is certified, an attack of the run found"),
+        ({"clean": 0.99}, "clean: 0.99 is stored, the rows give"),
+        ({"model_sha256": "0" * 64}, "is of no model of the run"),
+    ],
+)
+def test_a_floor_is_held_against_the_run_it_is_stored_with(attacked, changes, says):
+    """Above what attacks found, of other scores or another model: told. All else of it is not verified."""
+    run, store = attacked
+    found = iqa.certify_run("both", store=store, progress=False)
+    rows = [row._replace(**changes) if row.value is not None else row for row in found.rows]
+    run.store.write_table("both", rows, "certificates")
+    seen = iqa.verify("both", store=store, sample=0, progress=False)
+    run.store.table_path("both", "certificates").unlink()
+    assert len(seen.findings) == (4 if says else 0)
+    assert all(
+        f.detail.startswith(says) and f.where.startswith("certificates, linear") for f in seen.findings
+    )
+    assert [words.partition(":")[0] for words in seen.verified.not_verified] == ["linear, certified"]
+
+
 def test_models_of_your_own_are_certified_without_a_run(images):
     """A network, a smoothed model, one without a certificate; a floor is below the clean value."""
     torch.manual_seed(0)
