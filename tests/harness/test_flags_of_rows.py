@@ -140,3 +140,38 @@ def test_a_model_that_draws_is_not_told_to_repeat_itself():
     assert not flag("scores_vary", *varied, of=record(checks={}, is_stochastic=True)).measured
     assert flag("scores_vary", *varied, of=record(is_stochastic=True)).raised is False
     assert not flag("scores_vary", of=record(checks={})).measured
+
+
+def test_attacks_are_compared_at_one_radius_in_one_norm():
+    """Square beats PGD at the smaller radius; PGD at a larger one, or in another norm, hides it as little."""
+    square = attack("square", "square", 0.06, epsilon=1 / 255, steps=100)
+    small, large = attack(gain=0.05, epsilon=1 / 255), attack(gain=0.2, epsilon=4 / 255)
+    other = attack(gain=0.2, epsilon=1 / 255, name="pgd2")
+    other = other[0]._replace(norm="2"), other[1]
+    for attacks in ((square, small), (square, small, large, other), (other, large, small, square)):
+        found = flag("black_box_stronger", *attacks)
+        assert found.raised
+        assert found.value == pytest.approx(1.2, rel=0.05)
+    assert not flag("black_box_stronger", square, large, other).raised
+    assert "nothing" not in flag("black_box_stronger", square, large, other, of=record(checks={})).detail
+    assert not flag("black_box_stronger", square, large, other, of=record(checks={})).measured
+
+
+@pytest.mark.parametrize(("errors", "is_raised"), [(1.9, False), (2.1, True)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("fgsm_as_strong", "fgsm"), ("black_box_stronger", "square"), ("noise_as_strong", "noise")],
+)
+def test_stronger_means_by_two_standard_errors(name, kind, errors, is_raised):
+    """A mean a tenth above the other's, with a spread that makes it so many; noise is held against half."""
+    spread = np.resize([1.0, -1.0], N)
+    spread *= 0.01 * np.sqrt(N) / (errors * spread.std(ddof=1))
+    made = []
+    for what, gain in (("pgd", 0.1), (kind, 0.11 + spread)):
+        key, found = attack(what, what, steps=10)
+        score = CLEAN + gain
+        rows = found.rows.assign(adv_score=score, attack_score=score)
+        made.append((key, Attacked(score, score, True, rows)))
+    found = flag(name, *made)
+    assert found.value == pytest.approx(1.1)
+    assert found.raised == (is_raised or kind == "noise")
