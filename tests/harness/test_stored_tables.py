@@ -139,5 +139,17 @@ def test_a_run_of_a_store_that_cannot_be_written_to_is_loaded(store, monkeypatch
     assert times(store) == before
 
 
+def test_a_store_that_cannot_be_written_to_is_refused_before_any_work(store, tmp_path, monkeypatch):
+    """Floors and plants would be lost when they are there; a report elsewhere names no table that is not."""
+    for name in ("power", "certify", "reading"):
+        monkeypatch.setattr(f"iqa_harness.api.{name}.require_folder", refuse)
+    with pytest.raises(RunError, match="cannot be written to"):
+        iqa.certify_run("r", store=store, progress=False)
+    with pytest.raises(RunError, match="cannot be written to"):
+        iqa.power("r", store=store, progress=False)
+    store.table_path("r").unlink()
+    assert iqa.load_run("r", store).report(tmp_path / "out", formats=["markdown"]).tables == ()
+
+
 def refuse(place, option):
     raise RunError(f"{option} {place} cannot be written to")
