@@ -217,6 +217,38 @@ def test_cells_of_another_run_are_gone_on_with_as_they_were_begun(net, data, tmp
     assert verify_run(store, second, alone, data, sample=9).findings == []
 
 
+def test_who_made_stored_cells_says_how_they_go_on(net, plain, tuned, chosen):
+    """The run itself, else any other that has them or goes on; asked for in another way it is refused."""
+    work, alone = net
+    stored = next(c.key for c in work.cells if c.attack is not None)
+    missing = {cell.key for cell in work.cells} - {stored}
+    idle = tuned[1].model_copy(
+        update={
+            "status": "interrupted",
+            "cells": tuple(c.model_copy(update={"status": "missing"}) for c in tuned[1].cells),
+        }
+    )
+    goes_on = idle.model_copy(update={"status": "running"})
+
+    def found(former, *others, **runtime):
+        return choose(work, alone, Runtime(**runtime), former, missing, "inline", lambda: others)
+
+    folded = chosen.choices[:1]
+    assert found(None, tuned[1]) == found(None, idle, goes_on) == found(None, plain[1], tuned[1]) == folded
+    assert found(None, idle) == found(None, plain[1]) == found(plain[1], tuned[1]) == ()
+    assert found(None, plain[1], tune="off") == found(plain[1], tuned[1], tune="off") == ()
+    assert found(None, tuned[1], tune="off", choices=folded) == folded
+    for asked in (
+        lambda: found(None, tuned[1], tune="off"),
+        lambda: found(None, goes_on, tune="off"),
+        lambda: found(plain[1], choices=folded),
+    ):
+        with pytest.raises(RunError, match="batch norms folded"):
+            asked()
+    nothing = {cell.key for cell in work.cells}
+    assert choose(work, alone, Runtime(tune="off"), None, nothing, "inline", lambda: [tuned[1]]) == ()
+
+
 def test_a_run_computed_anew_without_its_choice_says_none(net, plain, tmp_path):
     """None of its attacked cells is there any more: they are those of tuning off, bit for bit."""
     work, alone = net

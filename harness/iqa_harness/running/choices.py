@@ -59,10 +59,12 @@ def choose(
     stored = {e.label: {c.key for c in attacked[e.label] if c.key not in missing} for e in entrants}
     begun = {e.label: e.sha256 for e in entrants if stored[e.label]}
     earlier = list(choices_of(former)) if former else []
-    runs = [(run, {c.key for c in run.cells if c.status == "done"}) for run in (others() if begun else ())]
+    runs = list(others()) if begun else []
     for label, sha256 in begun.items():
-        theirs = [run for run, done in runs if not done.isdisjoint(stored[label])]
-        earlier += _of_stored(label, sha256, runtime, [*([former] if former else ()), *theirs])
+        own = [former] if former else []
+        if not any(_made(run, stored[label]) for run in own):
+            own += [run for run in runs if _made(run, stored[label])]
+        earlier += _of_stored(label, sha256, runtime, own)
     if runtime.tune == "off":
         return tuple(choices)
     for choice in earlier:
@@ -91,6 +93,11 @@ def choose(
         if choice.plain_ms is not None:
             choices.append(choice)
     return tuple(choices)
+
+
+def _made(run: RunManifest, keys: Collection[str]) -> bool:
+    """Return whether a run made some of these cells, or may have: one that goes on has not said so yet."""
+    return any(c.key in keys and (c.status == "done" or run.status == "running") for c in run.cells)
 
 
 def _of_stored(label: str, sha256: str, runtime: Runtime, runs: Sequence[RunManifest]) -> list[Tuning]:
