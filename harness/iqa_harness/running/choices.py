@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from torch import Tensor
@@ -56,15 +56,9 @@ def choose(
         e.label: [c for c in work.cells if c.label == e.label and c.attack and c.surrogate is None]
         for e in entrants
     }
-    stored = {e.label: {c.key for c in attacked[e.label] if c.key not in missing} for e in entrants}
-    begun = {e.label: e.sha256 for e in entrants if stored[e.label]}
-    earlier = list(choices_of(former)) if former else []
-    runs = list(others()) if begun else []
-    for label, sha256 in begun.items():
-        own = [former] if former else []
-        if not any(_made(run, stored[label]) for run in own):
-            own += [run for run in runs if _made(run, stored[label])]
-        earlier += _of_stored(label, sha256, runtime, own)
+    stored = {label: {c.key for c in cells if c.key not in missing} for label, cells in attacked.items()}
+    hashes = {entrant.sha256: stored[entrant.label] for entrant in entrants if stored[entrant.label]}
+    earlier = _earlier(hashes, runtime, former, others)
     if runtime.tune == "off":
         return tuple(choices)
     for choice in earlier:
@@ -76,7 +70,7 @@ def choose(
         todo = [cell for cell in attacked[entrant.label] if cell.key in missing]
         if (
             not (todo and entrant.model.spec.has_gradient)
-            or entrant.label in begun
+            or stored[entrant.label]
             or known(choices, entrant.sha256, device_name(device))
         ):
             continue
@@ -95,27 +89,44 @@ def choose(
     return tuple(choices)
 
 
-def _made(run: RunManifest, keys: Collection[str]) -> bool:
-    """Return whether a run made some of these cells, or may have: one that goes on has not said so yet."""
-    return any(c.key in keys and (c.status == "done" or run.status == "running") for c in run.cells)
+def _earlier(
+    begun: Mapping[str, Collection[str]],
+    runtime: Runtime,
+    former: RunManifest | None,
+    others: Callable[[], Iterable[RunManifest]],
+) -> list[Tuning]:
+    """Return the run's former choices, and those by which stored cells were made that it did not make itself.
 
-
-def _of_stored(label: str, sha256: str, runtime: Runtime, runs: Sequence[RunManifest]) -> list[Tuning]:
-    """Return the choices by which a model's stored cells were attacked, as the runs say that list them.
+    Args:
+        begun: by a model's hash, the keys of its stored attacked cells.
+        runtime: as of `choose`.
+        former: as of `choose`.
+        others: as of `choose`.
 
     Raises:
         RunError: the runtime asks for others.
     """
-    theirs = [choice for run in runs for choice in choices_of(run) if choice.model_sha256 == sha256]
-    there, given = theirs[0].form if theirs else PLAIN, known(runtime.choices, sha256)
-    wanted = given.form if given else PLAIN if runtime.tune == "off" else there
-    if runs and wanted != there:
-        raise RunError(
-            f"stored cells of {label!r} were attacked with gradients of {there.words}, now those of "
-            f"{wanted.words} are asked for: go on as they began (without --tune off), or choose another "
-            "--store"
-        )
-    return theirs
+    found = list(choices_of(former)) if former else []
+    runs = list(others()) if begun else []
+    for sha256, keys in begun.items():
+        own = [former] if former and _made(former, keys) else [run for run in runs if _made(run, keys)]
+        theirs = [choice for run in own for choice in choices_of(run) if choice.model_sha256 == sha256]
+        there, given = theirs[0].form if theirs else PLAIN, known(runtime.choices, sha256)
+        wanted = given.form if given else PLAIN if runtime.tune == "off" else there
+        if own and wanted != there:
+            name = next(m.name for run in own for m in run.models if m.sha256 == sha256)
+            raise RunError(
+                f"stored cells of {name!r} were attacked with gradients of {there.words}, now those of "
+                f"{wanted.words} are asked for: go on as they began (without --tune off), or choose another "
+                "--store"
+            )
+        found += theirs
+    return found
+
+
+def _made(run: RunManifest, keys: Collection[str]) -> bool:
+    """Return whether a run made some of these cells, or may have: one that goes on has not said so yet."""
+    return any(c.key in keys and (c.status == "done" or run.status == "running") for c in run.cells)
 
 
 def chunk_of(model: QualityModel, pixels: Sequence[Tensor], runtime: Runtime) -> int:

@@ -82,12 +82,9 @@ def run_suite(
     records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
-    changed = partial(changed_score, work, store, runtime.devices[0])
+    changed, runs = partial(changed_score, work, store, runtime.devices[0]), partial(readable, store)
     kept = _usable(entrants, records, changed, missing)
-    choices = choose(
-        work, [entrant for entrant, _ in kept], runtime, former, missing, executor.name,
-        lambda: readable(store),
-    )  # fmt: skip
+    choices = choose(work, [e for e, _ in kept], runtime, former, missing, executor.name, runs)
     runtime = replace(runtime, choices=choices)
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     _tell(on_cell, work, missing, reasons)
