@@ -103,6 +103,18 @@ def test_an_attack_beyond_a_certificate_is_a_contradiction(attacked, cli):
     assert "CONTRADICTED by attacks on 12 images" in " ".join(out.split())
 
 
+def test_a_floor_under_fewer_images_is_not_shown_under_more(attacked):
+    """A run that was certified before it had all its images: its reports have no floor until it is again."""
+    run, store = attacked
+    rows = [row for row in iqa.certify_run("both", store=store, progress=False).rows if row.value is not None]
+    path = run.store.table_path("both", "certificates")
+    for images, shown in ((11, False), (12, True)):
+        run.store.write_table("both", [row._replace(images=images) for row in rows], "certificates")
+        assert ("Both sides of the worst case" in markdown_report(run.refresh()._leaderboard())) == shown
+        assert iqa.verify("both", store=store, sample=0, progress=False).findings == []
+    path.unlink()
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
