@@ -186,6 +186,31 @@ def test_single_attacks_are_gated_on_demand():
     assert [r.name for r in everything.regressions] == ["m attack pgd/drift"]
 
 
+def test_the_member_that_gives_the_minimum_now_is_named():
+    """Another one than before: what fell is looked for there."""
+    fallen = find_regressions(side(), side(damaged(("attack", "pgd", "drift"), noise=4.0))).regressions
+    (worse,) = [c for c in fallen if c.row == "suite_min"]
+    before = {o: spearmanr(SCORES["attack", "pgd", o], MOS).statistic for o in ("mse", "drift")}
+    assert before["mse"] < before["drift"]
+    assert (worse.objective, worse.images) == ("drift", N)
+
+
+def test_a_single_attack_that_is_lost_counts_on_demand():
+    """No member of the minimum: without a value, or not there, it stops only who gates every attack."""
+    place = ("attack", "fgsm", "mse")
+    whole, flat = SCORES | {place: SCORES["attack", "pgd", "mse"]}, SCORES | {place: np.ones(N)}
+    for after, why in ((flat, "undefined: all scores are equal"), (SCORES, "not in the run")):
+        gated = find_regressions(side(whole), side(after))
+        (lost,) = [c for c in gated.comparisons if c.attack == "fgsm"]
+        assert (lost.outcome, lost.reason, lost.after) == ("undefined", why, None)
+        assert gated.passed
+        (lost,) = find_regressions(side(whole), side(after), every_attack=True).regressions
+        assert (lost.attack, lost.reason) == ("fgsm", why)
+    for after in (flat, whole):  # nothing to lose, and nothing to gate with
+        shown = find_regressions(side(flat), side(after), every_attack=True, undefined_ok=True)
+        assert [c.outcome for c in shown.comparisons if c.attack == "fgsm"] == ["undefined"]
+
+
 def test_a_worse_verdict_is_a_regression():
     """A number that is no longer to be believed passes no gate."""
     (worse,) = find_regressions(side(), side(verdict="suspect")).regressions
