@@ -310,6 +310,17 @@ def test_another_surrogate_is_another_comparison():
         find_regressions(side(), side(more))
 
 
+def test_what_did_not_move_is_decided_without_an_interval_too():
+    """Other weights and equal scores, of which most resamples have no SROCC: there is nothing to miss."""
+    collapsed = np.full(N, 1.0)
+    collapsed[int(np.argmax(MOS))] = 0.0
+    scores = SCORES | {("clean", "", ""): collapsed}
+    gated = find_regressions(side(scores, weights="a"), side(scores, weights="b"))
+    (clean,) = [c for c in gated.comparisons if c.row == "clean"]
+    assert (clean.low, clean.difference, clean.detectable) == (None, 0, clean.tolerance)
+    assert gated.passed
+
+
 def test_every_format_says_the_same():
     """JUnit, JSON and Markdown hold one failure, with its model, attack, metric and interval."""
     before, after = side(), side(damaged())
