@@ -37,4 +37,5 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that cannot be written to has said so above
+            part.unlink(missing_ok=True)

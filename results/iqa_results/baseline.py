@@ -40,6 +40,8 @@ class BaselineModel(Record):
     """sound, suspect, incomplete or invalid."""
     flags: tuple[str, ...]
     """Raised flags."""
+    gradients: str | None = None
+    """How its gradients were computed, in words; None in a baseline that does not say."""
 
 
 class NoiseFloor(Record):

@@ -15,11 +15,14 @@ from iqa_results import ResultStore
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory, images, suite):
+def store(tmp_path_factory):
+    return ResultStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def result(store, images, suite):
     """A run of one linear model: rows, table, intervals, manifest."""
-    tmp_path = tmp_path_factory.mktemp("store")
     entrants = [Entrant("m", create_model("linear", seed=10))]
-    store = ResultStore(tmp_path)
     manifest = run_suite(plan(suite, entrants, images), entrants, RunConfig("r", ""), store)
     rows = store.read_cells(c.key for c in manifest.cells).to_pandas()
     made = robustness_table(store, manifest)
@@ -92,6 +95,23 @@ def test_the_order_of_worst_cases(result, metric):
     small = _value(table, metric, row="composed", epsilon=2 / 255, final=True)["value"]
     large = _value(table, metric, row="composed", epsilon=4 / 255, final=True)["value"]
     assert large <= small + 0.05
+
+
+def test_the_minimum_is_of_its_members_and_of_no_other_attack(result, store):
+    """Whatever the members are: by attack and objective, though another objective of the attack does more."""
+    _, table, _, manifest = result
+    own = table[(table["row"] == "attack") & table["final"]]
+    lower = 0
+    for members in ({"pgd/mse"}, {"pgd/drift"}, {"pgd/raise", "pgd/lower"}, {"pgd/raise", "pgd/mse"}):
+        edited = manifest.model_copy(update={"suite_min": tuple(members)})
+        made = robustness_table(store, edited, resamples=2).table.to_pandas()
+        for least in made[(made["row"] == "suite_min") & made["final"]].itertuples():
+            at = own[(own["epsilon"] == least.epsilon) & (own["metric"] == least.metric)]
+            mine = at[(at["attack"] + "/" + at["objective"]).isin(members)]
+            assert len(mine) == len(members)
+            assert least.value == mine["value"].min()
+            lower += at["value"].min() < least.value
+    assert lower > 4  # so often another attack did more
 
 
 def test_the_suite_min_names_its_member(result):

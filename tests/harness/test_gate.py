@@ -1,72 +1,26 @@
 """The gate: worse only beyond tolerance and chance, refused where nothing can be compared."""
 
-import hashlib
 import json
 from functools import cache
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
 import iqa_harness as iqa
+from helpers.gate_sides import MOS, SCORES, N, damaged, side
 from iqa_harness.errors import NotComparable, RunError
 from iqa_harness.gating.baselines import Standpoint
 from iqa_harness.gating.regressions import GATED, find_regressions, noise_floors, undefined_values
-from iqa_harness.measures.correlation import METRICS
+from iqa_harness.measures.bootstrap import Bootstrap, lowest
+from iqa_harness.measures.correlation import METRICS, srocc
 from iqa_models import create_model, save_checkpoint
 from iqa_results import (
     BadManifest,
-    BadPart,
-    Baseline,
-    BaselineModel,
-    Provenance,
     load_baseline,
     save_baseline,
 )
-
-N = 120
-MADE = Provenance(
-    packages={"torch": "1"}, python="", platform="", device="cpu", threads=1, commit=None, dirty=None
-)
-generator = np.random.default_rng(0)
-MOS = generator.random(N)
-SCORES = {
-    ("clean", "", ""): MOS + 0.1 * generator.standard_normal(N),
-    ("attack", "pgd", "mse"): MOS + 0.5 * generator.standard_normal(N),
-    ("attack", "pgd", "drift"): MOS + 0.4 * generator.standard_normal(N),
-    ("composed", "", "srocc"): -MOS + generator.standard_normal(N),
-    ("composed", "", "plcc"): -MOS + generator.standard_normal(N),
-}
-
-
-def side(scores=SCORES, verdict="sound", mos=MOS, models=("m",), noise=(), weights=None, **record):
-    """One run: the same scores for each model, whose hash is of the scores if none is given."""
-    parts = [
-        pd.DataFrame(
-            {
-                "model": model, "row": row, "attack": attack, "objective": objective, "norm": "inf",
-                "epsilon": 4 / 255, "image_id": [f"{i:03d}" for i in range(N)],
-                "reference": [f"{i:03d}" for i in range(N)], "mos": mos, "score": values, "mapped": values,
-            }
-        )
-        for model in models
-        for (row, attack, objective), values in scores.items()
-    ]  # fmt: skip
-    weights = weights or hashlib.sha256(b"".join(v.tobytes() for v in scores.values())).hexdigest()
-    fields = {
-        "name": "base", "run": "run", "suite": "s", "suite_sha256": "5" * 64, "data": "d",
-        "data_sha256": "d" * 64, "split": "test", "images": N, "label": "MOS", "main_epsilon": 4 / 255,
-        "suite_min": ("pgd/mse", "pgd/drift"), "seed": 0, "provenance": MADE, "noise": noise,
-        "models": tuple(BaselineModel(name=m, sha256=weights, verdict=verdict, flags=()) for m in models),
-    }  # fmt: skip
-    return Standpoint(Baseline(**{**fields, **record}), pd.concat(parts, ignore_index=True))
-
-
-def damaged(place=("attack", "pgd", "mse"), noise=2.0):
-    fresh = np.random.default_rng(1).standard_normal(N)
-    return SCORES | {place: SCORES[place] + noise * fresh}
 
 
 def test_nothing_changed_is_no_regression():
@@ -232,6 +186,31 @@ def test_single_attacks_are_gated_on_demand():
     assert [r.name for r in everything.regressions] == ["m attack pgd/drift"]
 
 
+def test_the_member_that_gives_the_minimum_now_is_named():
+    """Another one than before: what fell is looked for there."""
+    fallen = find_regressions(side(), side(damaged(("attack", "pgd", "drift"), noise=4.0))).regressions
+    (worse,) = [c for c in fallen if c.row == "suite_min"]
+    before = {o: spearmanr(SCORES["attack", "pgd", o], MOS).statistic for o in ("mse", "drift")}
+    assert before["mse"] < before["drift"]
+    assert (worse.objective, worse.images) == ("drift", N)
+
+
+def test_a_single_attack_that_is_lost_counts_on_demand():
+    """No member of the minimum: without a value, or not there, it stops only who gates every attack."""
+    place = ("attack", "fgsm", "mse")
+    whole, flat = SCORES | {place: SCORES["attack", "pgd", "mse"]}, SCORES | {place: np.ones(N)}
+    for after, why in ((flat, "undefined: all scores are equal"), (SCORES, "not in the run")):
+        gated = find_regressions(side(whole), side(after))
+        (lost,) = [c for c in gated.comparisons if c.attack == "fgsm"]
+        assert (lost.outcome, lost.reason, lost.after) == ("undefined", why, None)
+        assert gated.passed
+        (lost,) = find_regressions(side(whole), side(after), every_attack=True).regressions
+        assert (lost.attack, lost.reason) == ("fgsm", why)
+    for after in (flat, whole):  # nothing to lose, and nothing to gate with
+        shown = find_regressions(side(flat), side(after), every_attack=True, undefined_ok=True)
+        assert [c.outcome for c in shown.comparisons if c.attack == "fgsm"] == ["undefined"]
+
+
 def test_a_worse_verdict_is_a_regression():
     """A number that is no longer to be believed passes no gate."""
     (worse,) = find_regressions(side(), side(verdict="suspect")).regressions
@@ -277,88 +256,19 @@ def test_a_tolerance_that_lets_everything_pass_is_refused(tolerance):
         find_regressions(side(), side(damaged()), tolerance=tolerance)
 
 
-def changed(made, keep=None, where=None, **columns):
-    """A side with rows left out, or with columns of some rows replaced."""
-    scores = made.scores.copy()
-    if keep is not None:
-        scores = scores[keep(scores)]
-    if columns:
-        rows = where(scores)
-        for name, value in columns.items():
-            scores.loc[rows, name] = value(scores.loc[rows, name]) if callable(value) else value
-    return Standpoint(made.record, scores.reset_index(drop=True))
-
-
-def attacks(scores):
-    return scores["row"] == "attack"
-
-
-BROKEN = {
-    "no attacks": ({"keep": lambda s: ~attacks(s)}, "no scores under pgd/mse"),
-    "no member": ({"keep": lambda s: s["objective"] != "drift"}, "no scores under pgd/drift"),
-    "no composed": ({"keep": lambda s: s["row"] != "composed"}, "no composed scores of srocc"),
-    "one composed": ({"keep": lambda s: s["objective"] != "plcc"}, "no composed scores of plcc"),
-    "no clean": ({"keep": lambda s: s["row"] != "clean"}, f"clean scores of 0 of {N} images"),
-    "fewer clean": ({"keep": lambda s: s["image_id"] > "019"}, f"clean scores of 100 of {N} images"),
-    "fewer attacked": (
-        {"keep": lambda s: ~(attacks(s) & (s["image_id"] < "020"))},
-        "scores of pgd/mse that are not of exactly the images",
-    ),
-    "other images": (
-        {"where": lambda s: s["objective"] == "drift", "image_id": lambda ids: "x" + ids},
-        "scores of pgd/drift that are not of exactly the images",
-    ),
-    "another radius": ({"where": attacks, "epsilon": 1e-3}, "another radius than 4/255"),
-    "a second norm": ({"where": attacks, "norm": "2"}, "second norm"),
-    "a NaN": (
-        {"where": lambda s: attacks(s) & (s["image_id"] == "003"), "score": float("nan")},
-        "scores of pgd/mse that are not finite",
-    ),
-}
-
-
-@pytest.mark.parametrize(("change", "says"), BROKEN.values(), ids=BROKEN)
-def test_a_side_that_is_not_whole_is_damaged(change, says):
-    """As a baseline or as a run, beside a whole one: nothing is compared with what is not there."""
-    part = changed(side(), **change)
-    for pair in ((part, side()), (side(), part), (part, part)):
-        with pytest.raises(BadPart, match=says):
-            find_regressions(*pair)
-
-
-def test_a_norm_is_compared_too():
-    """All attacked scores in another norm are another attack."""
-    other = changed(side(), where=lambda s: s["row"] != "clean", norm="2")
-    with pytest.raises(NotComparable, match="norms differ"):
-        find_regressions(side(), other)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"suite_min": ("pgd/drift",)}, "members of suite_min differ"),
-        ({"seed": 1}, "seeds differ"),
-        ({"suite_sha256": "6" * 64}, "suites differ"),
-        ({"data_sha256": "e" * 64}, "data differ"),
-        ({"split": "val"}, "data differ"),
-        ({"models": ("other",)}, "the run has no m (it has other)"),
-        ({"mos": MOS[::-1].copy()}, "images differ"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(changes, says):
-    """Another suite, other data, labels or models: the message says which."""
-    with pytest.raises(NotComparable) as caught:
-        find_regressions(side(), side(**changes))
-    assert says in str(caught.value)
-
-
-def test_more_models_and_other_versions_are_notes():
-    """They do not stop a comparison, and they are said."""
-    later = MADE.model_copy(update={"device": "cuda", "packages": {"torch": "2"}})
-    notes = find_regressions(side(), side(models=("m", "n"), provenance=later)).notes
-    assert any("not compared: n" in n for n in notes)
-    assert any("cpu before, cuda now" in n for n in notes)
-    assert any("torch 1 -> 2" in n for n in notes)
+def test_defaults_are_those_of_the_docs():
+    """A hundredth is let pass, a tenth must be seen, one run in twenty may be called worse by chance."""
+    gated = find_regressions(side(), side(damaged()), resamples=600)
+    assert {c.tolerance for c in gated.comparisons if c.metric} == {0.01}
+    assert gated.must_detect == 0.1
+    (worse,) = gated.regressions
+    bootstrap = Bootstrap(MOS, tuple(side().scores["reference"][:N]), seed=0, resamples=600)
+    old, new = (s["attack", "pgd", "mse"] for s in (SCORES, damaged()))
+    draws = [bootstrap.replicates(srocc(v, MOS), v, "srocc") for v in (old, new)]
+    other = SCORES["attack", "pgd", "drift"]
+    drift = bootstrap.replicates(srocc(other, MOS), other, "srocc")
+    fall = lowest([draws[1], drift]) - lowest([draws[0], drift])
+    assert worse.bound == pytest.approx(fall.interval(confidence=1 - 2 * 0.05 / 3).high)
 
 
 def test_noise_floors_are_the_largest_spread_of_several_runs():
@@ -398,6 +308,17 @@ def test_another_surrogate_is_another_comparison():
     more = SCORES | {("attack", "transfer:new", "mse"): MOS}
     with pytest.raises(NotComparable, match="surrogates differ"):
         find_regressions(side(), side(more))
+
+
+def test_what_did_not_move_is_decided_without_an_interval_too():
+    """Other weights and equal scores, of which most resamples have no SROCC: there is nothing to miss."""
+    collapsed = np.full(N, 1.0)
+    collapsed[int(np.argmax(MOS))] = 0.0
+    scores = SCORES | {("clean", "", ""): collapsed}
+    gated = find_regressions(side(scores, weights="a"), side(scores, weights="b"))
+    (clean,) = [c for c in gated.comparisons if c.row == "clean"]
+    assert (clean.low, clean.difference, clean.detectable) == (None, 0, clean.tolerance)
+    assert gated.passed
 
 
 def test_every_format_says_the_same():
@@ -465,8 +386,11 @@ def test_a_round_trip_on_the_command_line(cli, tmp_path):
     save_checkpoint(model, tmp_path / "bad" / "m", training={})
     for name, run in (("./good/m", "before"), ("./bad/m", "after"), ("other=./good/m", "named")):
         assert iqa.attack("s.toml", name, run=run, threads=1, progress=False).complete
+    (tmp_path / "kept" / "base").mkdir(parents=True)  # as a save leaves it that had no room
+    assert "a baseline's name is" in cli("baseline", "save", "../b", "--run", "before", "--folder", "kept")[2]
     code, out, _ = cli("baseline", "save", "base", "--run", "before", "--folder", "kept")
     assert code == 0
+    assert load_baseline(tmp_path / "kept" / "base")[0].models[0].gradients == "the model as it is"
     assert "16 images" in out
     assert cli("baseline", "save", "base", "--run", "before", "--folder", "kept")[0] == 3
     gate = ("gate", "--baseline", "kept/base")

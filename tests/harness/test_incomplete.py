@@ -1,6 +1,7 @@
 """What a run does not have: it stays visible in every table, and no model it is missing for is sound."""
 
 import functools
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -118,6 +119,29 @@ def test_a_model_that_lacks_what_counts_is_incomplete(lacking, whole, name):
     )  # fmt: skip
     assert flags["attacks_missing"]["value"] == expected
     assert flags["worst_case_undefined"]["value"] == {"an attack": 1, "the small radius": 1}.get(name, 2)
+
+
+@pytest.mark.parametrize(("radius", "undefined"), [(MAIN, {MAIN}), (SMALL, {SMALL, MAIN})])
+def test_a_row_that_is_gone_undefines_its_radius_and_those_above(two, whole, tmp_path, radius, undefined):
+    """One image of a cell is not there: the others make no worst case, and a smaller ball has its own."""
+    store, manifest = two
+    store = ResultStore(shutil.copytree(store.root, tmp_path / "store"))
+    cell = next(c for c in manifest.cells if (c.model, c.attack, c.epsilon) == ("m10", "pgd", radius))
+    rows = [row for row in store.read_cell(cell.key).to_pylist() if row["position"] != cell.first]
+    store.write_cell(cell.key, rows)
+    key = ("row", "epsilon", "metric")
+    mine = {"model": "m10", "final": True}
+    before, after = (
+        {row[:3]: row[3:] for row in places(t, *key, "value", "undefined", **mine) if row[0] == "composed"}
+        for t in (whole.table, tables(store, manifest).table)
+    )
+    assert before.keys() == after.keys()
+    for place, (value, why) in after.items():
+        if place[1] in undefined:
+            assert value is None
+            assert "1 of 12 images are missing" in why
+        else:
+            assert value == before[place][0] is not None
 
 
 def test_a_run_without_its_suites_text_is_incomplete_too(two):

@@ -13,6 +13,7 @@ from iqa_harness.evidence.judgement import plant_flag
 from iqa_harness.evidence.plants import STEEPNESSES, WIDTHS, Planted, look, make_bed
 from iqa_harness.running.power import chosen_images
 from iqa_harness.tables.power import interval, power_rows
+from iqa_harness.tables.robustness import robustness_table
 from iqa_models import create_model
 from iqa_results import PLANT, ResultStore
 from iqa_suites import load_suite, parse_suite
@@ -161,6 +162,29 @@ def test_a_run_keeps_its_plants(kept):
     assert path.stat().st_mtime_ns == before
     assert again.tables.power.equals(run.tables.power)
     assert iqa.verify("r", store=run.store, sample=0, progress=False).findings == []
+
+
+@pytest.mark.slow
+def test_plants_are_held_against_what_was_reached(kept):
+    """Missed ones called found, or left out, lower the flag: tables of them agree, `verify` does not."""
+    run, _ = kept
+    before = run.store.read_table("r", "plants")
+    rows = PLANT.rows(before)
+    missed = [row for row in rows if not row.found]
+    assert 0 < len(missed) < len(rows)
+    forgeries = {
+        "found is True at": [row._replace(found=True) for row in rows],
+        "plants are stored, ": [row for row in rows if row.found or row.width < 0.5],
+    }
+    for says, forged in forgeries.items():
+        run.store.write_table("r", forged, "plants")
+        robustness_table(run.store, run.manifest).write(run.store, "r")
+        found = iqa.verify("r", store=run.store, sample=0, progress=False)
+        assert found.findings
+        assert all(says in f.detail and f.where.startswith("plants, ") for f in found.findings)
+        assert any(words.startswith("linear, plant_missed") for words in found.verified.not_verified)
+    run.store.write_table("r", before, "plants")
+    robustness_table(run.store, run.manifest).write(run.store, "r")
 
 
 @pytest.mark.slow

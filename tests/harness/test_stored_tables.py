@@ -9,6 +9,7 @@ from helpers.stored_runs import SMALL, made
 from iqa_harness.api.demo import Demo
 from iqa_harness.api.reading import aggregated
 from iqa_harness.errors import RunError
+from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
 from iqa_results import RUN_TABLES, ResultStore
 
@@ -57,6 +58,18 @@ def cell_lost(store):
     store.delete_cell(store.read_manifest("r").cells[-1].key)
 
 
+def cell_computed_anew(store):
+    """As elsewhere, in other time: an attack may have come to other scores there."""
+    cell = store.read_manifest("r").cells[-1]
+    rows = store.read_cell(cell.key).to_pylist()
+    store.delete_cell(cell.key)
+    aged = [{**row, "seconds": row["seconds"] + 1, "adv_score": row["clean_score"]} for row in rows]
+    store.write_cell(cell.key, aged)
+    lost = cell.model_copy(update={"bytes": None})  # not known as it is
+    cells = tuple(lost if c.key == cell.key else c for c in store.read_manifest("r").cells)
+    store.write_manifest(refreshed(store, store.read_manifest("r").model_copy(update={"cells": cells})))
+
+
 def other_radius(store):
     store.write_manifest(store.read_manifest("r").model_copy(update={"main_epsilon": 0.5}))
 
@@ -79,7 +92,8 @@ def fewer_draws(store):
 
 
 @pytest.mark.parametrize(
-    "change", [cell_lost, other_radius, table_damaged, table_missing, other_code, fewer_draws]
+    "change",
+    [cell_lost, cell_computed_anew, other_radius, table_damaged, table_missing, other_code, fewer_draws],
 )
 def test_a_change_makes_them_anew(store, change):
     """Another cell, plan, code or number of draws, or a file that cannot be read."""
@@ -90,7 +104,7 @@ def test_a_change_makes_them_anew(store, change):
     assert stored_tables(store, manifest) is not None
 
 
-@pytest.mark.parametrize("change", [cell_lost, other_radius, other_code])
+@pytest.mark.parametrize("change", [cell_lost, cell_computed_anew, other_radius, other_code])
 def test_who_loads_or_draws_a_run_decides_alike(drawn, tmp_path, change):
     """A loaded run has the tables that would be made now; a page of others is not taken for the run's."""
     store = ResultStore(shutil.copytree(drawn.root, tmp_path / "store"))
@@ -123,6 +137,18 @@ def test_a_run_of_a_store_that_cannot_be_written_to_is_loaded(store, monkeypatch
     run = iqa.load_run("r", store)
     assert run.table["value"].notna().any()
     assert times(store) == before
+
+
+def test_a_store_that_cannot_be_written_to_is_refused_before_any_work(store, tmp_path, monkeypatch):
+    """Floors and plants would be lost when they are there; a report elsewhere names no table that is not."""
+    for name in ("power", "certify", "reading"):
+        monkeypatch.setattr(f"iqa_harness.api.{name}.require_folder", refuse)
+    with pytest.raises(RunError, match="cannot be written to"):
+        iqa.certify_run("r", store=store, progress=False)
+    with pytest.raises(RunError, match="cannot be written to"):
+        iqa.power("r", store=store, progress=False)
+    store.table_path("r").unlink()
+    assert iqa.load_run("r", store).report(tmp_path / "out", formats=["markdown"]).tables == ()
 
 
 def refuse(place, option):

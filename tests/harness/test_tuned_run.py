@@ -201,6 +201,65 @@ def test_a_run_goes_on_with_the_choice_it_began_with(net, chosen, tuned, tmp_pat
     assert choices_of(resumed[1]) == chosen.choices[:1]
 
 
+def test_cells_of_another_run_are_gone_on_with_as_they_were_begun(net, data, tmp_path):
+    """Half precision in one run: a second run of the same cells says so, and is verified; off is refused."""
+    work, alone = net
+    half = (choice(alone[0], precision="bfloat16"),)
+    store, first = run(work, alone, tmp_path, Runtime(choices=half), ALONE)
+    for cell in [c for c in first.cells if c.attack == "fgsm"]:
+        store.delete_cell(cell.key)
+    for name in ("r", "second"):
+        with pytest.raises(RunError, match="bfloat16, now those of the model as it is are asked for"):
+            run_suite(work, alone, RunConfig(name, ALONE), store, Runtime(tune="off"))
+    second = run_suite(work, alone, RunConfig("second", ALONE), store, Runtime())
+    assert choices_of(second) == half
+    robustness_table(store, second).write(store, "second")
+    assert verify_run(store, second, alone, data, sample=9).findings == []
+
+
+def test_who_made_stored_cells_says_how_they_go_on(net, plain, tuned, chosen):
+    """The run itself, else any other that has them or goes on; asked for in another way it is refused."""
+    work, alone = net
+    stored = next(c.key for c in work.cells if c.attack is not None)
+    missing = {cell.key for cell in work.cells} - {stored}
+    idle = tuned[1].model_copy(
+        update={
+            "status": "interrupted",
+            "cells": tuple(c.model_copy(update={"status": "missing"}) for c in tuned[1].cells),
+        }
+    )
+    goes_on = idle.model_copy(update={"status": "running"})
+
+    def found(former, *others, **runtime):
+        return choose(work, alone, Runtime(**runtime), former, missing, "inline", lambda: others)
+
+    folded = chosen.choices[:1]
+    assert found(None, tuned[1]) == found(None, idle, goes_on) == found(None, plain[1], tuned[1]) == folded
+    assert found(None, idle) == found(None, plain[1]) == found(plain[1], tuned[1]) == ()
+    assert found(None, plain[1], tune="off") == found(plain[1], tuned[1], tune="off") == ()
+    assert found(None, tuned[1], tune="off", choices=folded) == folded
+    for asked in (
+        lambda: found(None, tuned[1], tune="off"),
+        lambda: found(None, goes_on, tune="off"),
+        lambda: found(plain[1], choices=folded),
+    ):
+        with pytest.raises(RunError, match="batch norms folded"):
+            asked()
+    nothing = {cell.key for cell in work.cells}
+    assert choose(work, alone, Runtime(tune="off"), None, nothing, "inline", lambda: [tuned[1]]) == ()
+
+
+def test_a_run_computed_anew_without_its_choice_says_none(net, plain, tmp_path):
+    """None of its attacked cells is there any more: they are those of tuning off, bit for bit."""
+    work, alone = net
+    store, first = run(work, alone, tmp_path, Runtime(choices=(choice(alone[0]),)), ALONE)
+    for cell in [c for c in first.cells if c.attack != "clean"]:
+        store.delete_cell(cell.key)
+    again = run(work, alone, tmp_path, Runtime(tune="off"), ALONE)
+    assert choices_of(again[1]) == ()
+    assert rows(*again).equals(rows(*plain, of=again[1]))
+
+
 def test_the_time_is_told_before_the_first_cell(work, tuned, told):
     """Where all models' gradients were timed, a run says once, and first, how long it may take."""
     assert told[0] > 0

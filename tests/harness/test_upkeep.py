@@ -17,6 +17,7 @@ from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.errors import RunError
 from iqa_harness.running.manifest import RunConfig
+from iqa_harness.running.merge import beside, joined
 from iqa_harness.running.run import run_suite
 from iqa_harness.stores.health import check_runs, collect, find_waste
 from iqa_harness.stores.transfer import export_run, merge_run, open_source
@@ -336,6 +337,21 @@ class TidiedMeanwhile(ResultStore):
         new = super().copy_cell(key, source)
         collect(self, find_waste(self))
         return new
+
+
+@pytest.mark.parametrize("join", [joined, lambda mine, there: beside(mine, there, 0.0)])
+def test_a_model_that_changed_elsewhere_has_changed(done, join):
+    """Its cells of that machine or process are in the run: the check after them that failed stays failed."""
+    (model,) = done[1].models
+    assert model.checks["gradient_unchanged"]["passed"]
+    check = {**model.checks["gradient_unchanged"], "value": 1.0, "passed": False}
+    changed = model.model_copy(update={"checks": {**model.checks, "gradient_unchanged": check}})
+    other = done[1].model_copy(update={"models": (changed,)})
+    for here, there in ((done[1], other), (other, done[1])):
+        assert join(here, there).models == (changed,)
+    assert join(done[1], done[1]).models == (model,)
+    stranger = changed.model_copy(update={"sha256": "0" * 64})
+    assert beside(done[1], done[1].model_copy(update={"models": (stranger,)}), 0.0).models == (model,)
 
 
 def test_tidying_during_a_merge_deletes_nothing_of_it(done, tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -207,3 +208,29 @@ def test_kept_images_are_scored_by_a_model_that_has_seen_nothing(tmp_path, small
     assert found.kept == 2 * 4 * 2 * 6
     assert bool(found.findings) == remembers
     assert any("where no other was scored before it" in f.detail for f in found.findings) == remembers
+
+
+def _unmoved(store, key):
+    """Keep the clean images, under the scores of the attacked ones."""
+    table = store.read_examples(key)
+    clean = [{**r, **{n: bytes(len(r[n])) for n in ("nearest", "pixels")}} for r in table.to_pylist()]
+    store.write_examples(key, pa.Table.from_pylist(clean, schema=table.schema))
+
+
+def _cut(store, key):
+    store.examples_path(key).write_bytes(store.examples_path(key).read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(("change", "what"), [(_unmoved, "row"), (_cut, "part")])
+def test_kept_images_that_are_others_or_damaged_are_found(tmp_path, small_images, change, what):
+    """What is kept to be looked at is no proof of a score it does not have, or that nobody can read."""
+    store, entrants = ResultStore(tmp_path), [Entrant("m", create_model("linear", seed=10))]
+    work = plan(parse_suite(SMALL, "suite"), entrants, small_images)
+    manifest = run_suite(work, entrants, RunConfig("r", SMALL, keep_images=True), store)
+    retabled(store, manifest)
+    whole = verify_run(store, manifest, entrants, small_images, sample=0)
+    assert (whole.findings, whole.kept) == ([], 4 * 2 * 4)
+    for key in store.example_sizes():
+        change(store, key)
+    found = verify_run(store, manifest, entrants, small_images, sample=0).findings
+    assert {f.what for f in found} == {what}

@@ -1,5 +1,6 @@
 """The composed worst case against brute force, and as a bound on everything it is made of."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
+from helpers.judged_rows import judged
 from iqa_attacks.assignment import Products, Ranks, descend
 from iqa_harness.measures.composed import composed_worst_case
-from iqa_harness.measures.correlation import average_ranks, srocc
+from iqa_harness.measures.correlation import average_ranks, plcc, srocc
+from iqa_harness.tables.minima import compose
+from iqa_harness.tables.rows import Scores
 
 
 def _problem(seed, n=6, k=3, ties=False):
@@ -168,3 +172,24 @@ def test_largest_drift_is_not_the_worst_case():
     drift = np.array([c[1] for c in candidates])
     assert srocc(drift, mos).value == pytest.approx(1)
     assert composed_worst_case(candidates, mos, "srocc").value.value < 0.5
+
+
+@pytest.mark.parametrize("metric", ["srocc", "plcc"])
+def test_the_choice_of_a_table_is_among_attacks_and_clean_images(metric):
+    """The lowest of all choices, clean images among them, each with its own score after rounding."""
+    reached, left_alone = [], 0
+    for seed in range(8):
+        candidates, mos = _problem(seed, n=5, k=3)
+        clean, *versions = np.stack(candidates, axis=1)
+        attacks = [Scores(scores, scores + 0.1 * (place + 1)) for place, scores in enumerate(versions)]
+        of = dataclasses.replace(judged(clean), mos=mos)
+        found = compose(of, attacks, metric)
+        own = [(score, score) for score in clean], *(zip(*attack, strict=True) for attack in attacks)
+        for pair, admissible in zip(zip(*found, strict=True), zip(*own, strict=True), strict=True):
+            assert pair in admissible
+        measure = srocc if metric == "srocc" else plcc
+        reached.append(measure(found.full, mos).value - _brute(candidates, mos, metric))
+        left_alone += int((found.full == clean).sum())
+    assert min(reached) > -1e-12
+    assert np.mean(np.array(reached) < 1e-9) >= 0.8
+    assert left_alone >= 8

@@ -342,6 +342,15 @@ def test_a_full_disk_is_named_with_the_path(tmp_path: Path) -> None:
     assert (path.read_bytes(), [file.name for file in tmp_path.iterdir()]) == (b"old", ["x.json"])
 
 
+def test_a_write_that_cannot_be_tidied_names_its_file_all_the_same(tmp_path: Path) -> None:
+    """As on a disk that became read-only: said is the file, not what was to become it."""
+    path = tmp_path / "folder" / "x.json"
+    with pytest.raises(OSError, match=f"'{path}'"), whole_file(path) as part:
+        path.parent.rmdir()
+        path.parent.write_bytes(b"")
+        part.write_bytes(b"new")
+
+
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     """Not the name of the fragment, which is gone."""
     (tmp_path / "x.json").mkdir()

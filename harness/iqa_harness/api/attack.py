@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from iqa_harness.api.opening import STORE, opened
-from iqa_harness.api.reading import aggregated, readable, teller
+from iqa_harness.api.reading import aggregated, teller
 from iqa_harness.api.run import Run
 from iqa_harness.cells.estimate import Estimate, Experience, by_model_and_attack
 from iqa_harness.cells.plan import Cell, Work
@@ -26,7 +26,7 @@ from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.terminal import Meter
 from iqa_harness.machine.tuning import Tuning
 from iqa_harness.running.executors import Executor, make_executor
-from iqa_harness.running.manifest import RunConfig, replaced_models
+from iqa_harness.running.manifest import RunConfig, readable, replaced_models
 from iqa_harness.running.power import Wanted, keep_plants, stored_keys, wanted
 from iqa_harness.running.run import missing_cells, run_suite
 from iqa_harness.wording import in_words

@@ -23,6 +23,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.evaluation.certificates import Certified, Judged, certify_set
 from iqa_harness.evaluation.evaluate import DataUnderTest, Scoring, in_use, name_sets, score_images
 from iqa_harness.machine.devices import own_threads
+from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import progress_bar
 from iqa_harness.measures.correlation import Logistic, Vector, fit_logistic
 from iqa_harness.reporting.runs import CERTIFICATES, computed_run
@@ -175,6 +176,7 @@ def certify_run(
     drawing = Drawing(draws=draws, confidence=confidence, seed=seed)
     set_up(device, threads, plugins)
     results = opened(store)
+    require_folder(str(results.root), "--store")
     manifest, tables = aggregated(results, run)
     entrants = entrants_of_run(manifest, models, plugged=bool(plugins), backbone_weights=backbone_weights)
     images = images_of_run(manifest, data, cache).split(manifest.data.split)

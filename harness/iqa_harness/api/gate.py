@@ -18,6 +18,7 @@ from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import robustness_table, stored_tables
 from iqa_results import Baseline, ResultStore, load_baseline
 from iqa_results import save_baseline as write_baseline
+from iqa_results.storage import require_name
 
 FOLDER = Path("results/baselines")
 """Where baselines are kept if nothing is said."""
@@ -100,11 +101,12 @@ def save_baseline(
 
     Raises:
         RunError: a baseline of that name is there, the run is not complete, or a gated value is undefined.
+        ResultsError: a name that is no plain file name.
     """
     folder = Path(folder)
-    ResultStore(folder).run_folder(name)  # refuses a name that is no plain file name
-    where = folder / name
-    if where.exists() and not force:
+    where = folder / require_name(name, "a baseline")
+    # An empty folder is what a save leaves that had no room.
+    if not force and (where.is_file() or (where.is_dir() and any(where.iterdir()))):
         raise RunError(f"{where} exists; --force replaces it")
     require_folder(folder, "--folder")
     side = side_of_run(store, run, name)

@@ -19,6 +19,7 @@ from iqa_harness.evidence.flags import Flag
 from iqa_harness.evidence.judgement import plant_flag
 from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.devices import own_threads
+from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.running.power import PLANTED, find_plants, keep_plants, wanted
 from iqa_harness.tables.power import plants_of, power_rows
@@ -124,6 +125,7 @@ def power(
         find_plants(asked, entrants, Runtime(device=device), rows.extend, progress=progress)
         return _judged({e.label: [row for row in rows if row.model == e.label] for e in entrants})
     results = opened(store)
+    require_folder(str(results.root), "--store")
     manifest = results.read_manifest(str(run))
     entrants = entrants_of_run(
         manifest, models, plugged=bool(plugins), backbone_weights=backbone_weights,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iqa_harness.api.inputs import compute_as, entrants_of_run, images_of_run
@@ -20,7 +19,7 @@ from iqa_harness.reporting.worst_images import check_count, worst_images
 from iqa_harness.running.ledger import refreshed
 from iqa_harness.tables.robustness import RobustnessTable, robustness_table, stored_tables
 from iqa_reports import Inputs, StoredRun
-from iqa_results import BadManifest, ResultStore, RunManifest, write_whole
+from iqa_results import ResultStore, RunManifest, write_whole
 
 
 def aggregated(store: ResultStore, run: str) -> tuple[RunManifest, RobustnessTable]:
@@ -71,13 +70,6 @@ def gather(
 def explanations() -> dict[str, str]:
     """Return a paragraph on every flag."""
     return {name: kind.meaning for name, kind in FLAGS.items()}
-
-
-def readable(store: ResultStore) -> Iterator[RunManifest]:
-    """Yield the manifests of a store; one that is damaged is no reason not to run."""
-    for name in store.list_runs():
-        with suppress(BadManifest):
-            yield store.read_manifest(name)
 
 
 def drawn_page(store: ResultStore, run: str, tables: RobustnessTable) -> Path | None:

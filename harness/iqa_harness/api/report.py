@@ -111,7 +111,8 @@ def report(
         published=published, images=images, cache=cache, plugged=plugged,
     )  # fmt: skip
     built = build_report(made)
-    tables = tuple(results.run_folder(name) / "table.parquet" for name in names)
+    # None is in a store that cannot be written to.
+    tables = tuple(results.table_path(name) for name in names if results.has_table(name))
     rows = results.root / "cells" if names else None
     written = Written(built, folder, tuple(render_report(built, folder, formats)), tables, rows)
     if out is None and written.page is not None:

@@ -14,8 +14,6 @@ from iqa_harness.machine.terminal import say
 if TYPE_CHECKING:
     from iqa_harness.api.verify import Verification
 
-WHOLE = 1_000_000
-"""A sample that leaves no cell out."""
 SHOWN = 20
 """Findings printed at most; of the others the models are named."""
 
@@ -88,7 +86,7 @@ def verify(
     for line in _chances(found):
         say(line)
     for words in seen.not_verified:
-        say(f"not verified: {words} (--sample {WHOLE} makes all cells again)")
+        say(f"not verified: {words}")
     if not sample:
         say("nothing was made again (--sample 0): scores, labels and checks are as stored")
     for judged in found.judged:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from iqa_harness.errors import RunError
+from iqa_harness.machine.tuning import PLAIN, choices_of, known
 from iqa_harness.measures.correlation import METRICS
 from iqa_harness.measures.model_scores import Judged, attack_vectors, judge
 from iqa_harness.tables.robustness import ENDS, RobustnessTable, model_rows
@@ -66,6 +67,7 @@ def standpoint(store: ResultStore, manifest: RunManifest, tables: RobustnessTabl
                 sha256=m.sha256,
                 verdict=verdicts[m.name][0],
                 flags=tuple(f for f in verdicts[m.name][1].split(", ") if f),
+                gradients=(known(choices_of(manifest), m.sha256) or PLAIN).words,
             )
             for m in manifest.models
         ),

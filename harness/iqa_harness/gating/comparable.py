@@ -81,6 +81,14 @@ def _notes(old: Baseline, new: Baseline) -> list[str]:
         notes.append(f"not in the baseline, and not compared: {', '.join(extra)}")
     if old.provenance.device != new.provenance.device:
         notes.append(f"device differs: {old.provenance.device} before, {new.provenance.device} now")
+    before = {m.name: m.gradients for m in old.models}
+    for model in new.models:
+        was = before.get(model.name)
+        if was and model.gradients and was != model.gradients:
+            notes.append(
+                f"gradients differ: those of {model.name} are of {model.gradients} now, of {was} before; its "
+                "attacks may find a little more or less"
+            )
     changed = [
         f"{p} {v} -> {new.provenance.packages.get(p, 'none')}"
         for p, v in old.provenance.packages.items()

@@ -147,6 +147,11 @@ class Tuning(BaseModel):
         """How the copy is made."""
         return Form(self.fold, self.channels_last, self.precision, self.compiled, self.graphed)
 
+    @property
+    def words(self) -> str:
+        """What differs from the model as it stands."""
+        return self.form.words
+
     def copy_of(self, model: QualityModel) -> QualityModel:
         """Return the copy of a model that an attack asks for gradients; the model itself if nothing pays."""
         return model if self.form == PLAIN else frozen(model, **self.form._asdict())

@@ -101,6 +101,8 @@ def _stored(
     rows: Mapping[str, Sequence[Any]],
 ) -> StoredRun:
     measures, norms = rows["measures"], {row.norm for row in estimates}
+    # A run may have had fewer images when it was certified: no floor under those of now.
+    counts, floors = (0, manifest.data.images), store.read_rows(manifest.run, CERTIFICATES)
     return StoredRun(
         manifest,
         tuple(estimates),
@@ -111,7 +113,7 @@ def _stored(
         optimalities=attack_optimality(measures),
         radii=radius_measures(measures),
         power=tuple(rows["power"]),
-        certificates=tuple(c for c in store.read_rows(manifest.run, CERTIFICATES) if c.norm in norms),
+        certificates=tuple(c for c in floors if c.norm in norms and c.images in counts),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from torch import Tensor
@@ -12,10 +12,11 @@ from iqa_harness.cells.compute import to_tensor
 from iqa_harness.cells.estimate import Experience
 from iqa_harness.cells.plan import Work
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import device_name, same_kernels
 from iqa_harness.machine.memory import fitting_chunk
 from iqa_harness.machine.runtime import Runtime
-from iqa_harness.machine.tuning import IMAGES, Tuning, choices_of, known, tune
+from iqa_harness.machine.tuning import IMAGES, PLAIN, Tuning, choices_of, known, tune
 from iqa_models import QualityModel
 from iqa_results import RunManifest
 
@@ -30,11 +31,13 @@ def choose(
     former: RunManifest | None,
     missing: Collection[str],
     executor: str,
+    others: Callable[[], Iterable[RunManifest]] = tuple,
 ) -> tuple[Tuning, ...]:
     """Return the runtime's choices, the run's former ones, and what is measured now for the other models.
 
-    A run goes on as it began: a model with attacked cells in it and no choice stays without one. With `tune`
-    off only choices that are given in the runtime are used.
+    A run goes on as it began, and so do cells that another run left in the store: a model with attacked cells
+    there and no choice stays without one. With `tune` off only choices that are given in the runtime are
+    used.
 
     Args:
         work: what is computed.
@@ -43,23 +46,31 @@ def choose(
         former: the manifest of an earlier start.
         missing: keys of the cells to compute.
         executor: name of the executor.
+        others: returns the manifests of the store, of whose cells some may be this run's.
+
+    Raises:
+        RunError: stored cells of a model were attacked with other gradients than are asked for.
     """
-    choices = list(runtime.choices)
+    choices, device = list(runtime.choices), runtime.devices[0]
+    attacked = {
+        e.label: [c for c in work.cells if c.label == e.label and c.attack and c.surrogate is None]
+        for e in entrants
+    }
+    stored = {label: {c.key for c in cells if c.key not in missing} for label, cells in attacked.items()}
+    hashes = {entrant.sha256: stored[entrant.label] for entrant in entrants if stored[entrant.label]}
+    earlier = _earlier(hashes, runtime, former, others)
     if runtime.tune == "off":
         return tuple(choices)
-    device = runtime.devices[0]
-    for earlier in choices_of(former) if former else ():
-        if known(choices, earlier.model_sha256, earlier.device) is None:
-            choices.append(earlier)
+    for choice in earlier:
+        if known(choices, choice.model_sha256, choice.device) is None:
+            choices.append(choice)
     if executor not in HERE:
         return tuple(choices)
     for entrant in entrants:
-        attacked = [c for c in work.cells if c.label == entrant.label and c.attack and c.surrogate is None]
-        todo = [cell for cell in attacked if cell.key in missing]
-        begun = len(todo) < len(attacked)
+        todo = [cell for cell in attacked[entrant.label] if cell.key in missing]
         if (
             not (todo and entrant.model.spec.has_gradient)
-            or begun
+            or stored[entrant.label]
             or known(choices, entrant.sha256, device_name(device))
         ):
             continue
@@ -76,6 +87,46 @@ def choose(
         if choice.plain_ms is not None:
             choices.append(choice)
     return tuple(choices)
+
+
+def _earlier(
+    begun: Mapping[str, Collection[str]],
+    runtime: Runtime,
+    former: RunManifest | None,
+    others: Callable[[], Iterable[RunManifest]],
+) -> list[Tuning]:
+    """Return the run's former choices, and those by which stored cells were made that it did not make itself.
+
+    Args:
+        begun: by a model's hash, the keys of its stored attacked cells.
+        runtime: as of `choose`.
+        former: as of `choose`.
+        others: as of `choose`.
+
+    Raises:
+        RunError: the runtime asks for others.
+    """
+    found = list(choices_of(former)) if former else []
+    runs = list(others()) if begun else []
+    for sha256, keys in begun.items():
+        own = [former] if former and _made(former, keys) else [run for run in runs if _made(run, keys)]
+        theirs = [choice for run in own for choice in choices_of(run) if choice.model_sha256 == sha256]
+        there, given = theirs[0].form if theirs else PLAIN, known(runtime.choices, sha256)
+        wanted = given.form if given else PLAIN if runtime.tune == "off" else there
+        if own and wanted != there:
+            name = next(m.name for run in own for m in run.models if m.sha256 == sha256)
+            raise RunError(
+                f"stored cells of {name!r} were attacked with gradients of {there.words}, now those of "
+                f"{wanted.words} are asked for: go on as they began (without --tune off), or choose another "
+                "--store"
+            )
+        found += theirs
+    return found
+
+
+def _made(run: RunManifest, keys: Collection[str]) -> bool:
+    """Return whether a run made some of these cells, or may have: one that goes on has not said so yet."""
+    return any(c.key in keys and (c.status == "done" or run.status == "running") for c in run.cells)
 
 
 def chunk_of(model: QualityModel, pixels: Sequence[Tensor], runtime: Runtime) -> int:

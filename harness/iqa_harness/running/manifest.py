@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from iqa_harness.machine.tuning import choices_of
 from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
 from iqa_models.adapters.foreign import TOLD
-from iqa_results import DataRecord, ModelRecord, ResultStore, RunManifest
+from iqa_results import BadManifest, DataRecord, ModelRecord, ResultStore, RunManifest
 
 AUTO = "auto"
 """What a manifest says of a chunk that each model's need and the GPU's memory decided."""
@@ -42,6 +43,13 @@ class RunConfig:
     """Store the attacked images of every attack too, of cells that are done as well."""
     replace: bool = False
     """A model may take the name of one with other weights; the cells of that are no run's then."""
+
+
+def readable(store: ResultStore) -> Iterator[RunManifest]:
+    """Yield the manifests of a store; one that is damaged is no reason not to run."""
+    for name in store.list_runs():
+        with suppress(BadManifest):
+            yield store.read_manifest(name)
 
 
 def replaced_models(store: ResultStore, run: str, work: Work) -> dict[str, str]:
@@ -213,6 +221,9 @@ class ManifestLog:
     def _choices(self, there: RunManifest | None) -> list[dict[str, Any]]:
         """Return how gradients are computed, by model and device; another process's choices stay."""
         held = {(c.model_sha256, c.device): c for c in (choices_of(there) if there else ())}
+        if self.runtime.tune == "off":  # nothing of our models is stored that was computed otherwise
+            ours = {model.sha256 for model in self.models}
+            held = {key: choice for key, choice in held.items() if key[0] not in ours}
         held |= {(c.model_sha256, c.device): c for c in self.runtime.choices}
         names = {model.sha256 for model in (*self.models, *(there.models if there else ()))}
         return [c.model_dump(mode="json") for c in held.values() if c.model_sha256 in names]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from pydantic import JsonValue
 
 from iqa_harness.errors import RunError
+from iqa_harness.evidence.model_checks import UNCHANGED
 from iqa_harness.machine.tuning import choices_of, known
-from iqa_results import CellRecord, RunManifest
+from iqa_results import CellRecord, ModelRecord, RunManifest
 
 
 def joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
@@ -40,7 +41,10 @@ def joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
     ends = [end for end in (ours.ended, theirs.ended) if end]
     return ours.model_copy(
         update={
-            "models": (*ours.models, *(m for m in theirs.models if m.name not in hashes)),
+            "models": (
+                *_as_changed(ours.models, theirs),
+                *(m for m in theirs.models if m.name not in hashes),
+            ),
             "cells": tuple(cells[key] for key in dict.fromkeys(order)),
             "started": min(ours.started, theirs.started),
             "ended": max(ends) if ends else None,
@@ -49,6 +53,18 @@ def joined(ours: RunManifest, theirs: RunManifest) -> RunManifest:
             "notes": tuple(dict.fromkeys((*ours.notes, *theirs.notes))),
             "tuning": {**ours.tuning, **_choices(ours, theirs)},
         }
+    )
+
+
+def _as_changed(models: Sequence[ModelRecord], other: RunManifest) -> tuple[ModelRecord, ...]:
+    """Return models, those that had changed after the other's cells with that check: its cells are joined."""
+    checks = {(m.name, m.sha256): m.checks.get(UNCHANGED, {"passed": True}) for m in other.models}
+    failed = {key: check for key, check in checks.items() if not check["passed"]}
+    return tuple(
+        m.model_copy(update={"checks": {**m.checks, UNCHANGED: failed[m.name, m.sha256]}})
+        if (m.name, m.sha256) in failed
+        else m
+        for m in models
     )
 
 
@@ -82,7 +98,10 @@ def beside(mine: RunManifest, there: RunManifest, booked: float) -> RunManifest:
         cells = [cell for cell in there.cells if _place(cell) not in places]
         done = [cell for cell in cells if cell.status == "done"]
         changes |= {
-            "models": (*mine.models, *(model for model in there.models if model.name not in names)),
+            "models": (
+                *_as_changed(mine.models, there),
+                *(model for model in there.models if model.name not in names),
+            ),
             "cells": (*mine.cells, *cells),
             "forwards": mine.forwards + sum(cell.forwards for cell in done),
             "backwards": mine.backwards + sum(cell.backwards for cell in done),

@@ -19,7 +19,7 @@ from iqa_harness.running.executors import Executor, Job, Task, make_executor, ta
 from iqa_harness.running.executors.bench import Bench
 from iqa_harness.running.executors.snapshot import write_snapshot
 from iqa_harness.running.ledger import Ledger, planned
-from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest
+from iqa_harness.running.manifest import ManifestLog, RunConfig, former_manifest, readable
 from iqa_harness.running.model_records import Before, model_record
 from iqa_harness.running.stored_scores import changed_score
 from iqa_results import ModelRecord, ResultStore, RunManifest
@@ -82,9 +82,9 @@ def run_suite(
     records = _records(work, entrants, runtime, former, busy)
     reasons = _not_to_run(records, work, missing)
     ledger.refuse(reasons)
-    changed = partial(changed_score, work, store, runtime.devices[0])
+    changed, runs = partial(changed_score, work, store, runtime.devices[0]), partial(readable, store)
     kept = _usable(entrants, records, changed, missing)
-    choices = choose(work, [entrant for entrant, _ in kept], runtime, former, missing, executor.name)
+    choices = choose(work, [e for e, _ in kept], runtime, former, missing, executor.name, runs)
     runtime = replace(runtime, choices=choices)
     log = ManifestLog(store, work, config, records, ledger, runtime, executor.name)
     _tell(on_cell, work, missing, reasons)

@@ -122,12 +122,12 @@ def _done(manifest: RunManifest) -> tuple[str, ...]:
 
 
 def _maker(store: ResultStore, manifest: RunManifest) -> str:
-    """Hash everything beside the cells' rows that decides the tables; costs and times do not."""
+    """Hash what decides the tables; a cell computed anew has other seconds, be its rows equal or not."""
     costs = {"forwards", "backwards", "seconds", "flops"}
     names = {"run", "suite_sha256", "suite_text", "suite_min", "main_epsilon", "step_sweep", "seed", "data"}
     plan = manifest.model_dump(mode="json", include=names)
     models = [model.model_dump(mode="json", exclude=costs) for model in manifest.models]
-    states = [[cell.key, cell.status, bool(cell.error)] for cell in manifest.cells]
+    states = [[c.key, c.status, bool(c.error), c.seconds, c.bytes] for c in manifest.cells]
     content = [sources_sha256(), plan, models, states]
     plants = plants_of(store, manifest.run, manifest.models)
     if any(plants.values()):

@@ -14,7 +14,7 @@ import torch
 
 from iqa_attacks import AttackError
 from iqa_harness.cells.compute import attacked_model, craft, run_cell
-from iqa_harness.cells.examples import Examples, stored, used_elsewhere
+from iqa_harness.cells.examples import Examples, decode, used_elsewhere
 from iqa_harness.cells.plan import Cell, Work
 from iqa_harness.cells.scoring import Scorer
 from iqa_harness.entrants.entrant import Entrant
@@ -28,7 +28,7 @@ from iqa_harness.measures.model_scores import range_of
 from iqa_harness.running.model_records import Before, measured_as_first, measured_checks
 from iqa_harness.verification.finding import Finding, cell_name, row_name, shown, within
 from iqa_harness.verification.rows import BUDGET_SLACK, SCORE_SLACK, UNPLANNED
-from iqa_results import ROW, ModelRecord, ResultStore, RunManifest
+from iqa_results import ROW, BadPart, ModelRecord, OtherVersion, ResultStore, RunManifest
 
 AGAIN_SLACK = 1e-3
 """Largest difference of a number made again, in score ranges, or relative above 1: rounding decides signs of
@@ -186,7 +186,8 @@ class Again:
                 detail = f"passed is stored, after the cells made again it fails: {found.detail}"
                 findings.append(Finding("check", f"{entrant.label}, {UNCHANGED}", detail))
             elif any(cell.key not in again for cell in self.possible(entrant.label)):
-                open_ones.append(f"{entrant.label}, {UNCHANGED}: after all its calls in the run")
+                words = "after all its calls in the run (--sample 1000000 makes all cells again)"
+                open_ones.append(f"{entrant.label}, {UNCHANGED}: {words}")
         return findings, open_ones
 
     def never_again(self, cells: Sequence[Cell]) -> list[Finding]:
@@ -297,8 +298,14 @@ def kept_differ(again: Again, store: ResultStore) -> Iterator[tuple[int, list[Fi
         main = [c for c in again.possible(entrant.label) if again.is_main(c) and c.surrogate is None]
         for cell in reversed(main):
             images = again.work.images
-            result = stored(cell, images, again.runtime.device, store)
-            if result is None:
+            if not store.has_examples(cell.key):
+                continue
+            try:
+                result = decode(store.read_examples(cell.key), cell, images, again.runtime.device)
+            except OtherVersion:
+                continue
+            except BadPart as error:
+                yield 0, [Finding("part", cell_name(cell), f"its kept images are damaged: {error}")]
                 continue
             scorer = Scorer(again.models[cell.label], seed=cell.seed, draws=cell.draws)
             scores: dict[int, float] = {}

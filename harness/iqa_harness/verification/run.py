@@ -28,7 +28,7 @@ from iqa_harness.verification.manifest import (
 )
 from iqa_harness.verification.recompute import Again, kept_differ
 from iqa_harness.verification.rows import rows_differ, rows_disagree
-from iqa_harness.verification.tables import tables_differ
+from iqa_harness.verification.tables import tables_differ, unlike_their_rows
 from iqa_results import ResultsError, ResultStore, RunManifest
 from iqa_suites import BadSuite, Suite
 
@@ -109,14 +109,16 @@ def verify_run(
             rows = pa.concat_tables(mine)
             compared += len(rows)
             findings += rows_disagree(record.name, rows.to_pandas(), record.card, manifest, compressed)
-    tables = None
+    tables, believed = None, list[str]()
     if whole and all(map(_is_numeric, parts.values())):
         tables = robustness_table(store, manifest)
         findings += tables_differ(store, manifest, tables)
+        differing, believed = unlike_their_rows(store, manifest, tables)
+        findings += differing
     findings += (strangers := models_differ(manifest, entrants))
     strange = {finding.where for finding in strangers}
     again = [entrant for entrant in entrants if entrant.label not in strange]
-    seen = Verified(findings, tables, compared)
+    seen = Verified(findings, tables, compared, not_verified=tuple(believed))
     if work is not None and entrants:
         _make_again(seen, Again(manifest, work, again, parts, runtime), store, sample, seed, on_cell)
     seen.findings.sort(key=lambda finding: ORDER.index(finding.what))
@@ -146,7 +148,7 @@ def _make_again(
     seen.findings += failed
     if sample:
         seen.findings += again.never_again(chosen)
-    seen.not_verified, seen.main_cells = tuple(believed), again.chances(chosen)
+    seen.not_verified, seen.main_cells = (*seen.not_verified, *believed), again.chances(chosen)
 
 
 def _deciding(tables: RobustnessTable | None, main_epsilon: float) -> dict[str, str]:

@@ -103,6 +103,42 @@ def test_an_attack_beyond_a_certificate_is_a_contradiction(attacked, cli):
     assert "CONTRADICTED by attacks on 12 images" in " ".join(out.split())
 
 
+def test_a_floor_under_fewer_images_is_not_shown_under_more(attacked):
+    """A run that was certified before it had all its images: its reports have no floor until it is again."""
+    run, store = attacked
+    rows = [row for row in iqa.certify_run("both", store=store, progress=False).rows if row.value is not None]
+    path = run.store.table_path("both", "certificates")
+    for images, shown in ((11, False), (12, True)):
+        run.store.write_table("both", [row._replace(images=images) for row in rows], "certificates")
+        assert ("Both sides of the worst case" in markdown_report(run.refresh()._leaderboard())) == shown
+        assert iqa.verify("both", store=store, sample=0, progress=False).findings == []
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"value": 0.99}, "value: 0.99 is certified, an attack of the run found"),
+        ({"clean": 0.99}, "clean: 0.99 is stored, the rows give"),
+        ({"model_sha256": "0" * 64}, "is of no model of the run"),
+    ],
+)
+def test_a_floor_is_held_against_the_run_it_is_stored_with(attacked, changes, says):
+    """Above what attacks found, of other scores or another model: told. All else of it is not verified."""
+    run, store = attacked
+    found = iqa.certify_run("both", store=store, progress=False)
+    rows = [row._replace(**changes) if row.value is not None else row for row in found.rows]
+    run.store.write_table("both", rows, "certificates")
+    seen = iqa.verify("both", store=store, sample=0, progress=False)
+    run.store.table_path("both", "certificates").unlink()
+    assert len(seen.findings) == (4 if says else 0)
+    assert all(
+        f.detail.startswith(says) and f.where.startswith("certificates, linear") for f in seen.findings
+    )
+    assert [words.partition(":")[0] for words in seen.verified.not_verified] == ["linear, certified"]
+
+
 def test_models_of_your_own_are_certified_without_a_run(images):
     """A network, a smoothed model, one without a certificate; a floor is below the clean value."""
     torch.manual_seed(0)
