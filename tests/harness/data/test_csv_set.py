@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from iqa_harness.data.catalogue import check_data
 from iqa_harness.data.catalogue import open_data as open_csv
@@ -240,6 +240,18 @@ def test_refused_images(tmp_path: Path, write: Callable[[Path], None], expected:
     with pytest.raises(DataError, match=expected) as error:
         decode(tmp_path / "x.img")
     assert "x.img" in str(error.value)
+
+
+def test_truncation_is_refused_whatever_another_package_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code for image quality often lets Pillow fill what a file lacks with grey: here it is still refused."""
+    save(tmp_path / "x.png", "RGB")
+    data = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="x.png: cannot be decoded"):
+        decode(tmp_path / "x.png")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
