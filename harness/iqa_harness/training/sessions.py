@@ -160,7 +160,8 @@ def set_name(data: str | Path | ImageSet) -> str:
     if not isinstance(data, str | Path):
         return data.card.name
     place = str(data).partition("?")[0]
-    return Path(place).stem if place.endswith(".csv") else place.partition(":")[0]
+    is_table = place.lower().endswith(".csv") or Path(place).is_file()
+    return Path(place).stem if is_table else place.partition(":")[0]
 
 
 def read_seeds(seeds: str | Sequence[int]) -> list[int]:

@@ -122,6 +122,8 @@ def test_a_presets_own_data_must_be_pointed_at(cli):
         ("demo", "demo"),
         ("koniq10k:/sets/koniq?label=MOS", "koniq10k"),
         ("folder/photos.csv?mos_range=1,5", "photos"),
+        ("folder/PHOTOS.CSV?mos_range=1,5", "PHOTOS"),
+        (f"{__file__}?label=score", "test_train_cli"),
     ],
 )
 def test_the_place_of_a_set_is_no_setting(data, name):
