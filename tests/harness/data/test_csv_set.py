@@ -250,7 +250,7 @@ def test_truncation_is_refused_whatever_another_package_allows(
     data = (tmp_path / "x.png").read_bytes()
     (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(DataError, match="x.png: cannot be decoded"):
+    with pytest.raises(DataError, match=r"x\.png: cannot be decoded"):
         decode(tmp_path / "x.png")
 
 
