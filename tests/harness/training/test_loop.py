@@ -283,6 +283,14 @@ def test_a_loss_that_explodes_stops_the_run(tiny_set, config, tmp_path):
     assert str(again.value) == str(caught.value)
 
 
+def test_a_last_batch_of_one_that_cannot_be_normalised_is_told(tiny_set, config, tmp_path):
+    """Live batch norm of a single crop whose map is one pixel is told; two crops are trained."""
+    single = change(config, batch_norm="live", crop=32, batch_size=len(tiny_set.split("train")) - 1)
+    with pytest.raises(TrainingError, match=r"last batch is a single crop .* take another batch_size"):
+        train(single, tiny_set, tmp_path / "one")
+    train(change(single, batch_size=len(tiny_set.split("train")) - 2), tiny_set, tmp_path / "two")
+
+
 def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, last, tmp_path):
     """images_per_epoch limits what an epoch reads, and a number above the split takes all of it."""
     config = change(config, keep="last")
