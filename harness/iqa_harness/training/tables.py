@@ -71,7 +71,15 @@ def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
         rows.append({"seed": kind, **part, "epoch": None, "seconds": None})
     entries.append((label("mean ± std"), *(spread.entry for spread in spreads), label(""), label("")))
     groups = (*metric_columns(), columns("epoch", "seconds"))
-    return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), ()))
+    notes = raw_notes([(f"seed {seed}", figures) for seed, figures in runs])
+    return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), notes))
+
+
+def raw_notes(runs: Sequence[tuple[str, Figures]]) -> tuple[tuple[str, str], ...]:
+    """Return the note of a table that says which runs, by name, have no PLCC behind a logistic."""
+    raw = [name for name, figures in runs if any(part.plcc_is_raw for part in figures.splits)]
+    whose = "all runs" if len(raw) == len(runs) else ", ".join(raw)
+    return (("", f"PLCC of {whose} is of raw scores: no logistic could be fitted on val."),) if raw else ()
 
 
 def metric_columns() -> list[Group]:
