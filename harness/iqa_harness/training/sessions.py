@@ -137,7 +137,9 @@ def _changed(
             raise TrainingError(
                 f"--size {size}: {', '.join(SIZES)}, for SMART-IQA; {config.name} trains {config.model!r}"
             )
-        changes.setdefault("model", f"smart_iqa_{size}")
+        model = changes.setdefault("model", f"smart_iqa_{size}")
+        if model != f"smart_iqa_{size}":
+            raise TrainingError(f"--size {size} and --set model={model} are two models; give one of them")
     return changed(config, changes, "--set") if changes else config
 
 
