@@ -67,7 +67,8 @@ class TrainSession(RunOptions):
         from iqa_harness.data import ImageSet, open_data
 
         if not (data is None or isinstance(data, str | Path | ImageSet)):
-            data = open_data(data, cache_dir=options.get("cache"), mos_range=mos_range)
+            shown = options.get("progress", True)
+            data = open_data(data, cache_dir=options.get("cache"), progress=shown, mos_range=mos_range)
             mos_range = None
         return cls(data=data, mos_range=mos_range, **options)
 
