@@ -74,7 +74,9 @@ def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Wo
     groups = [*metric_columns(), *(columns("", group=name) for name in names)]
     groups += [columns("", group=f"{name} (published)") for name in published] + [columns("seconds")]
     groups += [columns("status", numeric=False)] if failed else []
-    notes = raw_notes([(f"{r.row.label} seed {seed}", f) for r in results for seed, f in r.figures.items()])
+    warned = (f"{r.row.label}: {w}" for r in results for c in r.row.configs.values() for w in c.warnings())
+    raw = raw_notes([(f"{r.row.label} seed {seed}", f) for r in results for seed, f in r.figures.items()])
+    notes = (*(("", words) for words in dict.fromkeys(warned)), *raw)
     return Table(rows, TableView("study", "", stub("row", "seeds"), tuple(groups), tuple(entries), notes))
 
 

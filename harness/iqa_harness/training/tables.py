@@ -54,8 +54,8 @@ class Table(NamedTuple):
     view: TableView
 
 
-def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
-    """Return a row a seed, and a last one of mean and deviation."""
+def seed_table(runs: Sequence[tuple[int, Figures]], warnings: Sequence[str] = ()) -> Table:
+    """Return a row a seed, and a last one of mean and deviation; what the settings warn of stands beneath."""
     names = [f"{split}_{metric}" for split, metric in METRICS]
     rows: list[dict[str, object]] = []
     entries = []
@@ -71,7 +71,8 @@ def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
         rows.append({"seed": kind, **part, "epoch": None, "seconds": None})
     entries.append((label("mean ± std"), *(spread.entry for spread in spreads), label(""), label("")))
     groups = (*metric_columns(), columns("epoch", "seconds"))
-    notes = raw_notes([(f"seed {seed}", figures) for seed, figures in runs])
+    raw = raw_notes([(f"seed {seed}", figures) for seed, figures in runs])
+    notes = (*(("", words) for words in warnings), *raw)
     return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), notes))
 
 

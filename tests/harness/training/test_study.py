@@ -270,5 +270,7 @@ def test_a_table_says_whose_plcc_is_of_raw_scores(count, told):
     )
     notes = [words for _, words in seed_table([(0, figures), (1, figures)]).view.notes]
     assert notes == ["PLCC of all runs is of raw scores: no logistic could be fitted on val."] * told
+    warned = seed_table([(0, figures)], ["chosen on test"]).view.notes
+    assert warned[0] == ("", "chosen on test")
     mixed = figures.model_copy(update={"splits": ()})
     assert [w.split(" is ")[0] for _, w in raw_notes([("a", mixed), ("b", figures)])] == ["PLCC of b"] * told
