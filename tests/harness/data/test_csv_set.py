@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -262,6 +263,19 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lim
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(DataError, match=r"exceeds"):
         decode(tmp_path / "x.png")
+
+
+def test_an_oversized_image_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """By its row; Pillow's own warning, with a line of its source, is not shown beside."""
+    save(tmp_path / "x.png", "RGB")
+    (tmp_path / "set.csv").write_text("path,mos\nx.png,1\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 191)
+    warnings.simplefilter("always")
+    with pytest.raises(DataError, match=r"line 2: .*x\.png: .* exceeds the limit of 191 pixels"):
+        open_csv(f"{tmp_path / 'set.csv'}?mos_range=1,5", cache_dir=tmp_path / "cache", progress=False)
+    assert not recwarn.list
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
