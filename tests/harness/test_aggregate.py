@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 
 from iqa_harness.cells.plan import plan
 from iqa_harness.entrants.entrant import Entrant
-from iqa_harness.measures.correlation import fit_logistic, plcc
-from iqa_harness.running.manifest import RunConfig
+from iqa_harness.measures.correlation import MIN_FIT, fit_logistic, plcc
+from iqa_harness.running.manifest import RunConfig, notes_of
 from iqa_harness.running.run import run_suite
 from iqa_harness.tables.robustness import robustness_table
 from iqa_models import create_model
@@ -72,6 +72,17 @@ def test_plcc_uses_the_logistic_of_clean_validation_scores(result):
     expected = plcc(logistic(group["adv_score"].to_numpy()), group["mos"].to_numpy()).value
     assert row["value"] == pytest.approx(expected, abs=1e-12)
     assert row["mapping"] == "logistic on val"
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, True), (MIN_FIT - 1, True), (MIN_FIT, False)])
+def test_a_run_says_when_the_logistic_is_of_the_test_images(images, suite, count, told):
+    """Not only without validation images: also with too few of them for a fit."""
+    places = {s: [i for i, r in enumerate(images.records) if r.split == s] for s in ("test", "val")}
+    data = images.subset([*places["test"], *places["val"][:count]])
+    work = plan(suite, [Entrant("m", create_model("linear", seed=10))], data)
+    assert len(work.validation) == count
+    found = [note for note in notes_of(work) if note.endswith("fitted on clean test scores")]
+    assert bool(found) is told
 
 
 @pytest.mark.parametrize("metric", ["srocc", "plcc"])

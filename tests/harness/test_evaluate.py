@@ -18,6 +18,7 @@ from iqa_harness.errors import RunError
 from iqa_harness.evaluation import evaluate as evaluation
 from iqa_harness.evaluation.evaluate import count_images, evaluate, name_sets, trained_on
 from iqa_harness.evaluation.store import EVALUATION_SCHEMA, Evaluated, EvaluationStore
+from iqa_harness.evaluation.table import evaluation_view
 from iqa_harness.measures.correlation import fit_logistic
 from iqa_models import create_model, save_checkpoint
 
@@ -226,6 +227,10 @@ def test_what_a_checkpoint_was_trained_on(sets, tmp_path):
     images = sets[0][1]
     for training, expected in (
         ({"data": "first", "data_fingerprint": images.fingerprint}, "this set"),
+        (
+            {"data": "first", "data_fingerprint": images.fingerprint, "selected_on": "test"},
+            "this set, chosen on test",
+        ),
         ({"data": "first", "data_fingerprint": "x"}, "this set, divided otherwise"),
         ({"data": "koniq10k", "data_fingerprint": "x"}, "another set"),
         ({}, ""),
@@ -233,6 +238,19 @@ def test_what_a_checkpoint_was_trained_on(sets, tmp_path):
         save_checkpoint(model, tmp_path / "c", training=training)
         assert trained_on(Entrant("m", model, tmp_path / "c"), images) == expected
     assert trained_on(Entrant("m", model), images) == ""
+
+
+@pytest.mark.parametrize(("selected_on", "told"), [("test", True), ("val", False)])
+def test_figures_on_the_images_that_chose_the_epoch_are_said_to_flatter(sets, tmp_path, selected_on, told):
+    """An author's recipe chooses on test: on that set's test images, and on no other set, a note says so."""
+    model = create_model("linear")
+    record = {"data": "first", "data_fingerprint": sets[0][1].fingerprint, "selected_on": selected_on}
+    save_checkpoint(model, tmp_path / "c", training=record)
+    found = run([Entrant("m", model, tmp_path / "c")], sets, EvaluationStore(tmp_path / "store"))
+    view = evaluation_view(found.rows)
+    marks = [mark for mark, note in view.notes if "epoch was chosen by these images" in note]
+    assert bool(marks) is told
+    assert all(mark in view.rows[0][3].text and mark not in view.rows[1][3].text for mark in marks)
 
 
 @pytest.mark.slow

@@ -228,6 +228,7 @@ def test_the_validation_split_can_be_attacked(tmp_path, images, suite_text):
     assert {r["mapping"] for r in table if r["metric"] == "plcc"} == {
         "logistic on the attacked val images, clean"
     }
+    assert any(note.endswith("the logistic of PLCC is fitted on clean val scores") for note in manifest.notes)
 
 
 def test_a_run_keeps_all_its_models(copy, images, suite):

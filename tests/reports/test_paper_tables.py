@@ -157,6 +157,7 @@ def test_published_values_stand_apart(frames: Frames) -> None:
         assert row[3 + 2 * places["koniq10k"]].kind == "number"
         assert row[3 + 2 * places["tid2013"]].text == "—"
     assert any(note.startswith("published: SMART-IQA") and "optimistic" in note for _, note in shown.notes)
+    assert any("its PLCC is of raw scores, ours is behind a logistic" in note for _, note in shown.notes)
 
 
 def test_published_values_never_make_a_table_alone() -> None:

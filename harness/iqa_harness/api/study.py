@@ -325,7 +325,7 @@ def _written(study: Study, results: list[RowResult], attacked: Sequence[_Attacke
     notes = [
         *study.notes,
         f"Data: {', '.join(sorted(data)) or 'none'}; SROCC of raw scores, PLCC after a logistic fitted on "
-        "val; mean ± sample deviation over seeds.",
+        "val where one could be; mean ± sample deviation over seeds.",
     ]
     title = f"{study.name}: {study.summary}"
     files = write_table(folder / study.name, title, table, notes)

@@ -185,7 +185,8 @@ def _seed_table(
     from iqa_harness.training.tables import seed_table, write_table
 
     images = session.open(config)
-    table = seed_table([(own.seed, figures_of(path, images, session.device)) for own, path in checkpoints])
+    runs = [(own.seed, figures_of(path, images, session.device)) for own, path in checkpoints]
+    table = seed_table(runs, config.warnings())
     title = f"{config.name}, {len(checkpoints)} seed(s)"
     return SeedTable(title, table, tuple(write_table(folder / "seeds", title, table)))
 

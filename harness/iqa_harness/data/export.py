@@ -40,5 +40,6 @@ def export_set(images: ImageSet, folder: Path) -> str:
         rows.writerow((*("" if cell is None else cell for cell in place), repr(record.mos)))
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', images.card.name)}.csv"
     path.write_text(table.getvalue(), encoding="utf-8")
-    low, high = images.card.mos_range
-    return f"{path.as_posix()}?mos_range={low:g},{high:g}" + (f"&label={label}" if label != "mos" else "")
+    # All digits: a rounded end could lie inside the labels.
+    low, high = (repr(float(end)).removesuffix(".0") for end in images.card.mos_range)
+    return f"{path.as_posix()}?mos_range={low},{high}" + (f"&label={label}" if label != "mos" else "")

@@ -250,8 +250,8 @@ def alike(name: str) -> str:
 
 def number(cell: object) -> float:
     """Return the number a cell holds, NaN if it holds none."""
-    if isinstance(cell, bool) or not isinstance(cell, (Real, str)):
-        return math.nan
+    if isinstance(cell, bool) or not isinstance(cell, (Real, str)) or (isinstance(cell, str) and "_" in cell):
+        return math.nan  # Python would read 1_0 as ten
     try:
         return float(cell)
     except (ValueError, OverflowError):

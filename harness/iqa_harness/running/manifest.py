@@ -18,6 +18,7 @@ from iqa_harness.evidence.model_checks import blocked_by
 from iqa_harness.machine.provenance import collect_provenance
 from iqa_harness.machine.runtime import Runtime
 from iqa_harness.machine.tuning import choices_of
+from iqa_harness.measures.correlation import MIN_FIT
 from iqa_harness.running.ledger import Ledger
 from iqa_harness.running.merge import beside, without
 from iqa_models.adapters.foreign import TOLD
@@ -239,8 +240,11 @@ def notes_of(work: Work) -> list[str]:
     transfers = {f"{transfer.name}/{transfer.source[1]}" for transfer in work.suite.transfers}
     if not transfers & set(work.suite.suite_min):
         notes.append("suite_min has no transfer attack: the papers' minimum has one more member")
-    if not len(work.validation):
-        notes.append("no validation images: the logistic of PLCC is fitted on clean test scores")
+    if len(work.validation) < MIN_FIT:
+        notes.append(
+            f"fewer than {MIN_FIT} validation images: the logistic of PLCC is fitted on clean "
+            f"{work.suite.data.split} scores"
+        )
     return notes
 
 

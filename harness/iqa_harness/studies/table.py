@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from iqa_harness.studies.study import StudyRow
 from iqa_harness.training.figures import Figures
-from iqa_harness.training.tables import METRICS, Spread, Table, metric_columns
+from iqa_harness.training.tables import METRICS, Spread, Table, metric_columns, raw_notes
 from iqa_reports import Entry, TableView
 from iqa_reports.table_view import columns, label, stub
 
@@ -74,7 +74,10 @@ def study_table(results: Sequence[RowResult], worst: Mapping[tuple[str, int], Wo
     groups = [*metric_columns(), *(columns("", group=name) for name in names)]
     groups += [columns("", group=f"{name} (published)") for name in published] + [columns("seconds")]
     groups += [columns("status", numeric=False)] if failed else []
-    return Table(rows, TableView("study", "", stub("row", "seeds"), tuple(groups), tuple(entries), ()))
+    warned = (f"{r.row.label}: {w}" for r in results for c in r.row.configs.values() for w in c.warnings())
+    raw = raw_notes([(f"{r.row.label} seed {seed}", f) for r in results for seed, f in r.figures.items()])
+    notes = (*(("", words) for words in dict.fromkeys(warned)), *raw)
+    return Table(rows, TableView("study", "", stub("row", "seeds"), tuple(groups), tuple(entries), notes))
 
 
 def _over_seeds(result: RowResult, split: str, metric: str) -> Spread:

@@ -132,12 +132,13 @@ def _marks(records: Iterable[ImageRecord]) -> set[bytes]:
 def has_seen(training: Mapping[str, JsonValue], images: ImageSet) -> str:
     """Return how images stand to those a checkpoint was made with, by its training record.
 
-    ``this set``: the same images, labels and splits. ``this set, divided otherwise``: some of their pixels,
-    or another rendition of that public or embedded set, may have been trained on. ``another set``: none were.
-    Empty: not known. Records without pixel hashes, of earlier versions, are judged by the set's name.
+    ``this set``: the same images, labels and splits; ``this set, chosen on test`` if its test images chose
+    the epoch, as some authors do. ``this set, divided otherwise``: some of their pixels, or another rendition
+    of that public or embedded set, may have been trained on. ``another set``: none were. Empty: not known.
+    Records without pixel hashes, of earlier versions, are judged by the set's name.
     """
     if training.get("data_fingerprint") == images.fingerprint:
-        return "this set"
+        return "this set, chosen on test" if training.get("selected_on") == "test" else "this set"
     name, packed = training.get("data"), training.get("pixels")
     if not isinstance(name, str):
         return ""

@@ -39,6 +39,11 @@ class SplitFigures(BaseModel):
     rmse: float | None
     """Root mean square error of raw scores, in shares of the score and label ranges."""
 
+    @property
+    def plcc_is_raw(self) -> bool:
+        """Whether no logistic could be fitted: both values of PLCC are then one."""
+        return self.plcc is not None and self.plcc == self.plcc_raw
+
 
 class Figures(BaseModel):
     """Clean figures of one checkpoint on one data set."""

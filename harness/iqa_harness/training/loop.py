@@ -219,6 +219,7 @@ class _Run:
     def _first(self) -> Progress:
         began = time.perf_counter()
         if self.config.batch_norm == "calibrated":
+            reseed(_epoch_seed(self.config.seed, 0), self.device)  # a layer before it may draw
             batches = self._batches(epoch=0)
             pixels = (crops for batch in batches if isinstance(crops := batch.crops, Tensor))
             calibrate_batch_norm(self.model, (crops.to(self.device) for crops in pixels))

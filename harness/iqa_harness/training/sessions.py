@@ -67,7 +67,8 @@ class TrainSession(RunOptions):
         from iqa_harness.data import ImageSet, open_data
 
         if not (data is None or isinstance(data, str | Path | ImageSet)):
-            data = open_data(data, cache_dir=options.get("cache"), mos_range=mos_range)
+            shown = options.get("progress", True)
+            data = open_data(data, cache_dir=options.get("cache"), progress=shown, mos_range=mos_range)
             mos_range = None
         return cls(data=data, mos_range=mos_range, **options)
 
@@ -137,7 +138,9 @@ def _changed(
             raise TrainingError(
                 f"--size {size}: {', '.join(SIZES)}, for SMART-IQA; {config.name} trains {config.model!r}"
             )
-        changes.setdefault("model", f"smart_iqa_{size}")
+        model = changes.setdefault("model", f"smart_iqa_{size}")
+        if model != f"smart_iqa_{size}":
+            raise TrainingError(f"--size {size} and --set model={model} are two models; give one of them")
     return changed(config, changes, "--set") if changes else config
 
 
@@ -160,7 +163,8 @@ def set_name(data: str | Path | ImageSet) -> str:
     if not isinstance(data, str | Path):
         return data.card.name
     place = str(data).partition("?")[0]
-    return Path(place).stem if place.endswith(".csv") else place.partition(":")[0]
+    is_table = place.lower().endswith(".csv") or Path(place).is_file()
+    return Path(place).stem if is_table else place.partition(":")[0]
 
 
 def read_seeds(seeds: str | Sequence[int]) -> list[int]:

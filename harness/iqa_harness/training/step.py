@@ -69,12 +69,21 @@ class Stepper:
 
         Raises:
             NotFinite: the loss or the gradient is not finite; nothing was updated.
+            TrainingError: a batch of one crop that the model cannot be trained on.
         """
         optimiser, scaler = self.training.optimiser, self.training.scaler
         optimiser.zero_grad(set_to_none=True)
         if self.adversary is not None and isinstance(crops, Tensor):
             crops, labels = self.adversary(self.model, crops, labels, ids)
-        loss, terms = self._loss(crops, labels)
+        try:
+            loss, terms = self._loss(crops, labels)
+        except ValueError as error:
+            if len(labels) > 1:
+                raise
+            # Live batch norm has no deviation of one value a channel.
+            raise TrainingError(
+                f"{self.config.name}: the last batch is a single crop ({error}); take another batch_size"
+            ) from error
         if not bool(torch.isfinite(loss)):
             raise NotFinite(f"loss {loss.item():g}{_listed(terms)}")
         torch.autograd.backward(loss if scaler is None else scaler.scale(loss))

@@ -54,8 +54,8 @@ class Table(NamedTuple):
     view: TableView
 
 
-def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
-    """Return a row a seed, and a last one of mean and deviation."""
+def seed_table(runs: Sequence[tuple[int, Figures]], warnings: Sequence[str] = ()) -> Table:
+    """Return a row a seed, and a last one of mean and deviation; what the settings warn of stands beneath."""
     names = [f"{split}_{metric}" for split, metric in METRICS]
     rows: list[dict[str, object]] = []
     entries = []
@@ -71,7 +71,16 @@ def seed_table(runs: Sequence[tuple[int, Figures]]) -> Table:
         rows.append({"seed": kind, **part, "epoch": None, "seconds": None})
     entries.append((label("mean ± std"), *(spread.entry for spread in spreads), label(""), label("")))
     groups = (*metric_columns(), columns("epoch", "seconds"))
-    return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), ()))
+    raw = raw_notes([(f"seed {seed}", figures) for seed, figures in runs])
+    notes = (*(("", words) for words in warnings), *raw)
+    return Table(rows, TableView("seeds", "", stub("seed"), groups, tuple(entries), notes))
+
+
+def raw_notes(runs: Sequence[tuple[str, Figures]]) -> tuple[tuple[str, str], ...]:
+    """Return the note of a table that says which runs, by name, have no PLCC behind a logistic."""
+    raw = [name for name, figures in runs if any(part.plcc_is_raw for part in figures.splits)]
+    whose = "all runs" if len(raw) == len(runs) else ", ".join(raw)
+    return (("", f"PLCC of {whose} is of raw scores: no logistic could be fitted on val."),) if raw else ()
 
 
 def metric_columns() -> list[Group]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -130,6 +131,16 @@ def test_a_set_written_down(cli, own, tmp_path):
     place = export_data(computed, tmp_path / "pseudo", progress=False)
     assert place == f"{tmp_path.as_posix()}/pseudo/a-b.csv?mos_range=0,1&label=pseudo_mos"
     assert open_data(place, progress=False).card.label == "pseudo-MOS"
+
+
+def test_a_scale_is_written_down_with_all_digits(tmp_path):
+    """Its ends may be labels themselves: rounded, they would shut those out."""
+    labels = (1.2345678, 2.0, 1.2345678 + 5 / 7)
+    pixels = [np.full((8, 8, 3), i, np.uint8) for i in range(3)]
+    images = ArrayImageSet.of(pixels, labels)
+    again = open_data(export_data(images, tmp_path / "out", progress=False), progress=False)
+    assert again.card.mos_range == images.card.mos_range
+    assert again.labels.tolist() == list(labels)
 
 
 def test_a_set_with_a_fault(cli, own):

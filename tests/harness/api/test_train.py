@@ -71,6 +71,8 @@ def test_silence_is_silent(preset, capfd):
     """Without progress nothing is written to either stream."""
     train("tiny.toml", **SAME)
     assert capfd.readouterr() == ("", "")
+    train("tiny.toml", **{**SAME, "data": pd.read_csv("own.csv")}, out="of-a-table")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_shown_is_the_commands(cli, preset):

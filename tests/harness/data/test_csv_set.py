@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from iqa_harness.data.catalogue import check_data
 from iqa_harness.data.catalogue import open_data as open_csv
@@ -242,6 +243,18 @@ def test_refused_images(tmp_path: Path, write: Callable[[Path], None], expected:
     assert "x.img" in str(error.value)
 
 
+def test_truncation_is_refused_whatever_another_package_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code for image quality often lets Pillow fill what a file lacks with grey: here it is still refused."""
+    save(tmp_path / "x.png", "RGB")
+    data = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match=r"x\.png: cannot be decoded"):
+        decode(tmp_path / "x.png")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("limit", [191, 50])
 def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
@@ -250,6 +263,19 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lim
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(DataError, match=r"exceeds"):
         decode(tmp_path / "x.png")
+
+
+def test_an_oversized_image_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """By its row; Pillow's own warning, with a line of its source, is not shown beside."""
+    save(tmp_path / "x.png", "RGB")
+    (tmp_path / "set.csv").write_text("path,mos\nx.png,1\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 191)
+    warnings.simplefilter("always")
+    with pytest.raises(DataError, match=r"line 2: .*x\.png: .* exceeds the limit of 191 pixels"):
+        open_csv(f"{tmp_path / 'set.csv'}?mos_range=1,5", cache_dir=tmp_path / "cache", progress=False)
+    assert not recwarn.list
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:

@@ -73,6 +73,18 @@ def test_lists_of_the_authors(tree: Tree, scored_list: Callable[..., Path]) -> N
     assert held_out.fingerprint != images.fingerprint
 
 
+def test_whole_contents_are_held_out(tree: Tree, scored_list: Callable[..., Path]) -> None:
+    """Of a set with originals no picture of a validation image stays in training."""
+    root = tree("kadid10k")
+    names = [f"I{r:02}_10_{level:02}.png" for r in range(1, 7) for level in (1, 5)]
+    scored_list(root / "train.json", dict.fromkeys(names[:8], 0))
+    scored_list(root / "test.json", dict.fromkeys(names[8:], 0))
+    images = open_data(f"kadid10k:{root}?train=train.json&test=test.json&val_share=0.25", progress=False)
+    assert Counter(r.split for r in images.records) == {"train": 6, "val": 2, "test": 4}
+    assert len({r.reference for r in images.split("val").records}) == 1
+    assert "of train 2 images held out as val" in images.card.split_rule
+
+
 @pytest.mark.parametrize(
     ("train", "test", "expected"),
     [

@@ -262,6 +262,7 @@ def test_arrays(root: Path) -> None:
         ({"mos": [1, 2]}, "2 mos"),
         ({"mos": [1, float("nan"), 2]}, "image 1: mos nan is not a finite number"),
         ({"mos": [1, "two", [3]]}, "image 2: mos nan is not a finite number"),
+        ({"mos": [1, "1_0", 2]}, "image 1: mos nan is not a finite number"),
         ({"mos_range": (2, 5)}, "image 0: mos 1.0 is outside the MOS range"),
         ({"ids": ["a", "b", "a"]}, "image 2: id 'a' is that of image 0"),
         ({"splits": ["train", "tset", "test"]}, "image 1: split 'tset'"),

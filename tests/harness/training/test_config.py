@@ -3,18 +3,28 @@
 import ast
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 import textwrap
+from importlib import resources
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from iqa_harness.errors import TrainingError
-from iqa_harness.training.config import TrainConfig, changed, list_presets, load_preset, load_train_config
+from iqa_harness.training.config import (
+    TrainConfig,
+    changed,
+    list_presets,
+    load_preset,
+    load_train_config,
+    read_changes,
+)
 from iqa_harness.training.robust_settings import Fgsm, Pgd
 from iqa_harness.training.sessions import DEMOS
-from iqa_models import list_models
+from iqa_models import create_model, list_models
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -23,6 +33,18 @@ def test_every_preset_is_valid_and_names_a_registered_model(name):
     config = load_preset(name)
     assert config.name == name
     assert config.model in list_models()
+
+
+def test_without_a_resize_images_are_scored_as_the_crops_are_cut():
+    """What the page adds for HyperIQA on other sets holds for what is learnt from and for what is scored."""
+    page = (resources.files("iqa_harness.training") / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"for other sets\s+`(--set [^`]+)`", page)
+    preset = load_preset("hyperiqa_author_code")
+    config = changed(preset, read_changes(words.replace("--set", "").split()), "--set")
+    with torch.device("meta"):
+        model = create_model(config.model, **{**config.options, "pretrained": False})
+    assert (config.resize, model.protocol.resize_text) == ("none", "none")
+    assert words in (resources.files("iqa_harness.training") / "presets" / f"{preset.name}.toml").read_text()
 
 
 def test_the_demo_models_have_presets():

@@ -151,6 +151,37 @@ def dropping():
     return Dropping(base.spec.replace(name="dropping_of_the_test", options={}), base.pattern.data, 0.5)
 
 
+class Normed(Dropping):
+    """Has batch norm behind the dropout."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def predict(self, images):
+        return super().predict(self.norm(torch.nn.functional.dropout(images, 0.5, self.training)))
+
+
+@register_model("normed_of_the_test")
+def normed():
+    """Return such a model."""
+    base = create_model("linear", seed=3)
+    return Normed(base.spec.replace(name="normed_of_the_test", options={}), base.pattern.data, 0.5)
+
+
+def test_batch_norm_behind_dropout_is_calibrated_alike(tiny_set, tmp_path):
+    """Its statistics come from the masks of the seed, whatever state torch's generator is in."""
+    config = TrainConfig(
+        name="x", model="normed_of_the_test", epochs=1, batch_size=4, crop=32, batch_norm="calibrated",
+        images_per_epoch=4, keep="last",
+    )  # fmt: skip
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(content(train(config, tiny_set, tmp_path / str(seed))))
+    assert found[0] == found[1]
+
+
 def test_dropout_goes_on_where_it_was_interrupted(tiny_set, tmp_path, monkeypatch):
     """The masks after a resume are those the uninterrupted run would have drawn, not those of its start."""
     config = TrainConfig(
@@ -250,6 +281,14 @@ def test_a_loss_that_explodes_stops_the_run(tiny_set, config, tmp_path):
     with pytest.raises(TrainingError) as again:
         train(explosive, tiny_set, tmp_path)
     assert str(again.value) == str(caught.value)
+
+
+def test_a_last_batch_of_one_that_cannot_be_normalised_is_told(tiny_set, config, tmp_path):
+    """Live batch norm of a single crop whose map is one pixel is told; two crops are trained."""
+    single = change(config, batch_norm="live", crop=32, batch_size=len(tiny_set.split("train")) - 1)
+    with pytest.raises(TrainingError, match=r"last batch is a single crop .* take another batch_size"):
+        train(single, tiny_set, tmp_path / "one")
+    train(change(single, batch_size=len(tiny_set.split("train")) - 2), tiny_set, tmp_path / "two")
 
 
 def test_an_epoch_can_be_a_part_of_the_split(tiny_set, config, last, tmp_path):

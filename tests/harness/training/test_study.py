@@ -3,14 +3,17 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from helpers import tiny
+from iqa_harness.data import ArrayImageSet
 from iqa_harness.errors import TrainingError
 from iqa_harness.studies.study import list_studies, load_study, study_rows
-from iqa_harness.training.tables import Spread
-from iqa_models import list_models
+from iqa_harness.training.figures import Figures, score_images, split_figures
+from iqa_harness.training.tables import Spread, raw_notes, seed_table
+from iqa_models import create_model, list_models
 from iqa_reports import Entry, TableView, print_table
 from iqa_reports.table_view import columns, label, stub
 from iqa_results import ResultStore
@@ -250,3 +253,24 @@ def test_a_wide_table_goes_on_below(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_table(view, Console())
     assert sum("first" in line for line in capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("count", "told"), [(9, True), (10, False)])
+def test_a_table_says_whose_plcc_is_of_raw_scores(count, told):
+    """With fewer validation images than a fit needs no logistic is behind the numbers, and that is said."""
+    model = create_model("linear", seed=0)
+    pixels = [
+        np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8) for i in range(count + 5)
+    ]
+    scores = score_images(model, ArrayImageSet.of(pixels, range(count + 5)))
+    splits = ["val"] * count + ["test"] * 5
+    data = ArrayImageSet.of(pixels, np.exp(scores / scores.std()), splits=splits)
+    figures = Figures(
+        weights_sha256="", data="", data_fingerprint="", epoch=1, seconds=0, splits=split_figures(model, data)
+    )
+    notes = [words for _, words in seed_table([(0, figures), (1, figures)]).view.notes]
+    assert notes == ["PLCC of all runs is of raw scores: no logistic could be fitted on val."] * told
+    warned = seed_table([(0, figures)], ["chosen on test"]).view.notes
+    assert warned[0] == ("", "chosen on test")
+    mixed = figures.model_copy(update={"splits": ()})
+    assert [w.split(" is ")[0] for _, w in raw_notes([("a", mixed), ("b", figures)])] == ["PLCC of b"] * told

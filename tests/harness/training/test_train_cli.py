@@ -47,6 +47,15 @@ def test_what_is_shown_is_what_is_trained(cli, name, tmp_path):
         )
 
 
+def test_a_size_and_another_model_are_refused(cli):
+    """Two names of one thing: neither wins unseen; the same model twice is all right."""
+    given = ("train", "smart_fixed", "--size", "tiny", "--show", "--set")
+    code, out, err = cli(*given, "model=smart_iqa_base")
+    assert (code, out) == (3, "")
+    assert "--size tiny and --set model=smart_iqa_base are two models" in err.replace("\n", " ")
+    assert cli(*given, "model=smart_iqa_tiny")[0] == 0
+
+
 def test_settings_and_size_can_be_changed_from_the_command_line(cli):
     """--set takes TOML values, plain text and entries of the model's options; --size names the model."""
     changes = (
@@ -122,6 +131,8 @@ def test_a_presets_own_data_must_be_pointed_at(cli):
         ("demo", "demo"),
         ("koniq10k:/sets/koniq?label=MOS", "koniq10k"),
         ("folder/photos.csv?mos_range=1,5", "photos"),
+        ("folder/PHOTOS.CSV?mos_range=1,5", "PHOTOS"),
+        (f"{__file__}?label=score", "test_train_cli"),
     ],
 )
 def test_the_place_of_a_set_is_no_setting(data, name):

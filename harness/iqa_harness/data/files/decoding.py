@@ -56,6 +56,8 @@ def read_image(path: Path) -> DecodedImage:
         BadImage: naming the path, if the file is missing, empty, truncated, no image of `FORMATS`,
             refused as above, larger than Pillow's limit against decompression bombs or than the memory.
     """
+    # A plugin or a model's package may have allowed it for all of Pillow: half an image would be grey then.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         if path.stat().st_size == 0:
             raise BadImage(path, "empty", "the file is empty")

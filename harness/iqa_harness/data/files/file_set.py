@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from iqa_harness.data.files.decoding import BadImage, read_image
 from iqa_harness.data.files.pixel_cache import PixelCache
@@ -173,8 +175,9 @@ def hash_images(listing: Listing, index: DigestIndex | None, advance: Callable[[
             advance()
 
     digests = []
-    # At most a few images are in memory at once.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    # At most a few images are in memory at once. What Pillow warns of is refused, in our own words.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             for entry, found in zip(listing.entries, pool.map(look, listing.files), strict=True):
                 if isinstance(found, BadImage):

@@ -108,14 +108,15 @@ def _by_lists(listing: Listing, lists: dict[str, str], root: Path, seed: int, va
                 listing.find(where, "leak", f"{image} is in {split} and in {homes[name]}")
         words.append(f"{split} {path.name} ({len(items)} images, sha256 {file_sha256(path)[:16]})")
     if val_share is not None:
-        words.append(_hold_out(homes, val_share, seed))
+        contents = {entry.image_id: entry.reference for entry in listing.entries}
+        words.append(_hold_out(homes, contents, val_share, seed))
     listing.keep([i for i, entry in enumerate(listing.entries) if entry.image_id in homes])
     listing.entries = [entry._replace(split=homes[entry.image_id]) for entry in listing.entries]
     return "lists: " + ", ".join(words)
 
 
-def _hold_out(homes: dict[str, str], val_share: str, seed: int) -> str:
-    """Move a share of the training images into validation."""
+def _hold_out(homes: dict[str, str], contents: dict[str, str], val_share: str, seed: int) -> str:
+    """Move a share of the training contents into validation, all images of each."""
     try:
         share = float(val_share)
     except ValueError:
@@ -123,10 +124,11 @@ def _hold_out(homes: dict[str, str], val_share: str, seed: int) -> str:
     if not 0 < share < 1:
         raise DataError(f"val_share={val_share}: must be a number between 0 and 1")
     train = [name for name, split in homes.items() if split == "train"]
-    count = max(1, round(share * len(train)))
-    for name in seeded_order(train, seed)[:count]:
-        homes[name] = "val"
-    return f"of train {count} images held out as val, seed {seed}"
+    shown = {contents[name] for name in train}
+    chosen = set(seeded_order(shown, seed)[: max(1, round(share * len(shown)))])
+    held_out = [name for name in train if contents[name] in chosen]
+    homes.update(dict.fromkeys(held_out, "val"))
+    return f"of train {len(held_out)} images held out as val, seed {seed}"
 
 
 def list_path(text: str, root: Path) -> Path:
