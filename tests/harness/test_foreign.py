@@ -41,6 +41,16 @@ class Random(Edges):
         return super().forward(images) + torch.rand(len(images))
 
 
+class Broken(Edges):
+    def forward(self, images):
+        return self.no_such_layer(images)
+
+
+class Pair(Edges):
+    def forward(self, images):
+        return super().forward(images)[:, None].repeat(1, 2)
+
+
 def cut():
     return lambda images: images.detach().mean(dim=(1, 2, 3))
 
@@ -153,6 +163,17 @@ def test_equal_scores_leave_no_range_to_measure(place):
         measured(as_entrant("module:edges_of_mine:same?takes=arrays"), [iqa_tensor(flat)] * 2, None)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("Broken", "model 'one': AttributeError: .*no_such_layer"), ("Pair", r"model 'one': .* not \(2, 2\)")],
+)
+def test_a_model_that_raises_where_its_card_is_measured_is_one_error(place, target, words):
+    """It names the model: several may be made in the same way."""
+    entrant = as_entrant(f"one=module:edges_of_mine:{target}")
+    with pytest.raises(RunError, match=words):
+        measured(entrant, [iqa_tensor(smooth(i).copy()) for i in range(2)], None)
+
+
 def labelled(folder):
     """Write four images and return their paths with labels."""
     from PIL import Image
@@ -218,6 +239,15 @@ def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):
     assert line.state == state
     assert found.usable == (state != "wrong")
     assert state == "ok" or line.todo or name == "made"
+
+
+def test_a_gradient_that_was_not_found_is_not_taken_for_wanted(place):
+    """Who forgot a `no_grad` is told where to look, not only to state what was measured."""
+    todo = {
+        target: {line.name: line.todo for line in iqa.check_model(target, [smooth(0)] * 2).results}["card"]
+        for target in ("module:edges_of_mine:cut", "module:edges_of_mine:Edges")
+    }
+    assert ["look for detach()" in words for words in todo.values()] == [True, False]
 
 
 def test_a_direction_that_looks_reversed_is_said(place):

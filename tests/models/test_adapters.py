@@ -35,6 +35,23 @@ class Mean(nn.Module):
         return self.gain * images.mean(dim=(1, 2, 3))
 
 
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Mean()
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def exits():
+    raise SystemExit("no licence")
+
+
+def scores(images):
+    return images.mean(dim=(1, 2, 3))
+
+
 def of_arrays():
     return lambda arrays: arrays.mean(axis=(1, 2, 3))
 
@@ -124,6 +141,10 @@ def test_callables_on_arrays_and_bytes_are_black_boxes(place):
         ({"of": "own_models_here:NUMBER"}, "neither a function nor a module"),
         ({"of": "no_such_package_at_all:f"}, "No module named"),
         ({"of": "own_models_here:broken"}, "KeyError"),
+        ({"of": "own_models_here:exits"}, "SystemExit: no licence"),
+        ({"of": "own_models_here:scores"}, "argument: 'images'; it is called with its options alone"),
+        ({"of": "own_models_here:of_bytes", "takes": "bytes", "pixels": 255}, "leave out pixels"),
+        ({"of": "own_models_here:of_bytes", "takes": "bytes", "normalise": "half"}, "leave out normalise"),
         ({"of": "own_models_here:Mean", "gian": 2}, "gian"),
         ({"of": "own_models_here:Mean", "range": "1,0"}, "LOW below HIGH"),
         ({"of": "own_models_here:Mean", "direction": "up"}, "direction is one of"),
@@ -164,6 +185,15 @@ def test_plain_weights_are_loaded_and_what_does_not_fit_is_listed(place):
     torch.save({"gain": nn.Linear(1, 1)}, "code.pth")
     with pytest.raises(BadCheckpoint, match="pickled code"):
         create_model("module", of=of, weights="code.pth")
+
+
+@pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module.", "net."])
+def test_a_name_that_the_module_has_itself_is_not_taken_for_a_wrapper_s(place, before):
+    """Weights below a child called `net` are loaded as saved, and with what a trainer wrote in front."""
+    torch.save({"state_dict": {f"{before}net.gain": torch.tensor(5.0)}}, "w.pth")
+    for strip in ("", "net."):
+        model = create_model("module", of="own_models_here:Held", weights="w.pth", strip=strip)
+        torch.testing.assert_close(model(batch()), 5 * batch().mean((1, 2, 3)))
 
 
 def test_torchscript_has_its_weights_and_gradient(tmp_path):
@@ -242,6 +272,15 @@ def test_a_command_that_fails_says_how(tmp_path, text, options, words):
     model = create_model("cmd", of=command(tmp_path, text), **options)
     with pytest.raises(ModelError, match=words):
         model(batch())
+
+
+@pytest.mark.parametrize("options", [{"pixels": 255}, {"normalise": "imagenet"}])
+def test_a_command_s_files_hold_the_pixels_as_they_are(tmp_path, options):
+    """Scaled ones would be cut down to 8 bits as they come: another image."""
+    of = command(tmp_path, SCORER)
+    with pytest.raises(BadModelOption, match=f"leave out {next(iter(options))}"):
+        create_model("cmd", of=of, **options)
+    create_model("cmd", of=of, pixels=1, normalise="none", resize=8)
 
 
 @pytest.mark.parametrize(

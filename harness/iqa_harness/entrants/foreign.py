@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import AttackFailed, score, score_and_gradient
+from iqa_errors import IQAError
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.options import read_options, read_value
@@ -132,8 +133,8 @@ def measure_cards(entrants: Iterable[Entrant], images: ImageSet, device: str = "
     the card, so that the model is made again with the same.
 
     Raises:
-        RunError: clean scores that are equal or not finite, or no order that labels share.
-        ModelError: the model cannot score these images.
+        RunError: the model cannot score these images, clean scores that are equal or not finite, or no order
+            that labels share.
     """
     entrants = list(entrants)
     if not any(map(is_unfinished, entrants)):
@@ -166,12 +167,16 @@ def measured(
     try:
         clean = _scores(model, placed)
         noisy = _scores(model, [_noised(image, i) for i, image in enumerate(placed)])
-    except AttackFailed as error:
-        raise RunError(f"model {label!r}: {error}") from error
+        sloped = "gradient" in unknown and any(
+            _carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED]
+        )
+    except Exception as error:
+        words = "" if isinstance(error, IQAError) else f"{type(error).__name__}: "
+        raise RunError(f"model {label!r}: {words}{error}".partition("\n")[0]) from error
     if "range" in unknown:
         found["range"] = _rounded(label, np.concatenate([clean, noisy]))
     if "gradient" in unknown:
-        found["gradient"] = any(_carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED])
+        found["gradient"] = sloped
     if "direction" in unknown:
         found["direction"] = _direction(label, clean, mos)
     model.fill(**found)  # type: ignore[operator]  # what has `unknown` has it

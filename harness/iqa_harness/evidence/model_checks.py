@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from iqa_attacks import (
+    AttackError,
     AttackFailed,
     draw_seeds,
     expected_score,
@@ -20,6 +21,7 @@ from iqa_attacks import (
     score_and_gradient,
 )
 from iqa_attacks.defences.defended import Defended
+from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_harness.evidence.check import Check, as_checks
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
@@ -182,7 +184,13 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
         return float((other - first).abs().max()) / (high - low)
 
     probe.model.forget()  # an answer that was kept would repeat itself
-    yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
+    try:
+        check_modes(probe.model)
+        with left_as_it_was(probe.model):
+            again = probe.scores(batch)
+        yield "repeatable", _at_most(apart(again), 0, "largest difference between two evaluations")
+    except AttackError as error:  # as every attack would say
+        yield "repeatable", Check(None, 0, False, str(error))
     if probe.draws is None:
         probe.model.forget()
         alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"

@@ -16,6 +16,7 @@ from iqa_errors import IQAError
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measured
 from iqa_harness.entrants.naming import as_entrant
+from iqa_harness.errors import RunError
 from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.model_checks import BLOCKING, check_model
 from iqa_models import QualityModel
@@ -142,10 +143,8 @@ def _lines(
     asked = tuple(getattr(entrant.model, "unknown", ()))
     try:
         entrant = measured(entrant, list(batch.cpu()), mos, device)
-    except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
-        words = (str(error).strip().splitlines() or [""])[0]
-        what = str(error) if isinstance(error, IQAError) else f"{type(error).__name__}: {words}"
-        yield Line("scores", "wrong", what, WORDS["finite_scores"][1])
+    except RunError as error:
+        yield Line("scores", "wrong", str(error), WORDS["finite_scores"][1])
         return
     model = entrant.model.to(device)
     yield _made(entrant)
@@ -213,7 +212,10 @@ def _card(model: QualityModel, asked: Sequence[str]) -> Line:
         f"{', '.join(f'{h} x {w}' for h, w in SIZES)} it takes {', '.join(sizes) or 'none'}"
     )
     if asked:
-        return Line("card", "note", f"{what}; measured here: {', '.join(asked)}", "state them as options")
+        todo = "state them as options"
+        if "gradient" in asked and not spec.has_gradient:
+            todo += f"; should it have a gradient, {WORDS['gradient_finite'][1].partition(';')[0]}"
+        return Line("card", "note", f"{what}; measured here: {', '.join(asked)}", todo)
     return Line("card", "ok", what)
 
 
