@@ -171,8 +171,8 @@ def measured(
             _carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED]
         )
     except Exception as error:
-        words = "" if isinstance(error, IQAError) else f"{type(error).__name__}: "
-        raise RunError(f"model {label!r}: {words}{error}".partition("\n")[0]) from error
+        words = str(error) if isinstance(error, IQAError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"model {label!r}: {words}") from error
     if "range" in unknown:
         found["range"] = _rounded(label, np.concatenate([clean, noisy]))
     if "gradient" in unknown:
