@@ -41,6 +41,13 @@ class Random(Edges):
         return super().forward(images) + torch.rand(len(images))
 
 
+class Large(Edges):
+    def forward(self, images):
+        if images.requires_grad:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(images)
+
+
 class Broken(Edges):
     def forward(self, images):
         return self.no_such_layer(images)
@@ -230,6 +237,7 @@ def test_black_boxes_run_and_a_manifest_decides_no_code(place):
         ("module:edges_of_mine:Edges?range=0,1000", "input", "note"),
         ("module:edges_of_mine:Edges?range=500,1000", "score_range", "note"),
         ("module:edges_of_mine:Nothing", "made", "wrong"),
+        ("module:edges_of_mine:Large?range=0,1&gradient=true", "memory", "wrong"),
     ],
 )
 def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):

@@ -19,6 +19,7 @@ from iqa_harness.entrants.naming import as_entrant
 from iqa_harness.errors import RunError
 from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.model_checks import BLOCKING, check_model
+from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
 MOST = 4
@@ -133,6 +134,11 @@ def check_entrant(
                     break
         except IQAError as error:  # such as a state that has no hash
             lines.append(Line("recorded", "wrong", str(error)))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            what = f"{device} has no room for {len(pixels)} images at once"
+            lines.append(Line("memory", "wrong", what, "name fewer images, or smaller ones"))
     return ModelCheck(entrant.label, tuple(lines), time.perf_counter() - start)
 
 
