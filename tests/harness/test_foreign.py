@@ -249,6 +249,17 @@ def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):
     assert state == "ok" or line.todo or name == "made"
 
 
+def test_a_live_object_whose_state_has_no_hash_would_be_refused(tmp_path):
+    """As a run refuses it: an open file says nothing of what is read from it."""
+    with (tmp_path / "log").open("w") as log:
+        model = iqa.wrap(lambda images: images.mean((1, 2, 3)), name="live", score_range=(0, 1))
+        model.log = log
+        found = iqa.check_model(model, [smooth(0)] * 2)
+    assert not found.usable
+    assert "live" in found.results[-1].what
+    assert "cannot be read" in found.results[-1].what
+
+
 def test_a_gradient_that_was_not_found_is_not_taken_for_wanted(place):
     """Who forgot a `no_grad` is told where to look, not only to state what was measured."""
     todo = {

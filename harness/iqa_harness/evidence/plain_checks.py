@@ -188,7 +188,7 @@ def _made(entrant: Entrant) -> Line:
 
 
 def _made_again(entrant: Entrant) -> Line:
-    name = "recorded"
+    name, own = "recorded", entrant.sha256
     if entrant.argument is None:
         what = "an object of this process: neither workers nor `verify` can make it again"
         return Line(name, "note", what, "put it behind module:PACKAGE.MOD:FACTORY")
@@ -200,7 +200,7 @@ def _made_again(entrant: Entrant) -> Line:
         )
     except IQAError as error:
         return Line(name, "note", f"it cannot be made a second time: {error}")
-    if again.sha256 != entrant.sha256:
+    if again.sha256 != own:
         return Line(
             name, "note", "made a second time it is another model: workers and `verify` will refuse it",
             "draw weights from a fixed seed, hold no time or counter",
