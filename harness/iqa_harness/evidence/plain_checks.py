@@ -146,7 +146,7 @@ def _lines(
     entrant: Entrant, pixels: Sequence[Tensor], mos: Sequence[float] | None, device: str
 ) -> Iterator[Line]:
     batch = _fitting(entrant.model, pixels).to(device)
-    asked = tuple(getattr(entrant.model, "unknown", ()))
+    asked = tuple(getattr(entrant.model.bare, "unknown", ()))
     try:
         entrant = measured(entrant, list(batch.cpu()), mos, device)
     except RunError as error:
