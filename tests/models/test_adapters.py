@@ -324,3 +324,14 @@ def test_onnx_has_a_gradient_where_it_converts_and_none_where_it_is_run(tmp_path
     converted = create_model("onnx", of=str(tmp_path / "net.onnx"))
     slopes = [torch.autograd.grad(f.sum(), images)[0] for f in (converted(images), expected)]
     torch.testing.assert_close(*slopes)
+    apart = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+    onnx.save_model(content, tmp_path / "apart.onnx", **apart)  # as torch writes it
+    made = create_model("onnx", of=str(tmp_path / "apart.onnx"), by="onnxruntime")
+    torch.testing.assert_close(made(images).float(), expected, rtol=1e-4, atol=1e-5)
+    (tmp_path / "weights").write_bytes((2 * weight).tobytes())
+    double = create_model("onnx", of=str(tmp_path / "apart.onnx"), by="onnxruntime")
+    torch.testing.assert_close(double(images).float(), 2 * expected, rtol=1e-4, atol=1e-5)
+    assert weights_sha256(double) != weights_sha256(made)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(BadModelOption, match="weights are in 'weights', which is no file beside it"):
+        create_model("onnx", of=str(tmp_path / "apart.onnx"))
