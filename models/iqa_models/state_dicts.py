@@ -72,11 +72,8 @@ def tensors_of(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[st
         own: names of the model they are for, which may begin so themselves: once one is met, nothing more is
             taken away.
     """
-    while True:
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+    for _ in WRAPPERS:  # each once at most: a dict in a file may hold itself
+        content = next((content[key] for key in WRAPPERS if _holds_tensors(content.get(key))), content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     while tensors and not any(name in own for name in tensors):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
@@ -84,6 +81,14 @@ def tensors_of(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[st
             break
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a dict of tensors, or one around it; settings may be called `params`, too."""
+    return isinstance(value, Mapping) and any(
+        isinstance(each, Tensor) or (name in WRAPPERS and isinstance(each, Mapping))
+        for name, each in value.items()
+    )
 
 
 def misfit(

@@ -226,6 +226,23 @@ def test_timm_loads_a_whole_network_and_resizes_for_it(tmp_path):
         create_model("timm", of=f"test_resnt@{tmp_path / 'head.safetensors'}")
 
 
+def test_timm_takes_a_head_with_the_rest_of_another_file_if_that_fits(tmp_path):
+    """The two together are the network; what does not fit is listed in one line."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=1).eval()
+    save_file(network.state_dict(), tmp_path / "whole.safetensors")
+    save_file(network.get_classifier().state_dict(), tmp_path / "head.safetensors")
+    of = f"test_resnet@{tmp_path / 'head.safetensors'}"
+    whole = create_model("timm", of=f"test_resnet@{tmp_path / 'whole.safetensors'}")
+    model = create_model("timm", of=of, backbone=str(tmp_path / "whole.safetensors"))
+    assert torch.equal(model(batch(2, 64)), whole(batch(2, 64)))
+    with pytest.raises(BadModelOption, match="head only"):
+        create_model("timm", of=of)
+    with pytest.raises(BadCheckpoint, match=r"does not fit the rest of timm:.* missing: bn1\.bias.* more$"):
+        create_model("timm", of=of, backbone=str(tmp_path / "head.safetensors"))
+
+
 def test_a_command_is_asked_for_many_files_once_and_for_no_content_twice(tmp_path):
     """One call for three images, none for the same ones again; the score is that of 8 bits."""
     calls = tmp_path / "calls"
