@@ -43,7 +43,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "score_range": ("scores lie in the card's range", "state the range of its raw output: ?range=LOW,HIGH"),
     "repeatable": (
         "an image scores the same twice",
-        "leave out what is random (crops, dropout), or say ?stochastic=true: attacks then average draws",
+        "leave out what is random (crops, dropout) and what it counts, or say ?stochastic=true: attacks then "
+        "average draws; all must come from torch's global generators",
     ),
     "batch_independent": (
         "an image scores alone as in a batch",
