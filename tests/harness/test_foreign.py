@@ -178,19 +178,20 @@ def test_equal_scores_leave_no_range_to_measure(place):
         measured(as_entrant("module:edges_of_mine:same?takes=arrays"), [iqa_tensor(flat)] * 2, None)
 
 
+@pytest.mark.parametrize("label", ["", "mine="])
 @pytest.mark.parametrize("target", ["Edges?sign=-1&direction=auto", "cut", "arrays?takes=arrays"])
-def test_what_stands_behind_defences_is_measured_as_it_is_alone(place, target):
-    """Range, gradient and direction are those of the model behind, however often it was asked before."""
+def test_what_stands_behind_defences_is_measured_as_it_is_alone(place, target, label):
+    """Range, gradient, direction and name are the own of the model behind, however often it was asked."""
     tensors, labels = [iqa_tensor(pixels) for pixels in images()[0]], images()[1]
     alone = measured(as_entrant(f"module:edges_of_mine:{target}"), tensors, labels)
-    given = as_entrant(f"module:edges_of_mine:{target}|blur:1")
+    given = as_entrant(f"{label}module:edges_of_mine:{target}|blur:1")
     assert is_unfinished(given)
     for _ in range(2):  # the model behind is one object: at the second time it is whole already
         bare, defended = (measured(each, tensors, labels) for each in with_bare([given]))
         assert bare.sha256 == alone.sha256
         for field in ("score_range", "has_gradient", "options"):
             assert getattr(defended.model.spec, field) == getattr(alone.model.spec, field)
-        assert bare_label(defended, [bare, defended]) == bare.label
+        assert bare_label(defended, [bare, defended]) == bare.label == alone.label
         assert not is_unfinished(defended)
         again = as_entrant(defended.argument)
         assert (again.sha256, again.model.spec) == (defended.sha256, defended.model.spec)

@@ -20,7 +20,6 @@ from iqa_attacks import AttackFailed, score, score_and_gradient
 from iqa_attacks.defences.defended import Defended, defend
 from iqa_errors import IQAError
 from iqa_harness.data.image_set import ImageSet
-from iqa_harness.entrants.defended import defences_of
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.options import read_options, read_value
 from iqa_harness.errors import RunError
@@ -197,8 +196,9 @@ def as_recorded(entrant: Entrant, record: ModelRecord) -> Entrant:
 def _filled(entrant: Entrant, before: tuple[str, str]) -> Entrant:
     """Return an entrant with the words and defences of its filled card; `before` is its `before_use`."""
     spec, model = entrant.model.bare.spec, _redefended(entrant.model)
-    text = foreign_text(entrant.label, spec.name, dict(spec.options))
-    made = replace(entrant, model=model, argument="|".join(filter(None, [text, defences_of(model)])))
+    words = [foreign_text(entrant.label, spec.name, dict(spec.options))]
+    words += [model.text] if isinstance(model, Defended) else []
+    made = replace(entrant, model=model, argument="|".join(words))
     vars(made)["before_use"] = before
     return made
 
