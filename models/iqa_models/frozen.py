@@ -88,7 +88,7 @@ def frozen(
     if hasattr(made.bare, "crops_ahead"):
         setattr(made.bare, "crops_ahead", True)  # noqa: B010 - an attribute of some models
     if channels_last:
-        made.to(memory_format=torch.channels_last)
+        _lay_channels_last(made)
         if fold and not compiled and can_fuse(made._mean.device):  # a compiler fuses by itself
             made = fused(made, HALVES.get(precision, torch.float32))
     if precision in HALVES:
@@ -101,6 +101,13 @@ def frozen(
     if graphed and made.recordable:
         made.graphs = Graphs()
     return made
+
+
+def _lay_channels_last(model: nn.Module) -> None:
+    """Keep a model's weights of four axes with channels last; those of video have five and no such order."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def fused(model: QualityModel, dtype: torch.dtype) -> QualityModel:
@@ -187,7 +194,7 @@ def _pairs(model: QualityModel, image: Tensor) -> list[_Pair]:
             hooks.append(module.register_forward_pre_hook(enter))
     try:
         with seeded(0), torch.no_grad():
-            model(image)
+            model(image.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -234,7 +241,7 @@ def _score_and_gradient(model: QualityModel, image: Tensor) -> tuple[Tensor, Ten
     leaf = image.clone().requires_grad_()
     # A stochastic model draws the same twice; a folded one differs by rounding, of float32 and no coarser.
     with seeded(0), torch.enable_grad(), float32_products(image.device):
-        score = model(leaf).sum()
+        score = model(leaf.clone()).sum()  # one that writes into its input may not write into a leaf
         (gradient,) = torch.autograd.grad(score, leaf)
     return score.detach().double(), gradient.double()
 

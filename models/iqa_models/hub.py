@@ -124,8 +124,11 @@ def _take(place: str, names: Collection[str], take: Callable[[str], None], made:
     """Take the card, the weights it names and the page; the names of all files are looked at first."""
     strange = sorted(n for n in names if n not in {CARD, README, *_LEFT} and not _WEIGHTS.fullmatch(n))
     if strange:
+        alone = (
+            "" if "://" in place else f"; `iqa-harness models push {place} FOLDER` takes the checkpoint alone"
+        )
         raise BadCheckpoint(
-            f"{place} holds what is no part of a checkpoint: {listed(strange)}; nothing was taken"
+            f"{place} holds what is no part of a checkpoint: {listed(strange)}; nothing was taken{alone}"
         )
     try:
         for name in sorted({CARD, README} & set(names)):

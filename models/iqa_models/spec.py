@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import (
@@ -70,8 +71,8 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def _range_is_ordered(self) -> ModelSpec:
         low, high = self.score_range
-        if not low < high:
-            raise ValueError(f"score_range must be (low, high) with low < high, not ({low}, {high})")
+        if not (low < high and high - low < math.inf):  # differences are measured in its units
+            raise ValueError(f"score_range must be finite (low, high) with low < high, not ({low}, {high})")
         return self
 
     def replace(self, **changes: Any) -> ModelSpec:

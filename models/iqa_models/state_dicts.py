@@ -64,20 +64,31 @@ def _why_refused(error: Exception) -> str:
     return "refused, not a pickle of tensors only and nothing of it was run; damaged, or saved by other means"
 
 
-def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a file's content, out of `WRAPPERS` and without `PREFIXES` all names have."""
-    while True:
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+def tensors_of(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors of a file's content, out of `WRAPPERS` and without `PREFIXES` all names have.
+
+    Args:
+        content: what `read_state_dict` returned.
+        own: names of the model they are for, which may begin so themselves: once one is met, nothing more is
+            taken away.
+    """
+    for _ in WRAPPERS:  # each once at most: a dict in a file may hold itself
+        content = next((content[key] for key in WRAPPERS if _holds_tensors(content.get(key))), content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    while tensors:
+    while tensors and not any(name in own for name in tensors):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:
             break
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a dict of tensors, or one around it; settings may be called `params`, too."""
+    return isinstance(value, Mapping) and any(
+        isinstance(each, Tensor) or (name in WRAPPERS and isinstance(each, Mapping))
+        for name, each in value.items()
+    )
 
 
 def misfit(

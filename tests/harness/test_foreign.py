@@ -12,10 +12,18 @@ from typer.testing import CliRunner
 import iqa_harness as iqa
 from helpers import tiny
 from iqa_harness.cli.app import app
-from iqa_harness.entrants.foreign import foreign_argument, foreign_text, measured
+from iqa_harness.entrants.defended import bare_label, with_bare
+from iqa_harness.entrants.foreign import (
+    as_recorded,
+    foreign_argument,
+    foreign_text,
+    is_unfinished,
+    measured,
+)
 from iqa_harness.entrants.naming import as_entrant, as_entrants, from_record, parse_model, run_plugins
 from iqa_harness.errors import RunError
 from iqa_models import BadCheckpoint, create_model
+from iqa_results import ModelRecord
 
 SOURCE = """
 import torch
@@ -39,6 +47,23 @@ class Batchy(Edges):
 class Random(Edges):
     def forward(self, images):
         return super().forward(images) + torch.rand(len(images))
+
+
+class Large(Edges):
+    def forward(self, images):
+        if images.requires_grad:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(images)
+
+
+class Broken(Edges):
+    def forward(self, images):
+        return self.no_such_layer(images)
+
+
+class Pair(Edges):
+    def forward(self, images):
+        return super().forward(images)[:, None].repeat(1, 2)
 
 
 def cut():
@@ -153,6 +178,55 @@ def test_equal_scores_leave_no_range_to_measure(place):
         measured(as_entrant("module:edges_of_mine:same?takes=arrays"), [iqa_tensor(flat)] * 2, None)
 
 
+@pytest.mark.parametrize("label", ["", "mine="])
+@pytest.mark.parametrize("target", ["Edges?sign=-1&direction=auto", "cut", "arrays?takes=arrays"])
+def test_what_stands_behind_defences_is_measured_as_it_is_alone(place, target, label):
+    """Range, gradient, direction and name are the own of the model behind, however often it was asked."""
+    tensors, labels = [iqa_tensor(pixels) for pixels in images()[0]], images()[1]
+    alone = measured(as_entrant(f"module:edges_of_mine:{target}"), tensors, labels)
+    given = as_entrant(f"{label}module:edges_of_mine:{target}|blur:1")
+    assert is_unfinished(given)
+    for _ in range(2):  # the model behind is one object: at the second time it is whole already
+        bare, defended = (measured(each, tensors, labels) for each in with_bare([given]))
+        assert bare.sha256 == alone.sha256
+        for field in ("score_range", "has_gradient", "options"):
+            assert getattr(defended.model.spec, field) == getattr(alone.model.spec, field)
+        assert bare_label(defended, [bare, defended]) == bare.label == alone.label
+        assert not is_unfinished(defended)
+        again = as_entrant(defended.argument)
+        assert (again.sha256, again.model.spec) == (defended.sha256, defended.model.spec)
+    assert defended.model(tensors[0][None]).item() == pytest.approx(
+        alone.model(as_entrant("linear|blur:1").model.defences[0].apply(tensors[0][None], [])).item()
+    )
+
+
+@pytest.mark.parametrize("behind", ["", "|blur:1"])
+def test_words_as_given_to_a_run_are_that_run_s_model(place, behind):
+    """What was measured then is in its manifest; what is stated otherwise now makes another model."""
+    tensors, labels = [iqa_tensor(pixels) for pixels in images()[0]], images()[1]
+    words = "mine=module:edges_of_mine:Edges?sign=-1&direction=auto"
+    then = measured(as_entrant(words + behind), tensors, labels)
+    card = then.card.model_dump(mode="json")
+    record = ModelRecord(name=then.label, sha256=then.sha256, card=card, checkpoint=None, checks={})
+    low, high = (float(end) for end in card["options"]["range"].split(","))
+    for query in ("", "&gradient=true", f"&range={card['options']['range']}"):
+        assert as_recorded(as_entrant(f"{words}{query}{behind}"), record).sha256 == then.sha256
+    assert as_recorded(as_entrant(then.argument), record).sha256 == then.sha256
+    for query in (f"&range={low},{high + 1}", "&gradient=false", "&pixels=255"):
+        assert as_recorded(as_entrant(f"{words}{query}{behind}"), record).sha256 != then.sha256
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("Broken", "model 'one': AttributeError: .*no_such_layer"), ("Pair", r"model 'one': .* not \(2, 2\)")],
+)
+def test_a_model_that_raises_where_its_card_is_measured_is_one_error(place, target, words):
+    """It names the model: several may be made in the same way."""
+    entrant = as_entrant(f"one=module:edges_of_mine:{target}")
+    with pytest.raises(RunError, match=words):
+        measured(entrant, [iqa_tensor(smooth(i).copy()) for i in range(2)], None)
+
+
 def labelled(folder):
     """Write four images and return their paths with labels."""
     from PIL import Image
@@ -196,6 +270,11 @@ def test_black_boxes_run_and_a_manifest_decides_no_code(place):
         data=iqa.open_data(labelled(place), mos_range=(0, 1)),
     )  # fmt: skip
     assert found.findings == []
+    found = iqa.verify(
+        run.manifest.run, store=place / "store", sample=1, progress=False, models=models,
+        data=iqa.open_data(labelled(place), mos_range=(0, 1)),
+    )  # fmt: skip
+    assert found.findings == []
 
 
 @pytest.mark.parametrize(
@@ -209,6 +288,7 @@ def test_black_boxes_run_and_a_manifest_decides_no_code(place):
         ("module:edges_of_mine:Edges?range=0,1000", "input", "note"),
         ("module:edges_of_mine:Edges?range=500,1000", "score_range", "note"),
         ("module:edges_of_mine:Nothing", "made", "wrong"),
+        ("module:edges_of_mine:Large?range=0,1&gradient=true", "memory", "wrong"),
     ],
 )
 def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):
@@ -218,6 +298,26 @@ def test_check_says_what_is_wrong_and_what_to_do(place, target, name, state):
     assert line.state == state
     assert found.usable == (state != "wrong")
     assert state == "ok" or line.todo or name == "made"
+
+
+def test_a_live_object_whose_state_has_no_hash_would_be_refused(tmp_path):
+    """As a run refuses it: an open file says nothing of what is read from it."""
+    with (tmp_path / "log").open("w") as log:
+        model = iqa.wrap(lambda images: images.mean((1, 2, 3)), name="live", score_range=(0, 1))
+        model.log = log
+        found = iqa.check_model(model, [smooth(0)] * 2)
+    assert not found.usable
+    assert "live" in found.results[-1].what
+    assert "cannot be read" in found.results[-1].what
+
+
+def test_a_gradient_that_was_not_found_is_not_taken_for_wanted(place):
+    """Who forgot a `no_grad` is told where to look, not only to state what was measured."""
+    todo = {
+        target: {line.name: line.todo for line in iqa.check_model(target, [smooth(0)] * 2).results}["card"]
+        for target in ("module:edges_of_mine:cut", "module:edges_of_mine:Edges")
+    }
+    assert ["look for detach()" in words for words in todo.values()] == [True, False]
 
 
 def test_a_direction_that_looks_reversed_is_said(place):

@@ -113,6 +113,26 @@ def test_a_score_in_one_place_is_checked_over_the_whole_image(slope, passes):
     assert found.passed == passes
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_model_that_changes_itself_is_not_repeatable(trains):
+    """A counter in its buffers, or a part left in training mode: what every attack refuses is said before."""
+
+    class Counts(LinearQuality):
+        def predict(self, images):
+            self.calls.add_(0 if trains else 1)
+            return super().predict(images)
+
+    model = create_model("linear")
+    model.__class__ = Counts
+    model.register_buffer("calls", torch.zeros(()))
+    model.norm = torch.nn.BatchNorm2d(3).train(trains)
+    checks = check_model(model, [torch.rand(3, 16, 16) for _ in range(2)])
+    assert checks["finite_scores"].passed
+    assert not checks["repeatable"].passed
+    assert ("training mode" if trains else "calls") in checks["repeatable"].detail
+    assert next(f for f in flags_of_checks(checks) if f.flag == BY_CHECK["repeatable"]).raised
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 100])
 def test_the_images_checked_are_spread_over_the_set(count):
     """Up to eight, different ones, both ends among them, and steps that differ by one at most."""

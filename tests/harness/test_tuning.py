@@ -106,6 +106,42 @@ def test_a_copy_that_fails_is_no_choice():
         assert "traceback" not in made.why
 
 
+def test_a_copy_that_cannot_be_made_or_fails_by_any_error_is_no_choice():
+    """A user's model may raise anything in another precision, or on the probe: the run goes on without."""
+
+    def refuses(model, form):
+        raise ValueError("needs 65 pixels")
+
+    class Typed(Wasteful):
+        def predict(self, images):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    for copies, words in ((refuses, "needs 65"), (lambda model, form: Typed(times=1), "ScalarType")):
+        made = chosen(Wasteful(), copies)
+        assert made.form == Form()
+        assert made.plain_ms is not None
+        assert words in made.why
+
+
+def test_a_copy_that_overflows_under_attack_leaves_the_others():
+    """The fastest copy's score is not finite a step away: the next one is taken, at full strength."""
+    clean = torch.stack(images())
+    slow, fast = tuning.FORMS["fast"]
+
+    class Overflows(Wasteful):
+        def predict(self, images):
+            seen = (images[:, None] == clean).flatten(2).all(2).any(1)
+            return torch.where(seen, super().predict(images), torch.inf)
+
+    def copies(model, form):
+        return Overflows(times=1) if form == fast else Wasteful(times=3)
+
+    made = tune(Wasteful(times=12), SHA256, images(), chunk=4, gradients=ENOUGH, copies=copies)
+    assert made.form == slow
+    assert made.strength == pytest.approx(1, abs=0.02)
+    assert "not finite" in made.why
+
+
 def test_a_model_that_cannot_be_copied_is_taken_as_it_is():
     """There is no candidate beside it."""
     model = Wasteful()

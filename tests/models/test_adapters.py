@@ -35,6 +35,23 @@ class Mean(nn.Module):
         return self.gain * images.mean(dim=(1, 2, 3))
 
 
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Mean()
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def exits():
+    raise SystemExit("no licence")
+
+
+def scores(images):
+    return images.mean(dim=(1, 2, 3))
+
+
 def of_arrays():
     return lambda arrays: arrays.mean(axis=(1, 2, 3))
 
@@ -124,6 +141,10 @@ def test_callables_on_arrays_and_bytes_are_black_boxes(place):
         ({"of": "own_models_here:NUMBER"}, "neither a function nor a module"),
         ({"of": "no_such_package_at_all:f"}, "No module named"),
         ({"of": "own_models_here:broken"}, "KeyError"),
+        ({"of": "own_models_here:exits"}, "SystemExit: no licence"),
+        ({"of": "own_models_here:scores"}, "argument: 'images'; it is called with its options alone"),
+        ({"of": "own_models_here:of_bytes", "takes": "bytes", "pixels": 255}, "leave out pixels"),
+        ({"of": "own_models_here:of_bytes", "takes": "bytes", "normalise": "half"}, "leave out normalise"),
         ({"of": "own_models_here:Mean", "gian": 2}, "gian"),
         ({"of": "own_models_here:Mean", "range": "1,0"}, "LOW below HIGH"),
         ({"of": "own_models_here:Mean", "direction": "up"}, "direction is one of"),
@@ -166,6 +187,15 @@ def test_plain_weights_are_loaded_and_what_does_not_fit_is_listed(place):
         create_model("module", of=of, weights="code.pth")
 
 
+@pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module.", "net."])
+def test_a_name_that_the_module_has_itself_is_not_taken_for_a_wrapper_s(place, before):
+    """Weights below a child called `net` are loaded as saved, and with what a trainer wrote in front."""
+    torch.save({"state_dict": {f"{before}net.gain": torch.tensor(5.0)}}, "w.pth")
+    for strip in ("", "net."):
+        model = create_model("module", of="own_models_here:Held", weights="w.pth", strip=strip)
+        torch.testing.assert_close(model(batch()), 5 * batch().mean((1, 2, 3)))
+
+
 def test_torchscript_has_its_weights_and_gradient(tmp_path):
     """A traced network scores as the network, with the gradient of it."""
     network = nn.Sequential(nn.Conv2d(3, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
@@ -194,6 +224,23 @@ def test_timm_loads_a_whole_network_and_resizes_for_it(tmp_path):
     torch.testing.assert_close(model(images), network((images - mean) / std).reshape(-1))
     with pytest.raises(UnknownModel, match="test_resnet"):
         create_model("timm", of=f"test_resnt@{tmp_path / 'head.safetensors'}")
+
+
+def test_timm_takes_a_head_with_the_rest_of_another_file_if_that_fits(tmp_path):
+    """The two together are the network; what does not fit is listed in one line."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=1).eval()
+    save_file(network.state_dict(), tmp_path / "whole.safetensors")
+    save_file(network.get_classifier().state_dict(), tmp_path / "head.safetensors")
+    of = f"test_resnet@{tmp_path / 'head.safetensors'}"
+    whole = create_model("timm", of=f"test_resnet@{tmp_path / 'whole.safetensors'}")
+    model = create_model("timm", of=of, backbone=str(tmp_path / "whole.safetensors"))
+    assert torch.equal(model(batch(2, 64)), whole(batch(2, 64)))
+    with pytest.raises(BadModelOption, match="head only"):
+        create_model("timm", of=of)
+    with pytest.raises(BadCheckpoint, match=r"does not fit the rest of timm:.* missing: bn1\.bias.* more$"):
+        create_model("timm", of=of, backbone=str(tmp_path / "head.safetensors"))
 
 
 def test_a_command_is_asked_for_many_files_once_and_for_no_content_twice(tmp_path):
@@ -244,6 +291,15 @@ def test_a_command_that_fails_says_how(tmp_path, text, options, words):
         model(batch())
 
 
+@pytest.mark.parametrize("options", [{"pixels": 255}, {"normalise": "imagenet"}])
+def test_a_command_s_files_hold_the_pixels_as_they_are(tmp_path, options):
+    """Scaled ones would be cut down to 8 bits as they come: another image."""
+    of = command(tmp_path, SCORER)
+    with pytest.raises(BadModelOption, match=f"leave out {next(iter(options))}"):
+        create_model("cmd", of=of, **options)
+    create_model("cmd", of=of, pixels=1, normalise="none", resize=8)
+
+
 @pytest.mark.parametrize(
     ("of", "words"),
     [
@@ -285,3 +341,14 @@ def test_onnx_has_a_gradient_where_it_converts_and_none_where_it_is_run(tmp_path
     converted = create_model("onnx", of=str(tmp_path / "net.onnx"))
     slopes = [torch.autograd.grad(f.sum(), images)[0] for f in (converted(images), expected)]
     torch.testing.assert_close(*slopes)
+    apart = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+    onnx.save_model(content, tmp_path / "apart.onnx", **apart)  # as torch writes it
+    made = create_model("onnx", of=str(tmp_path / "apart.onnx"), by="onnxruntime")
+    torch.testing.assert_close(made(images).float(), expected, rtol=1e-4, atol=1e-5)
+    (tmp_path / "weights").write_bytes((2 * weight).tobytes())
+    double = create_model("onnx", of=str(tmp_path / "apart.onnx"), by="onnxruntime")
+    torch.testing.assert_close(double(images).float(), 2 * expected, rtol=1e-4, atol=1e-5)
+    assert weights_sha256(double) != weights_sha256(made)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(BadModelOption, match="weights are in 'weights', which is no file beside it"):
+        create_model("onnx", of=str(tmp_path / "apart.onnx"))

@@ -241,6 +241,37 @@ def test_a_batch_norm_is_folded_only_where_that_is_the_same_function(model, left
     assert_same(model, made, images(model))
 
 
+def test_weights_of_five_axes_are_left_in_their_layout():
+    """A convolution over time beside one over an image: only the latter's weights can have channels last."""
+
+    class Clip(Small):
+        def __init__(self):
+            super().__init__()
+            self.over_time = nn.Conv3d(3, 6, (1, 3, 3), bias=False)
+
+        def predict(self, images):
+            return super().predict(images) + self.over_time(images[:, :, None]).relu().mean((1, 2, 3, 4))
+
+    model = Clip().eval()
+    made = frozen(model)
+    assert_same(model, made, images(model))
+    assert made.convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_model_that_writes_into_its_input_is_folded_and_scaled():
+    """The probe is a copy, as everywhere: a leaf could not be written into."""
+
+    class InPlace(Small):
+        def predict(self, images):
+            return super().predict(images.sub_(0.5))
+
+    model = InPlace().eval()
+    made = frozen(model, precision="float16")
+    assert norms(made) == []
+    assert made.gradient_scale > 1
+
+
 def test_a_batch_norm_two_convolutions_share_stays():
     """Folding it into either would be wrong for the other."""
 

@@ -71,6 +71,8 @@ def test_a_quality_model_passes_through():
         (3, {"score_range": (0, 1)}, "not 3"),
         (lambda x: x, {"score_range": (0, 1)}, "a lambda has no name"),
         (Net(), {"score_range": (1, 0)}, "score_range must be"),
+        (Net(), {"score_range": (0, float("inf"))}, "score_range must be finite"),
+        (Net(), {"score_range": (-1e308, 1e308)}, "score_range must be finite"),
         (Net(), {"score_range": 5}, r"score_range must be \(low, high\), not 5"),
         (Net(), {"score_range": (0, 1), "min_siez": 3}, "min_siez: Extra inputs"),
         (Net(), {"card": create_model("linear").spec, "name": "x"}, "a card or its fields, not both"),

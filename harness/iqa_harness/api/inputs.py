@@ -11,6 +11,7 @@ from iqa_harness.cells.selection import recorded_data
 from iqa_harness.data.catalogue import Data, open_data
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.foreign import as_recorded
 from iqa_harness.entrants.naming import Model, as_entrants, from_record, notes_on, run_plugins
 from iqa_harness.errors import RunError
 from iqa_harness.machine.devices import usable_cores, use_devices
@@ -91,7 +92,7 @@ def entrants_of_run(
     found = []
     for record in manifest.models:
         if record.name in here:
-            entrant = here[record.name]
+            entrant = as_recorded(here[record.name], record)
         elif wanted(record):
             entrant = from_record(record, plugged=plugged, backbone_weights=backbone_weights)
         else:

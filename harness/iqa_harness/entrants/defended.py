@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iqa_attacks.defences.defended import Defended, defend
 from iqa_harness.entrants.entrant import Entrant
+from iqa_harness.entrants.foreign import foreign_argument
 from iqa_models import QualityModel
 
 _LAST = re.compile(r"(?s)(.+)\|\s*([a-z_]+(?::[-+.,\w]*)?)\s*")
@@ -89,5 +90,6 @@ def _bare(entrant: Entrant, model: Defended) -> Entrant:
         label = entrant.label.removesuffix(f"|{model.text}")
         if label == entrant.label:  # it has a name of its own, which is not the model's
             argument = argument.removeprefix(f"{label}=")
-            label = argument.rpartition("/")[2] if "/" in argument else argument
+            foreign = foreign_argument(argument)
+            label = foreign[0] if foreign else argument.rpartition("/")[2]
     return replace(entrant, label=label, model=model.bare, argument=argument)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from iqa_attacks import AttackFailed, score, score_and_gradient
+from iqa_attacks.defences.defended import Defended, defend
+from iqa_errors import IQAError
 from iqa_harness.data.image_set import ImageSet
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.options import read_options, read_value
@@ -119,8 +121,18 @@ def refuse_code(record: ModelRecord) -> None:
 
 
 def is_unfinished(entrant: Entrant) -> bool:
-    """Whether something on an entrant's card is still to be measured (`measure_cards`)."""
-    return bool(getattr(entrant.model, "unknown", ()))
+    """Whether something on an entrant's card is still to be measured (`measure_cards`).
+
+    That of a defended one is of the model behind: measured there, it is still to be told to the defences.
+    """
+    model = entrant.model
+    behind = isinstance(model, Defended) and hasattr(model.bare, "unknown")
+    return bool(getattr(model.bare, "unknown", ())) or (behind and _redefended(model).spec != model.spec)
+
+
+def _redefended(model: QualityModel) -> QualityModel:
+    """Return a model behind its defences as the model behind now is, itself without any."""
+    return defend(model.bare, model.text) if isinstance(model, Defended) else model
 
 
 def measure_cards(entrants: Iterable[Entrant], images: ImageSet, device: str = "cpu") -> list[Entrant]:
@@ -132,8 +144,8 @@ def measure_cards(entrants: Iterable[Entrant], images: ImageSet, device: str = "
     the card, so that the model is made again with the same.
 
     Raises:
-        RunError: clean scores that are equal or not finite, or no order that labels share.
-        ModelError: the model cannot score these images.
+        RunError: the model cannot score these images, clean scores that are equal or not finite, or no order
+            that labels share.
     """
     entrants = list(entrants)
     if not any(map(is_unfinished, entrants)):
@@ -156,29 +168,68 @@ def measured(
         mos: their labels, higher is better; None if there are none.
         device: torch device.
     """
-    unknown = getattr(entrant.model, "unknown", ())
-    if not unknown:
+    if not is_unfinished(entrant):
         return entrant
     before = entrant.before_use
-    label, model = entrant.label, entrant.model.to(device)
+    model = entrant.model.bare.to(device)
+    if unknown := getattr(model, "unknown", ()):
+        model.fill(**_measured(entrant.label, model, unknown, pixels, mos, device))  # type: ignore[operator]
+    return _filled(entrant, before)
+
+
+def as_recorded(entrant: Entrant, record: ModelRecord) -> Entrant:
+    """Return an entrant whose card holds what a run measured of it, unless something else is stated now."""
+    model: Any = entrant.model.bare
+    options: Any = record.card.get("options") or {}
+    measured_then = str(options.get("measured", "")).split(",")
+    found = {name: options[name] for name in measured_then if name in options}
+    stated = model.spec.options
+    if not found or not hasattr(model, "unknown") or "measured" in stated:
+        return entrant
+    if any(name not in model.unknown and stated.get(name) != value for name, value in found.items()):
+        return entrant
+    before = entrant.before_use
+    model.fill(**found)
+    return _filled(entrant, before)
+
+
+def _filled(entrant: Entrant, before: tuple[str, str]) -> Entrant:
+    """Return an entrant with the words and defences of its filled card; `before` is its `before_use`."""
+    spec, model = entrant.model.bare.spec, _redefended(entrant.model)
+    words = [foreign_text(entrant.label, spec.name, dict(spec.options))]
+    words += [model.text] if isinstance(model, Defended) else []
+    made = replace(entrant, model=model, argument="|".join(words))
+    vars(made)["before_use"] = before
+    return made
+
+
+def _measured(
+    label: str,
+    model: QualityModel,
+    unknown: Sequence[str],
+    pixels: Sequence[Tensor],
+    mos: Sequence[float] | None,
+    device: str,
+) -> dict[str, Any]:
+    """Return what nobody stated of a model, by name; arguments are those of `measured`."""
     found: dict[str, Any] = {}
     placed = [each.to(device) for each in pixels]
     try:
         clean = _scores(model, placed)
         noisy = _scores(model, [_noised(image, i) for i, image in enumerate(placed)])
-    except AttackFailed as error:
-        raise RunError(f"model {label!r}: {error}") from error
+        sloped = "gradient" in unknown and any(
+            _carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED]
+        )
+    except Exception as error:
+        words = str(error) if isinstance(error, IQAError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"model {label!r}: {words}") from error
     if "range" in unknown:
         found["range"] = _rounded(label, np.concatenate([clean, noisy]))
     if "gradient" in unknown:
-        found["gradient"] = any(_carries_gradient(model, image.unsqueeze(0)) for image in placed[:TRIED])
+        found["gradient"] = sloped
     if "direction" in unknown:
         found["direction"] = _direction(label, clean, mos)
-    model.fill(**found)  # type: ignore[operator]  # what has `unknown` has it
-    text = foreign_text(label, model.spec.name, dict(model.spec.options))
-    made = replace(entrant, argument=text)
-    vars(made)["before_use"] = before
-    return made
+    return found
 
 
 def _scores(model: QualityModel, pixels: Sequence[Tensor]) -> Scores:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from iqa_attacks import (
+    AttackError,
     AttackFailed,
     draw_seeds,
     expected_score,
@@ -20,6 +21,7 @@ from iqa_attacks import (
     score_and_gradient,
 )
 from iqa_attacks.defences.defended import Defended
+from iqa_attacks.model_state import check_modes, left_as_it_was
 from iqa_harness.evidence.check import Check, as_checks
 from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
@@ -182,7 +184,13 @@ def _score_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]:
         return float((other - first).abs().max()) / (high - low)
 
     probe.model.forget()  # an answer that was kept would repeat itself
-    yield "repeatable", _at_most(apart(probe.scores(batch)), 0, "largest difference between two evaluations")
+    try:
+        check_modes(probe.model)
+        with left_as_it_was(probe.model):
+            again = probe.scores(batch)
+        yield "repeatable", _at_most(apart(again), 0, "largest difference between two evaluations")
+    except AttackError as error:  # as every attack would say
+        yield "repeatable", Check(None, 0, False, str(error))
     if probe.draws is None:
         probe.model.forget()
         alone, what = score(probe.model, batch, chunk=1), "an image alone and in a batch"
@@ -203,8 +211,10 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     what = "share of images whose input gradient is exactly zero"
     yield "gradient_alive", _at_most(float(dead.cpu().double().mean()), 0, what)
     try:
-        found = _compared(probe, inside)
-        fresh = _gain_on_fresh(probe.behind(), inside)
+        behind = probe.behind()
+        slopes = gradients if behind is probe else behind.gradients(inside)
+        found = _compared(behind, inside, slopes=slopes)
+        fresh = _gain_on_fresh(behind, inside, slopes)
     except AttackFailed as error:  # finite on the images and not beside them: the run's cells will fail
         yield AGREES, Check(None, 0.5, False, str(error))
         return
@@ -220,14 +230,14 @@ def _gradient_checks(probe: Probe, batch: Tensor) -> Iterator[tuple[str, Check]]
     yield "gain_on_fresh", fresh
 
 
-def _gain_on_fresh(probe: Probe, inside: Tensor) -> Check:
+def _gain_on_fresh(probe: Probe, inside: Tensor, slopes: Tensor) -> Check:
     """Compare what one sign step gains on the images and on versions that nobody has seen.
 
     Mirrored, moved round by whole blocks of JPEG and a little paler, an image is another array of about the
     same content: a model that does not remember the images is as easily moved on either.
     """
     fresh = (inside.flip(-1).roll((8, 24), (-2, -1)) * 0.98 + 0.013).clamp(PROBE, 1 - PROBE)
-    here, there = _gains(probe, inside), _gains(probe, fresh)
+    here, there = _gains(probe, inside, slopes), _gains(probe, fresh, probe.gradients(fresh))
     what = (
         f"gain of a sign step of one grey level on {len(inside)} images over that on fresh versions of them"
     )
@@ -238,9 +248,8 @@ def _gain_on_fresh(probe: Probe, inside: Tensor) -> Check:
     return _at_most(max(here / there, there / here), FRESH, f"{what}, the larger over the smaller")
 
 
-def _gains(probe: Probe, batch: Tensor) -> float:
+def _gains(probe: Probe, batch: Tensor, gradients: Tensor) -> float:
     """Return by how much scores differ between a step along the gradient's sign and one against it."""
-    gradients = probe.gradients(batch)
     up, down = (probe.scores((batch + side * STEP * gradients.sign()).clamp(0, 1)) for side in (1, -1))
     return float((up - down).sum())
 
@@ -301,22 +310,27 @@ def _inside(batch: Tensor) -> Tensor:
     return batch.clamp(PROBE, 1 - PROBE)
 
 
-def _compared(probe: Probe, inside: Tensor, copy: QualityModel | None = None) -> _Compared:
+def _compared(
+    probe: Probe, inside: Tensor, copy: QualityModel | None = None, slopes: Tensor | None = None
+) -> _Compared:
     """Compare the gradient with central differences along random signs, PROBE in every pixel of a block.
 
     In one block at a time, so that neither a loud pixel nor an honest corner speaks for the whole image;
     every block is tried twice, on different images, once at the image and once at a point as attacks reach,
-    and the median block counts. Of a copy that attacks ask for gradients the worse error counts.
+    and the median block counts. Of a copy that attacks ask for gradients the worse error counts. `slopes` are
+    gradients at the images that were asked for before, where there is no copy.
     """
     behind = probe.behind()
     if behind is not probe:
         probe, copy = behind, copy and copy.bare
     generator = torch.Generator().manual_seed(0)
     asked = [probe, *([probe._replace(copy=copy)] if copy is not None else [])]
+    at_images = [each.gradients(inside) for each in asked] if slopes is None else [slopes]
     tries: list[_Tries] = []
-    points = inside
-    for _ in range(2):
-        gradients = [each.gradients(points) for each in asked]
+    points, gradients = inside, at_images
+    for turn in range(2):
+        if turn:
+            gradients = [each.gradients(points) for each in asked]
         tries += _in_blocks(probe, points, gradients, generator)
         steps = torch.tensor([AWAY[i % len(AWAY)] for i in range(len(inside))]).to(inside).view(-1, 1, 1, 1)
         noise = torch.rand(inside.shape, generator=generator).to(inside) * 2 - 1
@@ -329,8 +343,7 @@ def _compared(probe: Probe, inside: Tensor, copy: QualityModel | None = None) ->
     found = [[e for b in blocks if (e := _error(b, floor, i)) is not None] for i in range(len(asked))]
     what = f"median over {len(found[0])} blocks of {len(inside)} images"
     if min(map(len, found)) < GRID**2 / 2:  # the score sees too little of one block, or is rounded coarsely
-        gradients = [each.gradients(inside) for each in asked]
-        whole = _over_whole_images(probe, inside, gradients, inside.shape, generator)
+        whole = _over_whole_images(probe, inside, at_images, inside.shape, generator)
         errors = [_error(whole, 0, i) for i in range(len(asked))]
         what = f"over whole images, {len(inside)} of them"
         known = [error for error in errors if error is not None]

@@ -16,8 +16,10 @@ from iqa_errors import IQAError
 from iqa_harness.entrants.entrant import Entrant
 from iqa_harness.entrants.foreign import measured
 from iqa_harness.entrants.naming import as_entrant
+from iqa_harness.errors import RunError
 from iqa_harness.evidence.check import Check
 from iqa_harness.evidence.model_checks import BLOCKING, check_model
+from iqa_harness.machine.devices import out_of_memory
 from iqa_models import QualityModel
 
 MOST = 4
@@ -41,7 +43,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "score_range": ("scores lie in the card's range", "state the range of its raw output: ?range=LOW,HIGH"),
     "repeatable": (
         "an image scores the same twice",
-        "leave out what is random (crops, dropout), or say ?stochastic=true: attacks then average draws",
+        "leave out what is random (crops, dropout) and what it counts, or say ?stochastic=true: attacks then "
+        "average draws; all must come from torch's global generators",
     ),
     "batch_independent": (
         "an image scores alone as in a batch",
@@ -132,6 +135,11 @@ def check_entrant(
                     break
         except IQAError as error:  # such as a state that has no hash
             lines.append(Line("recorded", "wrong", str(error)))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            what = f"{device} has no room for {len(pixels)} images at once"
+            lines.append(Line("memory", "wrong", what, "name fewer images, or smaller ones"))
     return ModelCheck(entrant.label, tuple(lines), time.perf_counter() - start)
 
 
@@ -139,13 +147,11 @@ def _lines(
     entrant: Entrant, pixels: Sequence[Tensor], mos: Sequence[float] | None, device: str
 ) -> Iterator[Line]:
     batch = _fitting(entrant.model, pixels).to(device)
-    asked = tuple(getattr(entrant.model, "unknown", ()))
+    asked = tuple(getattr(entrant.model.bare, "unknown", ()))
     try:
         entrant = measured(entrant, list(batch.cpu()), mos, device)
-    except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
-        words = (str(error).strip().splitlines() or [""])[0]
-        what = str(error) if isinstance(error, IQAError) else f"{type(error).__name__}: {words}"
-        yield Line("scores", "wrong", what, WORDS["finite_scores"][1])
+    except RunError as error:
+        yield Line("scores", "wrong", str(error), WORDS["finite_scores"][1])
         return
     model = entrant.model.to(device)
     yield _made(entrant)
@@ -183,7 +189,7 @@ def _made(entrant: Entrant) -> Line:
 
 
 def _made_again(entrant: Entrant) -> Line:
-    name = "recorded"
+    name, own = "recorded", entrant.sha256
     if entrant.argument is None:
         what = "an object of this process: neither workers nor `verify` can make it again"
         return Line(name, "note", what, "put it behind module:PACKAGE.MOD:FACTORY")
@@ -195,7 +201,7 @@ def _made_again(entrant: Entrant) -> Line:
         )
     except IQAError as error:
         return Line(name, "note", f"it cannot be made a second time: {error}")
-    if again.sha256 != entrant.sha256:
+    if again.sha256 != own:
         return Line(
             name, "note", "made a second time it is another model: workers and `verify` will refuse it",
             "draw weights from a fixed seed, hold no time or counter",
@@ -213,7 +219,10 @@ def _card(model: QualityModel, asked: Sequence[str]) -> Line:
         f"{', '.join(f'{h} x {w}' for h, w in SIZES)} it takes {', '.join(sizes) or 'none'}"
     )
     if asked:
-        return Line("card", "note", f"{what}; measured here: {', '.join(asked)}", "state them as options")
+        todo = "state them as options"
+        if "gradient" in asked and not spec.has_gradient:
+            todo += f"; should it have a gradient, {WORDS['gradient_finite'][1].partition(';')[0]}"
+        return Line("card", "note", f"{what}; measured here: {', '.join(asked)}", todo)
     return Line("card", "ok", what)
 
 

@@ -215,25 +215,31 @@ def _chosen(
     copies: Callable[[QualityModel, Form], QualityModel],
 ) -> Tuning:
     """Time the forms, take the fastest that is strong, then choose the chunk."""
-    candidates = {PLAIN: model} | {form: copies(model, form) for form in forms}
-    slopes: dict[Form, Tensor] = {}
-    refused = []
-    for form, made in candidates.items():
-        if form == PLAIN or made is not model:
-            try:
-                slopes[form] = _slope(made, batch)
+    candidates, slopes = {PLAIN: model}, {PLAIN: _slope(model, batch)}
+    refused: list[str] = []
+
+    def refuse(form: Form, error: Exception) -> None:
+        refused.append(f"{form.words} fails: {error}".partition("\n")[0])
+
+    for form in forms:
+        try:
+            candidates[form] = copies(model, form)
+            if candidates[form] is not model:
                 for _ in range(FROM if form.graphed else 0):
-                    ask(made, batch, chunk=len(batch), gradient=True)
-            except (AttackFailed, RuntimeError) as error:
-                if form == PLAIN:
-                    raise
-                refused.append(f"{form.words} fails: {error}".partition("\n")[0])
+                    ask(candidates[form], batch, chunk=len(batch), gradient=True)
+                slopes[form] = _slope(candidates[form], batch)
+        except Exception as error:  # noqa: BLE001 - whatever a user's own model raises in another precision
+            refuse(form, error)
     times = _timed({form: (candidates[form], batch, len(batch)) for form in slopes})
     plain = times[PLAIN]
     best, strength = PLAIN, None
     gain = functools.cache(lambda form, start: attack_gain(candidates[form], model, images, start))
     for form in _worth_it(times):
-        strength, enough = _strength(form, _one_step(slopes[PLAIN], slopes[form]), gain)
+        try:
+            strength, enough = _strength(form, _one_step(slopes[PLAIN], slopes[form]), gain)
+        except AttackFailed as error:  # such as numbers beyond what float16 holds, once images are attacked
+            refuse(form, error)
+            continue
         if enough:
             best = form
             break

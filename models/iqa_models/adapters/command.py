@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iqa_models.adapters.foreign import ForeignModel, Known, require_options
+from iqa_models.adapters.foreign import ForeignModel, Known, require_bytes, require_options
 from iqa_models.errors import BadModelOption, ModelError
 from iqa_models.registry import register_model
 
@@ -42,6 +42,7 @@ def cmd(of: str, **options: Any) -> ForeignModel:
         **options: ``seconds``, the time limit of a call; `iqa_models.adapters.foreign.OPTIONS`.
     """
     require_options("cmd", options, ("seconds",))
+    require_bytes("cmd", options)
     scorer = Command(of, options.get("seconds", SECONDS))
     known = Known(
         f"command {of}", scorer.words[0], gradient=False, files=scorer.files,

@@ -12,7 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from iqa_models.adapters.foreign import OPTIONS, ForeignModel, Known, load_weights, reported, seeded_apart
+from iqa_models.adapters.foreign import (
+    OPTIONS,
+    ForeignModel,
+    Known,
+    load_weights,
+    reported,
+    require_bytes,
+    seeded_apart,
+)
 from iqa_models.errors import BadModelOption
 from iqa_models.quality_model import QualityModel
 from iqa_models.registry import register_model
@@ -34,11 +42,14 @@ def module(of: str, **options: Any) -> ForeignModel:
     if not (place and colon and name):
         raise BadModelOption(f"module:{of}: write module:PACKAGE.MOD:FACTORY")
     found = _found(of, place, name)
-    taken = set() if not callable(found) or isinstance(found, nn.Module) else _parameters(found)
+    signature = None if isinstance(found, nn.Module) else _signature(found)
+    taken = set() if signature is None else set(signature.parameters)
     ours = {k: v for k, v in options.items() if k in (*OWN, *OPTIONS) and k not in taken}
     rest = {k: v for k, v in options.items() if k not in ours}
     made: Any = found
     if not isinstance(found, nn.Module):
+        if signature is not None:
+            _require_call(of, signature, rest)
         with reported(f"module:{of}"), seeded_apart():
             made = found(**rest)
     elif rest:
@@ -55,6 +66,8 @@ def _wrapped(options: dict[str, Any], made: Any, maker: Any, ours: dict[str, Any
     of, takes = str(options["of"]), ours.get("takes", "tensors")
     if takes not in ("tensors", "arrays", "bytes"):
         raise BadModelOption(f"module:{of}: takes is tensors, arrays or bytes, not {takes!r}")
+    if takes == "bytes":
+        require_bytes(f"module:{of}", ours)
     if isinstance(made, nn.Module):
         made.eval()
     if isinstance(made, QualityModel):
@@ -97,8 +110,18 @@ def _found(of: str, place: str, name: str) -> Any:
     return found
 
 
-def _parameters(found: Callable[..., Any]) -> set[str]:
+def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return set(inspect.signature(found).parameters)
+        return inspect.signature(found)
     except (TypeError, ValueError):  # of C code
-        return set()
+        return None
+
+
+def _require_call(of: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
+    """Refuse options that a factory cannot be called with, such as none for a function that scores images."""
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise BadModelOption(
+            f"module:{of}: {error}; it is called with its options alone, and what it returns is the model"
+        ) from error

@@ -193,6 +193,17 @@ def require_options(way: str, options: Mapping[str, Any], own: tuple[str, ...] =
             raise BadModelOption(f"{way}: no option {option!r}{near}; it takes: {', '.join(known)}")
 
 
+def require_bytes(way: str, options: Mapping[str, Any]) -> None:
+    """Refuse what scales pixels before a scorer of whole numbers from 0 to 255.
+
+    Raises:
+        BadModelOption: an option does.
+    """
+    for option, usual in (("pixels", 1), ("normalise", "none")):
+        if options.get(option, usual) != usual:
+            raise BadModelOption(f"{way}: is given bytes from 0 to 255 as they are; leave out {option}")
+
+
 def require_file(way: str, file: str) -> Path:
     """Return a file's path.
 
@@ -216,8 +227,9 @@ def load_weights(module: nn.Module, file: str, strip: str = "") -> None:
     Raises:
         BadCheckpoint: no file of tensors, or one that does not fit; the message lists the names.
     """
-    tensors = {name.removeprefix(strip): t for name, t in tensors_of(read_state_dict(Path(file))).items()}
     own = module.state_dict()
+    found = tensors_of(read_state_dict(Path(file)), own)
+    tensors = {name if name in own else name.removeprefix(strip): t for name, t in found.items()}
     wrong = misfit({n: t for n, t in own.items() if isinstance(t, Tensor)}, tensors)
     if wrong:
         ends = sorted({name.partition(".")[0] + "." for name in tensors if name not in own})[:3]
@@ -248,6 +260,6 @@ def reported(what: str) -> Iterator[None]:
             yield
     except ModelError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         words = (str(error).strip().splitlines() or [""])[0][:300]
         raise ModelError(f"{what}: {type(error).__name__}: {words}") from error

@@ -34,12 +34,15 @@ def onnx(of: str, **options: Any) -> ForeignModel:
     if by not in WAYS:
         raise BadModelOption(f"{way}: by is one of {', '.join(WAYS)}, not {by!r}")
     path = require_file("onnx", of)
+    if importlib.util.find_spec("onnx") is None:
+        raise ModelError(f"{way}: onnx is not installed; pip install 'iqa-harness[onnx]'")
+    files = _files(way, path)
     scorer, note = _opened(way, path, by)
     side, fixed = _input(way, path)
     known = Known(
         f"ONNX file {path.name}", path.name, f"file:{path.name}",
         gradient=None if isinstance(scorer, nn.Module) else False, size=side,
-        files=((path.name, hashlib.sha256(path.read_bytes()).hexdigest()),), notes=note,
+        files=files, notes=note,
     )  # fmt: skip
     one = _OneByOne(scorer) if fixed else scorer
     takes = "tensors" if isinstance(scorer, nn.Module) else "arrays"
@@ -70,7 +73,7 @@ def _opened(way: str, path: Path, by: str) -> tuple[Any, tuple[str, ...]]:
 def _input(way: str, path: Path) -> tuple[int | None, bool]:
     """Return the only side an ONNX file takes, None for any, and whether it takes one image at a time."""
     with reported(way):
-        graph = importlib.import_module("onnx").load(str(path)).graph
+        graph = importlib.import_module("onnx").load(str(path), load_external_data=False).graph
         stored = {each.name for each in graph.initializer}
         (given,) = [each for each in graph.input if each.name not in stored]
         sizes = [axis.dim_value for axis in given.type.tensor_type.shape.dim]
@@ -83,14 +86,29 @@ def _input(way: str, path: Path) -> tuple[int | None, bool]:
     return sizes[2] or None, sizes[0] == 1
 
 
+def _files(way: str, path: Path) -> tuple[tuple[str, str], ...]:
+    """Return names and hashes of an ONNX file and of those beside it that hold its weights."""
+    with reported(way):
+        proto = importlib.import_module("onnx").load(str(path), load_external_data=False)
+        tensors = importlib.import_module("onnx.external_data_helper")._get_all_tensors(proto)
+    places = {each.value for tensor in tensors for each in tensor.external_data if each.key == "location"}
+    folder = path.resolve().parent
+    for place in places:
+        file = (folder / place).resolve()
+        if not (file.is_relative_to(folder) and file.is_file()):
+            raise BadModelOption(f"{way}: its weights are in {place!r}, which is no file beside it")
+    files = (path, *(folder / place for place in sorted(places)))
+    return tuple((file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files)
+
+
 class Session:
     """Scores arrays (B, H, W, 3) by onnxruntime."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.content = path, path.read_bytes()
+        self.path = path
         runtime: Any = importlib.import_module("onnxruntime")
         with reported(f"onnx:{path}"):
-            self.session = runtime.InferenceSession(self.content, providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Name the file; its hash is on the model."""

@@ -17,9 +17,9 @@ from iqa_models.adapters.foreign import (
     require_options,
     seeded_apart,
 )
-from iqa_models.errors import BadModelOption, UnknownModel
+from iqa_models.errors import BadCheckpoint, BadModelOption, UnknownModel
 from iqa_models.registry import did_you_mean, register_model
-from iqa_models.state_dicts import read_state_dict, tensors_of
+from iqa_models.state_dicts import misfit, read_state_dict, tensors_of
 
 
 @register_model("timm")
@@ -68,8 +68,11 @@ def _load(way: str, network: nn.Module, path: Path, options: dict[str, Any]) -> 
     if "backbone" not in options:
         raise BadModelOption(f"{way}: the file holds a head only; ?backbone=FILE says where the rest is")
     network.reset_classifier(0)  # type: ignore[operator]
-    rest = tensors_of(read_state_dict(require_file(way, str(options["backbone"]))))
+    backbone = require_file(way, str(options["backbone"]))
     own = network.state_dict()
-    network.load_state_dict({k: v for k, v in rest.items() if k in own}, strict=True)
+    rest = {k: v for k, v in tensors_of(read_state_dict(backbone)).items() if k in own}
+    if wrong := misfit(own, rest):
+        raise BadCheckpoint(f"{backbone}: does not fit the rest of {way}: {wrong}")
+    network.load_state_dict(rest, strict=False)  # what may be missing are counters
     network.reset_classifier(1)  # type: ignore[operator]
     load_weights(network.get_classifier(), str(path), strip)  # type: ignore[operator]

@@ -59,6 +59,16 @@ def test_a_checkpoint_goes_to_a_folder_and_back(made, tmp_path, cli):
     assert cli("models", "pull", "shared", "--out", "new/back")[0] == 3
 
 
+def test_a_folder_with_other_files_is_refused_with_what_takes_the_checkpoint_alone(made, tmp_path, cli):
+    """The command that the message names does so."""
+    code, _, err = cli("models", "pull", "made", "--out", "new")
+    assert (code, (tmp_path / "new").exists()) == (3, False)
+    words = "models push made FOLDER"
+    assert words in " ".join(err.split())
+    assert cli(*words.replace("FOLDER", "new").split())[0] == 0
+    assert whole(tmp_path / "new") == (files_of(made), weights_sha256(load_checkpoint(made)))
+
+
 def test_the_page_says_what_the_card_says(made, tmp_path):
     """Its front matter is read as Hugging Face's own library reads it."""
     iqa.push_model(made, tmp_path / "shared")

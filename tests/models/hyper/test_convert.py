@@ -15,7 +15,7 @@ from iqa_models import BadCheckpoint, create_model
 from iqa_models.hyper import import_checkpoint
 from iqa_models.hyper.convert import identify, layout_of, translate
 from iqa_models.protocols import crop_scores, parse_protocol
-from iqa_models.state_dicts import tensors_of
+from iqa_models.state_dicts import read_state_dict, tensors_of
 
 SWIN = {
     "smart_iqa_tiny": ("swin_tiny_patch4_window7_224", "SWIN_T"),
@@ -254,6 +254,7 @@ PREFIXED = {f"module.module.{name}": value for name, value in TENSORS.items()}
     [
         {"params": TENSORS, "params_ema": {"c": torch.zeros(1)}},
         {"params_ema": TENSORS},
+        {"params": {"lr": 1e-4, "steps": [3, 5]}, "model": {"lr": 1}, "state_dict": TENSORS},
         {"state_dict": TENSORS, "epoch": 3},
         {"model": TENSORS, "optimizer": {"state": {}}},
         {"net": TENSORS},
@@ -269,6 +270,17 @@ PREFIXED = {f"module.module.{name}": value for name, value in TENSORS.items()}
 def test_wrappers_and_prefixes_are_taken_off(content):
     """What training code writes around a state dict is opened, what all names begin with is cut."""
     assert tensors_of(content) == TENSORS
+
+
+@pytest.mark.parametrize("names", [("model",), ("net", "params")])
+def test_a_file_that_holds_itself_has_no_tensors(tmp_path, names):
+    """Torch reads such a dict; looking into it comes to an end."""
+    content: dict = {}
+    for name in names:
+        content = {name: content} if content else content
+        content[name] = content
+    torch.save(content, tmp_path / "round.pth")
+    assert tensors_of(read_state_dict(tmp_path / "round.pth")) == {}
 
 
 def test_a_prefix_that_not_all_names_have_stays():
