@@ -88,12 +88,14 @@ def report(
         plugins: Python files of yours that register models.
 
     Raises:
-        RunError: nothing to report, an unknown format, no folder to write to.
+        RunError: nothing to report, an unknown format, images without a page, no folder to write to.
     """
     formats = FORMATS if formats is None else formats
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise RunError(f"--format {', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    if images and "html" not in formats:
+        raise RunError("--images are shown in the page: add --format html")
     names = [runs] if isinstance(runs, str) else list(dict.fromkeys(runs))
     if not names and not inputs:
         raise RunError("nothing to report: name a run, or give files with --input")
