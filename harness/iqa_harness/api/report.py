@@ -121,7 +121,7 @@ def report(
     return written
 
 
-def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") -> Written:
+def leaderboard(places: str | Path | Sequence[str | Path], *, out: str | Path = "reports") -> Written:
     """Merge the runs of many days and machines into one leaderboard.
 
     Runs of other suites or data stand apart, never in one table. Reads the tables that `report` or `attack`
@@ -129,13 +129,14 @@ def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") ->
     other cells than its run has is shown and said to be.
 
     Args:
-        places: stores (folders or URLs), folders with stores below them, or folders of runs.
+        places: one or several stores (folders or URLs), folders with stores below them, or folders of runs.
         out: folder for leaderboard.md and leaderboard.html.
 
     Raises:
         RunError: a place without runs, or no folder to write to.
     """
     require_folder(out, "--out")
+    places = [places] if isinstance(places, str | Path) else places
     runs, unread = read_runs(find_runs(places), intervals=False)
     frames = {"results": results_of(runs)} if runs else {}
     built = build_report(
