@@ -47,9 +47,11 @@ def print_report(report: Report, console: Console, *, full: bool = True) -> None
                 print_table(table, console)
             elif table.name == "leaderboard-srocc":
                 print_table(short_board(table), console)
+                runs = manifest.run.split(" + ")
+                told = " ".join(runs) + " --out FOLDER" * (len(runs) > 1)
                 reading[-1] = (
                     "PLCC, drops, values after 8 bits, every attack, checks and cost: the page, or "
-                    f"`iqa-harness report {manifest.run} --full`."
+                    f"`iqa-harness report {told} --full`."
                 )
             elif table.name in ("defences-srocc", "bracket-srocc"):
                 print_table(table, console)
