@@ -86,10 +86,13 @@ def locate(text: str | Path | RemotePath) -> Location:
     """Return the path that a folder or URL means; nothing is made there.
 
     Raises:
-        ResultsError: the URL is of a file system that is not installed, or names no folder in it.
+        ResultsError: a text without a word, as a variable that is not set leaves, a URL of a file system that
+            is not installed, or one that names no folder in it.
     """
     if isinstance(text, Path | RemotePath):
         return text
+    if not text.strip():
+        raise ResultsError(f"store {text!r}: name a folder or a URL")
     if not is_url(text):
         return Path(text)
     if text.startswith("file://"):

@@ -387,6 +387,32 @@ def test_lists_and_cards(cli):
     assert tomllib.loads(cli("train", "demo_lite0", "--show")[1])["seed"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("certify --run mine --norm 2", 2, "a run has its own norm"),
+        ("certify --run mine --eps 1/255", 2, "a run has its own norm"),
+        ("certify --run mine --split val", 2, "a run has its own norm"),
+        ("certify --run mine --limit 5", 2, "a run has its own norm"),
+        ("study demo_losses --no-attack --suite smoke", 3, "attacks that --no-attack leaves out"),
+        ("study demo_losses --no-attack --workers 2", 3, "attacks that --no-attack leaves out"),
+        ("report mine --images 1 --format markdown --format svg", 3, "--images are shown in the page"),
+        ("gate -b mine -r a -r b --calibrate --junit gate.xml", 2, "--calibrate gates nothing"),
+    ],
+)
+def test_an_option_without_effect_is_refused(cli, line, code, words):
+    """Two options of which one would be dropped in silence are a mistake, known before any work."""
+    assert cli(*line.split())[0] == code
+    assert words in cli(*line.split())[2]
+
+
+def test_a_check_of_nothing_says_so(cli):
+    """A misspelt store passes no check."""
+    code, _, err = cli("runs", "check", "--store", "nowhere")
+    assert code == 3
+    assert "no runs in nowhere" in err
+
+
 def test_score_prints_what_the_model_says(cli, tmp_path):
     """Each file is a line: score, tab, path."""
     Image.new("RGB", (24, 24), (255, 255, 255)).save(tmp_path / "white.png")

@@ -49,6 +49,7 @@ def test_names_are_printed_as_they_are(cli):
     ("where", "kind"),
     [
         (Runtime(), Inline),
+        (Runtime(workers=1), Inline),
         (Runtime(workers=2), Processes),
         (Runtime(device="cpu, cpu"), Processes),
         (Runtime(executor="processes"), Processes),
@@ -68,6 +69,8 @@ def test_an_executor_follows_from_the_options(tmp_path, where, kind):
         (Runtime(gpus=1), "--gpus means nothing to the executor 'inline'"),
         (Runtime(executor="ray", threads=2), r"--threads means nothing to the executor 'ray' \(use --cpus\)"),
         (Runtime(executor="ray", workers=2), "--workers means nothing"),
+        (Runtime(executor="ray", workers=1), "--workers means nothing"),
+        (Runtime(executor="inline", workers=2), "--workers means nothing"),
         (Runtime(executor="inline", device="cpu,cuda:1"), "several devices"),
         (Runtime(executor="slurm", gpus=0.5), "Slurm gives whole GPUs"),
         (Runtime(executor="slurm", settings=("partition",)), "is not KEY=VALUE"),

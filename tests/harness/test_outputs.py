@@ -56,6 +56,15 @@ def test_a_file_is_no_folder(cli, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
+@pytest.mark.parametrize("name", [name for name, (_, option) in FOLDERS.items() if option == "--store"])
+def test_no_word_is_no_store(cli, tmp_path, name):
+    """What a variable that is not set leaves does not fill the working folder."""
+    code, out, err = cli(*words(name), *FOLDERS[name][0], "--store", "")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "--store is empty; give a folder" in err or "store '': name a folder or a URL" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_is_no_file(cli, tmp_path, name):
     """Every command that writes one file refuses a folder, and a path below a file."""

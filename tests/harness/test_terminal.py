@@ -108,6 +108,14 @@ def test_defaults_come_from_the_file_then_the_environment_then_the_flag(cli, tmp
     assert json.loads(asked()) == []
 
 
+def test_one_value_of_an_option_that_repeats_needs_no_list(cli, tmp_path):
+    """A model alone is written as a suite is."""
+    (tmp_path / "iqa-harness.toml").write_text('[attack]\nsuite = "smoke"\nmodel = "linear"\nlimit = 8\n')
+    code, out, _ = cli("attack", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["models"] == ["linear"]
+
+
 def test_a_required_option_and_a_list_may_stand_in_the_file(cli, tmp_path):
     """`iqa-harness attack` alone does what the file says."""
     (tmp_path / "iqa-harness.toml").write_text(
@@ -130,6 +138,7 @@ def test_a_required_option_and_a_list_may_stand_in_the_file(cli, tmp_path):
         ("[atack]", "[atack] is no command, did you mean 'attack'?"),
         ("runs = 1", "'runs' is no setting"),
         ("[runs]\nlist = 1", "'list' is a table, [runs.list]"),
+        ('store = ["a"]', "'store' takes one value, not ['a']"),
         ("store = ", "iqa-harness.toml cannot be read"),
         ("threads = " + 5000 * "[" + 5000 * "]", "iqa-harness.toml cannot be read: values are nested"),
         ("threads = " + 400 * "9", "threads: a whole number beyond 64 bits"),

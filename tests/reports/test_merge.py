@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from iqa_reports import Inputs, StoredRun, build_report, group_runs, why_apart
+from iqa_reports import Inputs, StoredRun, build_report, group_runs, print_report, why_apart
 from iqa_reports.leaderboard import leaderboard_markdown, write_leaderboard
 from iqa_results import Selection
 
@@ -36,8 +38,13 @@ def test_runs_of_one_suite_and_data_are_one_table(make_run: Make) -> None:
     assert len(group.merged.estimates) == 2 * len(runs[0].estimates)
     assert set(group.merged.costs) == {"weak", "strong", "third", "fourth"}
     assert {t.model for t in group.merged.triptychs} == {"weak", "fourth"}
-    (section,) = build_report(Inputs(runs, figures=False)).sections
+    report = build_report(Inputs(runs, figures=False))
+    (section,) = report.sections
     assert len(section.tables[0].rows) == 4
+    shown = io.StringIO()
+    console = Console(file=shown, width=200)
+    print_report(report, console, full=False)
+    assert "`iqa-harness report second first --out FOLDER --full`" in shown.getvalue()
     assert "was not tested" in section.remarks[-1]
 
 

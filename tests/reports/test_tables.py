@@ -28,7 +28,7 @@ from iqa_reports.formats.markdown import markdown_table
 from iqa_reports.formats.page import html_table
 from iqa_reports.formats.terminal import table_text
 from iqa_reports.inputs.stored_run import reach_of
-from iqa_reports.table_view import Entry
+from iqa_reports.table_view import Entry, columns, label, stub
 from iqa_reports.tables import SUSPECT, all_tables, transfer_table
 from iqa_reports.text import checks, interval, number, radius, reading, signed, warning
 from iqa_results import INTERVAL_SCHEMA, TABLE_SCHEMA, ModelRecord
@@ -411,3 +411,15 @@ def test_importing_reports_does_not_import_matplotlib() -> None:
     path = [p for p in sys.path if p]
     script = f"import sys; sys.path[:0] = {path!r}\n{code}"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_terminal_cuts_no_number(width):
+    """Names give way, down to eight columns; what does not fit then makes the line longer."""
+    row = (*map(label, ("a long name of a data set", "test", "a_model_with_a_long_name")),
+           Entry("−0.0920", "number", interval="[−0.1157, 0.3242]"), Entry("−0.0563", "number"))  # fmt: skip
+    groups = (columns("SROCC"), columns("KROCC"))
+    told = table_text(TableView("sets", "", stub("data", "split", "model"), groups, (row,), ()), width)
+    assert [word in told for word in ("−0.0920", "[−0.1157, 0.3242]", "−0.0563")] == [True] * 3
+    assert "a_model" in told
+    assert width < 80 or max(map(len, told.splitlines())) <= width

@@ -105,7 +105,9 @@ def test_two_writers_of_one_cell_leave_one_of_them_whole(url: str, key: str, row
 
 
 def test_a_place_nobody_can_open_is_refused() -> None:
-    """An unknown scheme, and a bucket without a folder, are told before anything is computed."""
+    """An unknown scheme, a bucket without a folder, and no word are told before anything is computed."""
+    with pytest.raises(ResultsError, match="store '': name a folder or a URL"):
+        ResultStore("")  # what an unset variable leaves: its files would fill the working folder
     with pytest.raises(ResultsError, match="store 'nowhere://x/y'"):
         ResultStore("nowhere://x/y")
     with pytest.raises(ResultsError, match="name a folder"):

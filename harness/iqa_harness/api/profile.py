@@ -126,11 +126,10 @@ def _measured(
 ) -> dict[str, Measured]:
     images = torch.rand(batch, 3, size, size, device=device)
     with in_use(model, device):
-        steps = {
-            "forward": costs.forward_step(model, images, precision),
+        steps = {"forward": costs.forward_step(model, images, precision)}
+        if any(weight.requires_grad for weight in model.parameters()):
             # Training changes weights, and a caller wants the model as it was.
-            "training step": costs.training_step(copy.deepcopy(model), images, precision),
-        }
+            steps["training step"] = costs.training_step(copy.deepcopy(model), images, precision)
         if isinstance(model, SRMQuality):
             steps["neck, forward"] = costs.neck_step(model, images, precision)
         return {name: costs.measure(step, device, repeats=repeats) for name, step in steps.items()}

@@ -88,12 +88,14 @@ def report(
         plugins: Python files of yours that register models.
 
     Raises:
-        RunError: nothing to report, an unknown format, no folder to write to.
+        RunError: nothing to report, an unknown format, images without a page, no folder to write to.
     """
     formats = FORMATS if formats is None else formats
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise RunError(f"--format {', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    if images and "html" not in formats:
+        raise RunError("--images are shown in the page: add --format html")
     names = [runs] if isinstance(runs, str) else list(dict.fromkeys(runs))
     if not names and not inputs:
         raise RunError("nothing to report: name a run, or give files with --input")
@@ -120,7 +122,7 @@ def report(
     return written
 
 
-def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") -> Written:
+def leaderboard(places: str | Path | Sequence[str | Path], *, out: str | Path = "reports") -> Written:
     """Merge the runs of many days and machines into one leaderboard.
 
     Runs of other suites or data stand apart, never in one table. Reads the tables that `report` or `attack`
@@ -128,13 +130,14 @@ def leaderboard(places: Sequence[str | Path], *, out: str | Path = "reports") ->
     other cells than its run has is shown and said to be.
 
     Args:
-        places: stores (folders or URLs), folders with stores below them, or folders of runs.
+        places: one or several stores (folders or URLs), folders with stores below them, or folders of runs.
         out: folder for leaderboard.md and leaderboard.html.
 
     Raises:
         RunError: a place without runs, or no folder to write to.
     """
     require_folder(out, "--out")
+    places = [places] if isinstance(places, str | Path) else places
     runs, unread = read_runs(find_runs(places), intervals=False)
     frames = {"results": results_of(runs)} if runs else {}
     built = build_report(

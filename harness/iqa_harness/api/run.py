@@ -62,7 +62,13 @@ class Run:
 
         Args:
             columns: only these; all if left out.
+
+        Raises:
+            RunError: a column that rows do not have.
         """
+        unknown = sorted(set(columns or ()) - set(ROW_SCHEMA.names))
+        if unknown:
+            raise RunError(f"rows have no column {unknown[0]!r}; they have {', '.join(ROW_SCHEMA.names)}")
         found = self.store.read_cells(self._done)
         frame: pd.DataFrame = (found.select(list(columns)) if columns else found).to_pandas()
         return frame

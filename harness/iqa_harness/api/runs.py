@@ -62,9 +62,15 @@ def check_store(
         runs: names; all if empty.
         delete: delete damaged and foreign files, which `attack` computes again. A part that another version
             wrote is reported and kept.
+
+    Raises:
+        RunError: a store without runs.
+        ResultsError: a run that is not there, or whose manifest is damaged.
     """
     results = opened(store)
     names = list(runs) or results.list_runs()
+    if not names:
+        raise RunError(f"no runs in {results.root}: nothing to check")
     problems = list(check_runs(results, names))
     if delete:
         for problem in problems:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from iqa_harness.api.train import SessionOptions
-from iqa_harness.errors import DataError, HarnessError
+from iqa_harness.errors import DataError, HarnessError, RunError
 from iqa_harness.machine.places import require_folder
 from iqa_harness.machine.terminal import say
 from iqa_harness.studies.study import Study, StudyRow, SuiteRun, load_study, study_rows
@@ -114,6 +114,8 @@ def study(
     """
     from iqa_harness.api.inputs import set_up
 
+    if no_attack and (suite is not None or workers is not None):
+        raise RunError("--suite and --workers are for the attacks that --no-attack leaves out")
     session = TrainSession.of(**options)
     chosen, rows = _plan(name, session.data, settings, seeds, suite, plugins)
     if no_attack:

@@ -111,7 +111,8 @@ class Changes(TypedDict):
         ),
     ]
     mos_range: Annotated[
-        tuple[float, float] | None, typer.Option("--mos-range", help="Ends of a CSV's label scale.")
+        tuple[float, float] | None,
+        typer.Option("--mos-range", metavar="LOW HIGH", help="Ends of a CSV's label scale."),
     ]
     settings: Annotated[
         list[str] | None,

@@ -32,7 +32,8 @@ def attack(
         str | None, typer.Option("--data", help="Other images: demo, koniq10k:/folder, a CSV, ...")
     ] = None,
     mos_range: Annotated[
-        tuple[float, float] | None, typer.Option("--mos-range", help="Ends of a CSV's label scale.")
+        tuple[float, float] | None,
+        typer.Option("--mos-range", metavar="LOW HIGH", help="Ends of a CSV's label scale."),
     ] = None,
     limit: Annotated[
         int | None,

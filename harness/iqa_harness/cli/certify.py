@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,11 +26,18 @@ def certify(
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Image set.", show_default="demo, or the run's")
     ] = None,
-    norm: Annotated[Literal["inf", "2", "rmse"], typer.Option("--norm", help="Norm of the ball.")] = "inf",
-    epsilon: Annotated[str, typer.Option("--eps", help="Radius on pixels in [0, 1].")] = "1/255",
+    norm: Annotated[
+        Literal["inf", "2", "rmse"] | None,
+        typer.Option("--norm", help="Norm of the ball.", show_default="inf, or the run's"),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option("--eps", help="Radius on pixels in [0, 1].", show_default="1/255, or the run's"),
+    ] = None,
     split: Annotated[
-        Literal["train", "val", "test", "all"], typer.Option("--split", help="Images the floors are of.")
-    ] = "test",
+        Literal["train", "val", "test", "all"] | None,
+        typer.Option("--split", help="Images the floors are of.", show_default="test, or the run's"),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=3, help="First images only.")] = None,
     draws: Annotated[
         int, typer.Option("--draws", min=1, help="Noisy copies of each image behind smooth_median.")
@@ -54,6 +61,12 @@ def certify(
 
     if run is None and not model:
         raise typer.BadParameter("name a model with --model, or a run with --run")
+    asked = {"norm": norm, "epsilon": epsilon, "split": split, "limit": limit}
+    chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if run is not None and chosen:
+        raise typer.BadParameter(
+            "a run has its own norm, radii and images: no --norm, --eps, --split, --limit"
+        )
     if run is not None:
         found = api.certify_run(
             run, store=store, models=model or (), data=data, draws=draws, confidence=confidence, seed=seed,
@@ -61,8 +74,8 @@ def certify(
         )  # fmt: skip
     else:
         found = api.certify(
-            model or (), "demo" if data is None else data, norm=norm, epsilon=epsilon, split=split,
-            limit=limit, draws=draws, confidence=confidence, seed=seed, progress=not quiet, **place, **making,
+            model or (), "demo" if data is None else data, draws=draws, confidence=confidence, seed=seed,
+            progress=not quiet, **chosen, **place, **making,
         )  # fmt: skip
     for view in found.views:
         print_view(view)

@@ -95,7 +95,20 @@ def _of_command(
     for key in table:
         if key not in options:
             raise RunError(f"{FILE}: [{'.'.join(words)}] has no setting {key!r}{_near(key, options)}")
-    return {options[key].name: value for key, value in {**top, **table}.items() if key in options}
+    return {
+        options[key].name: _value(key, value, options[key])
+        for key, value in {**top, **table}.items()
+        if key in options
+    }
+
+
+def _value(key: str, value: Any, option: Any) -> Any:
+    """Return a value as its option takes it: one of an option that repeats is a list of one."""
+    if option.multiple:
+        return value if isinstance(value, list) else [value]
+    if isinstance(value, list | dict) and option.nargs == 1:
+        raise RunError(f"{FILE}: {key!r} takes one value, not {value!r}")
+    return value
 
 
 def _content() -> dict[str, Any]:

@@ -69,6 +69,8 @@ def gate(
 
     for option, file in (("--markdown", markdown), ("--junit", junit), ("--json-file", json_file)):
         require_file(file, option, in_place=True)
+    if calibrate and (markdown or junit or json_file):
+        raise typer.BadParameter("--calibrate gates nothing: there is nothing to write to a file")
     if calibrate:
         record = comparable(lambda: api.calibrate(baseline, run, store=store))
         largest = max((f.floor for f in record.noise), default=0.0)

@@ -18,8 +18,10 @@ def require_folder(place: Path | str | None, option: str) -> None:
         option: what the user wrote it after.
 
     Raises:
-        RunError: it is a file, lies below one, or cannot be written to.
+        RunError: it is no word, a file, lies below one, or cannot be written to.
     """
+    if place == "":  # what an unset variable leaves: files would fill the working folder
+        raise RunError(f"{option} is empty; give a folder")
     text = str(place).removeprefix("file://")
     if place is None or (isinstance(place, str) and "://" in text):
         return

@@ -41,7 +41,7 @@ class Verified:
     """What a verification saw."""
 
     findings: list[Finding]
-    tables: RobustnessTable | None
+    tables: RobustnessTable | None = dataclasses.field(repr=False)
     """Computed again from the rows; None if a part is damaged or holds what is no number."""
     rows: int
     """Rows that were compared with the plan and with each other."""

@@ -1,4 +1,4 @@
-"""The report in a terminal, at any width from 80 columns, without cutting a number."""
+"""The report in a terminal: words are folded to its width, and no number is cut at any."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _NAME, _WORDS = 18, 24
 """Widest columns of names and of other words; longer ones are folded."""
+_LEAST = 8
+"""Widest column of words that is not narrowed any more: a line is longer than the terminal instead."""
 
 _GAP = 2
 """Blanks between columns: rich's own divider and one of padding."""
@@ -45,9 +47,11 @@ def print_report(report: Report, console: Console, *, full: bool = True) -> None
                 print_table(table, console)
             elif table.name == "leaderboard-srocc":
                 print_table(short_board(table), console)
+                runs = manifest.run.split(" + ")
+                told = " ".join(runs) + " --out FOLDER" * (len(runs) > 1)
                 reading[-1] = (
                     "PLCC, drops, values after 8 bits, every attack, checks and cost: the page, or "
-                    f"`iqa-harness report {manifest.run} --full`."
+                    f"`iqa-harness report {told} --full`."
                 )
             elif table.name in ("defences-srocc", "bracket-srocc"):
                 print_table(table, console)
@@ -125,14 +129,18 @@ def _blocks(columns: Sequence[_Column], width: int) -> list[list[int]]:
 
 
 def _rich_table(console: Console, view: TableView, columns: Sequence[_Column]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0))
+    least = sum((c.width if c.numeric else min(c.width, _LEAST)) + _GAP for c in columns) - _GAP
+    wide = least if least > console.width else None
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0), width=wide)
     for column in columns:
         table.add_column(
             Text(_plain(console, column.label)),
             justify="right" if column.numeric else "left",
             overflow="fold",
             no_wrap=column.numeric,
-            width=column.width,
+            width=column.width if column.numeric else None,
+            min_width=min(column.width, _LEAST),
+            max_width=column.width,
         )
     for row in view.rows:
         table.add_row(*(_entry(console, row[column.place]) for column in columns))

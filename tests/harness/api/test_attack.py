@@ -66,7 +66,9 @@ def test_a_run_says_what_it_found(run):
     assert set(run.flags["model"]) == {"linear", "other"}
     assert run.complete
     assert run.failed == []
-    assert run.dataset().count_rows() == len(run.rows())
+    assert run.dataset().count_rows() == len(run.rows(["model"]))
+    with pytest.raises(RunError, match="rows have no column 'score'; they have cell, model, "):
+        run.rows(["score"])
 
 
 def test_two_models_are_compared_in_both_directions(run):

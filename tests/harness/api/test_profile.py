@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+import iqa_harness as iqa
 from iqa_harness.api.profile import profile
 from iqa_harness.errors import RunError
 from iqa_models import create_model
@@ -29,6 +30,14 @@ def test_a_model_is_left_as_it_was():
     found = profile(model, size=32, batch=2, repeats=1)
     assert set(found.measured) == {"forward", "training step"}
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_model_without_weights_is_not_trained():
+    """A function has a forward pass and nothing to learn."""
+    found = profile(
+        iqa.wrap(lambda images: images.mean((1, 2, 3)), score_range=(0, 1), name="mean"), size=32, repeats=1
+    )
+    assert set(found.measured) == {"forward"}
 
 
 def test_growth_needs_a_neck():

@@ -49,6 +49,9 @@ def test_a_leaderboard_is_written_alike(store, cli, tmp_path):
     assert written.unread == ()
     page = "leaderboard.md"
     assert (tmp_path / "a" / page).read_text() == (tmp_path / "b" / page).read_text()
+    alone = iqa.leaderboard(str(store.root), out=tmp_path / "c")  # a name is no list of its letters
+    assert [path.name for path in alone.files] == [path.name for path in written.files]
+    assert (tmp_path / "c" / page).read_text() == (tmp_path / "b" / page).read_text()
 
 
 def test_a_run_is_verified_alike(store, cli):
@@ -56,6 +59,7 @@ def test_a_run_is_verified_alike(store, cli):
     code, out, _ = cli("verify", "first", "--store", str(store.root), "--sample", "0")
     found = iqa.verify("first", store=store, sample=0, progress=False)
     assert (code == 0) is found.sound
+    assert "pyarrow" not in repr(found)  # what a notebook shows can be read
     for judged in found.judged:
         for line in judged.lines():
             assert line in out.splitlines()

@@ -68,7 +68,10 @@ def _refuse_unused(runtime: Runtime) -> None:
     name = runtime.executor_name
     far = name in ("ray", "slurm")
     wrong = {
-        "--workers": runtime.workers is not None and name in ("inline", "ray"),
+        # One process is what inline has.
+        "--workers": (runtime.workers or 1) > 1
+        if name == "inline"
+        else bool(runtime.workers) and name == "ray",
         "several devices in --device": len(runtime.devices) > 1 and name != "processes",
         "--threads": runtime.threads is not None and far,
         "--cpus": runtime.cpus is not None and not far,
