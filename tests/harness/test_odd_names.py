@@ -47,8 +47,9 @@ WHOLE = ("html", "markdown", "csv", "latex")
 def follow(cli, model, *names, formats=WHOLE):
     """Run attack, verify, report with images and evaluate; return all that was printed.
 
-    With other formats than WHOLE the attack is that of Python, which draws no page.
+    With other formats than WHOLE the attack is that of Python, which draws no page, and images have no place.
     """
+    shown = ("--images", "1") if formats == WHOLE else ()
     said, models = "", (model, *names)
     attack = ("attack", "--suite", "tiny.toml", *(part for name in models for part in ("-m", name)))
     if formats != WHOLE:
@@ -56,7 +57,7 @@ def follow(cli, model, *names, formats=WHOLE):
     for command in (
         *([attack] if formats == WHOLE else []),
         ("verify", "tiny"),
-        ("report", "tiny", "--images", "1", *(part for name in formats for part in ("--format", name))),
+        ("report", "tiny", *shown, *(part for name in formats for part in ("--format", name))),
         ("runs", "list"),
         ("runs", "show", "tiny"),
         ("evaluate", "-m", model, "-d", "tiny.csv?mos_range=1,5", "--split", "test"),

@@ -61,6 +61,10 @@ class _Described(NamedTuple):
     spec: ModelSpec
 
     @property
+    def bare(self) -> _Described:
+        return self
+
+    @property
     def is_stochastic(self) -> bool:
         return self.spec.is_stochastic
 
