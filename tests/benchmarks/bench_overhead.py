@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from iqa_attacks import ThreatModel, create_attack
 from iqa_attacks.gradients import ask
+from iqa_harness.machine.allocator import keep_buffers
 from iqa_models import QualityModel, create_model, wrap
 from iqa_models.frozen import frozen
 from iqa_models.graphs import Compute, Graphs
@@ -132,6 +133,7 @@ def main() -> None:
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
+    keep_buffers()  # as a run does
     for name in given.model:
         shares, added, states = Case(name, given).overheads(given.repeats)
         least, middle, most = min(shares), statistics.median(shares), max(shares)
