@@ -9,7 +9,7 @@ import torch
 from helpers import attack_cases
 from helpers.attack_cases import Wavy, by_key, targets
 from iqa_attacks import BadAttackOption, Objective, ThreatModel, create_attack, measure
-from iqa_attacks.engine.updates import checkpoints
+from iqa_attacks.engine.updates import IN_CACHE, AutoStep, Momentum, Now, Plain, checkpoints, moved
 from iqa_models import create_model
 
 ALL = (*attack_cases.ALL, "soft_spearman")
@@ -386,3 +386,17 @@ def test_bad_settings_are_refused(kind, settings, message):
     """A setting that makes no sense is refused with the reason."""
     with pytest.raises(BadAttackOption, match=message):
         _attack(kind, **settings)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+@pytest.mark.parametrize("update", [Plain(), Momentum(0.9), AutoStep(9)], ids=["plain", "momentum", "apgd"])
+def test_iterates_that_move_a_few_at_a_time_go_where_they_go_together(update, norm):
+    """Five of .9 MB move two at a time, each by its own sign, length, memory and centre: equal bits."""
+    generator = torch.Generator().manual_seed(0)
+    clean, pixels, memory, slope = torch.rand(4, 5, 3, 270, 270, generator=generator)
+    assert 1 < IN_CACHE // clean[0].nbytes < len(clean)
+    sign = torch.tensor([1.0, -1.0, 1.0, 0.0, -1.0]).view(-1, 1, 1, 1)
+    now = Now(pixels, memory, slope - 0.5, sign, torch.linspace(0.01, 0.05, 5).view(-1, 1, 1, 1), clean, 3)
+    threat = ThreatModel(norm, EPSILON[norm])
+    for together, apart in zip(update.move(now, threat), moved(update, now, threat), strict=True):
+        assert torch.equal(together, apart)
