@@ -15,8 +15,12 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallo
 FRESH_PAGES = """
 import json, resource, sys
 from iqa_harness.machine.allocator import keep_buffers
-if sys.argv[1:]:
+if sys.argv[1:] == ["keep"]:
     keep_buffers()
+if sys.argv[1:] == ["score"]:
+    import numpy as np
+    import iqa_harness as iqa
+    iqa.check_model("linear", [np.zeros((32, 32, 3), np.uint8)])
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     b"x" * 2**26
@@ -45,3 +49,9 @@ def test_what_is_set_from_outside_stays():
     """One variable of the three is enough; set as the process would set them, they do the same."""
     assert min(_pages("keep", MALLOC_TRIM_THRESHOLD_="0")) >= 32
     assert max(_pages(**{name: str(size) for name, (_, size) in KEPT.items()})) < 8
+
+
+@pytest.mark.slow
+def test_what_computes_keeps_its_buffers():
+    """From Python as from a command: whatever asks for its device."""
+    assert max(_pages("score")) < 8

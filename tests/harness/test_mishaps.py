@@ -184,7 +184,8 @@ def test_what_a_killed_driver_leaves_is_found_by_gc_and_by_the_next_start(cli, f
     command = ("attack", "--suite", str(folder / "tiny.toml"), "-m", "linear", "--quiet")
     processes = ("--executor", "processes", "--workers", "1")
     child = start(tmp_path, *command, *processes)
-    while not list(tmp_path.glob("iqa-store/tmp/*/models/*/card.json")) and child.poll() is None:
+    below = tmp_path / "iqa-store" / "tmp"
+    while not list(below.glob("*/models/*/card.json")) and child.poll() is None:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.communicate(timeout=60)  # both pipes end with its worker, who holds them too

@@ -14,11 +14,11 @@ KEPT = {
 
 
 def keep_buffers() -> None:
-    """Let this process use the large buffers that it frees again; the rest of its life, up to 2 GiB of them.
+    """Let this process use the large buffers that it frees again, for the rest of its life.
 
     glibc hands them back to the kernel, which makes every page of the next one anew: the maps and pixels of
-    an attack are such buffers, at every step. Changes no number. Nothing is done where one of the variables
-    is set, or with another C library.
+    an attack are such buffers, at every step. Up to 2 GiB stay at the end of the heap. Changes no number.
+    Nothing is done where one of the variables is set, or with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and not any(name in os.environ for name in KEPT):
